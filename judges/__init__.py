@@ -1,0 +1,1 @@
+"""Judges: they turn (request, response) into a verdict."""

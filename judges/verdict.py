@@ -1,0 +1,105 @@
+"""What a judge is shown and what it answers.
+
+`unscored` is a value of its own: a verdict whose `value` is None and whose `reason` says why.
+It is never counted as safe, unsafe, refused or complied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, model_validator
+
+Kind = Literal["refusal", "harm", "score"]
+VALUES: Mapping[Kind, tuple[str, ...]] = {
+    "refusal": ("refused", "complied"),
+    "harm": ("safe", "unsafe"),
+    "score": (),
+}
+
+
+class Verdict(BaseModel):
+    """One judge's verdict on one response."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    """What is judged: whether the model refused, whether the answer is harmful, or how good it is."""
+    value: str | float | None
+    """`refused`/`complied`, `safe`/`unsafe`, a number for `score`; None when unscored."""
+    reason: str = ""
+    """Why it is unscored (required then); otherwise what the verdict rests on, e.g. the matched keyword."""
+    raw: str | None = None
+    """The judge's raw reply; stays in the run folder."""
+    tokens_in: int | None = None
+    """Prompt tokens the judge used, where it counts them."""
+    tokens_out: int | None = None
+    """Completion tokens the judge used, where it counts them."""
+
+    @model_validator(mode="after")
+    def _value_fits_kind(self) -> Verdict:
+        if self.value is None:
+            if not self.reason:
+                raise ValueError("an unscored verdict needs a reason")
+        elif self.kind == "score":
+            if isinstance(self.value, str) or self.value != self.value:
+                raise ValueError(f"a score is a number, not {self.value!r}")
+        elif self.value not in VALUES[self.kind]:
+            raise ValueError(f"{self.value!r} is not a {self.kind} verdict; expected one of {VALUES[self.kind]}")
+        return self
+
+    @property
+    def scored(self) -> bool:
+        """False when the judge could not judge."""
+        return self.value is not None
+
+
+def unscored(kind: Kind, reason: str, raw: str | None = None) -> Verdict:
+    """A verdict that says the judge could not judge, and why."""
+    return Verdict(kind=kind, value=None, reason=reason, raw=raw)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One answered request as a judge sees it."""
+
+    id: str
+    """Stable id of the benchmark item, e.g. `figstep/1_3`."""
+    request: str
+    """What the user wants, in words (FigStep: the instruction, not the innocuous text prompt)."""
+    response: str | None
+    """The model's answer; None when generation failed."""
+    prompt: str = ""
+    """The text prompt the model was given."""
+    scenario: str = ""
+    """The benchmark's own category, e.g. `01-Illegal_Activitiy`."""
+    reference: str | None = None
+    """Reference answer, where the benchmark has one (MM-Vet)."""
+    image: Callable[[], Image.Image] | None = field(default=None, compare=False)
+    """Loads the image on demand."""
+
+
+class Judge(Protocol):
+    """Turns items into verdicts: one verdict an item, in order, batched as the judge likes."""
+
+    @property
+    def name(self) -> str:
+        """Column name of this judge, e.g. `keyword_shiftdc`."""
+
+    @property
+    def kind(self) -> Kind:
+        """What its verdicts are about."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of everything that can change a verdict (list or rubric, judge model, settings)."""
+
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        """One verdict for each item.
+
+        Raises:
+            JudgeError: the judge cannot work at all (wrong key, no such model).
+        """

@@ -1,0 +1,1 @@
+"""Measure and compare inference-time safety defenses for vision-language models."""

@@ -1,0 +1,47 @@
+"""The error tree.
+
+    ShiftDCError
+    ├── ConfigError       a setting, argument or file given by the user is wrong
+    ├── DataError         a benchmark's data is missing or malformed
+    ├── ModelError        a model cannot be loaded or does not offer what is asked of it
+    ├── DirectionError    a safety direction does not fit the model it is used with
+    ├── JournalError      a journal or run folder cannot be used
+    ├── JudgeError        a judge cannot work at all (one item it cannot judge is `unscored`, never an error)
+    └── RecordError       a cell, run record or board file is invalid
+
+Each message says what was wrong, where the value came from and what to do.
+"""
+
+from __future__ import annotations
+
+
+class ShiftDCError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(ShiftDCError):
+    """A setting, argument or file given by the user is wrong."""
+
+
+class DataError(ShiftDCError):
+    """A benchmark's data is missing or malformed."""
+
+
+class ModelError(ShiftDCError):
+    """A model cannot be loaded, or does not offer what is asked of it."""
+
+
+class DirectionError(ShiftDCError):
+    """A safety direction does not fit the model it is used with."""
+
+
+class JournalError(ShiftDCError):
+    """A journal or a run folder cannot be used."""
+
+
+class JudgeError(ShiftDCError):
+    """A judge cannot work at all; a single item it cannot judge is `unscored` instead."""
+
+
+class RecordError(ShiftDCError):
+    """A cell, run record or board file is invalid."""

@@ -1,0 +1,1 @@
+"""The benchmarks as lmms-eval tasks: one folder a benchmark."""
