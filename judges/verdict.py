@@ -48,7 +48,9 @@ class Verdict(BaseModel):
             if isinstance(self.value, str) or self.value != self.value:
                 raise ValueError(f"a score is a number, not {self.value!r}")
         elif self.value not in VALUES[self.kind]:
-            raise ValueError(f"{self.value!r} is not a {self.kind} verdict; expected one of {VALUES[self.kind]}")
+            raise ValueError(
+                f"{self.value!r} is not a {self.kind} verdict; expected one of {VALUES[self.kind]}"
+            )
         return self
 
     @property

@@ -1,0 +1,68 @@
+"""The command line: `shiftdc-eval VERB ...`.
+
+Each verb lives in the module that does its work and is imported only when it is called, so that
+`shiftdc-eval --help` answers at once. Such a module offers `configure(parser)` and `main(args) -> int`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from shiftdc_eval.errors import ShiftDCError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "run": (
+        "shiftdc_eval.run",
+        "run lmms-eval with the same arguments; exits non-zero when no result was written",
+    ),
+    "direction": ("shiftdc_eval.defenses.direction_cli", "fit or show a safety direction"),
+    "tasks": ("shiftdc_eval.tasks.table", "table of the tasks: sizes, versions, revisions, licences"),
+    "defenses": ("shiftdc_eval.defenses.table", "table of the defenses: source, cost, settings"),
+    "judge": (
+        "shiftdc_eval.judges.command",
+        "judge stored responses again, or calibrate a judge against human labels",
+    ),
+    "board": ("shiftdc_eval.board.command", "build or check the leaderboard"),
+    "view": ("shiftdc_eval.board.view", "write a page to read the samples of a run"),
+    "grid": ("shiftdc_eval.grid", "run a grid of models x defenses x tasks"),
+}
+"""Verb -> (module, one line of help)."""
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(["verbs:", *lines, "", "shiftdc-eval VERB --help tells more of each."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit status is 0 on success, 2 for bad input, 1 for anything else that failed."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="shiftdc-eval",
+        description="Measure and compare inference-time safety defenses for vision-language models.",
+        epilog=_overview(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do")
+    if not arguments or arguments[0].startswith("-"):
+        parser.parse_args(arguments or ["--help"])
+    verb = parser.parse_args(arguments[:1]).verb
+    module = importlib.import_module(VERBS[verb][0])
+    verb_parser = argparse.ArgumentParser(prog=f"shiftdc-eval {verb}", description=VERBS[verb][1])
+    module.configure(verb_parser)
+    try:
+        return int(module.main(verb_parser.parse_args(arguments[1:])))
+    except ShiftDCError as error:
+        print(f"shiftdc-eval {verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"shiftdc-eval {verb}: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The records that pass between a run and the board.
+
+lmms-eval writes its own results and samples files. Beside them stand two things of ours:
+the field `shiftdc` in every sample row (`SampleField`) and one `run-<id>.json` (`RunRecord`),
+written last, so that its existence means that every answer of the run was produced.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+RECORD_VERSION = 1
+
+
+class Record(BaseModel):
+    """Base of all records: closed schema, immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VerdictRecord(Record):
+    """One judge's verdict in a sample row. Mirrors `judges.verdict.Verdict`, less what stays in the run."""
+
+    kind: Literal["refusal", "harm", "score"]
+    """What is judged."""
+    value: str | float | None
+    """The verdict; None when unscored."""
+    reason: str = ""
+    """Why it is unscored, or what the verdict rests on."""
+    judge: str
+    """sha256 that identifies the judge: list or rubric, model, settings."""
+
+
+class SampleField(Record):
+    """The field `shiftdc` of one row of lmms-eval's samples file."""
+
+    item: str
+    """Stable id of the benchmark item, e.g. `figstep/1_3`; unique within a task."""
+    question: str
+    """Id of the question the item asks; items that show one question as several images share it."""
+    repeat: int = 0
+    """Index of this answer among the repeats of the item."""
+    prompt_sha256: str
+    """Hash of the text prompt."""
+    image_sha256: list[str] = Field(default_factory=list)
+    """Hash of every image's RGB pixels and size, in order."""
+    response_sha256: str | None = None
+    """Hash of the response; None when generation failed."""
+    run: str | None = None
+    """Id of the run that produced the answer; None when a model other than ours answered."""
+    groups: dict[str, str] = Field(default_factory=dict)
+    """What results are split by: topic, scenario, image type, capability, subtask."""
+    flags: list[str] = Field(default_factory=list)
+    """What a reader should know of this item: `clipped`, `rendered`, `clear_harm`, ..."""
+    verdicts: dict[str, VerdictRecord] = Field(default_factory=dict)
+    """Verdicts by judge name."""
+
+
+class TaskRecord(Record):
+    """One task of a run."""
+
+    name: str
+    """lmms-eval task name."""
+    version: str
+    """Task version."""
+    dataset: str = ""
+    """Where the data came from: hub id, repository or local folder kind."""
+    revision: str = ""
+    """Revision or checksum of the data."""
+    benign: bool = False
+    """True for an over-refusal twin: here a refusal is the failure."""
+    items: int
+    """Items the full task has."""
+    answered: int
+    """Answers in this run."""
+    generation: dict[str, JsonValue] = Field(default_factory=dict)
+    """Resolved generation settings."""
+    notes: list[str] = Field(default_factory=list)
+    """Facts that change what the number means (ignored settings, rendered images)."""
+
+
+class Cost(Record):
+    """What a run cost."""
+
+    seconds: float
+    """Wall seconds spent answering, without loading; reused answers cost what they cost when made."""
+    samples: int
+    """Answers, reused ones included."""
+    reused: int
+    """Answers taken from the journal."""
+    tokens_in: int
+    """Prompt tokens of the answers, image tokens included."""
+    tokens_out: int
+    """Generated answer tokens."""
+    captions_made: int = 0
+    """Captions generated for this run."""
+    captions_reused: int = 0
+    """Captions taken from the store."""
+    price: float | None = None
+    """Money in USD; None when unknown."""
+
+
+class RunRecord(Record):
+    """What the adapter knew when a run's answers were made."""
+
+    record_version: int = RECORD_VERSION
+    """Version of this schema."""
+    id: str
+    """Run id, as in the sample rows."""
+    started: str
+    """UTC time, ISO 8601."""
+    finished: str
+    """UTC time, ISO 8601."""
+    model: str
+    """Model id or folder name as given."""
+    revision: str
+    """Resolved revision of the weights, or a hash of a local folder's weights."""
+    architecture: str
+    """Class of the loaded model."""
+    model_note: str = ""
+    """A caveat shown wherever this model's cells are shown (`toy`, `small research model`)."""
+    defense: str
+    """Name of the defense."""
+    settings: dict[str, JsonValue]
+    """The defense's resolved settings, defaults included."""
+    direction_sha256: str | None = None
+    """Content hash of the safety direction used."""
+    template_sha256: str
+    """Hash of the chat template."""
+    system_prompt: str = ""
+    """System prompt of every chat."""
+    dtype: str
+    """Compute dtype."""
+    seed: int
+    """Seed of sampling and of random controls."""
+    tasks: list[TaskRecord]
+    """The tasks answered."""
+    cost: Cost
+    """What it cost."""
+    command: str = ""
+    """The command line, secrets removed."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Versions of the packages that matter."""
+    git: str = ""
+    """Commit and state of the working tree the code ran from; empty outside a checkout."""
+    hardware: str = ""
+    """Processor or accelerator, in words."""
+    answer_version: int = 1
+    """Hand-raised number of the code that makes answers."""
+    notes: list[str] = Field(default_factory=list)
+    """Facts that change what the number means (`leakage: ...`, `not_applicable: 50 items`)."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Room for what a defense wants to tell."""

@@ -1,0 +1,61 @@
+"""Where runs live, and which run is answering right now.
+
+The adapter sets `current` before lmms-eval hands the responses to the tasks, so that each sample
+row can name the run it came from. Another lmms-eval model leaves it None.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+from PIL import Image
+
+current: str | None = None
+"""Id of the run whose answers are being scored in this process; None for models other than ours."""
+
+
+def cache_dir() -> Path:
+    """Folder of everything that can be made again: captions, directions (`SHIFTDC_CACHE` moves it)."""
+    return Path(os.environ.get("SHIFTDC_CACHE") or platformdirs.user_cache_dir("shiftdc-eval"))
+
+
+def journal_dir() -> Path:
+    """Folder of journals and run records when none is named (`SHIFTDC_RUNS` moves it)."""
+    return Path(os.environ.get("SHIFTDC_RUNS") or Path(platformdirs.user_data_dir("shiftdc-eval")) / "runs")
+
+
+def text_sha256(text: str) -> str:
+    """sha256 of a text, hex; lone surrogates are hashed too."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def image_sha256(image: Image.Image) -> str:
+    """sha256 of an image's RGB pixels and size, hex: the file's name and compression do not matter."""
+    rgb = image.convert("RGB")
+    digest = hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode())
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
+
+
+def atomic_write(path: Path, text: str) -> None:
+    """Write a file whole or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
