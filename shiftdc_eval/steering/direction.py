@@ -1,0 +1,168 @@
+"""The safety direction as data: vectors with everything one must know before using them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from shiftdc_eval.errors import DirectionError
+
+FORMAT = "shiftdc-direction-1"
+
+
+def fit_direction(safe: Tensor, unsafe: Tensor) -> Tensor:
+    """Mean activation of safe minus mean activation of unsafe text-only inputs (Eq. 4).
+
+    Args:
+        safe: `[n, layers, hidden]`.
+        unsafe: `[m, layers, hidden]`.
+
+    Returns:
+        `[layers, hidden]`, float32.
+
+    Raises:
+        DirectionError: shapes that do not fit, or a side without samples.
+    """
+    if safe.ndim != 3 or unsafe.ndim != 3 or safe.shape[1:] != unsafe.shape[1:]:
+        raise DirectionError(
+            f"activations must be [n, layers, hidden] on both sides, got {tuple(safe.shape)} safe "
+            f"and {tuple(unsafe.shape)} unsafe"
+        )
+    if not len(safe) or not len(unsafe):
+        raise DirectionError(
+            f"a direction needs samples of both sides, got {len(safe)} safe, {len(unsafe)} unsafe"
+        )
+    return safe.double().mean(0).sub(unsafe.double().mean(0)).float()
+
+
+@dataclass(frozen=True)
+class SafetyDirection:
+    """A safety direction and where it came from."""
+
+    vectors: Tensor
+    """`[layers, hidden]`, float32: safe minus unsafe at the output of every decoder layer."""
+    model: str
+    """Model id or folder name it was fitted on."""
+    revision: str
+    """Revision of the weights."""
+    template_sha256: str
+    """Hash of the chat template the texts were put in."""
+    contrast_sha256: str
+    """Hash of the contrast set."""
+    samples_safe: int
+    """Number of safe texts."""
+    samples_unsafe: int
+    """Number of unsafe texts."""
+    created_by: str = ""
+    """Command or function that fitted it."""
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers."""
+        return self.vectors.shape[0]
+
+    @property
+    def hidden(self) -> int:
+        """Hidden size."""
+        return self.vectors.shape[1]
+
+    @property
+    def sha256(self) -> str:
+        """Content hash of vectors and metadata (without `created_by`)."""
+        digest = hashlib.sha256(json.dumps(self._metadata(), sort_keys=True).encode())
+        digest.update(self.vectors.contiguous().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _metadata(self) -> dict[str, str]:
+        fields = [f.name for f in dataclasses.fields(self) if f.name not in ("vectors", "created_by")]
+        return {name: str(getattr(self, name)) for name in fields}
+
+    def random_like(self, seed: int) -> SafetyDirection:
+        """A control: random vectors with the same norm at every layer."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(self.vectors.shape, generator=generator)
+        scale = self.vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+        return dataclasses.replace(
+            self, vectors=noise * scale, contrast_sha256=f"random-{seed}", created_by=f"random_like({seed})"
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file with metadata."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {
+            **self._metadata(),
+            "created_by": self.created_by,
+            "format": FORMAT,
+            "sha256": self.sha256,
+        }
+        temporary = path.with_name(f".{path.name}.part")
+        save_file({"vectors": self.vectors.contiguous().float().cpu()}, temporary, metadata=metadata)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> SafetyDirection:
+        """Read a file written by `save`.
+
+        Raises:
+            DirectionError: no such file, not a direction, or content that does not match its hash.
+        """
+        if not path.is_file():
+            raise DirectionError(f"no safety direction at {path}: make one with `shiftdc-eval direction fit`")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise DirectionError(
+                        f"{path} is not a safety direction (format {metadata.get('format')!r})"
+                    )
+                direction = cls(
+                    vectors=file.get_tensor("vectors"),
+                    model=metadata["model"],
+                    revision=metadata["revision"],
+                    template_sha256=metadata["template_sha256"],
+                    contrast_sha256=metadata["contrast_sha256"],
+                    samples_safe=int(metadata["samples_safe"]),
+                    samples_unsafe=int(metadata["samples_unsafe"]),
+                    created_by=metadata.get("created_by", ""),
+                )
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise DirectionError(f"{path} is damaged or not a safety direction: {error}") from error
+        if direction.sha256 != metadata.get("sha256"):
+            raise DirectionError(
+                f"{path} does not match its own hash: it was changed after it was written; fit again"
+            )
+        return direction
+
+    def check_fits(
+        self, *, layers: int, hidden: int, model: str, revision: str, template_sha256: str, source: str
+    ) -> None:
+        """Refuse a direction made for another model.
+
+        Raises:
+            DirectionError: says what differs.
+        """
+        pairs = {
+            "decoder layers": (self.layers, layers),
+            "hidden size": (self.hidden, hidden),
+            "model": (self.model, model),
+            "revision": (self.revision, revision),
+            "chat template": (self.template_sha256[:12], template_sha256[:12]),
+        }
+        differing = [
+            f"{what} {mine} (here {theirs})" for what, (mine, theirs) in pairs.items() if mine != theirs
+        ]
+        if differing:
+            raise DirectionError(
+                f"the safety direction {source} was made for "
+                + ", ".join(differing)
+                + "; fit one for this model "
+                "with `shiftdc-eval direction fit`, or leave out `direction=` to have it fitted"
+            )

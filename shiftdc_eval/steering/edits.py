@@ -1,0 +1,75 @@
+"""What is done to the last prompt token's activation at one decoder layer.
+
+An edit is a function from `[batch, hidden]` to `[batch, hidden]`; a mapping from layer index to edit is
+what `edit_last_token` applies. Edits compute in float32 and return the dtype they were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shiftdc_eval.steering.projection import safety_component, safety_coordinate
+
+Edit = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class OnlineCalibration:
+    """Subtract the safety component of (current - text-only) activation (Eq. 5-7, read online).
+
+    The current activation is already calibrated at the layers below, so with alpha 1 the safety
+    coordinate equals that of the text-only run exactly at every edited layer.
+    """
+
+    text_only: Tensor
+    """Activations of the text-only counterparts at this layer, `[batch, hidden]`."""
+    direction: Tensor
+    """Safety direction at this layer, `[hidden]`."""
+    alpha: float = 1.0
+    """Strength; 0 changes nothing, 1 is the paper's method."""
+    one_sided: bool = False
+    """Remove only a shift towards "safe"."""
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        x = activation.to(torch.promote_types(activation.dtype, torch.float32))
+        shift = x - self.text_only.to(device=x.device, dtype=x.dtype)
+        component = safety_component(shift, self.direction, one_sided=self.one_sided)
+        return (x - self.alpha * component).to(activation.dtype)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Add a fixed vector: `x + vector` (`paper`, `official`, CMRM: the negative of a measured shift)."""
+
+    vector: Tensor
+    """`[batch, hidden]` or `[hidden]`."""
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        x = activation.to(torch.promote_types(activation.dtype, torch.float32))
+        return (x + self.vector.to(device=x.device, dtype=x.dtype)).to(activation.dtype)
+
+
+@dataclass(frozen=True)
+class AdaptiveShift:
+    """Move the coordinate along a direction to a target, only where it lies on the wrong side of it.
+
+    With `s` = safe minus unsafe, coordinates above `target` are lowered to it by `alpha`; others are
+    left alone: the adaptive `max(0, .)` rule of ASTRA (arXiv 2411.16721) for a refusal direction.
+    """
+
+    direction: Tensor
+    """`[hidden]`."""
+    target: float
+    """Coordinate to reach, in units of the direction's own length."""
+    alpha: float = 1.0
+    """Share of the excess that is removed."""
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        x = activation.to(torch.promote_types(activation.dtype, torch.float32))
+        s = self.direction.to(device=x.device, dtype=x.dtype)
+        excess = (safety_coordinate(x, s) - self.target).clamp_min(0)
+        return (x - self.alpha * excess.unsqueeze(-1) * s).to(activation.dtype)
