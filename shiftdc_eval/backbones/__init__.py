@@ -1,0 +1,8 @@
+"""Any supported vision-language model behind one face: chat in, tokens out, decoder layers visible."""
+
+from shiftdc_eval.backbones.backbone import Backbone
+from shiftdc_eval.backbones.chat import Chat, Turn
+from shiftdc_eval.backbones.generation import Generated, GenerationSettings
+from shiftdc_eval.backbones.loading import ModelSpec, load_backbone
+
+__all__ = ["Backbone", "Chat", "Generated", "GenerationSettings", "ModelSpec", "Turn", "load_backbone"]

@@ -152,8 +152,7 @@ class SafetyDirection:
         pairs = {
             "decoder layers": (self.layers, layers),
             "hidden size": (self.hidden, hidden),
-            "model": (self.model, model),
-            "revision": (self.revision, revision),
+            "weights": (f"{self.model}@{self.revision[:12]}", f"{model}@{revision[:12]}"),
             "chat template": (self.template_sha256[:12], template_sha256[:12]),
         }
         differing = [

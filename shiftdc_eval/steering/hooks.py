@@ -20,7 +20,8 @@ from shiftdc_eval.steering.edits import Edit
 
 def _hidden(output: Any) -> Tensor:
     """The hidden states `[batch, tokens, hidden]` in a decoder layer's output (a tensor or a tuple)."""
-    return output[0] if isinstance(output, tuple) else output
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 def _with_hidden(output: Any, hidden: Tensor) -> Any:
@@ -70,7 +71,7 @@ def record_last_token(
 
         return hook
 
-    with _hooks(layers, {index: hook_for(index) for index in (only or range(len(layers)))}):
+    with _hooks(layers, {index: hook_for(index) for index in (range(len(layers)) if only is None else only)}):
         yield seen
 
 

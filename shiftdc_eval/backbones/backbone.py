@@ -1,0 +1,260 @@
+"""The one face of a vision-language model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from shiftdc_eval.backbones.chat import Chat
+from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, sampling_processors
+from shiftdc_eval.errors import ModelError
+from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
+
+
+class SupportsEdit(Protocol):
+    """Builds the edits for a sub-batch: rows (indices into the batch) -> layer index -> edit."""
+
+    def __call__(self, rows: Sequence[int]) -> Mapping[int, Edit]: ...
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A left-padded batch on the model's device."""
+
+    inputs: dict[str, Tensor]
+    """What the model's forward takes."""
+
+    @property
+    def width(self) -> int:
+        """Padded prompt length; the last prompt token of every row is at `width - 1`."""
+        return int(self.inputs["input_ids"].shape[1])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Prompt tokens of each row, padding excluded."""
+        return [int(length) for length in self.inputs["attention_mask"].sum(-1).tolist()]
+
+
+class Backbone:
+    """A loaded vision-language model: chats in, tokens out, decoder layers visible.
+
+    Chats with and without images may be mixed in one call; they are run as separate sub-batches.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        name: str,
+        revision: str,
+        note: str = "",
+        folder: str | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.name = name
+        """Model id or folder as the user gave it."""
+        self.revision = revision
+        """Commit of the hub, or a hash of a local folder's weights."""
+        self.note = note
+        """A caveat that every result of this model carries."""
+        self.folder = folder
+        """Local folder of the model, where it has one."""
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.layers = find_decoder_layers(model)
+        self.forward_passes = 0
+        """Forward passes of whole prompts since loading (prefills), for tests and cost tables."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device that inputs go to."""
+        first: Tensor = next(iter(self.model.parameters()))
+        return first.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Compute dtype."""
+        dtype: torch.dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        return dtype
+
+    @property
+    def architecture(self) -> str:
+        """Class of the loaded model."""
+        return type(self.model).__name__
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def template_sha256(self) -> str:
+        """Hash of the chat template and of what it renders for a text-only and an image request."""
+        template = getattr(self.processor, "chat_template", None) or getattr(
+            self.tokenizer, "chat_template", None
+        )
+        return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
+
+    def encode(self, chats: Sequence[Chat]) -> Encoded:
+        """Render, tokenize and left-pad chats that either all have images or all have none.
+
+        Raises:
+            ModelError: the model's processor cannot take these chats.
+        """
+        try:
+            features = self.processor.apply_chat_template(
+                [chat.messages() for chat in chats],
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                add_generation_prompt=True,
+                processor_kwargs={"padding": True, "padding_side": "left"},
+            )
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            images = sorted({len(chat.images) for chat in chats})
+            raise ModelError(
+                f"the processor of {self.name} ({type(self.processor).__name__}) cannot encode chats with "
+                f"{images} images: {error}"
+            ) from error
+        return Encoded(
+            {key: value.to(self.device) for key, value in features.items() if torch.is_tensor(value)}
+        )
+
+    @torch.inference_mode()
+    def last_token_activations(self, chats: Sequence[Chat], only: Sequence[int] | None = None) -> Tensor:
+        """Activations of the last prompt token at the output of the decoder layers.
+
+        Args:
+            chats: any mix of chats with and without images.
+            only: layer indices; all layers when None.
+
+        Returns:
+            `[batch, layers, hidden]` on the model's device, in the model's dtype.
+        """
+        indices = list(range(len(self.layers)) if only is None else only)
+        rows: list[Tensor | None] = [None] * len(chats)
+        for group in _by_images(chats):
+            encoded = self.encode([chats[row] for row in group])
+            with record_last_token(self.layers, encoded.width - 1, only=indices) as seen:
+                self.forward(encoded)
+            stacked = torch.stack([seen[index].to(self.device) for index in indices], dim=1)
+            for row, activation in zip(group, stacked, strict=True):
+                rows[row] = activation
+        return torch.stack([row for row in rows if row is not None])
+
+    def forward(self, encoded: Encoded) -> None:
+        """One forward pass of the prompt through the decoder, without the language-model head."""
+        self.forward_passes += 1
+        self.model.base_model(**encoded.inputs, use_cache=False)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        settings: GenerationSettings,
+        *,
+        seeds: Sequence[str] | None = None,
+        edit: SupportsEdit | None = None,
+        processors: Callable[[Sequence[int], Encoded], Iterable[LogitsProcessor]] | None = None,
+    ) -> list[Generated]:
+        """Answer chats.
+
+        Args:
+            chats: any mix of chats with and without images.
+            settings: decoding settings, the same for the whole batch.
+            seeds: one string a chat that fixes its sampling; needed only when sampling.
+            edit: edits of the last prompt token's activation during prefill.
+            processors: extra logits processors for a sub-batch, put before sampling.
+
+        Returns:
+            One answer a chat, in order.
+
+        Raises:
+            ModelError: a layer that was to be edited was not reached.
+        """
+        answers: list[Generated | None] = [None] * len(chats)
+        for group in _by_images(chats):
+            encoded = self.encode([chats[row] for row in group])
+            extra = LogitsProcessorList(processors(group, encoded) if processors else [])
+            extra += sampling_processors(settings, [seeds[row] if seeds else str(row) for row in group])
+            edits = dict(edit(group)) if edit else {}
+            with edit_last_token(
+                self.layers, edits, encoded.width - 1, every_pass=not settings.use_cache
+            ) as made:
+                sequences = self._decode(encoded, settings, extra)
+            missed = [layer for layer, count in made.items() if not count]
+            if missed:
+                raise ModelError(
+                    f"decoder layers {missed} of {self.name} were not reached by the forward pass"
+                )
+            for row, generated in zip(group, self._finish(encoded, sequences, settings), strict=True):
+                answers[row] = generated
+        return [answer for answer in answers if answer is not None]
+
+    def _decode(self, encoded: Encoded, settings: GenerationSettings, extra: LogitsProcessorList) -> Tensor:
+        self.forward_passes += 1
+        output: Tensor = self.model.generate(
+            **encoded.inputs,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            max_new_tokens=settings.max_new_tokens,
+            max_length=None,
+            use_cache=settings.use_cache,
+            logits_processor=extra,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        return output[:, encoded.width :]
+
+    def _finish(self, encoded: Encoded, sequences: Tensor, settings: GenerationSettings) -> list[Generated]:
+        ends = self._end_ids()
+        answers = []
+        for length, row in zip(encoded.lengths, sequences.tolist(), strict=True):
+            stop = next((index + 1 for index, token in enumerate(row) if token in ends), len(row))
+            text = self.tokenizer.decode(row[:stop], skip_special_tokens=True)
+            answers.append(Generated(cut(text, settings.until), length, stop, tuple(row[:stop])))
+        return answers
+
+    def _end_ids(self) -> set[int]:
+        end = self.model.generation_config.eos_token_id
+        if end is None:
+            end = self.tokenizer.eos_token_id
+        return set(end) if isinstance(end, list) else {end}
+
+
+def find_decoder_layers(model: Any) -> list[nn.Module]:
+    """The language model's decoder layers, found by structure.
+
+    Raises:
+        ModelError: the model does not show its decoder, or not as many layers as its config says.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise ModelError(f"{type(model).__name__} does not show its decoder layers (no get_decoder().layers)")
+    expected = getattr(model.config.get_text_config(), "num_hidden_layers", len(layers))
+    if len(layers) != expected:
+        raise ModelError(
+            f"{type(model).__name__} has {len(layers)} decoder layers, its config says {expected}"
+        )
+    return list(layers)
+
+
+def _by_images(chats: Sequence[Chat]) -> list[list[int]]:
+    """Row indices, grouped into chats with and without images; order kept inside a group."""
+    groups: dict[bool, list[int]] = {}
+    for row, chat in enumerate(chats):
+        groups.setdefault(bool(chat.images), []).append(row)
+    return list(groups.values())

@@ -1,0 +1,112 @@
+"""A chat as data: turns of text and images, and the changes that defenses make to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from shiftdc_eval.runs import image_sha256
+
+Part = str | Image.Image
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a chat."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    parts: tuple[Part, ...]
+    """Text and images in the order they are shown."""
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined by newlines."""
+        return "\n".join(part for part in self.parts if isinstance(part, str))
+
+
+@dataclass(frozen=True)
+class Chat:
+    """What a backbone answers. The request is the last user turn."""
+
+    turns: tuple[Turn, ...]
+
+    @classmethod
+    def ask(cls, text: str, images: Sequence[Image.Image] = (), *, system: str = "") -> Chat:
+        """A single user turn, images first, with an optional system prompt."""
+        turn = Turn("user", (*images, text))
+        return cls((Turn("system", (system,)), turn) if system else (turn,))
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """Every image, in order."""
+        return tuple(part for turn in self.turns for part in turn.parts if not isinstance(part, str))
+
+    @property
+    def request(self) -> str:
+        """Text of the last user turn."""
+        return self.turns[self._request_index].text
+
+    @property
+    def _request_index(self) -> int:
+        return max(index for index, turn in enumerate(self.turns) if turn.role == "user")
+
+    def with_request(self, text: str) -> Chat:
+        """The same chat, images included, with another text in the last user turn (images come first)."""
+        index = self._request_index
+        turn = self.turns[index]
+        images = tuple(part for part in turn.parts if not isinstance(part, str))
+        return self._with_turn(index, replace(turn, parts=(*images, text)))
+
+    def without_images(self) -> Chat:
+        """The same chat without any image."""
+        return Chat(
+            tuple(replace(t, parts=tuple(p for p in t.parts if isinstance(p, str))) for t in self.turns)
+        )
+
+    def with_images(self, images: Sequence[Image.Image]) -> Chat:
+        """The same chat with its images replaced one by one.
+
+        Raises:
+            ValueError: not as many images as the chat has.
+        """
+        if len(images) != len(self.images):
+            raise ValueError(f"the chat has {len(self.images)} images, got {len(images)}")
+        rest = iter(images)
+        return Chat(
+            tuple(
+                replace(t, parts=tuple(p if isinstance(p, str) else next(rest) for p in t.parts))
+                for t in self.turns
+            )
+        )
+
+    def _with_turn(self, index: int, turn: Turn) -> Chat:
+        return Chat((*self.turns[:index], turn, *self.turns[index + 1 :]))
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The chat in the form of transformers' chat templates."""
+        return [
+            {
+                "role": turn.role,
+                "content": [
+                    {"type": "text", "text": part}
+                    if isinstance(part, str)
+                    else {"type": "image", "image": part}
+                    for part in turn.parts
+                ],
+            }
+            for turn in self.turns
+        ]
+
+    def key(self) -> list[Any]:
+        """Everything that can change an answer, JSON-ready: roles, texts and hashes of image pixels."""
+        return [
+            [
+                turn.role,
+                *(part if isinstance(part, str) else {"image": image_sha256(part)} for part in turn.parts),
+            ]
+            for turn in self.turns
+        ]

@@ -1,0 +1,121 @@
+"""Generation settings, and sampling that does not depend on the batch.
+
+Decoding is transformers' own `generate`. Sampling is done by adding seeded Gumbel noise to the
+processed logits and taking the maximum, which draws from exactly the same distribution; each row has
+a generator of its own, so a sampled answer is the same in any batch and after a resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from shiftdc_eval.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How an answer is decoded. Greedy by default."""
+
+    max_new_tokens: int = 512
+    """Upper bound on answer tokens."""
+    do_sample: bool = False
+    """False: greedy."""
+    temperature: float = 1.0
+    """Sampling temperature, > 0."""
+    top_p: float = 1.0
+    """Nucleus mass kept when sampling, in (0, 1]."""
+    top_k: int = 0
+    """Number of tokens kept when sampling; 0 keeps all."""
+    until: tuple[str, ...] = ()
+    """The answer is cut before the first of these strings."""
+    use_cache: bool = True
+    """Decode with a KV cache."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_new_tokens": self.max_new_tokens >= 1,
+            "temperature": self.temperature > 0 or not self.do_sample,
+            "top_p": 0 < self.top_p <= 1,
+            "top_k": self.top_k >= 0,
+        }
+        for name, fine in checks.items():
+            if not fine:
+                raise ConfigError(f"generation setting {name}={getattr(self, name)!r} is out of range")
+
+    def key(self) -> dict[str, Any]:
+        """The settings that can change an answer, JSON-ready."""
+        fields = asdict(self)
+        if not self.do_sample:
+            for name in ("temperature", "top_p", "top_k"):
+                del fields[name]
+        del fields["use_cache"]
+        return {**fields, "until": list(self.until)}
+
+    def with_limit(self, max_new_tokens: int) -> GenerationSettings:
+        """Greedy settings with another length limit and no stop strings (captions, self-checks)."""
+        return GenerationSettings(max_new_tokens=max_new_tokens, use_cache=self.use_cache)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One decoded answer."""
+
+    text: str
+    """Answer without special tokens, cut at the first stop string."""
+    tokens_in: int
+    """Prompt tokens, image tokens included, padding excluded."""
+    tokens_out: int
+    """Answer tokens, the end token included."""
+    ids: tuple[int, ...]
+    """Answer token ids, the end token included."""
+
+
+class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
+    """Turns greedy decoding into sampling: argmax of logits plus Gumbel noise, one generator a row."""
+
+    def __init__(self, seeds: Sequence[str]) -> None:
+        self._generators = [
+            torch.Generator().manual_seed(
+                int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1
+            )
+            for seed in seeds
+        ]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        width = scores.shape[-1]
+        uniform = torch.stack([torch.rand(width, generator=generator) for generator in self._generators])
+        noise = -torch.log(-torch.log(uniform.clamp(1e-30, 1 - 1e-7)))
+        return scores.float() + noise.to(scores.device)
+
+
+def sampling_processors(settings: GenerationSettings, seeds: Sequence[str]) -> LogitsProcessorList:
+    """Logits processors that sample as the settings say; empty for greedy decoding."""
+    processors = LogitsProcessorList()
+    if settings.do_sample:
+        if settings.temperature != 1.0:
+            processors.append(TemperatureLogitsWarper(settings.temperature))
+        if settings.top_k:
+            processors.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1.0:
+            processors.append(TopPLogitsWarper(settings.top_p))
+        processors.append(GumbelNoise(seeds))
+    return processors
+
+
+def cut(text: str, until: Sequence[str]) -> str:
+    """The text before the first stop string."""
+    ends = [index for stop in until if stop and (index := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text

@@ -1,0 +1,127 @@
+"""Loading a backbone from a hub id, a folder, or a model that this package brings along."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+from shiftdc_eval.backbones.backbone import Backbone
+from shiftdc_eval.errors import ConfigError, ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, and how to load it."""
+
+    pretrained: str
+    """Hub id, local folder, or the name of a bundled model (`toy`)."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: str = "auto"
+    """`float32`, `bfloat16`, `float16`, or `auto`: float32 on a CPU, bfloat16 elsewhere."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, or `auto`: a GPU where there is one."""
+    device_map: str | None = None
+    """`auto` shards one large model over the devices."""
+    attn_implementation: str | None = None
+    """`sdpa`, `eager`, `flash_attention_2`; the model's default when None."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model; only when the user says so for this model."""
+
+
+def _toy_folder() -> tuple[Path, str]:
+    return Path(str(files("shiftdc_eval.toy") / "weights")), "toy"
+
+
+BUNDLED: dict[str, Callable[[], tuple[Path, str]]] = {"toy": _toy_folder}
+"""Name -> function that gives the folder and the caveat shown with its results."""
+
+
+def load_backbone(spec: ModelSpec) -> Backbone:
+    """Load a model and its processor.
+
+    Raises:
+        ConfigError: an unknown dtype or device.
+        ModelError: no such model, or one that is not supported; the message names what is missing.
+    """
+    device = _device(spec.device)
+    dtype = _dtype(spec.dtype, device)
+    source, note = BUNDLED[spec.pretrained]() if spec.pretrained in BUNDLED else (spec.pretrained, "")
+    folder = Path(source)
+    common = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(source, **common)
+        processor = AutoProcessor.from_pretrained(source, **common)
+        model = AutoModelForImageTextToText.from_pretrained(
+            source,
+            dtype=dtype,
+            device_map=spec.device_map or device,
+            attn_implementation=spec.attn_implementation,
+            **common,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(_cannot_load(spec, error)) from error
+    revision = (
+        _folder_revision(folder)
+        if folder.is_dir()
+        else str(getattr(config, "_commit_hash", None) or "unknown")
+    )
+    return Backbone(
+        model,
+        processor,
+        name=spec.pretrained,
+        revision=revision,
+        note=note,
+        folder=str(folder) if folder.is_dir() else None,
+    )
+
+
+def _cannot_load(spec: ModelSpec, error: Exception) -> str:
+    where = f"pretrained={spec.pretrained}" + (f" revision={spec.revision}" if spec.revision else "")
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, OSError):
+        return (
+            f"cannot load {where}: {first} Give a hub id that can be reached from here, a local folder with "
+            f"config, weights and processor, or one of the bundled models: {', '.join(BUNDLED)}"
+        )
+    return f"{where} is not a supported vision-language model of the installed transformers: {first}"
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise ConfigError(f"device={name} is not a torch device; use cpu, cuda, cuda:0 ...") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name}: torch sees no CUDA device here; use device=cpu")
+    return name
+
+
+def _dtype(name: str, device: str) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise ConfigError(f"dtype={name} is unknown; use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _folder_revision(folder: Path) -> str:
+    """sha256 over a folder's weights and configuration files, so that a changed folder is another model."""
+    digest = hashlib.sha256()
+    for path in sorted(
+        p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".bin", ".jinja")
+    ):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
