@@ -1,0 +1,90 @@
+"""Judges by name.
+
+A judge is asked for by a spec: `keyword_robust`, or with settings
+`llm_figstep:model=gpt-4o-mini;base_url=http://127.0.0.1:8000/v1`. The setting `as` renames its column,
+so that one rubric can stand twice in a table with two judge models.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.judges.keyword import keyword_judge
+from shiftdc_eval.judges.verdict import Judge
+
+JUDGES_VARIABLE = "SHIFTDC_JUDGES"
+
+Factory = Callable[[dict[str, str]], Judge]
+"""Settings of the spec -> judge; it removes the settings it knows from the dict."""
+
+
+def _keyword(list_name: str) -> Factory:
+    return lambda settings: keyword_judge(list_name, settings.pop("as", ""))
+
+
+JUDGES: Mapping[str, Factory] = {
+    "keyword_shiftdc": _keyword("shiftdc"),
+    "keyword_adashield": _keyword("adashield"),
+    "keyword_gcg": _keyword("gcg"),
+    "keyword_malicious_instruct": _keyword("malicious_instruct"),
+    "keyword_refusal_direction": _keyword("refusal_direction"),
+    "keyword_vlguard": _keyword("vlguard"),
+    "keyword_xstest": _keyword("xstest"),
+    "keyword_robust": _keyword("robust"),
+}
+"""Name -> factory. Nothing heavy is imported before a factory that needs it is called."""
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """Split `name:key=value;key=value` into the name and its settings.
+
+    Raises:
+        ConfigError: a setting has no `=`, or is given twice.
+    """
+    name, _, rest = spec.strip().partition(":")
+    settings: dict[str, str] = {}
+    for part in filter(None, map(str.strip, rest.split(";"))):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"judge {name}: setting {part!r} is not of the form key=value")
+        if key.strip() in settings:
+            raise ConfigError(f"judge {name}: setting {key.strip()!r} is given twice")
+        settings[key.strip()] = value.strip()
+    return name.strip(), settings
+
+
+def get_judge(spec: str) -> Judge:
+    """The judge that a spec names.
+
+    Raises:
+        ConfigError: unknown name (the nearest one is named) or unknown setting.
+    """
+    name, settings = parse_spec(spec)
+    factory = JUDGES.get(name)
+    if factory is None:
+        near = difflib.get_close_matches(name, JUDGES, n=1, cutoff=0.0)
+        raise ConfigError(f"unknown judge {name!r}; nearest: {near[0]}; all: {', '.join(JUDGES)}")
+    judge = factory(settings)
+    if settings:
+        raise ConfigError(f"judge {name}: unknown setting {next(iter(settings))!r}")
+    return judge
+
+
+def judges_for(default: Sequence[str]) -> list[Judge]:
+    """The judges of a task: those of the variable `SHIFTDC_JUDGES` (comma separated), else `default`.
+
+    Raises:
+        ConfigError: a spec is wrong, or two judges would share one column.
+    """
+    chosen = os.environ.get(JUDGES_VARIABLE, "").strip()
+    specs = [spec.strip() for spec in chosen.split(",") if spec.strip()] if chosen else list(default)
+    judges = [get_judge(spec) for spec in specs]
+    names = [judge.name for judge in judges]
+    for name in names:
+        if names.count(name) > 1:
+            origin = f"the variable {JUDGES_VARIABLE}" if chosen else "the task's list of judges"
+            raise ConfigError(f"two judges are called {name!r} in {origin}; rename one with `as=`")
+    return judges
