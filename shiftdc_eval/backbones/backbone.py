@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,8 @@ from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut
 from shiftdc_eval.errors import ModelError
 from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
 
-
-class SupportsEdit(Protocol):
-    """Builds the edits for a sub-batch: rows (indices into the batch) -> layer index -> edit."""
-
-    def __call__(self, rows: Sequence[int]) -> Mapping[int, Edit]: ...
+EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
+"""Rows of a sub-batch (indices into the batch) -> layer index -> edit."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,12 @@ class Backbone:
         )
         return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def contrast_file(self) -> Path | None:
+        """Contrast set that comes in the model's folder; None for models that bring none."""
+        path = Path(self.folder) / "contrast.jsonl" if self.folder else None
+        return path if path and path.is_file() else None
+
     def encode(self, chats: Sequence[Chat]) -> Encoded:
         """Render, tokenize and left-pad chats that either all have images or all have none.
 
@@ -130,13 +134,22 @@ class Backbone:
             {key: value.to(self.device) for key, value in features.items() if torch.is_tensor(value)}
         )
 
+    def encode_bare(self, texts: Sequence[str]) -> Encoded:
+        """Tokenize texts without the chat template, left-padded."""
+        features = self.tokenizer(list(texts), return_tensors="pt", padding=True, padding_side="left")
+        kept = {key: features[key].to(self.device) for key in ("input_ids", "attention_mask")}
+        return Encoded(kept)
+
     @torch.inference_mode()
-    def last_token_activations(self, chats: Sequence[Chat], only: Sequence[int] | None = None) -> Tensor:
+    def last_token_activations(
+        self, chats: Sequence[Chat], only: Sequence[int] | None = None, *, bare: bool = False
+    ) -> Tensor:
         """Activations of the last prompt token at the output of the decoder layers.
 
         Args:
             chats: any mix of chats with and without images.
             only: layer indices; all layers when None.
+            bare: leave out the chat template and take the request's text alone (text-only chats).
 
         Returns:
             `[batch, layers, hidden]` on the model's device, in the model's dtype.
@@ -144,13 +157,29 @@ class Backbone:
         indices = list(range(len(self.layers)) if only is None else only)
         rows: list[Tensor | None] = [None] * len(chats)
         for group in _by_images(chats):
-            encoded = self.encode([chats[row] for row in group])
+            shown = [chats[row] for row in group]
+            encoded = self.encode_bare([chat.request for chat in shown]) if bare else self.encode(shown)
             with record_last_token(self.layers, encoded.width - 1, only=indices) as seen:
                 self.forward(encoded)
             stacked = torch.stack([seen[index].to(self.device) for index in indices], dim=1)
             for row, activation in zip(group, stacked, strict=True):
                 rows[row] = activation
         return torch.stack([row for row in rows if row is not None])
+
+    def final_norm(self, activations: Tensor) -> Tensor:
+        """The norm between the last decoder layer and the language-model head, `[..., hidden]`.
+
+        Raises:
+            ModelError: the decoder has no such norm.
+        """
+        norm = getattr(self.model.get_decoder(), "norm", None)
+        if norm is None:
+            raise ModelError(
+                f"{self.architecture} shows no final norm: post_norm_last cannot be used with it"
+            )
+        with torch.inference_mode():
+            normed: Tensor = norm(activations)
+        return normed
 
     def forward(self, encoded: Encoded) -> None:
         """One forward pass of the prompt through the decoder, without the language-model head."""
@@ -164,7 +193,8 @@ class Backbone:
         settings: GenerationSettings,
         *,
         seeds: Sequence[str] | None = None,
-        edit: SupportsEdit | None = None,
+        edit: EditBuilder | None = None,
+        edit_decode: bool = False,
         processors: Callable[[Sequence[int], Encoded], Iterable[LogitsProcessor]] | None = None,
     ) -> list[Generated]:
         """Answer chats.
@@ -173,7 +203,8 @@ class Backbone:
             chats: any mix of chats with and without images.
             settings: decoding settings, the same for the whole batch.
             seeds: one string a chat that fixes its sampling; needed only when sampling.
-            edit: edits of the last prompt token's activation during prefill.
+            edit: gives the edits of the last prompt token's activation during prefill for a sub-batch.
+            edit_decode: edit the newest token of every decode step too (needs a KV cache).
             processors: extra logits processors for a sub-batch, put before sampling.
 
         Returns:
@@ -188,9 +219,9 @@ class Backbone:
             extra = LogitsProcessorList(processors(group, encoded) if processors else [])
             extra += sampling_processors(settings, [seeds[row] if seeds else str(row) for row in group])
             edits = dict(edit(group)) if edit else {}
-            with edit_last_token(
-                self.layers, edits, encoded.width - 1, every_pass=not settings.use_cache
-            ) as made:
+            position = -1 if edit_decode else encoded.width - 1
+            every_pass = edit_decode or not settings.use_cache
+            with edit_last_token(self.layers, edits, position, every_pass=every_pass) as made:
                 sequences = self._decode(encoded, settings, extra)
             missed = [layer for layer, count in made.items() if not count]
             if missed:
@@ -215,6 +246,7 @@ class Backbone:
             use_cache=settings.use_cache,
             logits_processor=extra,
             pad_token_id=self.tokenizer.pad_token_id,
+            suppress_tokens=self._placeholder_ids() or None,
         )
         return output[:, encoded.width :]
 
@@ -226,6 +258,12 @@ class Backbone:
             text = self.tokenizer.decode(row[:stop], skip_special_tokens=True)
             answers.append(Generated(cut(text, settings.until), length, stop, tuple(row[:stop])))
         return answers
+
+    def _placeholder_ids(self) -> list[int]:
+        """Ids that stand for images in a prompt; an answer that held one could not be decoded further."""
+        names = ("image_token_id", "image_token_index", "video_token_id")
+        ids = {getattr(self.model.config, name, None) for name in names}
+        return sorted(token for token in ids if isinstance(token, int) and token >= 0)
 
     def _end_ids(self) -> set[int]:
         end = self.model.generation_config.eos_token_id

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -63,6 +63,12 @@ class GenerationSettings:
                 del fields[name]
         del fields["use_cache"]
         return {**fields, "until": list(self.until)}
+
+    def at_most(self, max_new_tokens: int | None) -> GenerationSettings:
+        """The same settings, with the answer no longer than this."""
+        if max_new_tokens is None:
+            return self
+        return replace(self, max_new_tokens=min(self.max_new_tokens, max_new_tokens))
 
     def with_limit(self, max_new_tokens: int) -> GenerationSettings:
         """Greedy settings with another length limit and no stop strings (captions, self-checks)."""

@@ -1,0 +1,248 @@
+"""The lmms-eval models: requests -> batches -> defense -> responses, each finished batch journalled."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Self
+
+import torch
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+from tqdm import tqdm
+
+from shiftdc_eval import provenance, runs
+from shiftdc_eval.arguments import AdapterArguments, parse_pairs, split_arguments, validated
+from shiftdc_eval.backbones import Backbone, ModelSpec, load_backbone
+from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.defenses import DEFENSES, Tools
+from shiftdc_eval.defenses.direction import Directions
+from shiftdc_eval.errors import ModelError
+from shiftdc_eval.journal import Journal
+from shiftdc_eval.records import RunRecord
+from shiftdc_eval.reporting import Tally, gathered, task_records
+from shiftdc_eval.samples import Sample, samples_from, task_of
+
+ANSWER_VERSION = 1
+"""Raised by hand when the code that makes answers changes them: finished answers are then not reused."""
+AUTO_BATCH_SIZE = 32
+logger = logging.getLogger(__name__)
+
+
+class ShiftDCVlm(lmms):  # type: ignore[misc]
+    """Any supported backbone behind any defense.
+
+    Args:
+        backbone: a loaded model to use instead of loading `pretrained` (a grid loads each model once).
+        given: model arguments, as in `--model_args`: see `AdapterArguments` and the defense's settings.
+
+    Raises:
+        ConfigError: an argument that is unknown, missing or ill-typed.
+        ModelError: the model cannot be loaded.
+        DirectionError: a given direction was made for another model.
+    """
+
+    is_simple = False
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Arguments used where the user gives none."""
+
+    def __init__(self, backbone: Backbone | None = None, **given: Any) -> None:
+        super().__init__()
+        fields = {name: list(cls.model_fields) for name, cls in DEFENSES.items()}
+        own, theirs = split_arguments({**self.defaults, **given}, fields)
+        self.arguments = validated(AdapterArguments, own, what="model argument")
+        self.defense: Any = validated(DEFENSES[self.arguments.defense], theirs, what="model argument")
+        self.backbone = backbone or load_backbone(
+            ModelSpec(**{name: getattr(self.arguments, name) for name in ModelSpec.__dataclass_fields__})
+        )
+        self.settings: dict[str, Any] = self.defense.resolved(self.backbone)
+        self.batch_size = self._first_batch_size()
+        directions = Directions(
+            self.backbone,
+            path=self.arguments.direction,
+            contrast=self.arguments.contrast,
+            batch_size=max(self.batch_size, 8),
+        )
+        self.tools = Tools(self.backbone, CaptionStore(runs.cache_dir() / "captions.sqlite"), directions)
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
+        """Build from `--model_args`; these win over lmms-eval's own batch_size and device options."""
+        options = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        return cls(**{**options, **parse_pairs(arg_string)})
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model; lmms-eval needs it under data parallelism."""
+        return self.backbone.device
+
+    def clean(self) -> None:
+        """Called by lmms-eval after the last answer: gives back cached memory, keeps the backbone usable."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not supported."""
+        raise ModelError(_unsupported(requests, "loglikelihood (multiple choice)"))
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not supported."""
+        raise ModelError(_unsupported(requests, "multi-round"))
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Answer all requests of a run: reuse what the journal holds, then go on batch by batch."""
+        started = datetime.now(UTC)
+        runs.current = None
+        samples = samples_from(
+            requests,
+            self.task_dict,
+            system_prompt=self.arguments.system_prompt,
+            use_cache=self.arguments.use_cache,
+            seed=self.arguments.seed,
+        )
+        folder = self.arguments.journal or runs.journal_dir()
+        tally = Tally()
+        with Journal(folder, self._config(), rank=self.rank) as journal:
+            done = self._answer_all(samples, journal, tally)
+        run_id, total = gathered(f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", tally)
+        if self.rank == 0:
+            tasks = {
+                sample.task: task_of(instance) for sample, instance in zip(samples, requests, strict=True)
+            }
+            record = self._run_record(run_id, total, samples, tasks, started)
+            path = folder / f"run-{run_id}.json"
+            runs.atomic_write(path, record.model_dump_json(indent=1) + "\n")
+            logger.warning("%s: %s; run record %s", self._label, total.sentence(), path)
+        runs.current = run_id
+        return [
+            GenerationResult(record["text"], TokenCounts(record["tokens_in"], record["tokens_out"]))
+            for record in (done[sample.key] for sample in samples)
+        ]
+
+    def _answer_all(
+        self, samples: Sequence[Sample], journal: Journal, tally: Tally
+    ) -> dict[str, dict[str, Any]]:
+        """Journal records by key, for every sample."""
+        found = {sample.key: journal.get(sample.key) for sample in samples}
+        done = {key: record for key, record in found.items() if record is not None}
+        if done:
+            logger.warning("%s: reusing %d of %d finished answers", journal.path, len(done), len(found))
+        todo = list({sample.key: sample for sample in samples if sample.key not in done}.values())
+        captions = self.tools.captions
+        before = captions.made, captions.reused
+        with tqdm(
+            total=len(found), initial=len(done), desc=self._label, unit="sample", disable=self.rank != 0
+        ) as progress:
+            for batch, records in self._batches(todo):
+                journal.append(r for s, r in zip(batch, records, strict=True) if not s.padding)
+                done.update((record["key"], record) for record in records)
+                progress.update(len(batch))
+        fresh = {sample.key for sample in todo}
+        for sample in samples:
+            if not sample.padding:
+                tally.count(done[sample.key], reused=sample.key not in fresh)
+        tally.captions_made, tally.captions_reused = captions.made - before[0], captions.reused - before[1]
+        return done
+
+    def _batches(self, todo: Sequence[Sample]) -> Iterator[tuple[list[Sample], list[dict[str, Any]]]]:
+        """Answered batches; a batch that does not fit into memory is halved."""
+        for settings in dict.fromkeys(sample.settings for sample in todo):
+            same = sorted((s for s in todo if s.settings == settings), key=lambda sample: sample.length)
+            start = 0
+            while start < len(same):
+                batch = same[start : start + self.batch_size]
+                begun = time.perf_counter()
+                try:
+                    answers = self.defense.answer(self.tools, [sample.request for sample in batch], settings)
+                except torch.OutOfMemoryError as error:
+                    self._halve(error)
+                    continue
+                seconds = (time.perf_counter() - begun) / len(batch)
+                yield batch, [s.record(answer, seconds) for s, answer in zip(batch, answers, strict=True)]
+                start += len(batch)
+
+    def _halve(self, error: torch.OutOfMemoryError) -> None:
+        if self.batch_size == 1:
+            raise ModelError(
+                f"{self.backbone.name} runs out of memory on a single request; use dtype=bfloat16, device_map=auto "
+                "or a shorter caption_max_new_tokens"
+            ) from error
+        self.batch_size //= 2
+        torch.cuda.empty_cache()
+        logger.warning("out of memory: going on with batch size %d", self.batch_size)
+
+    def _first_batch_size(self) -> int:
+        size = self.arguments.batch_size
+        return (self.arguments.max_batch_size or AUTO_BATCH_SIZE) if size == "auto" else size
+
+    @property
+    def _label(self) -> str:
+        return f"{self.arguments.defense} on {self.backbone.name}"
+
+    @property
+    def _direction_sha256(self) -> str | None:
+        return self.tools.direction().sha256 if self.defense.uses_direction else None
+
+    def _config(self) -> dict[str, Any]:
+        """Everything but the request itself that can change an answer."""
+        return {
+            "answer_version": ANSWER_VERSION,
+            "revision": self.backbone.revision,
+            "template": self.backbone.template_sha256,
+            "dtype": str(self.backbone.dtype).removeprefix("torch."),
+            "attn_implementation": self.arguments.attn_implementation,
+            "defense": self.arguments.defense,
+            "settings": self.settings,
+            "direction": self._direction_sha256,
+            "seed": self.arguments.seed,
+        }
+
+    def _run_record(
+        self,
+        run_id: str,
+        tally: Tally,
+        samples: Sequence[Sample],
+        tasks: Mapping[str, Any],
+        started: datetime,
+    ) -> RunRecord:
+        return RunRecord(
+            id=run_id,
+            started=started.isoformat(timespec="seconds"),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            model=self.backbone.name,
+            revision=self.backbone.revision,
+            architecture=self.backbone.architecture,
+            model_note=self.backbone.note,
+            defense=self.arguments.defense,
+            settings=self.settings,
+            direction_sha256=self._direction_sha256,
+            template_sha256=self.backbone.template_sha256,
+            system_prompt=self.arguments.system_prompt,
+            dtype=str(self.backbone.dtype).removeprefix("torch."),
+            seed=self.arguments.seed,
+            tasks=task_records(samples, tasks, tally.answered),
+            cost=tally.cost(),
+            command=provenance.command_line(),
+            versions=provenance.versions(),
+            git=provenance.git_state(),
+            hardware=provenance.hardware(self.device),
+            answer_version=ANSWER_VERSION,
+            notes=[
+                f"{note}: {count} of {tally.cost().samples} answers"
+                for note, count in sorted(tally.notes.items())
+            ],
+        )
+
+
+class ShiftDCLlava(ShiftDCVlm):
+    """LLaVA-1.5-7B under ShiftDC, unless the arguments say otherwise."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"pretrained": "llava-hf/llava-1.5-7b-hf", "defense": "shiftdc"}
+
+
+def _unsupported(requests: Sequence[Instance], what: str) -> str:
+    tasks = sorted({request.task_name or "?" for request in requests})
+    return f"{what} requests (task {', '.join(tasks)}) are not supported by this model; it answers by generation only"

@@ -1,0 +1,95 @@
+"""What a defense is: it stands between requests and the backbone and answers a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
+from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.steering import SafetyDirection
+
+NOT_APPLICABLE = "not_applicable"
+"""Note on an answer that the defense left undefended because there was nothing to defend (no image)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request of a batch."""
+
+    chat: Chat
+    """What is asked."""
+    seed: str = ""
+    """Fixes the sampling of this request."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer."""
+
+    text: str
+    """What the user would see."""
+    tokens_in: int
+    """Prompt tokens of the final pass, image tokens included."""
+    tokens_out: int
+    """Generated tokens of the answer itself."""
+    notes: tuple[str, ...] = ()
+    """Facts about how it was made, e.g. `not_applicable`."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What a reader may want to see, e.g. the caption; JSON-ready."""
+
+    @classmethod
+    def of(cls, generated: Generated, *notes: str, **extra: Any) -> Answer:
+        """The answer that a backbone generated."""
+        return cls(generated.text, generated.tokens_in, generated.tokens_out, notes, extra)
+
+
+class DirectionSource(Protocol):
+    """Gives the safety direction of the backbone, fitting it on first use."""
+
+    def __call__(self, *, post_norm_last: bool = False) -> SafetyDirection:
+        """The direction; with `post_norm_last` the last layer's is taken after the final norm."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a defense works with."""
+
+    backbone: Backbone
+    """The model."""
+    captions: CaptionStore
+    """Captions shared by all defenses and runs."""
+    direction: DirectionSource
+    """Gives the safety direction."""
+
+
+class Defense(Protocol):
+    """One defense with its settings."""
+
+    name: ClassVar[str]
+    """As in `defense=NAME`."""
+
+    def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
+        """One answer a request, in order.
+
+        Args:
+            tools: backbone, caption store, direction.
+            requests: a batch that shares its generation settings; with and without images.
+            settings: how the final answer is decoded.
+        """
+
+
+class Settings(BaseModel):
+    """Base of a defense's settings: each field is a model argument; unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uses_direction: ClassVar[bool] = False
+    """True when a safety direction is needed."""
+
+    def resolved(self, backbone: Backbone) -> dict[str, Any]:
+        """The settings with every default filled in for this backbone, JSON-ready: part of a cell's key."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,28 @@
+"""No defense: the backbone answers (called Direct in the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from shiftdc_eval.backbones import GenerationSettings
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+
+
+def undefended(
+    tools: Tools, requests: Sequence[Request], settings: GenerationSettings, *notes: str
+) -> list[Answer]:
+    """The backbone's own answers."""
+    chats = [request.chat for request in requests]
+    generated = tools.backbone.generate(chats, settings, seeds=[request.seed for request in requests])
+    return [Answer.of(answer, *notes) for answer in generated]
+
+
+class NoDefense(Settings):
+    """No defense."""
+
+    name: ClassVar[str] = "none"
+
+    def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
+        """The backbone's own answers."""
+        return undefended(tools, requests, settings)

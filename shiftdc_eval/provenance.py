@@ -1,0 +1,65 @@
+"""What a result must say about where it was made. No secret gets in: only named facts are collected."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("shiftdc-eval", "lmms-eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
+SECRET = re.compile(
+    r"(?i)((?:api[_-]?key|token|secret|password)[^=\s]*[=\s]+)(\S+)|\b(sk-|hf_)[A-Za-z0-9_-]{8,}"
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change an answer."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> str:
+    """Commit of the checkout this package runs from, with `+dirty` when files differ; empty outside one."""
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return ""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    return f"{commit}+dirty" if commit and git("status", "--porcelain", "-uno") else commit
+
+
+def hardware(device: torch.device) -> str:
+    """The processor or accelerator, in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} x{torch.cuda.device_count()}"
+    return f"CPU {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def command_line(arguments: Sequence[str] | None = None) -> str:
+    """This process's command, with the program's folder and anything that looks like a secret removed."""
+    program, *rest = sys.argv if arguments is None else arguments
+    return redact(shlex.join([Path(program).name, *rest]))
+
+
+def redact(text: str) -> str:
+    """Replace keys and tokens by `***`."""
+    return SECRET.sub(lambda match: f"{match[1] or ''}***", text)

@@ -1,0 +1,107 @@
+"""`shiftdc-eval run`: lmms-eval with the same arguments, and an exit status that can be trusted.
+
+lmms-eval 0.7.3 prints a traceback and exits 0 when a run fails. This front runs the same command in a
+child process, adds `--output_path` and `--log_samples` where they are missing, keeps journal and run record
+beside the results, hides anything in the output that looks like a secret, and exits 0 only when a complete
+run record and a results file were written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.provenance import redact
+
+DEFAULT_OUTPUT = "results"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb: ours, then lmms-eval's own."""
+    parser.description = __doc__
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.usage = "shiftdc-eval run [--judge NAME ...] LMMS_EVAL_ARGUMENTS"
+    parser.add_argument(
+        "--judge", action="append", default=[], help="judge to use; may be given several times"
+    )
+    parser.add_argument(
+        "lmms", nargs=argparse.REMAINDER, help="arguments of lmms-eval, e.g. --model ... --tasks ..."
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run lmms-eval; 0 when a complete result was written, 1 when not.
+
+    Raises:
+        ConfigError: no lmms-eval arguments.
+    """
+    if not args.lmms:
+        raise ConfigError(
+            "no arguments for lmms-eval; e.g. shiftdc-eval run --model shiftdc_llava --tasks figstep"
+        )
+    command, output = completed(args.lmms)
+    environment = {**os.environ, "SHIFTDC_RUNS": str(output)}
+    if args.judge:
+        environment["SHIFTDC_JUDGES"] = ",".join(args.judge)
+    begun = time.time()
+    status = _stream([sys.executable, "-m", "lmms_eval", *command], environment)
+    records = _newer(output, "run-*.json", begun)
+    results = _newer(output, "*_results.json", begun)
+    if status == 0 and records and results:
+        return 0
+    missing = [what for what, found in (("run record", records), ("results file", results)) if not found]
+    said = (
+        f"no complete {' and no '.join(missing)} in {output}"
+        if missing
+        else f"lmms-eval exited with {status}"
+    )
+    print(f"shiftdc-eval run: failed: {said}; finished answers are in the journal there", file=sys.stderr)
+    return 1
+
+
+def completed(lmms: list[str]) -> tuple[list[str], Path]:
+    """The arguments with `--output_path` and `--log_samples` added, and the output folder."""
+    command = list(lmms)
+    output = _option(command, "--output_path")
+    if output is None:
+        output = DEFAULT_OUTPUT
+        command += ["--output_path", output]
+    if "--log_samples" not in command:
+        command.append("--log_samples")
+    return command, Path(output).absolute()
+
+
+def _option(command: list[str], name: str) -> str | None:
+    for index, word in enumerate(command):
+        if word == name and index + 1 < len(command):
+            return command[index + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _stream(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command, passing its output on line by line with secrets hidden."""
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        bufsize=1,
+    ) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            sys.stdout.write(redact(line))
+            sys.stdout.flush()
+        return child.wait()
+
+
+def _newer(folder: Path, pattern: str, since: float) -> list[Path]:
+    return [path for path in folder.rglob(pattern) if path.stat().st_mtime >= since - 1]

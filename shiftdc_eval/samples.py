@@ -1,0 +1,91 @@
+"""Requests of lmms-eval as samples that can be answered, found again and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shiftdc_eval.backbones import GenerationSettings
+from shiftdc_eval.defenses import Answer, Request
+from shiftdc_eval.journal import digest
+from shiftdc_eval.messages import chat_from_messages, settings_from_kwargs
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request, ready to answer."""
+
+    key: str
+    """Journal key: covers everything about this request that can change its answer."""
+    task: str
+    """lmms-eval task name."""
+    doc_id: int
+    """Index of the document in its task."""
+    repeat: int
+    """Index among the repeats of the document."""
+    request: Request
+    """What is asked."""
+    settings: GenerationSettings
+    """How the answer is decoded."""
+    notes: tuple[str, ...]
+    """What was ignored of the task's generation settings."""
+    padding: bool
+    """A copy that only evens out the ranks of a data-parallel run: answered, never journalled."""
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """Sort key that puts requests of like size side by side: images, then characters."""
+        return len(self.request.chat.images), len(self.request.chat.request)
+
+    def record(self, answer: Answer, seconds: float) -> dict[str, Any]:
+        """The journal record of this sample's answer."""
+        return {
+            "key": self.key,
+            "task": self.task,
+            "doc_id": self.doc_id,
+            "repeat": self.repeat,
+            "text": answer.text,
+            "tokens_in": answer.tokens_in,
+            "tokens_out": answer.tokens_out,
+            "seconds": round(seconds, 6),
+            "notes": list(answer.notes),
+            "extra": answer.extra,
+        }
+
+
+def samples_from(
+    instances: Sequence[Any], documents: Mapping[str, Any], *, system_prompt: str, use_cache: bool, seed: int
+) -> list[Sample]:
+    """Samples of lmms-eval's `generate_until` instances, in order.
+
+    Args:
+        instances: `lmms_eval.api.instance.Instance`s of chat tasks.
+        documents: task -> split -> documents.
+        system_prompt: put in front of every chat.
+        use_cache: decode with a KV cache.
+        seed: seed of sampling.
+
+    Raises:
+        ConfigError, DataError, ModelError: a request that cannot be answered; names task and document.
+    """
+    samples = []
+    seen: dict[tuple[str, int], int] = {}
+    for instance in instances:
+        _, to_messages, kwargs, doc_id, task, split = instance.args
+        where = f"task {task}, document {doc_id}"
+        settings, notes = settings_from_kwargs(kwargs, use_cache=use_cache, where=where)
+        chat = chat_from_messages(to_messages(documents[task][split][doc_id]), system_prompt, where=where)
+        padding = bool((instance.metadata or {}).get("__padding_only__"))
+        repeat = seen[task, doc_id] = 0 if padding else seen.get((task, doc_id), -1) + 1
+        version = str(getattr(task_of(instance), "VERSION", ""))
+        drawn = repeat if settings.do_sample else 0
+        key = digest([task, version, doc_id, chat.key(), settings.key(), drawn])
+        request = Request(chat, seed=f"{seed}:{key}")
+        samples.append(Sample(key, task, doc_id, repeat, request, settings, tuple(notes), padding))
+    return samples
+
+
+def task_of(instance: Any) -> Any:
+    """The lmms-eval task that made an instance, or None."""
+    return getattr(instance.args[1], "__self__", None)
