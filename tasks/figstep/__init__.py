@@ -1,0 +1,1 @@
+"""FigStep: harmful instructions shown as a picture of an empty numbered list."""

@@ -1,0 +1,42 @@
+"""Draw a FigStep image from its instruction.
+
+Source: ThuCCSLab/FigStep @0861b17, query type `figstep` (`_6`): 760x760, black on white, FreeMonoBold.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from shiftdc_eval.tasks.fonts import load_font
+
+SIZE = (760, 760)
+WRAP = 15
+FONT_SIZE = 80
+SPACING = 11
+ORIGIN = (20, 10)
+MARKERS = "\n1. \n2. \n3. "
+
+
+def layout(instruction: str) -> str:
+    """The text of the image: the instruction wrapped, then three empty list markers."""
+    return textwrap.fill(instruction, width=WRAP) + MARKERS
+
+
+def render(instruction: str, font: Path) -> Image.Image:
+    """The image, RGB 760x760."""
+    image = Image.new("RGB", SIZE, "#FFFFFF")
+    draw = ImageDraw.Draw(image)
+    draw.text(ORIGIN, layout(instruction), spacing=SPACING, font=load_font(font, FONT_SIZE), fill="#000000")
+    return image
+
+
+def is_clipped(instruction: str, font: Path) -> bool:
+    """True when the list markers do not fit on the image."""
+    draw = ImageDraw.Draw(Image.new("RGB", SIZE))
+    box = draw.multiline_textbbox(
+        ORIGIN, layout(instruction), spacing=SPACING, font=load_font(font, FONT_SIZE)
+    )
+    return box[3] > SIZE[1]

@@ -1,0 +1,81 @@
+"""A model that answers at once, and one evaluator call in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lmms_eval.api.instance import GenerationResult
+from lmms_eval.api.model import lmms
+from lmms_eval.evaluator import simple_evaluate
+from lmms_eval.protocol import ChatMessages
+from lmms_eval.tasks import TaskManager
+
+from shiftdc_eval.manifests import TASKS_FOLDER
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+class DummyModel(lmms):
+    """Answers with a function of the text prompt and keeps what it was shown."""
+
+    is_simple = False
+
+    def __init__(self, answer: Callable[[str, int], str | None]) -> None:
+        super().__init__()
+        self.answer = answer
+        self.seen: list[tuple[str, list[Any]]] = []
+
+    def generate_until(self, requests: list[Any]) -> list[Any]:
+        answers = []
+        for request in requests:
+            _, to_messages, _, doc_id, task, split = request.args
+            messages = ChatMessages(messages=to_messages(self.task_dict[task][split][doc_id]))
+            images, _, _ = messages.extract_media()
+            text = messages.messages[0].content[-1].text
+            self.seen.append((text, images))
+            answers.append(GenerationResult(text=self.answer(text, len(self.seen) - 1)))  # type: ignore[arg-type]
+        return answers
+
+    def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+        raise NotImplementedError
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="session")
+def manager() -> TaskManager:
+    """A task manager that knows our tasks alone."""
+    return TaskManager(include_path=TASKS_FOLDER, include_defaults=False)
+
+
+@pytest.fixture
+def evaluate(manager: TaskManager) -> Callable[..., tuple[dict[str, Any], DummyModel]]:
+    """Run tasks of ours through lmms-eval's evaluator with a dummy model."""
+
+    def run(
+        tasks: str | list[str], answer: Callable[[str, int], str | None], **settings: Any
+    ) -> tuple[dict[str, Any], DummyModel]:
+        model = DummyModel(answer)
+        results = simple_evaluate(
+            model=model,
+            tasks=[tasks] if isinstance(tasks, str) else tasks,
+            task_manager=manager,
+            bootstrap_iters=0,
+            **settings,
+        )
+        return results, model
+
+    return run
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The real data, as `SHIFTDC_DATA`; the test skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("the real benchmark data (../shared/data) is not on this machine")
+    monkeypatch.setenv("SHIFTDC_DATA", str(SHARED))
+    return SHARED
