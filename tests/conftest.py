@@ -1,0 +1,52 @@
+"""Fixtures shared by all tests: a cache of their own, no hub, tiny models."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+sys.path.insert(0, str(Path(__file__).parent))
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's caches and runs."""
+    monkeypatch.setenv("SHIFTDC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SHIFTDC_RUNS", str(tmp_path / "runs"))
+    for name in ("SHIFTDC_DATA", "SHIFTDC_JUDGES", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random LLaVA-1.5 with 4 decoder layers of width 32."""
+    from tiny_models import save_tiny_llava
+
+    return save_tiny_llava(tmp_path_factory.mktemp("models") / "tiny-llava")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real benchmark data beside the checkout; skips where there is none."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real benchmark data (../shared/data) is not on this machine")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a headless browser; skips where there is none."""
+    import shutil
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on this machine to open the page in")
+    return found

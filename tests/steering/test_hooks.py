@@ -1,0 +1,130 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shiftdc_eval.errors import ModelError
+from shiftdc_eval.steering import (
+    OnlineCalibration,
+    Shift,
+    edit_last_token,
+    record_last_token,
+    safety_coordinate,
+)
+
+
+class Stack(nn.Module):
+    """A residual stack whose layers return a tensor or, like older decoders, a tuple."""
+
+    def __init__(self, layers: int, hidden: int, *, tuples: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(layer, tuples) for layer in self.layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            out = block(x)
+            x = out[0] if isinstance(out, tuple) else out
+        return x
+
+
+class Block(nn.Module):
+    def __init__(self, inner: nn.Module, tuples: bool) -> None:
+        super().__init__()
+        self.inner, self.tuples = inner, tuples
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, str]:
+        out = x + torch.tanh(self.inner(x))
+        return (out, "cache") if self.tuples else out
+
+
+def record_all(stack: Stack, x: Tensor, position: int) -> Tensor:
+    with record_last_token(list(stack.blocks), position) as seen:
+        stack(x)
+    return torch.stack([seen[index] for index in range(len(stack.blocks))], dim=1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("layers", "hidden"), [(1, 4), (3, 16), (12, 8)])
+def test_online_calibration_gives_the_text_only_coordinate_at_every_chosen_layer(
+    layers: int, hidden: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    stack = Stack(layers, hidden).double()
+    x = torch.randn(3, 5, hidden, dtype=torch.float64)
+    text_only = torch.randn(3, layers, hidden, dtype=torch.float64)
+    direction = torch.randn(layers, hidden, dtype=torch.float64)
+    chosen = range(layers // 2, layers)
+    edits = {index: OnlineCalibration(text_only[:, index], direction[index]) for index in chosen}
+    with edit_last_token(list(stack.blocks), edits, 4):
+        seen = record_all(stack, x, 4)
+    for index in chosen:
+        wanted = safety_coordinate(text_only[:, index], direction[index])
+        torch.testing.assert_close(safety_coordinate(seen[:, index], direction[index]), wanted)
+
+
+@pytest.mark.parametrize("tuples", [False, True])
+def test_an_edit_reaches_the_named_token_and_layers_and_nothing_below(tuples: bool) -> None:
+    torch.manual_seed(0)
+    stack = Stack(4, 8, tuples=tuples)
+    x = torch.randn(2, 6, 8)
+    before = [record_all(stack, x, position) for position in range(6)]
+    with edit_last_token(list(stack.blocks), {2: Shift(torch.ones(8))}, 5, every_pass=True):
+        after = [record_all(stack, x, position) for position in range(6)]
+    for position in range(5):
+        assert torch.equal(before[position], after[position])
+    assert torch.equal(before[5][:, :2], after[5][:, :2])
+    torch.testing.assert_close(after[5][:, 2], before[5][:, 2] + 1)
+    assert not torch.equal(before[5][:, 3], after[5][:, 3])
+
+
+def test_alpha_zero_changes_no_bit() -> None:
+    torch.manual_seed(0)
+    stack = Stack(4, 8).to(torch.bfloat16)
+    x = torch.randn(2, 6, 8, dtype=torch.bfloat16)
+    plain = stack(x)
+    edits = {index: OnlineCalibration(torch.randn(2, 8), torch.randn(8), alpha=0.0) for index in range(4)}
+    with edit_last_token(list(stack.blocks), edits, 5):
+        assert torch.equal(stack(x), plain)
+
+
+def test_only_the_first_pass_is_edited_unless_every_pass_is_asked_for() -> None:
+    torch.manual_seed(0)
+    stack = Stack(2, 4)
+    x = torch.randn(1, 3, 4)
+    plain = stack(x)
+    with edit_last_token(list(stack.blocks), {0: Shift(torch.ones(4))}, 2) as made:
+        first, second = stack(x), stack(x)
+    assert made == {0: 1}
+    assert not torch.equal(first, plain)
+    assert torch.equal(second, plain)
+    with edit_last_token(list(stack.blocks), {0: Shift(torch.ones(4))}, 2, every_pass=True) as made:
+        assert torch.equal(stack(x), stack(x))
+    assert made == {0: 2}
+
+
+def hook_count(stack: Stack) -> int:
+    return sum(len(block._forward_hooks) for block in stack.blocks)
+
+
+def test_no_hook_is_left_behind_whatever_happens() -> None:
+    stack = Stack(3, 4)
+
+    def fail_in_pass() -> None:
+        with edit_last_token(list(stack.blocks), {0: Shift(torch.ones(5))}, 0):
+            stack(torch.randn(1, 2, 4))
+
+    def fail_in_body() -> None:
+        with record_last_token(list(stack.blocks), 0):
+            assert hook_count(stack) == 3
+            raise RuntimeError("body")
+
+    with pytest.raises(RuntimeError, match="size"):
+        fail_in_pass()
+    with pytest.raises(RuntimeError, match="body"):
+        fail_in_body()
+    with (
+        pytest.raises(ModelError, match="layer 3 does not exist"),
+        edit_last_token(list(stack.blocks), {0: Shift(torch.ones(4)), 3: Shift(torch.ones(4))}, 0),
+    ):
+        pass
+    assert hook_count(stack) == 0
