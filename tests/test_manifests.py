@@ -1,0 +1,113 @@
+"""The plugin's entry point: what lmms-eval is told at start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from shiftdc_eval import manifests as plugin
+
+FRESH = [sys.executable, "-c"]
+
+
+class _Manager:
+    def initialize_tasks(self, include_path: Any = None, include_defaults: bool = True) -> dict[str, Any]:
+        return {"figstep": {"type": "task", "yaml_path": "theirs"}}
+
+    def _get_task_and_group(self, folder: str) -> dict[str, Any]:
+        return {
+            "figstep": {"type": "python_task", "yaml_path": folder},
+            "figstep_tiny": {"type": "python_task", "yaml_path": folder},
+        }
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`lmms_eval.tasks` as if it were imported already, with a small TaskManager."""
+    module = ModuleType(plugin.TASKS_MODULE)
+    module.TaskManager = type("TaskManager", (_Manager,), {})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, plugin.TASKS_MODULE, module)
+    return module
+
+
+def test_both_model_ids_are_offered_with_a_chat_class(loaded: ModuleType) -> None:
+    found = {manifest.model_id: manifest.chat_class_path for manifest in plugin.manifests()}
+    assert found == {
+        "shiftdc_llava": "shiftdc_eval.adapter.ShiftDCLlava",
+        "shiftdc_vlm": "shiftdc_eval.adapter.ShiftDCVlm",
+    }
+
+
+def test_our_tasks_are_added_and_a_name_lmms_eval_knows_wins(loaded: ModuleType) -> None:
+    plugin.manifests()
+    index = loaded.TaskManager().initialize_tasks()
+    assert index["figstep"]["yaml_path"] == "theirs"
+    assert index["figstep_tiny"] == {"type": "task", "yaml_path": plugin.TASKS_FOLDER}
+
+
+def test_patching_twice_wraps_once(loaded: ModuleType) -> None:
+    plugin.manifests()
+    once = loaded.TaskManager.initialize_tasks
+    plugin.manifests()
+    assert loaded.TaskManager.initialize_tasks is once
+
+
+def test_a_failure_to_add_tasks_still_offers_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("lmms-eval has changed")
+
+    monkeypatch.setattr(plugin, "extend_task_manager", broken)
+    assert len(plugin.manifests()) == 2
+
+
+def test_the_entry_point_is_fast_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, time\n"
+        "import lmms_eval.models.registry_v2\n"
+        "before, start = set(sys.modules), time.perf_counter()\n"
+        "for name in [n for n in sys.modules if n.startswith('shiftdc_eval')]: del sys.modules[name]\n"
+        "import shiftdc_eval.manifests as m; m.manifests()\n"
+        "print(time.perf_counter() - start)\n"
+        "print(sorted(n for n in set(sys.modules) - before if not n.startswith('shiftdc_eval')))\n"
+        "assert 'lmms_eval.tasks' not in sys.modules\n"
+    )
+    done = subprocess.run([*FRESH, code], capture_output=True, text=True, check=True)
+    seconds, heavy = done.stdout.strip().splitlines()[-2:]
+    assert float(seconds) < 0.1
+    assert heavy == "[]"
+
+
+@pytest.mark.slow
+def test_the_import_hook_fires_once_and_steps_aside() -> None:
+    code = (
+        "import sys, lmms_eval.models\n"
+        "hooks = lambda: [f for f in sys.meta_path if type(f).__name__ == '_TasksFinder']\n"
+        "assert len(hooks()) == 1\n"
+        "import lmms_eval.tasks as t\n"
+        "assert not hooks() and t.TaskManager.initialize_tasks._shiftdc\n"
+        "assert type(t.__spec__.loader).__name__ != '_PatchingLoader'\n"
+        "m = t.TaskManager()\n"
+        "assert {'figstep', 'mme'} <= set(m.all_subtasks)\n"
+        "only = t.TaskManager(include_defaults=False)\n"
+        "assert only.task_index['figstep']['type'] == 'task'\n"
+        "print('fine')\n"
+    )
+    done = subprocess.run([*FRESH, code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("fine"), done.stderr
+
+
+@pytest.mark.slow
+def test_the_real_command_lists_our_tasks_from_any_folder(tmp_path: Path) -> None:
+    command = Path(sys.executable).with_name("lmms-eval")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("LMMS_EVAL")}
+    done = subprocess.run(
+        [command, "--tasks", "list"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    listed = {line.strip(" -") for line in (done.stdout + done.stderr).splitlines()}
+    assert {"figstep", "figstep_tiny", "figstep_benign", "mme"} <= listed
