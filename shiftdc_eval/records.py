@@ -58,6 +58,27 @@ class SampleField(Record):
     """Verdicts by judge name."""
 
 
+class Cost(Record):
+    """What a run cost."""
+
+    seconds: float
+    """Wall seconds spent answering, without loading; reused answers cost what they cost when made."""
+    samples: int
+    """Answers, reused ones included."""
+    reused: int
+    """Answers taken from the journal."""
+    tokens_in: int
+    """Prompt tokens of the answers, image tokens included."""
+    tokens_out: int
+    """Generated answer tokens."""
+    captions_made: int = 0
+    """Captions generated for this run."""
+    captions_reused: int = 0
+    """Captions taken from the store."""
+    price: float | None = None
+    """Money in USD; None when unknown."""
+
+
 class TaskRecord(Record):
     """One task of a run."""
 
@@ -79,27 +100,10 @@ class TaskRecord(Record):
     """Resolved generation settings."""
     notes: list[str] = Field(default_factory=list)
     """Facts that change what the number means (ignored settings, rendered images)."""
-
-
-class Cost(Record):
-    """What a run cost."""
-
-    seconds: float
-    """Wall seconds spent answering, without loading; reused answers cost what they cost when made."""
-    samples: int
-    """Answers, reused ones included."""
-    reused: int
-    """Answers taken from the journal."""
-    tokens_in: int
-    """Prompt tokens of the answers, image tokens included."""
-    tokens_out: int
-    """Generated answer tokens."""
-    captions_made: int = 0
-    """Captions generated for this run."""
-    captions_reused: int = 0
-    """Captions taken from the store."""
-    price: float | None = None
-    """Money in USD; None when unknown."""
+    score: Literal["mean", "mme"] = "mean"
+    """How scores make one number: their mean, or MME's sum over subtasks of accuracy and paired accuracy."""
+    cost: Cost | None = None
+    """What this task alone cost, where the run had several; None: the run's cost is shared out by answers."""
 
 
 class RunRecord(Record):
