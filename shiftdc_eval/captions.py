@@ -38,7 +38,9 @@ class CaptionStore:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
-            self._db.execute("CREATE TABLE IF NOT EXISTS captions (key TEXT PRIMARY KEY, caption TEXT NOT NULL)")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS captions (key TEXT PRIMARY KEY, caption TEXT NOT NULL)"
+            )
         except sqlite3.DatabaseError as error:
             raise JournalError(f"cannot use the caption store {path}: {error}; move the file away") from error
 

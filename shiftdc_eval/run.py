@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -86,20 +87,15 @@ def _option(command: list[str], name: str) -> str | None:
 
 
 def _stream(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command, passing its output on line by line with secrets hidden."""
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        bufsize=1,
-    ) as child:
+    """Run a command and pass its output on, secrets hidden; progress bars keep their carriage returns."""
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
         assert child.stdout is not None
-        for line in child.stdout:
-            sys.stdout.write(redact(line))
+        rest = b""
+        while chunk := os.read(child.stdout.fileno(), 65536):
+            *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
+            sys.stdout.write("".join(redact(line.decode(errors="replace")) for line in lines))
             sys.stdout.flush()
+        sys.stdout.write(redact(rest.decode(errors="replace")))
         return child.wait()
 
 

@@ -1,0 +1,88 @@
+import pytest
+
+from shiftdc_eval.arguments import AdapterArguments, parse_pairs, split_arguments, validated
+from shiftdc_eval.defenses import DEFENSES
+from shiftdc_eval.errors import ConfigError
+
+FIELDS = {name: list(cls.model_fields) for name, cls in DEFENSES.items()}
+
+
+def test_pairs_are_split_at_the_first_equals_sign() -> None:
+    assert parse_pairs("pretrained=a/b, layers=10-31,system_prompt=x=y,") == {
+        "pretrained": "a/b",
+        "layers": "10-31",
+        "system_prompt": "x=y",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("layers=1,2", "'2' has no '='"), ("a=1,a=2", "a is given twice")]
+)
+def test_malformed_pairs_say_how_to_write_them(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_pairs(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "defense= is missing"),
+        ({"defense": "shiftcd"}, "defense=shiftcd is unknown; did you mean shiftdc?"),
+        ({"defense": "shiftdc", "alhpa": 1}, "unknown model argument alhpa; did you mean alpha?"),
+        ({"defense": "none", "alpha": 1}, "unknown model argument alpha"),
+    ],
+)
+def test_unknown_arguments_name_the_nearest(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        split_arguments(given, FIELDS)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_given_as_an_argument_is_refused_without_repeating_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        split_arguments({"defense": "none", "api_key": "canary-4711"}, FIELDS)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"batch_size": "many"}, "batch_size"),
+        ({"dtype": "float8"}, "dtype"),
+        ({"seed": "-1"}, "seed"),
+        ({"trust_remote_code": "perhaps"}, "trust_remote_code"),
+    ],
+)
+def test_ill_typed_adapter_arguments_name_themselves(values: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        validated(AdapterArguments, {"pretrained": "x", "defense": "none", **values}, what="model argument")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"alpha": "strong"}, "alpha=strong"),
+        ({"alpha": "nan"}, "alpha=nan"),
+        ({"variant": "offline"}, "variant=offline"),
+        ({"caption_max_new_tokens": "0"}, "caption_max_new_tokens=0"),
+        ({"expert_prompt": "true"}, "expert_prompt belongs to variant=official"),
+        ({"preset": "published"}, "preset belongs to variant=official"),
+    ],
+)
+def test_ill_typed_defense_settings_name_themselves(values: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validated(DEFENSES["shiftdc"], values, what="model argument")
+    assert said in str(caught.value)
+
+
+def test_command_line_strings_become_numbers() -> None:
+    made = validated(
+        AdapterArguments, {"pretrained": "x", "defense": "none", "batch_size": "8"}, what="argument"
+    )
+    assert made.batch_size == 8
+    auto = validated(
+        AdapterArguments, {"pretrained": "x", "defense": "none", "batch_size": "auto"}, what="argument"
+    )
+    assert auto.batch_size == "auto"

@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from shiftdc_eval.errors import JournalError
+from shiftdc_eval.journal import Journal
+
+CONFIG = {"defense": "none", "seed": 0}
+
+
+def record(key: str, text: str = "answer") -> dict[str, str]:
+    return {"key": key, "text": text}
+
+
+def test_finished_samples_are_found_again(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        journal.append([record("a"), record("b", "two\nlines")])
+    with Journal(tmp_path, CONFIG) as journal:
+        assert len(journal) == 2
+        assert journal.get("b") == record("b", "two\nlines")
+        assert journal.get("c") is None
+
+
+def test_another_configuration_is_another_journal(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        journal.append([record("a")])
+    with Journal(tmp_path, {**CONFIG, "seed": 1}) as journal:
+        assert journal.get("a") is None
+
+
+def test_a_torn_last_line_is_cut_and_the_rest_kept(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        journal.append([record("a"), record("b")])
+    content = journal.path.read_bytes()
+    for cut in range(1, len(content) - content.rstrip(b"\n").rfind(b"\n") - 1):
+        journal.path.write_bytes(content[:-cut])
+        with Journal(tmp_path, CONFIG) as again:
+            assert again.get("a") == record("a")
+            assert again.get("b") is None
+            again.append([record("b")])
+        with Journal(tmp_path, CONFIG) as healed:
+            assert healed.get("b") == record("b")
+        journal.path.write_bytes(content)
+
+
+def test_a_damaged_line_in_the_middle_names_file_and_line(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        journal.append([record("a"), record("b")])
+    lines = journal.path.read_text().splitlines()
+    lines[1] = lines[1][:-5]
+    journal.path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(JournalError, match=rf"{journal.path.name} line 2 is damaged"):
+        Journal(tmp_path, CONFIG)
+
+
+def test_a_journal_of_another_version_is_set_aside_not_lost(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        journal.append([record("a")])
+    text = journal.path.read_text().replace('"journal": 1', '"journal": 0')
+    journal.path.write_text(text)
+    with Journal(tmp_path, CONFIG) as again:
+        assert again.get("a") is None
+    assert [path.read_text() for path in tmp_path.glob("*.version-0")] == [text]
+
+
+def test_two_runs_cannot_write_the_same_journal(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG), pytest.raises(JournalError, match="another run is writing"):
+        Journal(tmp_path, CONFIG)
+
+
+def test_each_process_writes_its_own_file_and_reads_all(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG, rank=0) as first, Journal(tmp_path, CONFIG, rank=1) as second:
+        first.append([record("a")])
+        second.append([record("b")])
+    with Journal(tmp_path, CONFIG, rank=0) as again:
+        assert len(again) == 2
+
+
+def test_the_first_line_says_what_the_answers_are_of(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        pass
+    assert json.loads(journal.path.read_text().splitlines()[0]) == {"journal": 1, "config": CONFIG}
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="cannot use the journal folder"):
+        Journal(tmp_path / "file", CONFIG)
