@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from shiftdc_eval.errors import ConfigError
@@ -25,6 +26,17 @@ def _keyword(list_name: str) -> Factory:
     return lambda settings: keyword_judge(list_name, settings.pop("as", ""))
 
 
+def _llm(rubric: str, *, guarded: bool = False, parser: str = "") -> Factory:
+    suffix = "_guarded" if guarded else "_tolerant" if parser else ""
+
+    def build(settings: dict[str, str]) -> Judge:
+        from shiftdc_eval.judges.llm_factory import llm_judge
+
+        return llm_judge(f"llm_{rubric}{suffix}", rubric, settings, guarded=guarded, parser=parser)
+
+    return build
+
+
 JUDGES: Mapping[str, Factory] = {
     "keyword_shiftdc": _keyword("shiftdc"),
     "keyword_adashield": _keyword("adashield"),
@@ -34,6 +46,20 @@ JUDGES: Mapping[str, Factory] = {
     "keyword_vlguard": _keyword("vlguard"),
     "keyword_xstest": _keyword("xstest"),
     "keyword_robust": _keyword("robust"),
+    "llm_mm_safetybench": _llm("mm_safetybench"),
+    "llm_mm_safetybench_tolerant": _llm("mm_safetybench", parser="labelled"),
+    "llm_mm_safetybench_guarded": _llm("mm_safetybench", guarded=True),
+    "llm_figstep": _llm("figstep"),
+    "llm_refusal": _llm("refusal"),
+    "llm_harmbench": _llm("harmbench"),
+    "llm_harmbench_guarded": _llm("harmbench", guarded=True),
+    "llm_strongreject": _llm("strongreject"),
+    "llm_strongreject_guarded": _llm("strongreject", guarded=True),
+    "llm_mmvet": _llm("mmvet"),
+    "llm_mmvet_guarded": _llm("mmvet", guarded=True),
+    "llm_mossbench": _llm("mossbench"),
+    "llm_mossbench_guarded": _llm("mossbench", guarded=True),
+    "llm_llama_guard": _llm("llama_guard"),
 }
 """Name -> factory. Nothing heavy is imported before a factory that needs it is called."""
 
@@ -49,7 +75,9 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     for part in filter(None, map(str.strip, rest.split(";"))):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"judge {name}: setting {part!r} is not of the form key=value")
+            # Not shown unless it looks like a setting's name: it might be a key.
+            shown = repr(part) if re.fullmatch(r"[a-z_]{1,20}", part) else "(not shown)"
+            raise ConfigError(f"judge {name}: setting {shown} is not of the form key=value")
         if key.strip() in settings:
             raise ConfigError(f"judge {name}: setting {key.strip()!r} is given twice")
         settings[key.strip()] = value.strip()

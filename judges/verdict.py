@@ -34,6 +34,8 @@ class Verdict(BaseModel):
     """Why it is unscored (required then); otherwise what the verdict rests on, e.g. the matched keyword."""
     raw: str | None = None
     """The judge's raw reply; stays in the run folder."""
+    model: str = ""
+    """Model that judged, as its server names it; empty for judges without one."""
     tokens_in: int | None = None
     """Prompt tokens the judge used, where it counts them."""
     tokens_out: int | None = None

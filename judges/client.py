@@ -1,0 +1,217 @@
+"""One OpenAI-compatible endpoint: requests, retries, limits.
+
+The key is read from the environment when a request needs it and stands in no object, message or file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from shiftdc_eval.errors import ConfigError, JudgeError
+from shiftdc_eval.judges.limiter import Limiter
+from shiftdc_eval.judges.reply import Fault, Reply, read_completion, status_fault
+from shiftdc_eval.judges.rubric import Message
+from shiftdc_eval.judges.spending import Spending
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+KEY_VARIABLES = ("SHIFTDC_JUDGE_API_KEY", "OPENAI_API_KEY")
+OPENAI_URL = "https://api.openai.com/v1"
+_SCHEMES = ("http", "https")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a judge model answers, and how patient we are with it."""
+
+    model: str
+    base_url: str
+    concurrency: int = 16
+    """Most requests under way at once; 429s lower it for a while."""
+    timeout: float = 120.0
+    """Seconds for one whole reply."""
+    tries: int = 5
+    """Attempts at an item whose requests fail in passing."""
+    patience: float = 120.0
+    """Longest wait in seconds that a server may ask for, and longest time spent on being rate limited."""
+    backoff: float = 1.0
+    """Seconds before the second attempt; doubled for each further one."""
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.base_url)
+            valid = parts.scheme in _SCHEMES and bool(parts.hostname)
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ConfigError(
+                "the judge's base_url is not an http(s) address (not shown, it might hold a key)"
+            )
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ConfigError(
+                f"the judge's base_url (host {parts.hostname}) carries a user name, password, query or "
+                f"fragment; put the key into {KEY_VARIABLES[0]} instead"
+            )
+
+    @property
+    def host(self) -> str:
+        """Name of the host, without port."""
+        return urlsplit(self.base_url).hostname or ""
+
+
+def api_key(base_url: str) -> str:
+    """The key from the environment; a placeholder for servers other than OpenAI's, which may need none.
+
+    Raises:
+        JudgeError: there is none and OpenAI's own server needs one.
+    """
+    for variable in KEY_VARIABLES:
+        if key := os.environ.get(variable, "").strip():
+            return key
+    if base_url.startswith(OPENAI_URL):
+        raise JudgeError(f"no API key for {OPENAI_URL}; set {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]}")
+    return "none"
+
+
+def redact(text: str) -> str:
+    """The text without any of the keys in the environment."""
+    for variable in KEY_VARIABLES:
+        if key := os.environ.get(variable, "").strip():
+            text = text.replace(key, "[key]")
+    return text
+
+
+class Client:
+    """Asks one endpoint within one event loop."""
+
+    def __init__(self, endpoint: Endpoint, spending: Spending) -> None:
+        self.endpoint = endpoint
+        self.spending = spending
+        self.limiter = Limiter(endpoint.concurrency)
+        self._proven = False
+        self._answered = False
+        self._first = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Client]:
+        """Open connections for the time of the context."""
+        import openai
+
+        timeout = openai.Timeout(self.endpoint.timeout, connect=min(10.0, self.endpoint.timeout))
+        self._openai: AsyncOpenAI = openai.AsyncOpenAI(
+            api_key=api_key(self.endpoint.base_url),
+            base_url=self.endpoint.base_url,
+            timeout=timeout,
+            max_retries=0,
+        )
+        async with self._openai:
+            yield self
+
+    async def ask(
+        self, messages: list[Message], *, max_tokens: int, cut_reply_counts: bool = False, **options: Any
+    ) -> Reply:
+        """One reply, after as many attempts as it takes and the endpoint's patience allows.
+
+        Raises:
+            Fault: this item cannot be judged.
+            JudgeError: nothing can be judged here (401, 403, 404, no quota, no server).
+        """
+        failures, waited = 0, 0.0
+        while True:
+            async with self.limiter.slot():
+                sent_at = time.monotonic()
+                try:
+                    reply = await self._gated(messages, max_tokens, cut_reply_counts, options)
+                except Fault as fault:
+                    failed = fault
+                else:
+                    self.limiter.succeeded()
+                    return reply
+            if failed.kind == "fatal":
+                raise JudgeError(
+                    f"judge model {self.endpoint.model} at {self.endpoint.base_url}: {failed.reason}"
+                    f" (HTTP {failed.status}); stopped, what was judged so far is kept"
+                ) from None
+            if failed.kind == "final":
+                raise failed
+            failures += failed.kind == "transient"
+            wait = failed.wait if failed.wait is not None else self._backoff(max(1, failures))
+            if failed.kind == "rate_limit":
+                waited += max(wait, self.endpoint.backoff)
+                if waited > self.endpoint.patience:
+                    raise Fault("final", "rate limited for longer than the judge's patience", status=429)
+                self.limiter.refused(wait, sent_at)
+            elif failures >= self.endpoint.tries and failed.unreachable and not self._answered:
+                raise JudgeError(
+                    f"no server answers at {self.endpoint.base_url} ({failures} attempts); "
+                    "start it or correct the judge's base_url"
+                ) from None
+            elif failures >= self.endpoint.tries or wait > self.endpoint.patience:
+                raise Fault("final", f"{failed.reason}, {failures} times", status=failed.status)
+            else:
+                await asyncio.sleep(wait)
+
+    def _backoff(self, failures: int) -> float:
+        return float(self.endpoint.backoff * 2 ** (failures - 1) * random.uniform(0.5, 1.0))
+
+    async def _gated(
+        self, messages: list[Message], max_tokens: int, cut_reply_counts: bool, options: dict[str, Any]
+    ) -> Reply:
+        """Until one request has come through without a fatal answer, requests go one at a time."""
+        if not self._proven:
+            async with self._first:
+                if not self._proven:
+                    try:
+                        reply = await self._once(messages, max_tokens, cut_reply_counts, options)
+                    except Fault as fault:
+                        self._proven = fault.kind != "fatal"
+                        raise
+                    self._proven = True
+                    return reply
+        return await self._once(messages, max_tokens, cut_reply_counts, options)
+
+    async def _once(
+        self, messages: list[Message], max_tokens: int, cut_reply_counts: bool, options: dict[str, Any]
+    ) -> Reply:
+        import openai
+
+        create: Any = self._openai.chat.completions.with_raw_response.create
+        try:
+            async with asyncio.timeout(self.endpoint.timeout):
+                raw = await create(
+                    model=self.endpoint.model, messages=messages, max_tokens=max_tokens, **options
+                )
+                body = raw.content
+            self._answered = True
+            reply = read_completion(body, cut_reply_counts)
+        except Fault as fault:
+            if fault.usage is not None:
+                self.spending.add(*fault.usage)
+            raise
+        except TimeoutError:
+            raise Fault("transient", f"no complete reply within {self.endpoint.timeout:g} s") from None
+        except openai.APIConnectionError as error:
+            unreachable = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+            timed_out = isinstance(error, openai.APITimeoutError)
+            reason = "the request timed out" if timed_out else "the connection failed"
+            raise Fault("transient", reason, unreachable=unreachable) from None
+        except openai.APIStatusError as error:
+            self._answered = True
+            code = error.code if isinstance(error.code, str) else None
+            raise status_fault(error.status_code, error.response.headers, code) from None
+        self.spending.add(reply.tokens_in, reply.tokens_out)
+        return Reply(redact(reply.text), _printable(redact(reply.model)), reply.tokens_in, reply.tokens_out)
+
+
+def _printable(text: str) -> str:
+    return re.sub(r"[^\w./:@ +-]", "?", text)

@@ -1,0 +1,74 @@
+"""Setting judged text apart from the judge's instructions.
+
+Every call draws its own marker code, so a response cannot know the marker that would end it; characters
+that no reader sees (zero-width, bidirectional, control) are written out, so they can hide nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+_KEEP = frozenset("\n\t")
+_HIDDEN = frozenset({"Cf", "Cc", "Co", "Cs", "Zl", "Zp"})
+
+
+@functools.cache
+def _words() -> dict[str, str]:
+    data: dict[str, str] = yaml.safe_load(
+        (Path(__file__).parent / "rubrics" / "guard.yaml").read_text(encoding="utf-8")
+    )
+    return data
+
+
+def visible(text: str) -> str:
+    """The text with zero-width, bidirectional and control characters written as `\\u200b` and the like."""
+    return "".join(
+        char
+        if char in _KEEP or unicodedata.category(char) not in _HIDDEN
+        else f"\\u{ord(char):04x}"
+        if ord(char) < 0x10000
+        else f"\\U{ord(char):08x}"
+        for char in text.replace("\r\n", "\n")
+    )
+
+
+def new_nonce(texts: Iterable[str]) -> str:
+    """A random marker code of 16 hex digits that occurs in none of the texts."""
+    texts = list(texts)
+    while True:
+        nonce = secrets.token_hex(8)
+        if not any(nonce in text for text in texts):
+            return nonce
+
+
+def enclose(what: str, text: str, nonce: str) -> str:
+    """The text between two marker lines that carry the code."""
+    words = _words()
+    begin = words["open"].format(what=what.upper(), nonce=nonce)
+    end = words["close"].format(what=what.upper(), nonce=nonce)
+    return f"{begin}\n{visible(text)}\n{end}"
+
+
+def guard_system(nonce: str) -> str:
+    """The system message that tells the judge what the markers mean."""
+    return _words()["system"].format(nonce=nonce).strip()
+
+
+def ask_for_verdict(parser: str, labels: Sequence[str], minimum: float, maximum: float) -> str:
+    """How the reply should end, for the parsers that look for such a line; else nothing."""
+    if parser == "labelled":
+        return _words()["ask_label"].format(labels=", ".join(labels))
+    if parser == "score":
+        return _words()["ask_score"].format(minimum=f"{minimum:g}", maximum=f"{maximum:g}")
+    return ""
+
+
+def guard_version() -> str:
+    """The wording of the guard, for fingerprints."""
+    return yaml.safe_dump(_words(), sort_keys=True)

@@ -1,0 +1,307 @@
+"""The LLM judge: a rubric put to a model behind any OpenAI-compatible endpoint.
+
+Every scored verdict goes to the cache at once, so a killed or stopped run asks only for what is missing.
+A request that fails, and a reply that cannot be read, leave their one item unscored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import statistics
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+from PIL import Image
+
+from shiftdc_eval import runs
+from shiftdc_eval.errors import JudgeError
+from shiftdc_eval.judges.cache import VerdictCache
+from shiftdc_eval.judges.client import Client, Endpoint
+from shiftdc_eval.judges.fence import guard_version
+from shiftdc_eval.judges.normalise import is_blank
+from shiftdc_eval.judges.parsing import PARSERS
+from shiftdc_eval.judges.reply import Fault
+from shiftdc_eval.judges.rubric import Message, Rubric
+from shiftdc_eval.judges.spending import Price, Spending
+from shiftdc_eval.judges.verdict import Item, Kind, Verdict, unscored
+
+Structured = Literal["auto", "on", "off"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One judgement to make: the places in the result that wait for it, and its prompt."""
+
+    key: str
+    places: list[tuple[int, int]]
+    """(item, run) pairs."""
+    item: Item
+    image: Image.Image | None
+
+
+@dataclass
+class LLMJudge:
+    """Judges by rubric and model. Not for use by two threads at once."""
+
+    name: str
+    rubric: Rubric
+    endpoint: Endpoint
+    guarded: bool = False
+    structured: Structured = "auto"
+    """JSON schema output for guarded prompts: tried once (`auto`), demanded, or not asked for."""
+    temperature: float | None = 0.0
+    """None: not sent, for models that refuse it."""
+    runs: int = 1
+    """Independent judgements of one item; a score is their mean."""
+    price: Price | None = None
+    budget: float | None = None
+    """USD that one call of `judge` may spend."""
+    on_verdict: Callable[[int, Spending], None] | None = field(default=None, repr=False)
+    """Called with the number of verdicts just given and the account so far."""
+    spending: Spending = field(default_factory=Spending)
+    """Account of the last call of `judge`."""
+
+    @property
+    def kind(self) -> Kind:
+        """What its verdicts are about."""
+        return self.rubric.kind
+
+    @property
+    def parser(self) -> str:
+        """Name of the parser that reads the replies."""
+        return (self.guarded and self.rubric.guarded_parser) or self.rubric.parser
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of rubric, guard, model, host and settings; not of ports, limits and patience."""
+        what = {
+            "rubric": self.rubric.fingerprint_data(),
+            "guard": guard_version() if self.guarded else None,
+            "model": self.endpoint.model,
+            "host": self.endpoint.host,
+            "structured": self.structured if self.guarded else None,
+            "temperature": self.temperature,
+            "runs": self.runs,
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        """One verdict an item, in order.
+
+        Raises:
+            JudgeError: the endpoint cannot be used at all, or the cache cannot.
+        """
+        self.spending = Spending(price=self.price, limit=self.budget)
+        results: list[list[Verdict | None]] = [[None] * self.runs for _ in items]
+        with VerdictCache() as cache:
+            calls = self._plan(items, results, cache)
+            if calls:
+                _run(self._work(calls, results, cache))
+        verdicts = [self._combine(of_item) for of_item in results]
+        self.spending.unscored = sum(not verdict.scored for verdict in verdicts)
+        return verdicts
+
+    def _plan(
+        self, items: Sequence[Item], results: list[list[Verdict | None]], cache: VerdictCache
+    ) -> list[Call]:
+        """Fill in what needs no call, and collect the calls; equal prompts share one."""
+        calls: dict[str, Call] = {}
+        fingerprint = self.fingerprint
+        for place, item in enumerate(items):
+            image, obstacle = self._prepare(item)
+            if obstacle:
+                results[place] = [unscored(self.kind, obstacle)] * self.runs
+                self._report(1)
+                continue
+            # The marker code is drawn anew for each call and is no part of the content.
+            messages = self.rubric.messages(replace(item, image=None), self.guarded, nonce="0" * 16)
+            picture = runs.image_sha256(image) if image else ""
+            for number in range(self.runs):
+                content = json.dumps([fingerprint, messages, picture, number])
+                key = runs.text_sha256(content)
+                if known := cache.get(key):
+                    results[place][number] = known
+                    self.spending.cached += 1
+                    self._report(number == self.runs - 1)
+                else:
+                    calls.setdefault(key, Call(key, [], item, image)).places.append((place, number))
+        return list(calls.values())
+
+    def _prepare(self, item: Item) -> tuple[Image.Image | None, str]:
+        """The image to show and what stands in the way of judging; empty when nothing does."""
+        if item.response is None:
+            return None, "no response: generation failed"
+        if is_blank(item.response):
+            return None, "empty response"
+        if missing := self.rubric.missing(item):
+            return None, f"the rubric needs the {missing} and this item has none"
+        if "image" not in self.rubric.needs or item.image is None:
+            return None, ""
+        try:
+            return item.image(), ""
+        except Exception as error:  # whatever the loader raises concerns this item alone
+            return None, f"the image cannot be loaded: {type(error).__name__}"
+
+    async def _work(
+        self, calls: list[Call], results: list[list[Verdict | None]], cache: VerdictCache
+    ) -> None:
+        queue = deque(calls)
+        client = Client(self.endpoint, self.spending)
+
+        async def worker() -> None:
+            while queue:
+                call = queue.popleft()
+                verdict = await self._isolated(client, call)
+                cache.put(call.key, self.name, verdict)
+                for place, number in call.places:
+                    results[place][number] = verdict
+                    self._report(number == self.runs - 1)
+
+        try:
+            async with client.connected(), asyncio.TaskGroup() as group:
+                for _ in range(min(self.endpoint.concurrency, len(calls))):
+                    group.create_task(worker())
+        except* JudgeError as errors:
+            raise errors.exceptions[0] from None
+
+    async def _isolated(self, client: Client, call: Call) -> Verdict:
+        """A verdict whatever happens to this one item; only a JudgeError ends the run."""
+        try:
+            return await self._one(client, call)
+        except Fault as fault:
+            return unscored(self.kind, fault.reason)
+        except JudgeError:
+            raise
+        except Exception as error:  # recorded as this item's failure; its text may quote the request
+            return unscored(self.kind, f"judging failed: {type(error).__name__}")
+
+    async def _one(self, client: Client, call: Call) -> Verdict:
+        messages = self.rubric.messages(call.item, self.guarded, image=call.image)
+        temperature = self.temperature
+        for attempt in range(1 + self.rubric.retries):
+            verdict = await self._ask(client, messages, temperature)
+            if verdict.scored:
+                break
+            if attempt == 0 and self.rubric.retry_suffix and isinstance(messages[-1]["content"], str):
+                messages[-1]["content"] += self.rubric.retry_suffix
+            elif temperature is not None:
+                temperature += 0.5
+        return verdict
+
+    async def _ask(self, client: Client, messages: list[Message], temperature: float | None) -> Verdict:
+        reserved = await self._reserve(messages)
+        options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+        try:
+            try:
+                reply = await client.ask(
+                    messages,
+                    max_tokens=self.rubric.max_tokens,
+                    cut_reply_counts=self.rubric.cut_reply_counts and not self.guarded,
+                    **options,
+                    **self._format(),
+                )
+            except Fault as fault:
+                if not (fault.status in (400, 422) and self.structured == "auto" and self._format()):
+                    raise
+                self._no_schema = True
+                reply = await client.ask(messages, max_tokens=self.rubric.max_tokens, **options)
+        finally:
+            self.spending.release(reserved)
+        parsed = PARSERS[self.parser](reply.text, self.rubric)
+        said = {
+            "raw": reply.text,
+            "model": reply.model,
+            "tokens_in": reply.tokens_in,
+            "tokens_out": reply.tokens_out,
+        }
+        reason = parsed.reason or ("" if parsed.value is not None else "the reply cannot be read")
+        return Verdict.model_validate({"kind": self.kind, "value": parsed.value, "reason": reason, **said})
+
+    async def _reserve(self, messages: list[Message]) -> float:
+        size = len(json.dumps(messages))
+        while (amount := self.spending.reserve(size, self.rubric.max_tokens)) is None:
+            if not self.spending.waiting:
+                raise Fault("final", f"the budget of {self.budget:g} USD is spent")
+            await asyncio.sleep(0.02)
+        return amount
+
+    _no_schema: bool = field(default=False, init=False, repr=False)
+
+    def _format(self) -> dict[str, Any]:
+        """The request for structured output, where it is wanted and this parser reads JSON."""
+        key = {"labelled": "verdict", "score": "score"}.get(self.parser)
+        if key is None or not self.guarded or self.structured == "off" or self._no_schema:
+            return {}
+        value: dict[str, Any] = (
+            {"type": "string", "enum": list(self.rubric.labels)} if key == "verdict" else {"type": "number"}
+        )
+        schema = {
+            "type": "object",
+            "properties": {"why": {"type": "string"}, key: value},
+            "required": ["why", key],
+            "additionalProperties": False,
+        }
+        return {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "judgement", "strict": True, "schema": schema},
+            }
+        }
+
+    def _combine(self, of_item: list[Verdict | None]) -> Verdict:
+        """The mean of several runs; unscored unless every run is scored."""
+        verdicts = [verdict for verdict in of_item if verdict is not None]
+        if len(verdicts) == 1:
+            return verdicts[0]
+        failed = [verdict for verdict in verdicts if not verdict.scored]
+        if failed:
+            reason = f"{len(failed)} of {self.runs} runs unscored: {failed[0].reason}"
+            return unscored(self.kind, reason, failed[0].raw)
+        values = [float(verdict.value) for verdict in verdicts if verdict.value is not None]
+        return verdicts[0].model_copy(
+            update={
+                "value": statistics.fmean(values),
+                "reason": f"mean of {self.runs} runs, standard deviation {statistics.pstdev(values):.3f}",
+                "raw": "\n".join(verdict.raw or "" for verdict in verdicts),
+                "tokens_in": _sum(verdict.tokens_in for verdict in verdicts),
+                "tokens_out": _sum(verdict.tokens_out for verdict in verdicts),
+            }
+        )
+
+    def _report(self, done: int) -> None:
+        if self.on_verdict is not None:
+            self.on_verdict(int(done), self.spending)
+
+
+def _sum(counts: Any) -> int | None:
+    known = list(counts)
+    return None if None in known else sum(known)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where an event loop is running already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(asyncio.run(work))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
