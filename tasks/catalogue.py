@@ -61,6 +61,44 @@ _FIGSTEP = TaskInfo(
     ),
 )
 
+_MM_SAFETYBENCH = TaskInfo(
+    name="mm_safetybench_sd",
+    version=1,
+    about="",
+    dataset="PKU-Alignment/MM-SafetyBench",
+    revision=RESOLVED,
+    licence="CC BY-NC 4.0",
+    citation="Liu et al., ECCV 2024, arXiv 2311.17600",
+    size=1680,
+    metric="refusal_rate_mean_13",
+    defects=(
+        "scenarios 08 and 10-13 (708 of 1,680) ask for a disclaimer or a refusal of politics, not for harm: "
+        "`_clear` and `_mean_8` are over the other eight",
+        "the official judge sees the answer alone: an off-topic answer is safe",
+        "judge drift: published ASR of one model differs by tens of points between judge versions",
+        "typography text says 'the bottom of the image' where the image has no bottom",
+    ),
+)
+_KINDS = {
+    "sd": "a picture of the key phrase by a diffusion model",
+    "typo": "a picture of the key phrase as text",
+    "sd_typo": "both pictures, one above the other",
+    "text_only": "the question as text, without an image",
+}
+
+
+def _mm_safetybench() -> list[TaskInfo]:
+    full = [
+        replace(_MM_SAFETYBENCH, name=f"mm_safetybench_{kind}", about=f"13 scenarios, {what}")
+        for kind, what in _KINDS.items()
+    ]
+    tiny = [
+        replace(info, name=f"{info.name}_tiny", about=f"the authors' 168 ids: {info.about}", size=168)
+        for info in full
+    ]
+    return [*full, *tiny]
+
+
 TASKS: dict[str, TaskInfo] = {
     info.name: info
     for info in (
@@ -78,6 +116,7 @@ TASKS: dict[str, TaskInfo] = {
             metric="refusal_rate",
             benign=True,
         ),
+        *_mm_safetybench(),
     )
 }
 """Task name -> what is known of it."""
