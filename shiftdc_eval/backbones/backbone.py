@@ -232,6 +232,11 @@ class Backbone:
                 answers[row] = generated
         return [answer for answer in answers if answer is not None]
 
+    def follower(self, chats: Sequence[Chat]) -> Follower:
+        """Runs the same number of answer tokens after other prompts, step by step (contrastive decoding)."""
+        self.forward_passes += 1
+        return Follower(self.model, self.encode(chats))
+
     def _decode(self, encoded: Encoded, settings: GenerationSettings, extra: LogitsProcessorList) -> Tensor:
         self.forward_passes += 1
         output: Tensor = self.model.generate(
@@ -270,6 +275,38 @@ class Backbone:
         if end is None:
             end = self.tokenizer.eos_token_id
         return set(end) if isinstance(end, list) else {end}
+
+
+class Follower:
+    """A prompt that is continued, with a KV cache, by tokens that are chosen elsewhere."""
+
+    def __init__(self, model: Any, encoded: Encoded) -> None:
+        self._model = model
+        self._prompt = encoded.inputs["input_ids"]
+        self._kwargs: dict[str, Any] = {k: v for k, v in encoded.inputs.items() if k != "input_ids"}
+        self._first = True
+
+    @torch.inference_mode()
+    def next_logits(self, answered: Tensor) -> Tensor:
+        """Logits of the next token, `[batch, vocabulary]`.
+
+        Args:
+            answered: all answer tokens so far, `[batch, tokens]`: none at the first call, one more each time.
+        """
+        ids = torch.cat([self._prompt, answered.to(self._prompt.device)], dim=1)
+        inputs = self._model.prepare_inputs_for_generation(
+            ids,
+            next_sequence_length=None if self._first else 1,
+            is_first_iteration=self._first,
+            use_cache=True,
+            logits_to_keep=1,
+            **self._kwargs,
+        )
+        outputs = self._model(**inputs, return_dict=True)
+        self._kwargs = self._model._update_model_kwargs_for_generation(outputs, self._kwargs)
+        self._first = False
+        logits: Tensor = outputs.logits[:, -1]
+        return logits
 
 
 def find_decoder_layers(model: Any) -> list[nn.Module]:

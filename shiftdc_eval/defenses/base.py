@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -45,6 +45,10 @@ class Answer:
     def of(cls, generated: Generated, *notes: str, **extra: Any) -> Answer:
         """The answer that a backbone generated."""
         return cls(generated.text, generated.tokens_in, generated.tokens_out, notes, extra)
+
+    def with_extra(self, **extra: Any) -> Answer:
+        """The same answer with more to tell."""
+        return replace(self, extra={**self.extra, **extra})
 
 
 class DirectionSource(Protocol):
@@ -93,3 +97,16 @@ class Settings(BaseModel):
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
         """The settings with every default filled in for this backbone, JSON-ready: part of a cell's key."""
         return self.model_dump(mode="json")
+
+
+def split_by_image(
+    requests: Sequence[Request],
+    *,
+    with_image: Callable[[list[Request]], list[Answer]],
+    without: Callable[[list[Request]], list[Answer]],
+) -> list[Answer]:
+    """Answer requests with and without images by different means, in the order they came."""
+    shown = [request for request in requests if request.chat.images]
+    plain = [request for request in requests if not request.chat.images]
+    answers = {True: iter(with_image(shown) if shown else []), False: iter(without(plain) if plain else [])}
+    return [next(answers[bool(request.chat.images)]) for request in requests]

@@ -1,11 +1,12 @@
 """ShiftDC's mathematics and hooks: torch only, no files but the direction's own, no model classes."""
 
 from shiftdc_eval.steering.direction import SafetyDirection, fit_direction
-from shiftdc_eval.steering.edits import Edit, OnlineCalibration, Shift
+from shiftdc_eval.steering.edits import AdaptiveShift, Edit, OnlineCalibration, Shift
 from shiftdc_eval.steering.hooks import edit_last_token, record_last_token
 from shiftdc_eval.steering.projection import safety_component, safety_coordinate
 
 __all__ = [
+    "AdaptiveShift",
     "Edit",
     "OnlineCalibration",
     "SafetyDirection",
