@@ -1,7 +1,8 @@
 """A push towards refusal along the text-derived direction, whatever the image did.
 
 After Arditi et al. 2024 (arXiv 2406.11717): add a fixed refusal direction; with `adaptive`, ASTRA's rule
-(arXiv 2411.16721). Shows whether ShiftDC is more than a push towards refusal. Prefill only, last prompt token, like ShiftDC.
+(arXiv 2411.16721). Shows whether ShiftDC is more than a push towards refusal. Prefill only, last prompt
+token, like ShiftDC.
 """
 
 from __future__ import annotations

@@ -1,0 +1,266 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapter_harness import answers, evaluate, write_figstep
+
+from shiftdc_eval import runs
+from shiftdc_eval.adapter import ShiftDCLlava, ShiftDCVlm
+from shiftdc_eval.backbones import Backbone, ModelSpec, load_backbone
+from shiftdc_eval.errors import ConfigError, DirectionError, ModelError
+from shiftdc_eval.records import RunRecord
+
+TASK = "figstep"
+GEN = "max_new_tokens=8"
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_llava: Path) -> Backbone:
+    return load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
+
+
+@pytest.fixture(autouse=True)
+def figstep_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
+
+
+def model(backbone: Backbone, **given: Any) -> ShiftDCVlm:
+    settings = {"pretrained": backbone.name, "defense": "none", "batch_size": 4, **given}
+    if settings["defense"] == "shiftdc":
+        settings.setdefault("caption_max_new_tokens", 6)
+    return ShiftDCVlm(backbone=backbone, **settings)
+
+
+def run_records() -> list[RunRecord]:
+    return [
+        RunRecord.model_validate_json(path.read_text())
+        for path in sorted(runs.journal_dir().glob("run-*.json"))
+    ]
+
+
+@pytest.mark.parametrize("defense", ["none", "shiftdc"])
+def test_answers_are_the_same_at_every_batch_size(backbone: Backbone, tmp_path: Path, defense: str) -> None:
+    found = [
+        answers(
+            evaluate(
+                model(backbone, defense=defense, batch_size=size, journal=tmp_path / str(size)),
+                TASK,
+                gen_kwargs=GEN,
+            ),
+            TASK,
+        )
+        for size in (1, 4, 8)
+    ]
+    assert len(found[0]) == 9
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_run_leaves_a_complete_record(backbone: Backbone) -> None:
+    results = evaluate(model(backbone, defense="shiftdc", alpha=0.5), TASK, gen_kwargs=GEN)
+    (record,) = run_records()
+    assert {row["shiftdc"]["run"] for row in results["samples"][TASK]} == {record.id}
+    assert (record.defense, record.settings["alpha"], record.settings["layers"]) == ("shiftdc", 0.5, "2-3")
+    assert record.direction_sha256 is not None
+    assert record.revision == backbone.revision
+    (task,) = record.tasks
+    assert (task.name, task.answered, task.generation["max_new_tokens"]) == (TASK, 9, 8)
+    assert record.cost.samples == 9
+    assert record.cost.captions_made == 9
+    assert record.cost.tokens_out > 0
+    assert record.versions["transformers"]
+
+
+def test_a_second_run_reuses_every_answer_and_makes_no_forward_pass(backbone: Backbone) -> None:
+    first = evaluate(model(backbone, defense="shiftdc"), TASK, gen_kwargs=GEN)
+    passes = backbone.forward_passes
+    second = evaluate(model(backbone, defense="shiftdc"), TASK, gen_kwargs=GEN)
+    assert backbone.forward_passes == passes
+    assert answers(first, TASK) == answers(second, TASK)
+    assert [record.cost.reused for record in run_records()] == [0, 9] or [
+        r.cost.reused for r in run_records()
+    ] == [9, 0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"defense": "none"},
+        {"alpha": 0.5},
+        {"layers": "3"},
+        {"random_seed": 1},
+        {"seed": 1},
+        {"system_prompt": "be safe"},
+    ],
+)
+def test_a_changed_configuration_reuses_nothing(backbone: Backbone, change: dict[str, Any]) -> None:
+    evaluate(model(backbone, defense="shiftdc"), TASK, gen_kwargs=GEN)
+    passes = backbone.forward_passes
+    evaluate(model(backbone, **{"defense": "shiftdc", **change}), TASK, gen_kwargs=GEN)
+    assert backbone.forward_passes > passes
+
+
+def test_other_generation_settings_reuse_nothing_and_a_larger_limit_reuses_the_rest(
+    backbone: Backbone,
+) -> None:
+    evaluate(model(backbone), TASK, gen_kwargs=GEN, limit=4)
+    evaluate(model(backbone), TASK, gen_kwargs="max_new_tokens=5", limit=4)
+    evaluate(model(backbone), TASK, gen_kwargs=GEN)
+    by_time = sorted(run_records(), key=lambda record: record.cost.reused)
+    assert [record.cost.reused for record in by_time] == [0, 0, 4]
+
+
+def test_an_interrupted_run_keeps_its_finished_batches(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = model(backbone)
+    whole = interrupted.defense.answer
+    calls = 0
+
+    def failing(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("power cut")
+        return whole(*arguments)
+
+    object.__setattr__(interrupted.defense, "answer", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        evaluate(interrupted, TASK, gen_kwargs=GEN)
+    assert run_records() == [], "a run record means that every answer was produced"
+    evaluate(model(backbone), TASK, gen_kwargs=GEN)
+    assert [record.cost.reused for record in run_records()] == [8]
+
+
+def test_running_out_of_memory_halves_the_batch_and_goes_on(backbone: Backbone) -> None:
+    straight = answers(evaluate(model(backbone), TASK, gen_kwargs=GEN), TASK)
+    small = model(backbone, batch_size="auto", max_batch_size=8, journal=runs.journal_dir() / "other")
+    whole = small.defense.answer
+    sizes = []
+
+    def limited(tools: Any, requests: Any, settings: Any) -> Any:
+        sizes.append(len(requests))
+        if len(requests) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return whole(tools, requests, settings)
+
+    object.__setattr__(small.defense, "answer", limited)
+    assert answers(evaluate(small, TASK, gen_kwargs=GEN), TASK) == straight
+    assert sizes[:3] == [8, 4, 2]
+
+
+def test_one_request_that_does_not_fit_ends_in_one_line(backbone: Backbone) -> None:
+    full = model(backbone, batch_size=1)
+
+    def never(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    object.__setattr__(full.defense, "answer", never)
+    with pytest.raises(ModelError, match="out of memory on a single request"):
+        evaluate(full, TASK, gen_kwargs=GEN)
+
+
+def test_unsupported_kinds_of_request_say_so(backbone: Backbone) -> None:
+    with pytest.raises(ModelError, match="loglikelihood"):
+        model(backbone).loglikelihood([])
+    with pytest.raises(ModelError, match="multi-round"):
+        model(backbone).generate_until_multi_round([])
+
+
+def test_model_args_win_over_the_commands_own_options(tiny_llava: Path) -> None:
+    made = ShiftDCVlm.create_from_arg_string(
+        f"pretrained={tiny_llava},defense=shiftdc,layers=1-2,batch_size=4,device=cpu",
+        {"batch_size": 1, "max_batch_size": None, "device": "cuda"},
+    )
+    assert made.batch_size == 4
+    assert made.settings["layers"] == "1-2"
+
+
+def test_shiftdc_llava_is_llava_under_shiftdc() -> None:
+    with pytest.raises(ModelError, match="llava-hf/llava-1.5-7b-hf"):
+        ShiftDCLlava.create_from_arg_string("device=cpu")
+    with pytest.raises(ConfigError, match="defense= is missing"):
+        ShiftDCVlm.create_from_arg_string("pretrained=x,device=cpu")
+
+
+def test_a_direction_of_another_model_is_refused_before_any_answer(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    from tiny_models import save_tiny_llava
+
+    evaluate(model(backbone, defense="shiftdc"), TASK, gen_kwargs=GEN, limit=1)
+    (fitted,) = (runs.cache_dir() / "directions").glob("*.safetensors")
+    other = load_backbone(ModelSpec(str(save_tiny_llava(tmp_path / "other", seed=1)), device="cpu"))
+    with pytest.raises(DirectionError, match="was made for weights"):
+        model(other, defense="shiftdc", direction=fitted)
+    model(backbone, defense="shiftdc", direction=fitted)
+
+
+def test_sampled_repeats_differ_and_are_found_again(backbone: Backbone) -> None:
+    settings = {"gen_kwargs": "do_sample=True,temperature=1.5,max_new_tokens=8", "repeats": 3, "limit": 2}
+    first = evaluate(model(backbone), TASK, **settings)
+    passes = backbone.forward_passes
+    second = evaluate(model(backbone), TASK, **settings)
+    assert backbone.forward_passes == passes
+    found = [row["resps"] for row in first["samples"][TASK]]
+    assert found == [row["resps"] for row in second["samples"][TASK]]
+    assert any(len({str(r) for r in responses[0]}) > 1 for responses in found)
+
+
+WORKER = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from adapter_harness import evaluate
+from shiftdc_eval.adapter import ShiftDCVlm
+from shiftdc_eval.journal import Journal
+
+append, batches = Journal.append, []
+
+def watched(journal, records):
+    append(journal, records)
+    batches.append(1)
+    print("batch", flush=True)
+    if len(batches) == {pause_after}:
+        time.sleep(60)
+
+Journal.append = watched
+arguments = "pretrained={model},defense=shiftdc,caption_max_new_tokens=4,batch_size=2,device=cpu"
+evaluate(ShiftDCVlm.create_from_arg_string(arguments), "figstep", gen_kwargs="max_new_tokens=6")
+"""
+
+
+def worker(model: Path, pause_after: int) -> subprocess.Popen[str]:
+    """A real process that runs the adapter through lmms-eval's evaluator and says when a batch is journalled."""
+    code = WORKER.format(tests=str(Path(__file__).parent), model=model, pause_after=pause_after)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_sigkill_after_the_second_batch_loses_nothing_finished(tiny_llava: Path) -> None:
+    with worker(tiny_llava, pause_after=2) as child:
+        assert child.stdout is not None
+        batches = 0
+        while batches < 2:
+            batches += child.stdout.readline().startswith("batch")
+        child.send_signal(signal.SIGKILL)
+    assert run_records() == []
+    with worker(tiny_llava, pause_after=0) as child:
+        said, _ = child.communicate()
+    assert child.returncode == 0
+    assert said.count("batch") == 3, "9 items in batches of 2: two were done, three were left"
+    (record,) = run_records()
+    assert record.cost.reused == 4
+    (journal,) = runs.journal_dir().glob("journal-*.jsonl")
+    keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
+    assert len(keys) == len(set(keys)) == 9
