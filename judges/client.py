@@ -107,7 +107,7 @@ class Client:
         """Open connections for the time of the context."""
         import openai
 
-        timeout = openai.Timeout(self.endpoint.timeout, connect=min(10.0, self.endpoint.timeout))
+        timeout = openai.Timeout(self.endpoint.timeout, connect=min(10.0, self.endpoint.timeout / 2))
         self._openai: AsyncOpenAI = openai.AsyncOpenAI(
             api_key=api_key(self.endpoint.base_url),
             base_url=self.endpoint.base_url,
@@ -188,9 +188,10 @@ class Client:
         create: Any = self._openai.chat.completions.with_raw_response.create
         try:
             async with asyncio.timeout(self.endpoint.timeout):
-                raw = await create(
-                    model=self.endpoint.model, messages=messages, max_tokens=max_tokens, **options
-                )
+                # Messages go in as `extra_body`: the client walks typed parameters key by key, which
+                # took a third of the time of a request.
+                body_fields = {"messages": messages, "max_tokens": max_tokens, **options}
+                raw = await create(model=self.endpoint.model, messages=[], extra_body=body_fields)
                 body = raw.content
             self._answered = True
             reply = read_completion(body, cut_reply_counts)

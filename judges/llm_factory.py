@@ -32,6 +32,8 @@ def llm_judge(
     Raises:
         ConfigError: no model is named, a setting does not fit, or a budget meets an unknown price.
     """
+    import openai  # noqa: F401  (half a second, better spent here than within the first judgement)
+
     rubric = load_rubric(rubric_name)
     changes: dict[str, object] = {"parser": parser} if parser else {}
     changes["max_tokens"] = read.whole(settings, "max_tokens", max(rubric.max_tokens, 256 if guarded else 1))
