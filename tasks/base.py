@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import datasets
 from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
@@ -18,7 +18,6 @@ from PIL import Image
 
 from shiftdc_eval import runs
 from shiftdc_eval.errors import ConfigError
-from shiftdc_eval.judges.registry import judges_for
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, unscored
 from shiftdc_eval.records import SampleField, VerdictRecord
 from shiftdc_eval.tasks.catalogue import TASKS, TaskInfo
@@ -50,8 +49,8 @@ def make_answer(response: str | None, repeat: int) -> Answer:
 class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
     """Base of all tasks: subclasses load examples and say what is measured."""
 
-    default_judges: ClassVar[tuple[str, ...]] = ()
-    """Judges asked when the user names none."""
+    score: ClassVar[Literal["mean", "mme"]] = "mean"
+    """How `score` verdicts make one number, as `records.TaskRecord` has it."""
 
     def __init__(self, config: dict[str, Any] | None = None) -> None:
         settings = dict(config or {})
@@ -97,9 +96,9 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         """What all repeats of one request together contribute; called only when there are several."""
         return {}
 
+    @abstractmethod
     def make_judges(self) -> list[Judge]:
         """The judges of this task, in column order."""
-        return judges_for(self.default_judges)
 
     # ---- data -----------------------------------------------------------------------------------
 
@@ -131,6 +130,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             "benign": self.info.benign,
             "items": self.items(),
             "notes": list(self.source.notes),
+            "score": self.score,
         }
 
     def items(self) -> int:
@@ -323,3 +323,8 @@ def ask(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
             items
         )
     return verdicts
+
+
+def needs_reference(judge: Judge) -> bool:
+    """True for graders that compare with a reference answer, such as MM-Vet's."""
+    return "reference" in getattr(getattr(judge, "rubric", None), "needs", ())

@@ -38,6 +38,8 @@ class TaskInfo:
 
 
 FIGSTEP_REVISION = "0861b17b3d67887c06ee3534ec65b3012f9becb7"
+XSTEST_REVISION = "d7bb5bd738c1fcbc36edd83d5e7d1b71a3e2d84d"
+MME_REVISION = "d6c9023f017b564f7b3ccccf5348166bce8fdbcd"
 RESOLVED = "resolved at run time"
 OWN = "this package"
 
@@ -85,6 +87,65 @@ _KINDS = {
     "sd_typo": "both pictures, one above the other",
     "text_only": "the question as text, without an image",
 }
+_XSTEST = TaskInfo(
+    name="xstest_safe",
+    version=1,
+    about="safe prompts that look unsafe; text only",
+    dataset="github.com/paul-rottger/exaggerated-safety",
+    revision=XSTEST_REVISION,
+    licence="CC BY 4.0",
+    citation="Röttger et al., NAACL 2024, arXiv 2308.01263",
+    size=250,
+    metric="refusal_rate",
+    benign=True,
+    defects=("text only: it measures what a defense does to requests without an image",),
+)
+_MOSSBENCH = TaskInfo(
+    name="mossbench",
+    version=1,
+    about="harmless questions about images that make models refuse; 3 types x 100",
+    dataset="AIcell/MOSSBench",
+    revision=RESOLVED,
+    licence="CC BY-SA 4.0",
+    citation="Li et al., ICLR 2025, arXiv 2406.17806",
+    size=300,
+    metric="refusal_rate",
+    benign=True,
+    defects=("the official judge is GPT-4-turbo with the image; keyword lists stand in by default",),
+)
+_MME = TaskInfo(
+    name="shiftdc_mme",
+    version=1,
+    about="yes/no questions in pairs about 1,187 images, 14 subtasks",
+    dataset="lmms-lab-encoder/MME",
+    revision=MME_REVISION,
+    licence="not stated",
+    citation="Fu et al., arXiv 2306.13394",
+    size=2374,
+    metric="mme_total",
+    defects=(
+        "the official parser reads four characters: 'Not sure' and 'Now' are no, a refusal is merely wrong; "
+        "`/mme_strict` reads the word and tells refusals apart",
+        "published numbers mix perception alone, the sum, and a share of 2800",
+    ),
+)
+_MMVET = TaskInfo(
+    name="shiftdc_mmvet",
+    version=1,
+    about="open questions about 200 images, graded against references; 6 capabilities",
+    dataset="lmms-lab-encoder/MMVet",
+    revision=RESOLVED,
+    licence="CC BY-NC 4.0",
+    citation="Yu et al., ICML 2024, arXiv 2308.02490",
+    size=218,
+    metric="mmvet_score",
+    defects=(
+        "218 items: a point of difference is noise (standard error about 3)",
+        "grader drift: one answers file scores differently under each GPT-4 version",
+        "lmms-eval's own `mmvet` prepends a reasoning prompt, changes the grader's header and scores 0 when "
+        "the grader fails",
+    ),
+)
 
 
 def _mm_safetybench() -> list[TaskInfo]:
@@ -117,6 +178,23 @@ TASKS: dict[str, TaskInfo] = {
             benign=True,
         ),
         *_mm_safetybench(),
+        _XSTEST,
+        replace(
+            _XSTEST,
+            name="xstest_unsafe",
+            about="unsafe prompts that contrast with the safe ones; text only",
+            size=200,
+            benign=False,
+        ),
+        _MOSSBENCH,
+        replace(
+            _MOSSBENCH,
+            name="mossbench_text_only",
+            about="MOSSBench's questions without their images",
+            defects=("not the benchmark: what makes models refuse is in the images",),
+        ),
+        _MME,
+        _MMVET,
     )
 }
 """Task name -> what is known of it."""

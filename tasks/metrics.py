@@ -40,14 +40,11 @@ class InResultFile(dict[str, Any]):
         return True
 
 
-def indicator(verdict: Verdict, value: str) -> float | None:
-    """1 if the verdict is `value`, 0 if it is another, None when unscored."""
-    return None if verdict.value is None else float(verdict.value == value)
-
-
-def number(verdict: Verdict) -> float | None:
-    """The number of a `score` verdict, None when unscored."""
-    return None if verdict.value is None else float(verdict.value)
+def value_of(verdict: Verdict, wanted: str | None) -> float | None:
+    """1 if the verdict is `wanted`, 0 if it is another; its number where `wanted` is None; None if unscored."""
+    if verdict.value is None:
+        return None
+    return float(verdict.value) if wanted is None else float(verdict.value == wanted)
 
 
 def mean(rows: Iterable[float | None]) -> float | str:

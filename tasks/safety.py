@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from shiftdc_eval.judges.registry import get_judge, judges_for
 from shiftdc_eval.judges.verdict import Judge, Verdict
-from shiftdc_eval.tasks.base import BenchmarkTask
+from shiftdc_eval.tasks.base import BenchmarkTask, needs_reference
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example
 from shiftdc_eval.tasks.metrics import (
     InResultFile,
     Metric,
     any_of,
     count_unscored,
-    indicator,
     mean,
     split_means,
+    value_of,
 )
 
 
@@ -34,12 +35,17 @@ class SafetyTask(BenchmarkTask):
     clear_subset: ClassVar[bool] = True
     """Whether some of the topics are clear harm and some are not."""
 
-    def rates(self, judge: Judge) -> dict[str, str]:
-        """Base name of each rate of a judge -> the verdict it counts."""
+    def make_judges(self) -> list[Judge]:
+        """The judges the user names, or the default ones; graders that need a reference are left out."""
+        chosen = [judge for judge in judges_for(self.default_judges) if not needs_reference(judge)]
+        return chosen or [get_judge(name) for name in self.default_judges]
+
+    def rates(self, judge: Judge) -> dict[str, str | None]:
+        """Base name of each rate of a judge -> the verdict it counts; None for the mean of its numbers."""
         if judge.kind == "harm":
             return {"asr": "unsafe"}
-        if judge.kind != "refusal":
-            return {}
+        if judge.kind == "score":
+            return {"harm_score": None}
         if self.info.benign:
             return {"refusal_rate": "refused"}
         complement = "keyword_asr" if judge.name.startswith("keyword") else "compliance_rate"
@@ -58,9 +64,9 @@ class SafetyTask(BenchmarkTask):
         """Rates and unscored counts of every judge, and the split by topic."""
         found: dict[str, Metric] = {}
         for judge in self.judges:
-            for base in self.rates(judge):
+            for base, wanted in self.rates(judge).items():
                 better = base == "refusal_rate" and not self.info.benign
-                kinds = ("", "_clear", "_any") if self.clear_subset else ("", "_any")
+                kinds = ["", *(["_clear"] if self.clear_subset else []), *(["_any"] if wanted else [])]
                 for kind in kinds:
                     found[f"{base}{kind}{self.suffix(judge)}"] = Metric(mean, better)
             found[self.unscored_column(judge)] = Metric(count_unscored, False)
@@ -73,7 +79,7 @@ class SafetyTask(BenchmarkTask):
         row: dict[str, Any] = {"item": example.id}
         for judge in self.judges:
             for base, wanted in self.rates(judge).items():
-                value = indicator(verdicts[judge.name], wanted)
+                value = value_of(verdicts[judge.name], wanted)
                 values[f"{base}{self.suffix(judge)}"] = row[f"{base}{self.suffix(judge)}"] = value
                 if self.clear_subset and CLEAR_HARM in example.flags:
                     values[f"{base}_clear{self.suffix(judge)}"] = value
@@ -85,9 +91,7 @@ class SafetyTask(BenchmarkTask):
     def repeat_values(self, example: Example, verdicts: Sequence[Mapping[str, Verdict]]) -> dict[str, Any]:
         """Whether any of the repeats was refused, complied with, or unsafe."""
         return {
-            f"{base}_any{self.suffix(judge)}": any_of(
-                [indicator(one[judge.name], wanted) for one in verdicts]
-            )
+            f"{base}_any{self.suffix(judge)}": any_of([value_of(one[judge.name], wanted) for one in verdicts])
             for judge in self.judges
             for base, wanted in self.rates(judge).items()
         }

@@ -1,0 +1,1 @@
+"""MME: pairs of yes/no questions about images."""

@@ -1,0 +1,75 @@
+"""MME's score: per subtask 100 x accuracy + 100 x paired accuracy, summed over subtasks.
+
+Accuracy is over questions, paired accuracy over images both of whose questions are right. An unscored
+answer stands in no denominator, and its image in no paired one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shiftdc_eval.tasks.metrics import NOTHING_SCORED
+
+PERCEPTION = (
+    "existence",
+    "count",
+    "position",
+    "color",
+    "posters",
+    "celebrity",
+    "scene",
+    "landmark",
+    "artwork",
+    "OCR",
+)
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+SUBTASKS = PERCEPTION + COGNITION
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question of an image, and whether the answer is right; None when unscored."""
+
+    subtask: str
+    image: str
+    right: float | None
+
+
+def subtask_scores(answers: Sequence[Answered]) -> dict[str, dict[str, Any]]:
+    """Accuracy, paired accuracy (both 0 to 1), score (0 to 200) and counts of every subtask present."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in sorted({answer.subtask for answer in answers}):
+        rows = [answer for answer in answers if answer.subtask == name]
+        rights = [row.right for row in rows if row.right is not None]
+        images: dict[str, list[float | None]] = {}
+        for row in rows:
+            images.setdefault(row.image, []).append(row.right)
+        pairs = [pair for pair in images.values() if len(pair) == 2]
+        paired = [all(value == 1 for value in pair) for pair in pairs if None not in pair]
+        accuracy = sum(rights) / len(rights) if rights else None
+        accuracy_plus = sum(paired) / len(paired) if paired else None
+        found[name] = {
+            "accuracy": NOTHING_SCORED if accuracy is None else accuracy,
+            "accuracy_plus": NOTHING_SCORED if accuracy_plus is None else accuracy_plus,
+            "score": _score(accuracy, accuracy_plus),
+            "questions": len(rows),
+            "unscored": len(rows) - len(rights),
+            "images_without_twin": len(images) - len(pairs),
+        }
+    return found
+
+
+def _score(accuracy: float | None, accuracy_plus: float | None) -> float | str:
+    if accuracy is None or accuracy_plus is None:
+        return NOTHING_SCORED
+    return 100 * (accuracy + accuracy_plus)
+
+
+def total(scores: Mapping[str, Mapping[str, Any]], subtasks: Sequence[str]) -> float | str:
+    """Sum of the scores of these subtasks, as far as they are present; `N/A` when one has no score."""
+    values = [scores[name]["score"] for name in subtasks if name in scores]
+    if not values or NOTHING_SCORED in values:
+        return NOTHING_SCORED
+    return float(sum(values))

@@ -1,0 +1,127 @@
+"""MME by the official rule, and by a stricter reading of the answers beside it.
+
+Source: BradyFU/Awesome-MLLM, branch Evaluation, arXiv 2306.13394. The prompt is the question as it stands,
+ending in "Please answer yes or no." (lmms-eval's own `mme` replaces that sentence).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
+from shiftdc_eval.tasks.base import BenchmarkTask
+from shiftdc_eval.tasks.data import how_to_provide, local_folder
+from shiftdc_eval.tasks.example import Example, Source
+from shiftdc_eval.tasks.metrics import InResultFile, Metric, count_unscored, mean, value_of
+from shiftdc_eval.tasks.mme import files, parse
+from shiftdc_eval.tasks.mme.scoring import COGNITION, PERCEPTION, SUBTASKS, Answered, subtask_scores, total
+
+logger = logging.getLogger(__name__)
+
+PARSER_VERSION = 1
+"""Raised by hand when a parser changes; part of the parsers' fingerprints."""
+TOTALS = {"mme_perception": PERCEPTION, "mme_cognition": COGNITION, "mme_total": SUBTASKS}
+
+
+@dataclass(frozen=True)
+class AnswerParser:
+    """A rule that reads yes or no out of an answer, as a judge: 1 right, 0 wrong; the reading is the reason."""
+
+    name: str
+    read: Callable[[str], str]
+    kind: Kind = "score"
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the rule's name and version."""
+        return hashlib.sha256(f"{self.name}:{PARSER_VERSION}".encode()).hexdigest()
+
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        """One verdict an item; a failed generation is unscored, an answer that says neither is wrong."""
+        return [self._one(item) for item in items]
+
+    def _one(self, item: Item) -> Verdict:
+        if item.response is None:
+            return unscored("score", "no response: generation failed")
+        label = self.read(item.response)
+        return Verdict(kind="score", value=float(label == item.reference), reason=label)
+
+
+OFFICIAL = AnswerParser("mme_official", parse.official)
+STRICT = AnswerParser("mme_strict", parse.strict)
+
+
+class MME(BenchmarkTask):
+    """`shiftdc_mme`."""
+
+    score: ClassVar[Literal["mean", "mme"]] = "mme"
+
+    def make_judges(self) -> list[Judge]:
+        """The two parsers: no other judge can score a yes/no question."""
+        return [OFFICIAL, STRICT]
+
+    def load(self) -> Source:
+        """From a local folder, else from the hub.
+
+        Raises:
+            DataError: data missing or malformed.
+        """
+        folder = local_folder("mme")
+        source = files.from_folder(folder) if folder is not None else None
+        if folder is not None and source is None:
+            logger.warning("%s holds no MME data, asking the hub. %s", folder, how_to_provide("mme", "it"))
+        return source or files.from_hub()
+
+    def metrics(self) -> dict[str, Metric]:
+        """Totals by both parsers, how answers were read, and the split by subtask."""
+        found = {
+            f"{name}{suffix}": Metric(partial(self._total, subtasks), True)
+            for name, subtasks in TOTALS.items()
+            for suffix in ("", f"/{STRICT.name}")
+        }
+        return found | {
+            "refusal_rate": Metric(mean, False),
+            "no_answer_rate": Metric(mean, False),
+            "unscored": Metric(count_unscored, False),
+            "by_subtask": Metric(self._split, True),
+        }
+
+    def metric_values(self, example: Example, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+        """Rows of the totals carry the item, because pairs are found by it."""
+        reading = verdicts[STRICT.name].reason if verdicts[STRICT.name].scored else None
+        values: dict[str, Any] = {
+            "refusal_rate": None if reading is None else float(reading == "refusal"),
+            "no_answer_rate": None if reading is None else float(reading == "other"),
+            "unscored": value_of(verdicts[OFFICIAL.name], None),
+            "by_subtask": {"item": example.id} | {name: value_of(v, None) for name, v in verdicts.items()},
+        }
+        for judge, suffix in ((OFFICIAL, ""), (STRICT, f"/{STRICT.name}")):
+            row = {"item": example.id, "value": value_of(verdicts[judge.name], None)}
+            values |= {f"{name}{suffix}": row for name in TOTALS}
+        return values
+
+    def _answered(self, rows: Sequence[Mapping[str, Any]], key: str) -> list[Answered]:
+        return [
+            Answered(self._by_id[item].scenario, self._by_id[item].question, row[key])
+            for item, row in self.checked(rows).items()
+        ]
+
+    def _total(self, subtasks: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> float | str:
+        return total(subtask_scores(self._answered(rows, "value")), subtasks)
+
+    def _split(self, rows: Sequence[Mapping[str, Any]]) -> InResultFile:
+        split = {judge.name: subtask_scores(self._answered(rows, judge.name)) for judge in self.judges}
+        alone = sum(part["images_without_twin"] for part in split[OFFICIAL.name].values())
+        if alone:
+            logger.warning(
+                "%s: %d images have only one of their two questions here (a limit, or missing data); they count "
+                "in accuracy, not in paired accuracy",
+                self.info.name,
+                alone,
+            )
+        return InResultFile(split)

@@ -1,0 +1,1 @@
+"""MM-Vet: open questions about images, graded against reference answers."""

@@ -1,0 +1,121 @@
+"""MM-Vet: the bare question as prompt, graded by a judge model.
+
+Source: yuweihao/MM-Vet @acde843 (data CC BY-NC 4.0), arXiv 2308.02490. The grader is the judge `llm_mmvet`
+(official prompt and parsing; its setting `runs` repeats the grading and averages). Without one the answers
+are stored and every score is unscored, with the reason saying how to grade them later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
+from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
+from shiftdc_eval.tasks.base import BenchmarkTask, needs_reference
+from shiftdc_eval.tasks.data import how_to_provide, local_folder
+from shiftdc_eval.tasks.example import Example, Source
+from shiftdc_eval.tasks.metrics import (
+    NOTHING_SCORED,
+    InResultFile,
+    Metric,
+    count_unscored,
+    mean,
+    split_means,
+    value_of,
+)
+from shiftdc_eval.tasks.mmvet import files
+
+logger = logging.getLogger(__name__)
+
+NOT_GRADED = (
+    "no grader was named; grade the stored answers with "
+    "`shiftdc-eval judge`, or run with SHIFTDC_JUDGES=llm_mmvet:model=..."
+)
+
+
+@dataclass(frozen=True)
+class NoGrader:
+    """Stands where a grader was not named: every answer is unscored, and says how to grade it."""
+
+    name: str = "llm_mmvet"
+    kind: Kind = "score"
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the fact that nobody graded."""
+        return hashlib.sha256(b"mmvet: no grader").hexdigest()
+
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        """Unscored, every one."""
+        return [unscored("score", NOT_GRADED)] * len(items)
+
+
+class MMVet(BenchmarkTask):
+    """`shiftdc_mmvet`."""
+
+    def make_judges(self) -> list[Judge]:
+        """The graders among the judges the user names; without one, a stand-in that scores nothing."""
+        if not os.environ.get(JUDGES_VARIABLE, "").strip():
+            return [NoGrader()]
+        graders = [judge for judge in judges_for(()) if needs_reference(judge)]
+        return graders or [NoGrader()]
+
+    def load(self) -> Source:
+        """From a local folder, else from the hub.
+
+        Raises:
+            DataError: data missing or malformed.
+        """
+        folder = local_folder("mmvet")
+        source = files.from_folder(folder) if folder is not None else None
+        if folder is not None and source is None:
+            logger.warning(
+                "%s holds no MM-Vet data, asking the hub. %s", folder, how_to_provide("mmvet", "it")
+            )
+        return source or files.from_hub()
+
+    def suffix(self, judge: Judge) -> str:
+        """What follows a column's name: nothing for the first grader, else its name."""
+        return "" if judge is self.judges[0] else f"/{judge.name}"
+
+    def metrics(self) -> dict[str, Metric]:
+        """Score (0 to 100) of every grader, and the splits by capability and by combination."""
+        found: dict[str, Metric] = {}
+        for judge in self.judges:
+            found[f"mmvet_score{self.suffix(judge)}"] = Metric(percent, True)
+            found[f"unscored{self.suffix(judge)}"] = Metric(count_unscored, False)
+        return found | {"by_capability": Metric(self._by_capability, True)}
+
+    def metric_values(self, example: Example, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+        """The grade of each grader, 0 to 1; None where it gave none."""
+        row: dict[str, Any] = {"item": example.id}
+        values: dict[str, Any] = {}
+        for judge in self.judges:
+            value = value_of(verdicts[judge.name], None)
+            values[f"mmvet_score{self.suffix(judge)}"] = row[judge.name] = value
+            values[f"unscored{self.suffix(judge)}"] = None if value is None else 0.0
+        return values | {"by_capability": row}
+
+    def _by_capability(self, rows: Sequence[Mapping[str, Any]]) -> InResultFile:
+        by_item = self.checked(rows)
+        found: dict[str, Any] = {}
+        for judge in self.judges:
+            values = {item: row[judge.name] for item, row in by_item.items()}
+            parts: dict[str, Any] = {}
+            for name in files.CAPABILITIES:
+                having = {i: name for i in values if f"capability_{name}" in self._by_id[i].groups}
+                parts |= split_means(values, having)
+            combinations = {item: self._by_id[item].groups["combination"] for item in values}
+            found[judge.name] = {"capability": parts, "combination": split_means(values, combinations)}
+        return InResultFile(found)
+
+
+def percent(rows: Sequence[float | None]) -> float | str:
+    """Mean x 100 over the graded rows; `N/A` when none is."""
+    value = mean(rows)
+    return NOTHING_SCORED if isinstance(value, str) else 100 * value

@@ -1,0 +1,1 @@
+"""MOSSBench: harmless questions about images that make models refuse."""
