@@ -1,7 +1,8 @@
 """The command line: `shiftdc-eval VERB ...`.
 
 Each verb lives in the module that does its work and is imported only when it is called, so that
-`shiftdc-eval --help` answers at once. Such a module offers `configure(parser)` and `main(args) -> int`.
+`shiftdc-eval --help` answers at once. Such a module offers `configure(parser)` and `main(args) -> int`; one
+that sets the default `passed_on` gets the arguments it does not know there, others refuse them.
 """
 
 from __future__ import annotations
@@ -52,10 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.parse_args(arguments or ["--help"])
     verb = parser.parse_args(arguments[:1]).verb
     module = importlib.import_module(VERBS[verb][0])
-    verb_parser = argparse.ArgumentParser(prog=f"shiftdc-eval {verb}", description=VERBS[verb][1])
+    verb_parser = argparse.ArgumentParser(
+        prog=f"shiftdc-eval {verb}", description=VERBS[verb][1], allow_abbrev=False
+    )
     module.configure(verb_parser)
+    args, rest = verb_parser.parse_known_args(arguments[1:])
+    if hasattr(args, "passed_on"):
+        args.passed_on = rest
+    elif rest:
+        verb_parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return int(module.main(verb_parser.parse_args(arguments[1:])))
+        return int(module.main(args))
     except ShiftDCError as error:
         print(f"shiftdc-eval {verb}: {error}", file=sys.stderr)
         return 2

@@ -16,8 +16,9 @@ import torch
 
 PACKAGES = ("shiftdc-eval", "lmms-eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 SECRET = re.compile(
-    r"(?i)((?:api[_-]?key|token|secret|password)[^=\s]*[=\s]+)(\S+)|\b(sk-|hf_)[A-Za-z0-9_-]{8,}"
+    r"(?i)(\b[\w-]*(?:api[_-]?key|token|secret|password)\b['\"]?\s*[=:]\s*)[^\s,]+|\b(?:sk-|hf_)[\w-]{8,}"
 )
+SECRET_NAME = re.compile(r"(?i)key|token|secret|password")
 
 
 def versions() -> dict[str, str]:
@@ -61,5 +62,8 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
 
 
 def redact(text: str) -> str:
-    """Replace keys and tokens by `***`."""
+    """Replace keys and tokens by `***`: what looks like one, and the value of every variable named like one."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and SECRET_NAME.search(name):
+            text = text.replace(value, "***")
     return SECRET.sub(lambda match: f"{match[1] or ''}***", text)

@@ -30,9 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge", action="append", default=[], help="judge to use; may be given several times"
     )
-    parser.add_argument(
-        "lmms", nargs=argparse.REMAINDER, help="arguments of lmms-eval, e.g. --model ... --tasks ..."
-    )
+    parser.set_defaults(passed_on=[])
 
 
 def main(args: argparse.Namespace) -> int:
@@ -41,11 +39,11 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: no lmms-eval arguments.
     """
-    if not args.lmms:
+    if not args.passed_on:
         raise ConfigError(
             "no arguments for lmms-eval; e.g. shiftdc-eval run --model shiftdc_llava --tasks figstep"
         )
-    command, output = completed(args.lmms)
+    command, output = completed(args.passed_on)
     environment = {**os.environ, "SHIFTDC_RUNS": str(output)}
     if args.judge:
         environment["SHIFTDC_JUDGES"] = ",".join(args.judge)
@@ -88,7 +86,9 @@ def _option(command: list[str], name: str) -> str | None:
 
 def _stream(command: list[str], environment: dict[str, str]) -> int:
     """Run a command and pass its output on, secrets hidden; progress bars keep their carriage returns."""
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as child:
         assert child.stdout is not None
         rest = b""
         while chunk := os.read(child.stdout.fileno(), 65536):
