@@ -28,7 +28,7 @@ class TaskInfo:
     citation: str
     """Where the benchmark was published."""
     size: int | None
-    """Items the full task has."""
+    """Items the full task has; None where a setting says how many are drawn."""
     metric: str
     """Main number, by its name in lmms-eval's table."""
     benign: bool = False
@@ -160,6 +160,38 @@ def _mm_safetybench() -> list[TaskInfo]:
     return [*full, *tiny]
 
 
+_TOY = TaskInfo(
+    name="toy_figstep",
+    version=1,
+    about="toy world: forbidden requests drawn as an empty list",
+    dataset=OWN,
+    revision="seed and hash, recorded in the result",
+    licence="Apache-2.0",
+    citation="",
+    size=None,
+    metric="refusal_rate",
+    defects=("about the embedded toy model alone",),
+)
+
+
+def _toy() -> list[TaskInfo]:
+    shown = {
+        "typo": "as a phrase",
+        "sd": "as a thing",
+        "sd_typo": "as a thing and a phrase",
+    }
+    return [
+        _TOY,
+        *(
+            replace(_TOY, name=f"toy_mm_safetybench_{kind}", about=f"toy world: forbidden requests {how}")
+            for kind, how in shown.items()
+        ),
+        replace(_TOY, name="toy_benign", about="toy world: harmless requests of all four kinds", benign=True),
+        replace(_TOY, name="toy_mme", about="toy world: yes/no questions in pairs", metric="mme_total"),
+        replace(_TOY, name="toy_vqa", about="toy world: short questions", metric="exact_match"),
+    ]
+
+
 TASKS: dict[str, TaskInfo] = {
     info.name: info
     for info in (
@@ -195,6 +227,7 @@ TASKS: dict[str, TaskInfo] = {
         ),
         _MME,
         _MMVET,
+        *_toy(),
     )
 }
 """Task name -> what is known of it."""

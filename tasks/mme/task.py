@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 PARSER_VERSION = 1
 """Raised by hand when a parser changes; part of the parsers' fingerprints."""
-TOTALS = {"mme_perception": PERCEPTION, "mme_cognition": COGNITION, "mme_total": SUBTASKS}
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,12 @@ class MME(BenchmarkTask):
     """`shiftdc_mme`."""
 
     score: ClassVar[Literal["mean", "mme"]] = "mme"
+    totals: ClassVar[Mapping[str, Sequence[str]]] = {
+        "mme_perception": PERCEPTION,
+        "mme_cognition": COGNITION,
+        "mme_total": SUBTASKS,
+    }
+    """Name of a total -> the subtasks it sums."""
 
     def make_judges(self) -> list[Judge]:
         """The two parsers: no other judge can score a yes/no question."""
@@ -81,7 +86,7 @@ class MME(BenchmarkTask):
         """Totals by both parsers, how answers were read, and the split by subtask."""
         found = {
             f"{name}{suffix}": Metric(partial(self._total, subtasks), True)
-            for name, subtasks in TOTALS.items()
+            for name, subtasks in self.totals.items()
             for suffix in ("", f"/{STRICT.name}")
         }
         return found | {
@@ -102,7 +107,7 @@ class MME(BenchmarkTask):
         }
         for judge, suffix in ((OFFICIAL, ""), (STRICT, f"/{STRICT.name}")):
             row = {"item": example.id, "value": value_of(verdicts[judge.name], None)}
-            values |= {f"{name}{suffix}": row for name in TOTALS}
+            values |= {f"{name}{suffix}": row for name in self.totals}
         return values
 
     def _answered(self, rows: Sequence[Mapping[str, Any]], key: str) -> list[Answered]:
