@@ -1,0 +1,91 @@
+"""What is installed, what is imported, and how fast the command answers."""
+
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "transformers", "lmms_eval", "datasets", "openai", "sklearn", "matplotlib", "scipy", "pandas")
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_whole_tree_and_nothing_beside_the_package(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"shiftdc_eval"}
+    tracked = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "shiftdc_eval", "tasks", "judges"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    links = {"shiftdc_eval/tasks", "shiftdc_eval/judges"}
+    wanted = {path if path.startswith("shiftdc_eval/") else f"shiftdc_eval/{path}" for path in tracked if path not in links}
+    missing = sorted(path for path in wanted - names if (ROOT / path.replace("shiftdc_eval/tasks", "tasks")).exists())
+    assert not missing, f"in the tree but not in the wheel: {missing[:5]}"
+
+
+def test_nothing_called_tasks_or_judges_is_installed() -> None:
+    code = "import importlib.util as u, json; print(json.dumps([u.find_spec(n) is None for n in ('tasks', 'judges')]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert json.loads(done.stdout) == [True, True]
+
+
+def imported_by(statement: str) -> set[str]:
+    """Top-level packages that a fresh process has imported after a statement."""
+    code = f"import sys, json\n{statement}\nprint(json.dumps(sorted({{n.split('.')[0] for n in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import shiftdc_eval.cli", HEAVY),
+        ("import shiftdc_eval.manifests; shiftdc_eval.manifests", ("torch", "transformers", "datasets")),
+        ("import shiftdc_eval.judges.registry", ("torch", "transformers", "lmms_eval", "openai")),
+        ("import shiftdc_eval.steering", ("transformers", "lmms_eval", "datasets")),
+        ("import shiftdc_eval.board.command", ("torch", "transformers", "lmms_eval")),
+        ("import shiftdc_eval.run", HEAVY[2:]),
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(statement: str, forbidden: tuple[str, ...]) -> None:
+    assert not imported_by(statement) & set(forbidden)
+
+
+def test_help_answers_in_under_half_a_second() -> None:
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "shiftdc_eval.cli", "--help"], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - begun)
+    assert "direction" in done.stdout
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize("arguments", [["--version-of-nothing"], ["nosuchverb"], ["direction", "fit", "--nonsense"]])
+def test_a_wrong_command_ends_with_usage_not_a_traceback(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "shiftdc_eval.cli", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_every_verb_leads_to_a_module_that_exists() -> None:
+    import importlib
+
+    from shiftdc_eval.cli import VERBS
+
+    for verb, (module, _) in VERBS.items():
+        loaded = importlib.import_module(module)
+        assert callable(loaded.configure), verb
+        assert callable(loaded.main), verb
