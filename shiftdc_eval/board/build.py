@@ -1,0 +1,196 @@
+"""From cells to the index, and the index to files: a pure function of the cells and the reported numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from shiftdc_eval import runs
+from shiftdc_eval.board.cell import Cell, content_hash
+from shiftdc_eval.board.compare import Member, compare, family_key
+from shiftdc_eval.board.files import canonical, read_cells, record_text
+from shiftdc_eval.board.index import Index, IndexCell
+from shiftdc_eval.board.join import join
+from shiftdc_eval.board.markdown import markdown
+from shiftdc_eval.board.measures import Column, agreements, columns_of, measure
+from shiftdc_eval.board.page import page
+from shiftdc_eval.board.reported import Reported, read_reported
+
+GENERATED = ("index.json", "leaderboard.md", "index.html")
+LEAKAGE = "leakage"
+
+
+def build(results: Sequence[Path], board: Path, replace: bool = False) -> list[str]:
+    """Put results on the board and write everything generated again.
+
+    Args:
+        results: folders as lmms-eval writes them; none only regenerates.
+        board: the folder of the board.
+        replace: new results take the place of cells that are there.
+    Returns:
+        paths below `cells/` of the cells that are new or changed.
+    Raises:
+        RecordError: results or cells are invalid; nothing is written then.
+    """
+    existing = {cell.path: cell for cell in read_cells(board)}
+    reported = read_reported(board)
+    new = {cell.path: cell for cell in join(results, existing.values(), replace)} if results else {}
+    changed = [path for path, cell in new.items() if existing.get(path) != cell]
+    cells = existing | new
+    texts = generate([cells[path] for path in sorted(cells)], reported)
+    for path in changed:
+        runs.atomic_write(board / "cells" / path, record_text(new[path]))
+    for name, text in texts.items():
+        runs.atomic_write(board / name, text)
+    return changed
+
+
+def generate(cells: Sequence[Cell], reported: Sequence[Reported]) -> dict[str, str]:
+    """The generated files by name."""
+    index = index_of(cells, reported)
+    return {
+        "index.json": canonical(index.dump()),
+        "leaderboard.md": markdown(index),
+        "index.html": page(index),
+    }
+
+
+def index_of(cells: Sequence[Cell], reported: Sequence[Reported]) -> Index:
+    """The index of some cells; their order does not matter."""
+    ordered = sorted(cells, key=lambda cell: cell.path)
+    labels, relative = defense_labels(ordered), relative_seconds(ordered)
+    entries: list[IndexCell] = []
+    families: dict[str, list[Member]] = defaultdict(list)
+    for number, cell in enumerate(ordered):
+        columns = columns_of(cell)
+        entry = index_cell(cell, columns, labels[cell.path], relative.get(cell.path))
+        entries.append(entry)
+        for position, column in enumerate(columns):
+            families[family_key(column)].append(Member(number, position, column, entry))
+    comparisons = [compare(members) for members in families.values()]
+    comparisons.sort(key=lambda found: (found.task, found.version, found.judge, found.entries[0].cell))
+    return Index(cells=entries, comparisons=comparisons, reported=list(reported))
+
+
+def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: float | None) -> IndexCell:
+    """What the board shows of one cell."""
+    notes = [*cell.task.notes, *(note for run in cell.runs for note in run.notes)]
+    seconds = seconds_per_answer(cell)
+    return IndexCell(
+        path=cell.path,
+        task=cell.task.name,
+        version=cell.task.version,
+        revision=cell.task.revision,
+        benign=cell.task.benign,
+        model=cell.model.id,
+        model_revision=cell.model.revision,
+        model_note=cell.model.note,
+        defense=label,
+        defense_name=cell.defense.name,
+        settings=cell.defense.settings,
+        dtype=cell.dtype,
+        seed=cell.seed,
+        answered=cell.answered,
+        items=cell.task.items,
+        answers=len(cell.samples),
+        ablation=cell.ablation,
+        not_ranked=reasons_not_to_rank(cell, notes),
+        recorded=all(run.recorded for run in cell.runs),
+        notes=list(dict.fromkeys(notes)),
+        hardware=hardware(cell),
+        seconds=None if seconds is None else float(f"{seconds:.4g}"),
+        relative=relative,
+        command=cell.runs[-1].command,
+        system=system_id(cell),
+        measures=[measure(column) for column in columns],
+        agreement=agreements(columns),
+    )
+
+
+def reasons_not_to_rank(cell: Cell, notes: Sequence[str]) -> list[str]:
+    """Why a cell does not rank, whatever the judge."""
+    found = []
+    if cell.partial:
+        found.append("partial")
+    if cell.ablation:
+        found.append("ablation")
+    if any(note.startswith(LEAKAGE) for note in notes):
+        found.append("calibration items were evaluated")
+    return found
+
+
+def system_id(cell: Cell) -> str:
+    """What stays the same over tasks: model, defense, dtype and seed."""
+    key = cell.key()
+    del key["task"]
+    return content_hash(key)[:12]
+
+
+def defense_labels(cells: Sequence[Cell]) -> dict[str, str]:
+    """Name of each cell's defense, with the settings that differ from its siblings on the same model."""
+    siblings: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        siblings[cell.model.id, cell.model.revision, cell.defense.name].append(cell)
+    labels = {}
+    for family in siblings.values():
+        seen: dict[str, set[str]] = defaultdict(set)
+        for cell in family:
+            for name in {name for other in family for name in other.defense.settings}:
+                seen[name].add(json.dumps(cell.defense.settings.get(name)))
+        varying = sorted(name for name, values in seen.items() if len(values) > 1)
+        for cell in family:
+            labels[cell.path] = _label(cell, varying)
+    return labels
+
+
+def _label(cell: Cell, varying: Sequence[str]) -> str:
+    settings = cell.defense.settings
+    parts = [f"{name}={_short(settings[name])}" for name in varying if name in settings]
+    return f"{cell.defense.name} ({', '.join(parts)})" if parts else cell.defense.name
+
+
+def _short(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def seconds_per_answer(cell: Cell) -> float | None:
+    """Wall seconds an answer over the runs that say so."""
+    costs = [run.cost for run in cell.runs if run.cost is not None and run.cost.samples]
+    samples = sum(cost.samples for cost in costs)
+    return sum(cost.seconds for cost in costs) / samples if samples else None
+
+
+def hardware(cell: Cell) -> str:
+    """Hardware of the runs; several are joined."""
+    return " + ".join(sorted({run.hardware for run in cell.runs if run.hardware}))
+
+
+def relative_seconds(cells: Sequence[Cell]) -> dict[str, float]:
+    """Seconds an answer relative to `none` on the same task, model, dtype, generation and hardware."""
+
+    def setting(cell: Cell) -> str:
+        key = cell.key()
+        del key["defense"], key["seed"]
+        return content_hash([key, hardware(cell)])
+
+    baseline: dict[str, float] = {}
+    for cell in cells:
+        seconds = seconds_per_answer(cell)
+        if cell.defense.name == "none" and seconds and hardware(cell):
+            baseline.setdefault(setting(cell), seconds)
+    found: dict[str, float] = {}
+    for cell in cells:
+        seconds, base = seconds_per_answer(cell), baseline.get(setting(cell))
+        if seconds is not None and base:
+            found[cell.path] = float(f"{seconds / base:.3g}")
+    return found
+
+
+def by_system(index: Index) -> Mapping[str, list[IndexCell]]:
+    """The cells of each model with each defense."""
+    systems: dict[str, list[IndexCell]] = defaultdict(list)
+    for cell in index.cells:
+        systems[cell.system].append(cell)
+    return systems

@@ -1,0 +1,312 @@
+"""A cell: every verdict on one (task, model, defense configuration, generation settings, dtype, seed).
+
+A cell holds hashes and verdicts, never text and never an aggregate: what the board shows is computed from
+the verdicts each time. Samples are kept as columns, one entry an answer, sorted by item and repeat, so that
+five thousand answers stay a small file. The path of a cell is derived from its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+
+from shiftdc_eval.records import Cost, Record
+
+CELL_VERSION: Literal[1] = 1
+HASH_DIGITS = 16
+"""Hex digits kept of a sample's hashes: enough to notice a change, small enough for thousands of rows."""
+
+Kind = Literal["refusal", "harm", "score"]
+LETTERS: Mapping[str, Mapping[str, str]] = {
+    "refusal": {"R": "refused", "C": "complied", "-": "unscored"},
+    "harm": {"S": "safe", "U": "unsafe", "-": "unscored"},
+}
+"""How a verdict column writes its verdicts, by kind."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ShortHash = Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{{HASH_DIGITS}}})?$")]
+Text = Annotated[str, StringConstraints(max_length=4000)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+
+
+class CellTask(Record):
+    """What was asked."""
+
+    name: Name
+    """lmms-eval task name."""
+    version: Annotated[str, StringConstraints(min_length=1, max_length=40)]
+    """Task version; two versions are never compared."""
+    dataset: Text = ""
+    """Where the data came from."""
+    revision: Text = ""
+    """Revision or checksum of the data."""
+    benign: bool = False
+    """True where a refusal is the failure."""
+    items: Annotated[int, Field(ge=1, strict=True)]
+    """Items the full task has."""
+    generation: dict[str, JsonValue] = Field(default_factory=dict)
+    """Resolved generation settings."""
+    score: Literal["mean", "mme"] = "mean"
+    """How scores make one number."""
+    notes: list[Text] = Field(default_factory=list)
+    """Facts that change what the number means."""
+
+
+class CellModel(Record):
+    """What answered."""
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    """Hub id, or the name of a local folder."""
+    revision: Text
+    """Revision of the weights; empty when unknown."""
+    architecture: Text = ""
+    """Class of the model."""
+    note: Text = ""
+    """A caveat shown wherever the model is shown (`toy`, `small research model`)."""
+    template_sha256: Sha256 | None = None
+    """Hash of the chat template; None when unknown."""
+    system_prompt: Text = ""
+    """System prompt of every chat."""
+
+
+class CellDefense(Record):
+    """What stood between request and model."""
+
+    name: Name
+    """Name of the defense."""
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """Resolved settings, defaults included."""
+    direction_sha256: Sha256 | None = None
+    """Content hash of the safety direction."""
+    answer_version: Count = 1
+    """Hand-raised number of the code that makes answers."""
+
+
+class GroupColumn(Record):
+    """One way to split the samples: codes point into values."""
+
+    values: list[Text]
+    """Sorted names of the groups."""
+    codes: list[Count]
+    """One index an answer; `len(values)` means that the answer is in no group."""
+
+
+class Samples(Record):
+    """The answers as columns of equal length."""
+
+    item: list[Annotated[str, StringConstraints(min_length=1, max_length=300)]]
+    """Benchmark item of each answer."""
+    question: list[str] | None = None
+    """Question of each answer; None when every item asks its own."""
+    repeat: list[Count] | None = None
+    """Index among the repeats of an item; None when there is one answer an item."""
+    prompt: list[ShortHash]
+    """Hash of the text prompt."""
+    image: list[ShortHash]
+    """Hash of the image or images; empty for text alone."""
+    response: list[ShortHash]
+    """Hash of the response; empty when generation failed."""
+    groups: dict[str, GroupColumn] = Field(default_factory=dict)
+    """What results are split by."""
+    flags: dict[str, list[Count]] = Field(default_factory=dict)
+    """Rows that carry a flag, by flag."""
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def keys(self) -> list[tuple[str, int]]:
+        """(item, repeat) of every answer."""
+        return list(zip(self.item, self.repeat or [0] * len(self.item), strict=True))
+
+    @model_validator(mode="after")
+    def _columns_agree(self) -> Samples:
+        size = len(self.item)
+        if not size:
+            raise ValueError("item: a cell needs at least one answer")
+        columns: dict[str, Sequence[Any]] = {
+            "prompt": self.prompt,
+            "image": self.image,
+            "response": self.response,
+        }
+        columns |= {"question": self.question or self.item, "repeat": self.repeat or self.item}
+        columns |= {f"groups.{name}": group.codes for name, group in self.groups.items()}
+        for name, column in columns.items():
+            if len(column) != size:
+                raise ValueError(f"{name}: {len(column)} entries for {size} answers")
+        for name, group in self.groups.items():
+            if group.values != sorted(set(group.values)):
+                raise ValueError(f"groups.{name}.values: not sorted or not unique")
+            if max(group.codes) > len(group.values):
+                raise ValueError(f"groups.{name}.codes: {max(group.codes)} points behind the values")
+        for name, rows in self.flags.items():
+            if any(a >= b for a, b in pairwise(rows)) or (rows and rows[-1] >= size):
+                raise ValueError(f"flags.{name}: rows must rise and stay below {size}")
+        keys = self.keys()
+        for before, after in pairwise(keys):
+            if before >= after:
+                raise ValueError(f"item: {after[0]!r} repeat {after[1]} is there twice or out of order")
+        return self
+
+
+class JudgeColumn(Record):
+    """The verdicts of one judge, one an answer."""
+
+    name: Name
+    """Judge name."""
+    fingerprint: Sha256
+    """Identity of the judge: list or rubric, model, settings."""
+    kind: Kind
+    """What is judged."""
+    verdicts: str | list[Annotated[float, Field(allow_inf_nan=False)] | None]
+    """refusal: a text of R, C and -; harm: S, U and -; score: numbers and null. `-` and null: unscored."""
+    reasons: dict[Text, list[Count]] = Field(default_factory=dict)
+    """Why answers are unscored: rows by reason."""
+
+    @property
+    def key(self) -> str:
+        """Name and first digits of the identity: the same name with another rubric is another column."""
+        return f"{self.name}@{self.fingerprint[:8]}"
+
+    @cached_property
+    def unscored(self) -> list[int]:
+        """Rows without a verdict."""
+        if isinstance(self.verdicts, str):
+            return [match.start() for match in re.finditer("-", self.verdicts)]
+        return [row for row, verdict in enumerate(self.verdicts) if verdict is None]
+
+    @model_validator(mode="after")
+    def _verdicts_fit_kind(self) -> JudgeColumn:
+        if (self.kind == "score") == isinstance(self.verdicts, str):
+            expected = "a list of numbers" if self.kind == "score" else "a text of letters"
+            raise ValueError(f"verdicts: a {self.kind} column is {expected}")
+        if isinstance(self.verdicts, str):
+            letters = "".join(LETTERS[self.kind])
+            foreign = self.verdicts.translate(dict.fromkeys(map(ord, letters)))
+            if foreign:
+                raise ValueError(f"verdicts: {foreign[0]!r} is not a {self.kind} verdict; expected {letters}")
+        explained = sorted(row for rows in self.reasons.values() for row in rows)
+        if explained != self.unscored:
+            raise ValueError(
+                f"reasons: {len(explained)} rows explained, but {len(self.unscored)} are unscored; "
+                "every unscored row needs exactly one reason"
+            )
+        return self
+
+
+class RunSource(Record):
+    """One run that answered, or judged, part of the cell."""
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    """Run id; the date of the results where there is no run record."""
+    recorded: bool
+    """False where there was no run record, so that less is known."""
+    started: Text = ""
+    """UTC time, ISO 8601."""
+    finished: Text = ""
+    """UTC time, ISO 8601."""
+    command: Text = ""
+    """The command line, secrets removed."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Versions of the packages that matter."""
+    git: Text = ""
+    """Commit and state of the working tree."""
+    hardware: Text = ""
+    """Processor or accelerator."""
+    cost: Cost | None = None
+    """What the answers of this cell cost in that run; None when unknown."""
+    cost_shared: bool = False
+    """True when the run had several tasks and its cost was shared out by number of answers."""
+    notes: list[Text] = Field(default_factory=list)
+    """Facts that change what the number means."""
+
+
+class Cell(Record):
+    """One cell of the grid with its per-sample verdicts."""
+
+    cell_version: Literal[1]
+    """Version of this schema."""
+    task: CellTask
+    model: CellModel
+    defense: CellDefense
+    dtype: Text
+    """Compute dtype; empty when unknown."""
+    seed: Count
+    """Seed of sampling and of random controls."""
+    ablation: Text = ""
+    """Why this is an ablation or control that never ranks; empty otherwise."""
+    samples: Samples
+    judges: list[JudgeColumn]
+    runs: Annotated[list[RunSource], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Cell:
+        keys = [column.key for column in self.judges]
+        if keys != sorted(set(keys)):
+            raise ValueError(f"judges: {keys} are not sorted or not unique")
+        for column in self.judges:
+            if len(column.verdicts) != len(self.samples):
+                raise ValueError(
+                    f"judges.{column.name}.verdicts: {len(column.verdicts)} for {len(self.samples)} answers"
+                )
+        if self.answered > self.task.items:
+            raise ValueError(f"task.items: {self.task.items}, but {self.answered} items were answered")
+        ids = [run.id for run in self.runs]
+        if ids != sorted(set(ids)):
+            raise ValueError(f"runs: {ids} are not sorted by id or not unique")
+        return self
+
+    @cached_property
+    def answered(self) -> int:
+        """Items with at least one answer."""
+        return len(set(self.samples.item))
+
+    @property
+    def partial(self) -> bool:
+        """True when fewer items were answered than the task has."""
+        return self.answered < self.task.items
+
+    @cached_property
+    def path(self) -> str:
+        """Path below `cells/`, derived from the key."""
+        return cell_path(self.key())
+
+    def key(self) -> dict[str, Any]:
+        """All that tells this cell from any other."""
+        return cell_key(self.task, self.model, self.defense, self.dtype, self.seed)
+
+
+def cell_key(task: CellTask, model: CellModel, defense: CellDefense, dtype: str, seed: int) -> dict[str, Any]:
+    """The key of a cell: everything that can change an answer, and nothing that cannot."""
+    return {
+        "task": task.model_dump(include={"name", "version", "dataset", "revision", "generation"}),
+        "model": model.model_dump(include={"id", "revision", "template_sha256", "system_prompt"}),
+        "defense": defense.model_dump(),
+        "dtype": dtype,
+        "seed": seed,
+    }
+
+
+def cell_path(key: Mapping[str, Any]) -> str:
+    """`<task>/<model>/<defense>-<hash8>[-seed<N>].json`; the hash covers all of the key but the seed."""
+    digest = content_hash({name: value for name, value in key.items() if name != "seed"})[:8]
+    seed = f"-seed{key['seed']}" if key["seed"] else ""
+    return f"{key['task']['name']}/{slug(key['model']['id'])}/{key['defense']['name']}-{digest}{seed}.json"
+
+
+def slug(text: str) -> str:
+    """A text as one folder name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "__", text).lstrip("._-") or "model"
+
+
+def content_hash(value: Any) -> str:
+    """sha256 of a JSON value in canonical form, hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,59 @@
+"""`shiftdc-eval board`: build, check and export the leaderboard."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DEFAULT_BOARD = "leaderboards"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="put results on the board and write its pages again")
+    build.add_argument(
+        "results",
+        nargs="*",
+        type=Path,
+        help="folders written by lmms-eval --output_path DIR --log_samples; none: only write the pages again",
+    )
+    build.add_argument("--out", type=Path, default=Path(DEFAULT_BOARD), help="folder of the board")
+    build.add_argument(
+        "--replace", action="store_true", help="new results take the place of cells that are already there"
+    )
+    check = actions.add_parser(
+        "check", help="validate every cell, regenerate all pages, fail on a difference"
+    )
+    check.add_argument("board", nargs="?", type=Path, default=Path(DEFAULT_BOARD), help="folder of the board")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run one action; 0 when all is well, 1 when a check found something.
+
+    Raises:
+        RecordError: results or cells are invalid.
+    """
+    if args.action == "build":
+        return _build(args)
+    return _check(args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from shiftdc_eval.board.build import build
+
+    changed = build(args.results, args.out, args.replace)
+    for path in changed:
+        print(f"cell  {args.out / 'cells' / path}")
+    print(f"board {args.out}: {len(changed)} cells new or changed, index.json, leaderboard.md, index.html")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from shiftdc_eval.board.check import check
+
+    problems = check(args.board)
+    for problem in problems:
+        print(problem)
+    print(f"board {args.board}: {f'{len(problems)} problems' if problems else 'all is well'}")
+    return 1 if problems else 0

@@ -1,0 +1,167 @@
+"""Defenses compared: paired differences, Holm, ranks with ties, what cannot be separated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shiftdc_eval.board import statistics
+from shiftdc_eval.board.cell import content_hash
+from shiftdc_eval.board.index import Comparison, Entry, IndexCell, Pair, lower_is_better
+from shiftdc_eval.board.measures import Column, too_many_unscored
+from shiftdc_eval.board.statistics import Difference, Ints
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Member:
+    """One column in a comparison."""
+
+    cell: int
+    measure: int
+    column: Column
+    index: IndexCell
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it does not rank by this judge."""
+        found = list(self.index.not_ranked)
+        if too_many_unscored(self.index.measures[self.measure]):
+            found.append("more than 2 % unscored")
+        return found
+
+
+def family_key(column: Column) -> str:
+    """Equal for columns that may be compared: all of a cell's key but the defense, and the judge."""
+    key = column.answers.cell.key()
+    del key["defense"], key["task"]["dataset"]
+    return content_hash([key, column.judge.key, column.metric])
+
+
+def compare(members: Sequence[Member]) -> Comparison:
+    """One comparison; its entries stand in the order of their value, best first."""
+    metric = members[0].column.metric
+    sign = 1 if lower_is_better(metric) else -1
+
+    def standing(member: Member) -> tuple[bool, float, str]:
+        value = member.index.measures[member.measure].value
+        return bool(member.reasons), float("inf") if value is None else sign * value, member.index.path
+
+    ordered = sorted(members, key=standing)
+    ranked = [member for member in ordered if not member.reasons]
+    pairs = _pairs(ordered, len(ranked))
+    rank = _ranks(ranked, pairs, sign)
+    first = ordered[0].index
+    return Comparison(
+        task=first.task,
+        version=first.version,
+        revision=first.revision,
+        model=first.model,
+        judge=first.measures[ordered[0].measure].judge,
+        metric=metric,
+        entries=[
+            Entry(
+                cell=member.cell,
+                measure=member.measure,
+                rank=rank.get(member.cell),
+                not_ranked=member.reasons,
+            )
+            for member in ordered
+        ],
+        pairs=pairs,
+        power=_power(ranked, pairs, members[0].column.is_rate),
+    )
+
+
+def _pairs(ordered: Sequence[Member], ranked: int) -> list[Pair]:
+    """All pairs of ranked members, and each other member against `none`."""
+    wanted = [(i, j) for i in range(ranked) for j in range(i + 1, ranked)]
+    baselines = [n for n, member in enumerate(ordered) if member.index.defense_name == "none"]
+    wanted += [(i, j) for i in range(ranked, len(ordered)) for j in baselines if i != j]
+    found = []
+    for i, j in wanted:
+        difference = paired(ordered[i].column, ordered[j].column)
+        if difference.n:
+            both_rank = i < ranked and j < ranked
+            found.append((ordered[i], ordered[j], difference, both_rank))
+    adjusted = iter(statistics.holm([difference.p for *_, difference, both in found if both]))
+    return [
+        Pair(
+            first=first.cell,
+            second=second.cell,
+            value=round(difference.value, 4) + 0.0,
+            low=round(difference.low, 4) + 0.0,
+            high=round(difference.high, 4) + 0.0,
+            n=difference.n,
+            first_only=difference.first_only,
+            second_only=difference.second_only,
+            p=significant(difference.p),
+            p_holm=significant(next(adjusted)) if both else None,
+            detectable=round(_detectable(first.column, difference), 4),
+        )
+        for first, second, difference, both in found
+    ]
+
+
+def paired(first: Column, second: Column) -> Difference:
+    """Difference over the answers that both columns scored."""
+    here, there = shared_rows(first, second)
+    both = first.scored[here] & second.scored[there]
+    here, there = here[both], there[both]
+    a, b, questions = first.values[here], second.values[there], first.answers.questions[here]
+    if first.is_rate:
+        return statistics.paired_proportions(a > 0.5, b > 0.5, questions)
+    if first.is_mme:
+        return statistics.paired_mme(a, b, questions, first.answers.subtasks[here])
+    return statistics.paired_scores(a, b, questions)
+
+
+def shared_rows(first: Column, second: Column) -> tuple[Ints, Ints]:
+    """Rows of the answers both cells have, in the same order."""
+    keys, others = first.answers.keys, second.answers.keys
+    if keys == others:
+        everything = np.arange(len(keys))
+        return everything, everything
+    place = {key: row for row, key in enumerate(others)}
+    rows = [(row, place[key]) for row, key in enumerate(keys) if key in place]
+    both = np.array(rows, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _detectable(column: Column, difference: Difference) -> float:
+    if column.is_rate:
+        discordant = (difference.first_only + difference.second_only) / difference.n
+        return statistics.detectable_difference(difference.n, discordant)
+    spread = (difference.high - difference.low) / (2 * statistics.Z)
+    return (statistics.Z + statistics.Z_POWER) * spread
+
+
+def _ranks(ranked: Sequence[Member], pairs: Sequence[Pair], sign: int) -> dict[int, tuple[int, int]]:
+    better = {
+        (pair.first, pair.second) if sign * pair.value < 0 else (pair.second, pair.first)
+        for pair in pairs
+        if pair.p_holm is not None and pair.p_holm < LEVEL and pair.value
+    }
+    cells = [member.cell for member in ranked]
+    table = [[(i, j) in better for j in cells] for i in cells]
+    return dict(zip(cells, statistics.ranks(table), strict=True))
+
+
+def _power(ranked: Sequence[Member], pairs: Sequence[Pair], rate: bool) -> str:
+    open_pairs = [pair for pair in pairs if pair.p_holm is not None and pair.p_holm >= LEVEL]
+    if not open_pairs:
+        return ""
+    worst = max(open_pairs, key=lambda pair: (pair.detectable, -pair.n))
+    size = f"{100 * worst.detectable:.1f} points" if rate else f"{worst.detectable:.3g}"
+    return (
+        f"{len(open_pairs)} of {len([pair for pair in pairs if pair.p_holm is not None])} pairs are not "
+        f"separable; with n = {worst.n} shared answers, differences under about {size} are likely missed"
+    )
+
+
+def significant(value: float, digits: int = 3) -> float:
+    """A p-value with three significant digits."""
+    return float(f"{value:.{digits - 1}e}")

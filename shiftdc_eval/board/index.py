@@ -1,0 +1,176 @@
+"""What the board shows, as data: `index.json`. Markdown and page are written from it and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue
+
+from shiftdc_eval.board.reported import Reported
+from shiftdc_eval.records import Record
+
+INDEX_VERSION: Literal[1] = 1
+
+Metric = Literal["asr", "keyword_asr", "over_refusal", "unsafe_rate", "score", "harm_score"]
+
+
+class Group(Record):
+    """One measure on one part of the samples."""
+
+    value: float
+    low: float | None = None
+    """Lower end of the 95 % interval; None for scores."""
+    high: float | None = None
+    n: int
+    """Scored answers."""
+
+
+class Measure(Record):
+    """What one judge's verdicts on one cell amount to."""
+
+    judge: str
+    """Judge name and first digits of its identity."""
+    metric: Metric
+    value: float | None
+    """Share of the scored answers, or the score; None when nothing was scored."""
+    low: float | None
+    """Lower end of the 95 % interval."""
+    high: float | None
+    n: int
+    """Scored answers."""
+    questions: int
+    """Questions they belong to; intervals are clustered by question."""
+    unscored: int
+    """Answers without a verdict."""
+    reasons: dict[str, int] = Field(default_factory=dict)
+    """Why, with counts."""
+    bound_low: float | None = None
+    """The share with every unscored answer as safe (or refused, or complied: whatever lowers it)."""
+    bound_high: float | None = None
+    """The share with every unscored answer as unsafe."""
+    groups: dict[str, dict[str, Group]] = Field(default_factory=dict)
+    """Results by topic, scenario, ...; `flag` holds the answers that carry a flag."""
+    macro: dict[str, float] = Field(default_factory=dict)
+    """Unweighted mean over the groups of each kind."""
+
+
+class Agreement(Record):
+    """How far two judges of one cell agree on `fails` or not."""
+
+    first: str
+    second: str
+    n: int
+    """Answers both scored."""
+    agreement: float
+    kappa: float | None
+    """Cohen's kappa; None where it is undefined."""
+
+
+class IndexCell(Record):
+    """One cell as the board shows it."""
+
+    path: str
+    """Path below `cells/`."""
+    task: str
+    version: str
+    revision: str
+    benign: bool
+    model: str
+    model_revision: str
+    model_note: str
+    defense: str
+    """Name, with the settings that tell it from its siblings."""
+    defense_name: str
+    settings: dict[str, JsonValue]
+    dtype: str
+    seed: int
+    answered: int
+    """Items answered."""
+    items: int
+    """Items the task has."""
+    answers: int
+    """Answers, repeats included."""
+    ablation: str
+    not_ranked: list[str]
+    """Why it does not rank, whatever the judge; empty when it may."""
+    recorded: bool
+    """False when a run record is missing and less is known."""
+    notes: list[str]
+    """Facts that change what the numbers mean."""
+    hardware: str
+    seconds: float | None
+    """Seconds an answer."""
+    relative: float | None
+    """Seconds relative to `none` on the same task, model and hardware."""
+    command: str
+    """The command that reproduces it."""
+    system: str
+    """What tells this model with this defense from every other, whatever the task."""
+    measures: list[Measure]
+    agreement: list[Agreement] = Field(default_factory=list)
+
+
+class Pair(Record):
+    """A paired difference, first minus second, over the answers both have scored."""
+
+    first: int
+    """Position in the index's cells."""
+    second: int
+    value: float
+    low: float
+    high: float
+    n: int
+    first_only: int
+    second_only: int
+    p: float
+    p_holm: float | None
+    """Holm-adjusted over the ranked pairs of the comparison; None when one of them does not rank."""
+    detectable: float
+    """Smallest difference such a pair shows with 80 % power."""
+
+
+class Entry(Record):
+    """One cell in a comparison."""
+
+    cell: int
+    """Position in the index's cells."""
+    measure: int
+    """Position in the cell's measures."""
+    rank: tuple[int, int] | None
+    """Best and worst rank that the verdicts allow; None when it does not rank."""
+    not_ranked: list[str]
+    """Why it does not."""
+
+
+class Comparison(Record):
+    """Defenses on one task, version, model, generation, dtype and seed, by one judge."""
+
+    task: str
+    version: str
+    revision: str
+    model: str
+    judge: str
+    metric: Metric
+    entries: list[Entry]
+    pairs: list[Pair]
+    power: str
+    """What the number of answers cannot show; empty when every pair is separable."""
+
+
+class Index(Record):
+    """The whole board."""
+
+    index_version: Literal[1] = INDEX_VERSION
+    cells: list[IndexCell]
+    comparisons: list[Comparison]
+    reported: list[Reported]
+    """Numbers from papers: shown apart, never ranked with measured ones."""
+
+    def dump(self) -> dict[str, Any]:
+        """As a JSON value."""
+        return self.model_dump(mode="json")
+
+
+def lower_is_better(metric: Metric) -> bool:
+    """True for rates of failure; False for utility scores."""
+    return metric != "score"

@@ -1,0 +1,94 @@
+"""Numbers from papers, re-entered with their source: one file a paper in `reported/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from shiftdc_eval.board.files import parse, read_text
+from shiftdc_eval.records import Record
+
+Text = Annotated[str, StringConstraints(max_length=1000)]
+Filled = Annotated[str, StringConstraints(min_length=1, max_length=400)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class PaperSource(Record):
+    """Where the numbers stand."""
+
+    authors: Filled
+    title: Filled
+    venue: Filled
+    arxiv: Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{4,5}$")]
+    version: Text = ""
+    """Which version of the paper."""
+
+
+class ReportedRow(Record):
+    """One line of numbers."""
+
+    label: Filled
+    """Model, scenario or setting."""
+    values: list[Number | None]
+    """One number a column; None where the paper has none."""
+
+
+class ReportedTable(Record):
+    """One table of a paper."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$", max_length=80)]
+    title: Filled
+    benchmark: Filled
+    metric: Filled
+    unit: Literal["%", "points", "seconds", "%-points"]
+    lower_is_better: bool
+    judge: Text = ""
+    """What judged, as far as the paper says."""
+    columns: Annotated[list[Filled], Field(min_length=1)]
+    rows: Annotated[list[ReportedRow], Field(min_length=1)]
+    detail: bool = False
+    """True for tables that the page folds away."""
+    notes: list[Text] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> ReportedTable:
+        for row in self.rows:
+            if len(row.values) != len(self.columns):
+                raise ValueError(
+                    f"rows: {row.label!r} has {len(row.values)} values for {len(self.columns)} columns"
+                )
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError("columns: not unique")
+        return self
+
+
+class Reported(Record):
+    """One paper."""
+
+    reported_version: Literal[1]
+    source: PaperSource
+    notes: list[Text] = Field(default_factory=list)
+    tables: Annotated[list[ReportedTable], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> Reported:
+        ids = [table.id for table in self.tables]
+        if len(set(ids)) != len(ids):
+            raise ValueError("tables: ids are not unique")
+        return self
+
+
+def reported_files(board: Path) -> list[Path]:
+    """The files of `reported/`, sorted by name."""
+    return sorted((board / "reported").glob("*.json"), key=lambda path: path.name)
+
+
+def read_reported(board: Path) -> list[Reported]:
+    """All papers of a board.
+
+    Raises:
+        RecordError: names file and field.
+    """
+    return [parse(read_text(path), Reported, path) for path in reported_files(board)]

@@ -1,0 +1,199 @@
+"""Answers as rows: what is joined before it becomes a cell, and what a cell turns into to be joined again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from shiftdc_eval.board.cell import HASH_DIGITS, LETTERS, Cell, GroupColumn, JudgeColumn, Kind, Samples
+from shiftdc_eval.errors import RecordError
+from shiftdc_eval.records import SampleField, VerdictRecord
+
+NOT_JUDGED = "not judged"
+REASON_LENGTH = 60
+
+Value = str | float | None
+RowKey = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class JudgeId:
+    """What tells one verdict column from another."""
+
+    name: str
+    fingerprint: str
+    kind: Kind
+
+
+@dataclass
+class Row:
+    """One answer and its verdicts."""
+
+    question: str
+    prompt: str
+    image: str
+    response: str
+    groups: Mapping[str, str]
+    flags: frozenset[str]
+    source: str
+    """File and line, for error messages."""
+    verdicts: dict[JudgeId, tuple[Value, str]] = field(default_factory=dict)
+    """(value, reason) by judge; the reason only where there is no value."""
+
+    def merge(self, other: Row, key: RowKey) -> None:
+        """Take over the verdicts of another row of the same answer.
+
+        Raises:
+            RecordError: the two contradict each other.
+        """
+        for name in ("question", "prompt", "image", "response", "groups", "flags"):
+            if getattr(self, name) != getattr(other, name):
+                raise self._contradiction(other, key, name)
+        for judge, verdict in other.verdicts.items():
+            if self.verdicts.setdefault(judge, verdict) != verdict:
+                raise self._contradiction(other, key, f"verdict of {judge.name}")
+
+    def _contradiction(self, other: Row, key: RowKey, name: str) -> RecordError:
+        return RecordError(
+            f"{other.source}: item {key[0]!r} repeat {key[1]}: {name} differs from {self.source}; "
+            "the two answer the same cell, so keep one of them (`board build --replace` lets new results "
+            "take the place of a cell that is already on the board)"
+        )
+
+
+def row_of(sample: SampleField, source: str) -> tuple[RowKey, Row]:
+    """A sample row as a row.
+
+    Raises:
+        RecordError: a verdict does not fit its kind.
+    """
+    row = Row(
+        question=sample.question,
+        prompt=sample.prompt_sha256[:HASH_DIGITS],
+        image=images_hash(sample.image_sha256),
+        response=(sample.response_sha256 or "")[:HASH_DIGITS],
+        groups=sample.groups,
+        flags=frozenset(sample.flags),
+        source=source,
+        verdicts={
+            JudgeId(name, verdict.judge, verdict.kind): checked(
+                verdict, f"{source}: item {sample.item!r}: {name}"
+            )
+            for name, verdict in sample.verdicts.items()
+        },
+    )
+    return (sample.item, sample.repeat), row
+
+
+def images_hash(hashes: list[str]) -> str:
+    """Short hash of an answer's images; that of the image itself when there is one."""
+    if len(hashes) <= 1:
+        return "".join(hashes)[:HASH_DIGITS]
+    return hashlib.sha256("+".join(hashes).encode()).hexdigest()[:HASH_DIGITS]
+
+
+def checked(verdict: VerdictRecord, source: str) -> tuple[Value, str]:
+    """(value, reason); a reason is kept for unscored verdicts only, and only its first words.
+
+    Raises:
+        RecordError: the value does not fit the kind.
+    """
+    if verdict.value is None:
+        return None, verdict.reason.split(":")[0].strip()[:REASON_LENGTH] or "no reason given"
+    if verdict.kind == "score":
+        if isinstance(verdict.value, str) or not abs(verdict.value) < float("inf"):
+            raise RecordError(f"{source}: a score is a finite number, not {verdict.value!r}")
+        return float(verdict.value), ""
+    allowed = [value for value in LETTERS[verdict.kind].values() if value != "unscored"]
+    if verdict.value not in allowed:
+        raise RecordError(
+            f"{source}: {verdict.value!r} is not a {verdict.kind} verdict; expected one of {allowed}"
+        )
+    return verdict.value, ""
+
+
+def columns(rows: Mapping[RowKey, Row]) -> tuple[Samples, list[JudgeColumn]]:
+    """Rows as the columns of a cell, sorted by item and repeat."""
+    keys = sorted(rows)
+    ordered = [rows[key] for key in keys]
+    own_question = all(row.question == item for (item, _), row in zip(keys, ordered, strict=True))
+    samples = Samples(
+        item=[item for item, _ in keys],
+        question=None if own_question else [row.question for row in ordered],
+        repeat=[repeat for _, repeat in keys] if any(repeat for _, repeat in keys) else None,
+        prompt=[row.prompt for row in ordered],
+        image=[row.image for row in ordered],
+        response=[row.response for row in ordered],
+        groups=_group_columns(ordered),
+        flags={
+            flag: [number for number, row in enumerate(ordered) if flag in row.flags]
+            for flag in sorted({flag for row in ordered for flag in row.flags})
+        },
+    )
+    judges = {judge for row in ordered for judge in row.verdicts}
+    made = [_judge_column(judge, ordered) for judge in judges]
+    return samples, sorted(made, key=lambda column: column.key)
+
+
+def _group_columns(rows: list[Row]) -> dict[str, GroupColumn]:
+    made = {}
+    for name in sorted({name for row in rows for name in row.groups}):
+        values = sorted({row.groups[name] for row in rows if name in row.groups})
+        code = {value: number for number, value in enumerate(values)}
+        codes = [code[row.groups[name]] if name in row.groups else len(values) for row in rows]
+        made[name] = GroupColumn(values=values, codes=codes)
+    return made
+
+
+def _judge_column(judge: JudgeId, rows: list[Row]) -> JudgeColumn:
+    given = [row.verdicts.get(judge, (None, NOT_JUDGED)) for row in rows]
+    unscored = sorted((reason, number) for number, (value, reason) in enumerate(given) if value is None)
+    reasons = {
+        reason: [number for _, number in group]
+        for reason, group in groupby(unscored, key=lambda pair: pair[0])
+    }
+    verdicts: str | list[float | None]
+    if judge.kind == "score":
+        verdicts = [value if isinstance(value, float) else None for value, _ in given]
+    else:
+        letter = {value: letter for letter, value in LETTERS[judge.kind].items()}
+        verdicts = "".join(letter["unscored" if value is None else str(value)] for value, _ in given)
+    return JudgeColumn(
+        name=judge.name, fingerprint=judge.fingerprint, kind=judge.kind, verdicts=verdicts, reasons=reasons
+    )
+
+
+def rows_of(cell: Cell) -> dict[RowKey, Row]:
+    """The rows a cell was made of."""
+    samples, source = cell.samples, f"cells/{cell.path}"
+    flagged = {flag: frozenset(rows) for flag, rows in samples.flags.items()}
+    rows: dict[RowKey, Row] = {}
+    for number, key in enumerate(samples.keys()):
+        rows[key] = Row(
+            question=(samples.question or samples.item)[number],
+            prompt=samples.prompt[number],
+            image=samples.image[number],
+            response=samples.response[number],
+            groups={
+                name: group.values[group.codes[number]]
+                for name, group in samples.groups.items()
+                if group.codes[number] < len(group.values)
+            },
+            flags=frozenset(flag for flag, numbers in flagged.items() if number in numbers),
+            source=source,
+        )
+    for column in cell.judges:
+        _put_verdicts(column, list(rows.values()))
+    return rows
+
+
+def _put_verdicts(column: JudgeColumn, rows: Iterable[Row]) -> None:
+    judge = JudgeId(column.name, column.fingerprint, column.kind)
+    reason = {number: text for text, numbers in column.reasons.items() for number in numbers}
+    for number, (row, verdict) in enumerate(zip(rows, column.verdicts, strict=True)):
+        if reason.get(number) == NOT_JUDGED:
+            continue
+        value = LETTERS[column.kind][verdict] if isinstance(verdict, str) else verdict
+        row.verdicts[judge] = (None if number in reason else value, reason.get(number, ""))

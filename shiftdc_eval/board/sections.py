@@ -1,0 +1,190 @@
+"""The board as sections of rows, one section a task version and judge: shared by Markdown and page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, Metric, Pair
+
+METRIC_NAMES: dict[Metric, str] = {
+    "asr": "ASR",
+    "keyword_asr": "keyword ASR",
+    "over_refusal": "over-refusal",
+    "unsafe_rate": "unsafe share",
+    "score": "score",
+    "harm_score": "harm score",
+}
+ORDER: tuple[Metric, ...] = ("asr", "keyword_asr", "harm_score", "over_refusal", "unsafe_rate", "score")
+RATES = ("asr", "keyword_asr", "over_refusal", "unsafe_rate")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a section."""
+
+    number: int
+    """Position of the cell in the index."""
+    cell: IndexCell
+    measure: Measure
+    rank: tuple[int, int] | None
+    not_ranked: list[str]
+    baseline: Pair | None
+    """Difference to `none`, whichever way round it is stored."""
+    beside: list[Measure | None]
+    """Measures of the same model and defense on the section's other tasks."""
+
+    @property
+    def delta(self) -> tuple[float, float, float] | None:
+        """(difference, low, high) of this defense minus `none`."""
+        pair = self.baseline
+        if pair is None:
+            return None
+        if pair.first == self.number:
+            return pair.value, pair.low, pair.high
+        return -pair.value + 0.0, -pair.high + 0.0, -pair.low + 0.0
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A column of another task shown beside the measure: over-refusal or utility."""
+
+    task: str
+    version: str
+    judge: str
+    metric: Metric
+
+    @property
+    def title(self) -> str:
+        """Column title."""
+        return f"{METRIC_NAMES[self.metric]}: {self.task}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One task version and data revision by one judge, over all models."""
+
+    task: str
+    version: str
+    revision: str
+    judge: str
+    metric: Metric
+    beside: list[Beside]
+    lines: list[Line] = field(default_factory=list)
+    power: list[str] = field(default_factory=list)
+    """What cannot be separated, by model."""
+
+    @property
+    def name(self) -> str:
+        """What is measured, by whom."""
+        return f"{self.task} v{self.version.removeprefix('v')} · {METRIC_NAMES[self.metric]} by {self.judge}"
+
+
+def sections_of(index: Index) -> list[Section]:
+    """The sections: safety first, then over-refusal, then utility."""
+    together: dict[tuple[str, str, str, str, Metric], list[Comparison]] = defaultdict(list)
+    for found in index.comparisons:
+        together[found.task, found.version, found.revision, found.judge, found.metric].append(found)
+    systems: dict[str, list[IndexCell]] = defaultdict(list)
+    for cell in index.cells:
+        systems[cell.system].append(cell)
+    made = [_section(index, key, together[key], systems) for key in together]
+    return sorted(made, key=lambda s: (ORDER.index(s.metric), s.task, s.version, s.revision, s.judge))
+
+
+def _section(
+    index: Index,
+    key: tuple[str, str, str, str, Metric],
+    comparisons: list[Comparison],
+    systems: dict[str, list[IndexCell]],
+) -> Section:
+    task, version, revision, judge, metric = key
+    cells = [index.cells[entry.cell] for found in comparisons for entry in found.entries]
+    others = [other for cell in cells for other in systems[cell.system]]
+    beside = [] if metric in ("over_refusal", "score") else beside_of(others, judge)
+    section = Section(task, version, revision, judge, metric, beside)
+    ordered = sorted(comparisons, key=lambda found: (found.model, index.cells[found.entries[0].cell].path))
+    for found in ordered:
+        section.lines.extend(_lines(index, found, beside, systems))
+        if found.power:
+            section.power.append(f"{found.model}: {found.power}.")
+    return section
+
+
+def beside_of(cells: list[IndexCell], judge: str) -> list[Beside]:
+    """Over-refusal by the same judge where it judged (else by the first one), and every utility score."""
+    found: dict[tuple[str, str], list[Beside]] = defaultdict(list)
+    for cell in cells:
+        for measure in cell.measures:
+            if measure.metric in ("over_refusal", "score"):
+                column = Beside(cell.task, cell.version, measure.judge, measure.metric)
+                found[measure.metric, f"{cell.task}@{cell.version}"].append(column)
+    chosen = [min(set(made), key=lambda one: (one.judge != judge, one.judge)) for made in found.values()]
+    return sorted(chosen, key=lambda one: (ORDER.index(one.metric), one.task, one.version))
+
+
+def _lines(
+    index: Index, found: Comparison, beside: list[Beside], systems: dict[str, list[IndexCell]]
+) -> list[Line]:
+    nones = {entry.cell for entry in found.entries if index.cells[entry.cell].defense_name == "none"}
+    pairs = {}
+    for pair in found.pairs:
+        if pair.second in nones:
+            pairs[pair.first] = pair
+        elif pair.first in nones:
+            pairs[pair.second] = pair
+    lines = []
+    for entry in found.entries:
+        cell = index.cells[entry.cell]
+        lines.append(
+            Line(
+                number=entry.cell,
+                cell=cell,
+                measure=cell.measures[entry.measure],
+                rank=entry.rank,
+                not_ranked=entry.not_ranked,
+                baseline=None if entry.cell in nones else pairs.get(entry.cell),
+                beside=[_beside(column, systems[cell.system]) for column in beside],
+            )
+        )
+    return lines
+
+
+def _beside(column: Beside, cells: list[IndexCell]) -> Measure | None:
+    for cell in cells:
+        if (cell.task, cell.version) == (column.task, column.version):
+            for measure in cell.measures:
+                if (measure.judge, measure.metric) == (column.judge, column.metric):
+                    return measure
+    return None
+
+
+def show(value: float | None, metric: Metric) -> str:
+    """A value as the board writes it: rates in percent."""
+    if value is None:
+        return "–"
+    if metric in RATES:
+        return f"{100 * value:.1f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def show_difference(value: float, metric: Metric) -> str:
+    """A difference with its sign."""
+    text = show(abs(value), metric)
+    if not float(text):
+        return text
+    return f"{'+' if value > 0 else '−'}{text}"
+
+
+def show_rank(rank: tuple[int, int] | None) -> str:
+    """`2`, `1-3`, or a dash where the row does not rank."""
+    if rank is None:
+        return "–"
+    return str(rank[0]) if rank[0] == rank[1] else f"{rank[0]}-{rank[1]}"
+
+
+def show_p(pair: Pair) -> str:
+    """The p-value of a pair, Holm-adjusted where the pair ranks."""
+    p = pair.p if pair.p_holm is None else pair.p_holm
+    text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return text if pair.p_holm is not None else f"{text}, unadjusted"

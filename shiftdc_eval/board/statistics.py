@@ -1,0 +1,329 @@
+"""The board's statistics as pure functions of per-sample verdicts.
+
+Sources: Wilson 1927 (interval), Korn and Graubard 1998 (effective sample size of clustered samples), McNemar
+1947 and its exact form, Durkalski et al. 2003 (McNemar for clustered pairs, here as an exact sign-flip
+distribution), Bonett and Price 2012 (interval of a paired difference), Holm 1979, Efron 1979 (bootstrap).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+CONFIDENCE = 0.95
+POWER = 0.8
+RESAMPLES = 2000
+SEED = 20250213
+"""Seed of the bootstrap: the same verdicts give the same bytes."""
+Z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+Z_POWER = float(stats.norm.ppf(POWER))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """Scored answers."""
+    clusters: int
+    """Questions they belong to."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference, first minus second, over the answers both have."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    first_only: int
+    """Pairs in which only the first one fails (binary outcomes)."""
+    second_only: int
+    """Pairs in which only the second one fails (binary outcomes)."""
+
+
+def wilson(successes: float, n: float, z: float = Z) -> tuple[float, float]:
+    """Wilson score interval of a proportion; n may be an effective sample size.
+
+    Args:
+        successes: in [0, n].
+        n: sample size; 0 gives (0, 1).
+        z: normal quantile of the confidence level.
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = 0.0 if successes <= 0 else max(0.0, centre - half)
+    high = 1.0 if successes >= n else min(1.0, centre + half)
+    return low, high
+
+
+def cluster_sums(values: Floats, clusters: Ints) -> tuple[Floats, Floats]:
+    """Sum of the values and their count in each non-empty cluster."""
+    counts = np.bincount(clusters).astype(np.float64)
+    sums = np.asarray(np.bincount(clusters, weights=values), dtype=np.float64)
+    present = counts > 0
+    return sums[present], counts[present]
+
+
+def effective_size(sums: Floats, counts: Floats, variance: float) -> float:
+    """Answers that independent sampling would need for the same precision of the mean.
+
+    The variance of a ratio mean over clusters is compared with that of independent answers (`variance` is
+    that of one answer); never above the number of answers; with Korn and Graubard's correction for few
+    clusters. Without variance (all answers alike) each cluster counts once.
+    """
+    n, m = float(counts.sum()), len(counts)
+    if m == n:
+        return n
+    if m < 2 or variance <= 0:
+        return float(m)
+    mean = sums.sum() / n
+    of_mean = m / (m - 1) * float(((sums - mean * counts) ** 2).sum()) / n**2
+    size = min(n, variance / of_mean) if of_mean > 0 else n
+    return float(size * (Z / stats.t.ppf(0.5 + CONFIDENCE / 2, m - 1)) ** 2)
+
+
+def proportion(outcomes: Bools, clusters: Ints) -> Estimate:
+    """Share of true outcomes with a Wilson interval, clustered by question.
+
+    Args:
+        outcomes: [n] whether each scored answer failed.
+        clusters: [n] question of each answer.
+    """
+    n = len(outcomes)
+    if not n:
+        return Estimate(math.nan, 0.0, 1.0, 0, 0)
+    sums, counts = cluster_sums(outcomes.astype(np.float64), clusters)
+    share = float(outcomes.mean())
+    size = effective_size(sums, counts, share * (1 - share))
+    low, high = wilson(share * size, size)
+    return Estimate(share, min(low, share), max(high, share), n, len(counts))
+
+
+@lru_cache(maxsize=8)
+def _draws(size: int) -> npt.NDArray[np.uint8]:
+    """[RESAMPLES, size] how often each of `size` clusters is drawn; the same for every caller."""
+    generator = np.random.Generator(np.random.PCG64(SEED))
+    return generator.multinomial(size, np.full(size, 1 / size), size=RESAMPLES).astype(np.uint8)
+
+
+def resampled_sums(columns: Floats) -> Floats:
+    """Sums of each column over bootstrap draws of its rows.
+
+    Args:
+        columns: [clusters, k].
+    Returns:
+        [RESAMPLES, k].
+    """
+    draws = _draws(len(columns))
+    step = max(1, 2_000_000 // len(columns))  # keeps the float copy of the counts small
+    parts = [draws[start : start + step].astype(np.float64) @ columns for start in range(0, RESAMPLES, step)]
+    return np.concatenate(parts)
+
+
+def percentiles(draws: Floats) -> tuple[float, float]:
+    """Central interval of bootstrap draws."""
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def mean_score(scores: Floats, clusters: Ints) -> Estimate:
+    """Mean with a bootstrap interval; whole questions are drawn.
+
+    Args:
+        scores: [n] scores of the scored answers.
+        clusters: [n] question of each answer.
+    """
+    if not len(scores):
+        return Estimate(math.nan, math.nan, math.nan, 0, 0)
+    sums, counts = cluster_sums(scores, clusters)
+    low, high = percentiles(_resampled_mean(sums, counts))
+    return Estimate(float(scores.mean()), low, high, len(scores), len(counts))
+
+
+def _resampled_mean(sums: Floats, counts: Floats) -> Floats:
+    drawn = resampled_sums(np.column_stack([sums, counts]))
+    return np.asarray(drawn[:, 0] / drawn[:, 1])
+
+
+def mme_columns(scores: Floats, images: Ints, subtasks: Ints) -> Floats:
+    """[images, 4 x subtasks]: right answers, answers, whether all are right, and 1, of each image.
+
+    Args:
+        scores: [n] 1 for a right answer, 0 for a wrong one.
+        images: [n] image of each answer, numbered from 0 without gaps.
+        subtasks: [n] subtask of each answer.
+    """
+    size = int(images.max()) + 1
+    columns = []
+    for subtask in np.unique(subtasks):
+        inside = subtasks == subtask
+        right = np.bincount(images[inside], weights=scores[inside], minlength=size)
+        answers = np.bincount(images[inside], minlength=size).astype(np.float64)
+        present = answers > 0
+        columns += [right, answers, (right >= answers) & present, present]
+    return np.column_stack(columns).astype(np.float64)
+
+
+def mme_total(sums: Floats) -> Floats:
+    """MME's score of each row of summed `mme_columns`: over subtasks, 100 acc + 100 acc_plus."""
+    right, answers, both, images = (sums[:, part::4] for part in range(4))
+    drawn = answers > 0  # a small subtask may be missing from a bootstrap draw
+    accuracy = np.divide(right, answers, out=np.zeros_like(right), where=drawn)
+    paired = np.divide(both, images, out=np.zeros_like(right), where=drawn)
+    return np.asarray(100 * (accuracy + paired).sum(axis=1))
+
+
+def mme_score(scores: Floats, clusters: Ints, subtasks: Ints) -> Estimate:
+    """MME's score (its authors' eval_tool: perception and cognition summed), bootstrapped over images."""
+    if not len(scores):
+        return Estimate(math.nan, math.nan, math.nan, 0, 0)
+    columns = mme_columns(scores, _dense(clusters), subtasks)
+    low, high = percentiles(mme_total(resampled_sums(columns)))
+    value = float(mme_total(columns.sum(axis=0, keepdims=True))[0])
+    return Estimate(value, low, high, len(scores), len(columns))
+
+
+def _dense(clusters: Ints) -> Ints:
+    return np.asarray(np.unique(clusters, return_inverse=True)[1], dtype=np.int64)
+
+
+def sign_flip_p(differences: Ints) -> float:
+    """Exact two-sided p-value that independent integer differences are symmetric around zero.
+
+    With one answer a question every difference is -1, 0 or 1 and this is the exact McNemar test; with
+    several answers a question, whole questions change sides.
+
+    Args:
+        differences: [clusters] first minus second, summed within each question.
+    """
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    if not len(sizes):
+        return 1.0
+    distribution = np.ones(1)
+    for size, count in zip(sizes, counts, strict=True):
+        binomial = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        steps = np.zeros(2 * size * count + 1)
+        steps[:: 2 * size] = binomial
+        distribution = np.convolve(distribution, steps)
+    reach = len(distribution) // 2
+    observed = abs(int(differences.sum()))
+    if not observed:
+        return 1.0
+    return float(min(1.0, 2 * distribution[reach + observed :].sum()))
+
+
+def paired_proportions(first: Bools, second: Bools, clusters: Ints) -> Difference:
+    """Difference of two shares over shared answers: exact McNemar p, Bonett-Price interval.
+
+    Args:
+        first: [n] outcomes of the first defense.
+        second: [n] outcomes of the second, same answers in the same order.
+        clusters: [n] question of each answer.
+    """
+    n = len(first)
+    if not n:
+        return Difference(math.nan, -1.0, 1.0, 1.0, 0, 0, 0)
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    difference = first.astype(np.float64) - second.astype(np.float64)
+    sums, counts = cluster_sums(difference, clusters)
+    value = float(difference.mean())
+    size = effective_size(sums, counts, float(difference.var()))
+    share_first = (only_first / n * size + 1) / (size + 2)
+    share_second = (only_second / n * size + 1) / (size + 2)
+    centre = share_first - share_second
+    half = Z * math.sqrt((share_first + share_second - centre**2) / (size + 2))
+    low, high = max(-1.0, centre - half), min(1.0, centre + half)
+    p = sign_flip_p(np.rint(sums).astype(np.int64))
+    return Difference(value, min(low, value), max(high, value), p, n, only_first, only_second)
+
+
+def bootstrap_difference(value: float, draws: Floats, n: int) -> Difference:
+    """A difference from its bootstrap draws; p is twice the smaller share of draws beyond zero."""
+    low, high = percentiles(draws)
+    tolerance = 1e-12
+    below = (float((draws <= tolerance).sum()) + 1) / (len(draws) + 1)
+    above = (float((draws >= -tolerance).sum()) + 1) / (len(draws) + 1)
+    return Difference(value, low, high, min(1.0, 2 * min(below, above)), n, 0, 0)
+
+
+def paired_scores(first: Floats, second: Floats, clusters: Ints) -> Difference:
+    """Difference of two mean scores over shared answers, bootstrapped over questions."""
+    if not len(first):
+        return Difference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0)
+    sums, counts = cluster_sums(first - second, clusters)
+    return bootstrap_difference(float((first - second).mean()), _resampled_mean(sums, counts), len(first))
+
+
+def paired_mme(first: Floats, second: Floats, clusters: Ints, subtasks: Ints) -> Difference:
+    """Difference of two MME scores over shared answers, bootstrapped over images."""
+    if not len(first):
+        return Difference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0)
+    images = _dense(clusters)
+    columns = [mme_columns(scores, images, subtasks) for scores in (first, second)]
+    value = [float(mme_total(column.sum(axis=0, keepdims=True))[0]) for column in columns]
+    drawn = [mme_total(resampled_sums(column)) for column in columns]
+    return bootstrap_difference(value[0] - value[1], drawn[0] - drawn[1], len(first))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the given order."""
+    adjusted = [0.0] * len(ps)
+    running = 0.0
+    for rank, position in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
+        running = max(running, min(1.0, (len(ps) - rank) * ps[position]))
+        adjusted[position] = running
+    return adjusted
+
+
+def ranks(better: Sequence[Sequence[bool]]) -> list[tuple[int, int]]:
+    """Best and worst rank each entry may hold.
+
+    Args:
+        better: `better[i][j]` is True when i is separably better than j.
+    """
+    size = len(better)
+    return [
+        (1 + sum(better[j][i] for j in range(size)), size - sum(better[i][j] for j in range(size)))
+        for i in range(size)
+    ]
+
+
+def detectable_difference(n: float, discordant: float) -> float:
+    """Smallest paired difference of shares that n answers show with 80 % power at the 5 % level.
+
+    Args:
+        n: shared answers (effective ones where they are clustered).
+        discordant: share of pairs that differ, as observed; at least one pair is assumed to.
+    """
+    if n <= 0:
+        return 1.0
+    return min(1.0, (Z + Z_POWER) * math.sqrt(max(discordant, 1 / n) / n))
+
+
+def kappa(first: Bools, second: Bools) -> float:
+    """Cohen's kappa of two judges over the answers both scored; nan where it is undefined."""
+    if not len(first):
+        return math.nan
+    agreement = float((first == second).mean())
+    a, b = float(first.mean()), float(second.mean())
+    chance = a * b + (1 - a) * (1 - b)
+    return math.nan if chance >= 1 else (agreement - chance) / (1 - chance)

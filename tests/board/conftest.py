@@ -1,0 +1,22 @@
+"""Fixtures of the board's tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    """Where a board is made."""
+    return tmp_path / "leaderboards"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Where made results lie."""
+    return tmp_path / "results"

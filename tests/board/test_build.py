@@ -1,0 +1,259 @@
+"""From results folders to a board."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made import Made, sha, small_grid, write_json, write_rows
+
+from shiftdc_eval import cli
+from shiftdc_eval.board.build import build
+from shiftdc_eval.board.check import check
+from shiftdc_eval.board.files import cell_files, read_cells
+from shiftdc_eval.errors import RecordError
+
+
+def index(board: Path) -> dict:
+    return json.loads((board / "index.json").read_text())
+
+
+def test_a_run_becomes_one_cell_whose_path_follows_from_its_content(results: Path, board: Path) -> None:
+    Made(defense="shiftdc", settings={"alpha": 1.0}).write(results)
+    (path,) = build([results], board)
+    task, model, name = path.split("/")
+    assert (task, model) == ("figstep_tiny", "org__tiny-vlm")
+    assert name.startswith("shiftdc-")
+    (cell,) = read_cells(board)
+    assert cell.path == path
+    assert len(cell.samples) == 20
+    assert not cell.partial
+
+
+def test_a_cell_holds_hashes_and_verdicts_but_no_text(results: Path, board: Path) -> None:
+    Made(responses=lambda item: f"SECRET-ANSWER {item}", unscored={"keyword_robust": [0]}).write(results)
+    build([results], board)
+    text = cell_files(board)[0].read_text()
+    for secret in ("SECRET-ANSWER", "request of", "prompt of", "made up"):
+        assert secret not in text
+    assert sha("SECRET-ANSWER figstep_tiny/00000")[:16] in text
+    assert '"no reply"' in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "2"},
+        {"revision": "rev1"},
+        {"model_revision": "def456"},
+        {"settings": {"alpha": 0.5}},
+        {"defense": "ecso"},
+        {"seed": 3},
+    ],
+)
+def test_whatever_can_change_an_answer_makes_another_cell(results: Path, board: Path, change: dict) -> None:
+    Made(run="first").write(results)
+    Made(run="second", date="20261125_120000", **change).write(results)
+    assert len(build([results], board)) == 2
+
+
+def test_a_second_judge_adds_a_column_to_the_same_cell(results: Path, board: Path) -> None:
+    Made().write(results)
+    build([results], board)
+    Made(judges={"llm": ("harm", 0.4)}).write(results.with_name("again"))
+    build([results.with_name("again")], board)
+    (cell,) = read_cells(board)
+    assert [column.name for column in cell.judges] == ["keyword_robust", "llm"]
+    assert len(cell.runs) == 1
+
+
+def test_a_judge_with_another_rubric_is_another_column(results: Path, board: Path) -> None:
+    Made().write(results)
+    Made(fingerprints={"keyword_robust": sha("newer list")}, run="second", date="2").write(results)
+    build([results], board)
+    (cell,) = read_cells(board)
+    assert [column.name for column in cell.judges] == ["keyword_robust", "keyword_robust"]
+    assert len(index(board)["comparisons"]) == 2
+
+
+def test_padding_copies_and_appended_rows_are_dropped(results: Path, board: Path) -> None:
+    samples = Made().write(results)
+    rows = samples.read_text()
+    samples.write_text(rows + rows + rows.splitlines()[3] + "\n")
+    build([results], board)
+    (cell,) = read_cells(board)
+    assert len(cell.samples) == 20
+
+
+def test_contradicting_rows_are_refused_with_file_and_item(results: Path, board: Path) -> None:
+    made = Made()
+    samples = made.write(results)
+    rows = made.rows()
+    rows[4]["shiftdc"]["response_sha256"] = sha("another answer")
+    write_rows(samples, [*made.rows(), rows[4]])
+    with pytest.raises(
+        RecordError, match=rf"{samples.name}:21: item 'figstep_tiny/00004' .* response differs"
+    ):
+        build([results], board)
+    assert not board.exists()
+
+
+def test_new_results_replace_a_cell_only_when_told_to(results: Path, board: Path) -> None:
+    Made(run="first").write(results)
+    build([results], board)
+    again = results.with_name("again")
+    Made(run="second", responses=lambda item: "another").write(again)
+    with pytest.raises(RecordError, match="--replace"):
+        build([again], board)
+    build([again], board, replace=True)
+    (cell,) = read_cells(board)
+    assert [run.id for run in cell.runs] == ["second"]
+
+
+def test_two_partial_runs_make_one_complete_cell(results: Path, board: Path) -> None:
+    made = Made(run="first", size=20)
+    samples = made.write(results)
+    write_rows(samples, made.rows()[:12])
+    build([results], board)
+    assert index(board)["cells"][0]["not_ranked"] == ["partial"]
+    rest = Made(run="second", size=20)
+    write_rows(rest.write(results.with_name("rest")), rest.rows()[12:])
+    build([results.with_name("rest")], board)
+    (cell,) = read_cells(board)
+    assert not cell.partial
+    assert [run.id for run in cell.runs] == ["first", "second"]
+
+
+def test_another_lmms_eval_model_makes_a_cell_that_says_what_is_missing(results: Path, board: Path) -> None:
+    Made(run=None, model="gpt-x").write(results)
+    build([results], board)
+    (cell,) = index(board)["cells"]
+    assert cell["recorded"] is False
+    assert (cell["model"], cell["defense"]) == ("gpt-x", "none")
+    assert "no run record" in (board / "leaderboard.md").read_text()
+
+
+def test_a_run_without_its_record_is_refused(results: Path, board: Path) -> None:
+    Made(run="lost").write(results)
+    (results / "run-lost.json").unlink()
+    with pytest.raises(RecordError, match=r"no run-lost\.json in .*did not complete"):
+        build([results], board)
+
+
+def test_a_run_record_is_found_in_the_journal_folder(results: Path, board: Path, tmp_path: Path) -> None:
+    Made(run="there").write(results)
+    folder = tmp_path / "runs" / "deep"
+    folder.mkdir(parents=True)
+    (results / "run-there.json").rename(folder / "run-there.json")
+    assert build([results], board)
+
+
+def test_samples_without_a_results_file_are_refused(results: Path, board: Path) -> None:
+    samples = Made().write(results)
+    next(samples.parent.glob("*_results.json")).unlink()
+    with pytest.raises(RecordError, match="did not finish saving"):
+        build([results], board)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{torn", r":1: not JSON .*torn line"),
+        ("[1]", r":1: expected an object"),
+        ('{"shiftdc": {"item": 3}}', r":1: shiftdc: item: .*valid string"),
+        ('{"doc_id": 1}', "no sample row holds the field `shiftdc`"),
+    ],
+)
+def test_broken_samples_are_refused_with_their_line(
+    results: Path, board: Path, content: str, message: str
+) -> None:
+    samples = Made().write(results)
+    samples.write_text(content + "\n")
+    with pytest.raises(RecordError, match=message):
+        build([results], board)
+
+
+def test_an_empty_or_missing_folder_is_refused(results: Path, board: Path) -> None:
+    with pytest.raises(RecordError, match="no such results folder"):
+        build([results], board)
+    results.mkdir()
+    with pytest.raises(RecordError, match="--log_samples"):
+        build([results], board)
+
+
+def test_a_local_model_folder_and_absolute_paths_are_not_published(results: Path, board: Path) -> None:
+    made = Made(run="here", settings={"direction": "/home/someone/d.safetensors"})
+    made.write(results)
+    record = made.record().model_dump()
+    record |= {
+        "model": "/home/someone/models/tiny",
+        "command": "lmms-eval --output_path /home/someone/out -m org/x",
+    }
+    write_json(results / "run-here.json", record)
+    build([results], board)
+    everything = "".join(path.read_text() for path in board.rglob("*") if path.is_file())
+    assert "someone" not in everything
+    assert "--output_path PATH/out -m org/x" in everything
+
+
+def test_the_board_is_the_same_whatever_the_hash_seed_time_zone_and_file_order(
+    results: Path, board: Path, tmp_path: Path
+) -> None:
+    small_grid(results)
+    build([results], board)
+    wanted = {path.relative_to(board): path.read_bytes() for path in board.rglob("*") if path.is_file()}
+    assert len(wanted) > 20
+    folders = sorted(results.rglob("*_samples_*.jsonl"))
+    random.Random(5).shuffle(folders)
+    shuffled = tmp_path / "shuffled"
+    for number, path in enumerate(folders):  # every file in a folder of its own, rows turned round
+        place = shuffled / f"{number:03d}"
+        place.mkdir(parents=True)
+        (place / path.name).write_text("\n".join(reversed(path.read_text().splitlines())))
+        (
+            place / path.name.replace(f"_samples_{path.stem.rsplit('_samples_')[1]}.jsonl", "_results.json")
+        ).write_text(path.with_name(path.name.split("_samples_")[0] + "_results.json").read_text())
+    other = tmp_path / "other"
+    places = [str(place) for place in sorted(shuffled.iterdir(), reverse=True)]
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "4711",
+        "TZ": "Pacific/Kiritimati",
+        "LC_ALL": "C",
+        "SHIFTDC_RUNS": str(results),
+    }
+    command = [sys.executable, "-m", "shiftdc_eval.cli", "board", "build", *places, "--out", str(other)]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    found = {path.relative_to(other): path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    assert found == wanted
+
+
+def test_building_twice_changes_nothing_and_the_check_is_content(
+    results: Path, board: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_grid(results)
+    assert build([results], board)
+    assert build([results], board) == []
+    assert check(board) == []
+    assert cli.main(["board", "check", str(board)]) == 0
+    assert "all is well" in capsys.readouterr().out
+
+
+def test_the_board_needs_neither_torch_nor_lmms_eval(results: Path, board: Path) -> None:
+    small_grid(results)
+    script = (
+        "import sys\n"
+        "from shiftdc_eval import cli\n"
+        "assert cli.main(sys.argv[1:]) == 0\n"
+        "heavy = {'torch', 'transformers', 'lmms_eval', 'datasets', 'accelerate'} & set(sys.modules)\n"
+        "ours = [name for name in sys.modules if name.startswith('shiftdc_eval.') and name.split('.')[1] in\n"
+        "        ('adapter', 'backbones', 'defenses', 'steering', 'tasks', 'judges')]\n"
+        "assert not heavy and not ours, (heavy, ours)\n"
+    )
+    command = [sys.executable, "-c", script, "board", "build", str(results), "--out", str(board)]
+    subprocess.run(command, check=True, capture_output=True)
