@@ -1,6 +1,7 @@
 """What is installed, what is imported, and how fast the command answers."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ HEAVY = ("torch", "transformers", "lmms_eval", "datasets", "openai", "sklearn", 
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_whole_tree_and_nothing_beside_the_package(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    source = tmp_path / "source"  # a copy: a build folder left in the checkout would add stale files
+    shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.egg-info"))
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     (wheel,) = tmp_path.glob("*.whl")
