@@ -62,8 +62,8 @@ class LLMJudge:
     price: Price | None = None
     budget: float | None = None
     """USD that one call of `judge` may spend."""
-    on_verdict: Callable[[int, Spending], None] | None = field(default=None, repr=False)
-    """Called with the number of verdicts just given and the account so far."""
+    on_verdict: Callable[[int, str], None] | None = field(default=None, repr=False)
+    """Called with the number of verdicts just given and the account so far in words."""
     spending: Spending = field(default_factory=Spending)
     """Account of the last call of `judge`."""
 
@@ -276,7 +276,7 @@ class LLMJudge:
 
     def _report(self, done: int) -> None:
         if self.on_verdict is not None:
-            self.on_verdict(int(done), self.spending)
+            self.on_verdict(int(done), self.spending.line())
 
 
 def _sum(counts: Any) -> int | None:

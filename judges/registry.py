@@ -37,6 +37,24 @@ def _llm(rubric: str, *, guarded: bool = False, parser: str = "") -> Factory:
     return build
 
 
+def _local(rubric: str, model: str = "") -> Factory:
+    def build(settings: dict[str, str]) -> Judge:
+        from shiftdc_eval.judges.local_factory import local_judge
+
+        return local_judge(rubric, model, settings)
+
+    return build
+
+
+def _classifier(*, reward: bool) -> Factory:
+    def build(settings: dict[str, str]) -> Judge:
+        from shiftdc_eval.judges.local_factory import classifier_judge
+
+        return classifier_judge(settings, reward=reward)
+
+    return build
+
+
 JUDGES: Mapping[str, Factory] = {
     "keyword_shiftdc": _keyword("shiftdc"),
     "keyword_adashield": _keyword("adashield"),
@@ -60,6 +78,12 @@ JUDGES: Mapping[str, Factory] = {
     "llm_mossbench": _llm("mossbench"),
     "llm_mossbench_guarded": _llm("mossbench", guarded=True),
     "llm_llama_guard": _llm("llama_guard"),
+    "local_harmbench": _local("harmbench", "cais/HarmBench-Llama-2-13b-cls"),
+    "local_llama_guard": _local("llama_guard", "meta-llama/Llama-Guard-3-8B"),
+    "local_md_judge": _local("md_judge", "OpenSafetyLab/MD-Judge-v0.1"),
+    "local_rubric": _local(""),
+    "local_classifier": _classifier(reward=False),
+    "local_reward": _classifier(reward=True),
 }
 """Name -> factory. Nothing heavy is imported before a factory that needs it is called."""
 

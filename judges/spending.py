@@ -40,7 +40,7 @@ def price_of(host: str, model: str) -> Price | None:
     """
     path = Path(os.environ.get(PRICES_VARIABLE) or TABLE)
     try:
-        table: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        table: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         row = (table.get(host) or {}).get(model)
         return None if row is None else Price(float(row["input"]), float(row["output"]))
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
