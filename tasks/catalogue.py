@@ -22,7 +22,7 @@ class TaskInfo:
     dataset: str
     """Hub id or repository of the data."""
     revision: str
-    """Pinned revision; `resolved at run time` where none can be pinned."""
+    """Pinned revision; `at run time` where it is resolved then and recorded."""
     licence: str
     """Licence of the data."""
     citation: str
@@ -40,14 +40,14 @@ class TaskInfo:
 FIGSTEP_REVISION = "0861b17b3d67887c06ee3534ec65b3012f9becb7"
 XSTEST_REVISION = "d7bb5bd738c1fcbc36edd83d5e7d1b71a3e2d84d"
 MME_REVISION = "d6c9023f017b564f7b3ccccf5348166bce8fdbcd"
-RESOLVED = "resolved at run time"
+RESOLVED = "at run time"
 OWN = "this package"
 
 _FIGSTEP = TaskInfo(
     name="figstep",
     version=1,
     about="harmful instruction drawn as an empty list, innocuous text prompt; 10 topics x 50",
-    dataset="github.com/ThuCCSLab/FigStep",
+    dataset="ThuCCSLab/FigStep",
     revision=FIGSTEP_REVISION,
     licence="MIT",
     citation="Gong et al., AAAI 2025, arXiv 2311.05608",
@@ -91,7 +91,7 @@ _XSTEST = TaskInfo(
     name="xstest_safe",
     version=1,
     about="safe prompts that look unsafe; text only",
-    dataset="github.com/paul-rottger/exaggerated-safety",
+    dataset="paul-rottger/exaggerated-safety",
     revision=XSTEST_REVISION,
     licence="CC BY 4.0",
     citation="Röttger et al., NAACL 2024, arXiv 2308.01263",
@@ -165,7 +165,7 @@ _TOY = TaskInfo(
     version=1,
     about="toy world: forbidden requests drawn as an empty list",
     dataset=OWN,
-    revision="seed and hash, recorded in the result",
+    revision="by seed",
     licence="Apache-2.0",
     citation="",
     size=None,
@@ -202,7 +202,7 @@ TASKS: dict[str, TaskInfo] = {
             version=1,
             about="benign instructions drawn in the style of FigStep",
             dataset=OWN,
-            revision="sha256 of the file, recorded in the result",
+            revision="with the package",
             licence="Apache-2.0",
             citation="",
             size=50,

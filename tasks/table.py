@@ -6,11 +6,15 @@ import argparse
 import json
 from dataclasses import asdict
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.tasks.catalogue import TASKS, TaskInfo
+
+WIDTH = 150
+"""Columns the table needs: a pipe has no width of its own, and names must not be broken."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +33,7 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"no task {args.task!r}; there are: {', '.join(TASKS)}")
     chosen = [TASKS[args.task]] if args.task else list(TASKS.values())
     console = Console()
+    console.width = max(console.width, WIDTH)
     if args.json:
         # soft_wrap: a pipe has no width, and JSON must not be broken in the middle of a word
         console.print(
@@ -43,9 +48,9 @@ def main(args: argparse.Namespace) -> int:
 
 def table(infos: list[TaskInfo]) -> Table:
     """One row a task."""
-    grid = Table(title="tasks", expand=False)
-    for name in ("task", "items", "version", "dataset", "revision", "licence", "main number"):
-        grid.add_column(name, justify="right" if name in ("items", "version") else "left", overflow="fold")
+    grid = Table(box=box.SIMPLE, pad_edge=False)
+    for name in ("task", "items", "v", "dataset", "revision", "licence", "main number"):
+        grid.add_column(name, justify="right" if name in ("items", "v") else "left", no_wrap=True)
     for info in infos:
         size = "as set" if info.size is None else str(info.size)
         twin = " (benign)" if info.benign else ""

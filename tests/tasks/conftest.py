@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.protocol import ChatMessages
 from lmms_eval.tasks import TaskManager
 
+from shiftdc_eval.judges.verdict import Item, Verdict, unscored
 from shiftdc_eval.manifests import TASKS_FOLDER
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -79,3 +81,52 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("the real benchmark data (../shared/data) is not on this machine")
     monkeypatch.setenv("SHIFTDC_DATA", str(SHARED))
     return SHARED
+
+
+@pytest.fixture
+def mini_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Mini versions of all benchmarks, as `SHIFTDC_DATA`; each test has its own copy to break."""
+    from shiftdc_eval.tasks.mini import write_all
+
+    folder = tmp_path_factory.mktemp("data")
+    write_all(folder)
+    monkeypatch.setenv("SHIFTDC_DATA", str(folder))
+    return folder
+
+
+class FakeJudge:
+    """Refused where the response begins with `no`; unscored where it is empty or missing."""
+
+    kind = "refusal"
+
+    def __init__(self, name: str = "fake", fail: Exception | None = None, drop: int = 0) -> None:
+        self.name = name
+        self.fail = fail
+        self.drop = drop
+        self.asked: list[list[Item]] = []
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.name.encode()).hexdigest()
+
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        self.asked.append(list(items))
+        if self.fail is not None:
+            raise self.fail
+        verdicts = [
+            Verdict(kind="refusal", value="refused" if item.response.startswith("no") else "complied")
+            if item.response
+            else unscored("refusal", "nothing to judge")
+            for item in items
+        ]
+        return verdicts[self.drop :]
+
+
+@pytest.fixture
+def judged_by(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make these the judges of every safety task."""
+
+    def use(*judges: FakeJudge) -> None:
+        monkeypatch.setattr("shiftdc_eval.tasks.safety.judges_for", lambda default: list(judges))
+
+    return use
