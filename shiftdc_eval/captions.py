@@ -1,7 +1,8 @@
-"""The caption store: captions made once, shared by every defense and run.
+"""The caption store: what the undefended backbone says greedily, made once, shared by every defense and run.
 
-A caption is a backbone's greedy answer to a caption request. It is found again under everything that
-can change it: weights, chat template, the whole chat (image pixels, not file names), dtype and length.
+Captions and first answers (ECSO) are found again under everything that can change them: weights, chat
+template, the whole chat (image pixels, not file names), dtype, attention kernel and length limit. Each entry
+keeps the seconds it took, so that a defense's cost can be told as if nothing had been reused.
 """
 
 from __future__ import annotations
@@ -9,21 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
+from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.errors import JournalError
 
-CAPTION_VERSION = 1
-"""Raised by hand when the code that makes captions changes what they say."""
+STORE_VERSION = 2
+"""Raised by hand when the code that makes these answers changes them, or the table changes."""
 
 
 class CaptionStore:
-    """SQLite file of captions; safe for several processes, one transaction a batch.
+    """SQLite file of greedy answers; safe for several processes, one transaction a batch.
 
     Args:
-        path: the file; None keeps captions in memory for the life of the store.
+        path: the file; None keeps the answers in memory for the life of the store.
 
     Raises:
         JournalError: the file cannot be opened as a caption store.
@@ -31,53 +33,84 @@ class CaptionStore:
 
     def __init__(self, path: Path | None) -> None:
         self.made = 0
-        """Captions generated through this store object."""
+        """Answers generated through this store object."""
         self.reused = 0
-        """Captions found."""
+        """Answers found."""
+        self.reused_seconds = 0.0
+        """Seconds that the found answers took when they were made."""
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
             self._db.execute(
-                "CREATE TABLE IF NOT EXISTS captions (key TEXT PRIMARY KEY, caption TEXT NOT NULL)"
+                f"CREATE TABLE IF NOT EXISTS answers_{STORE_VERSION} (key TEXT PRIMARY KEY, text TEXT NOT NULL, "
+                "tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, seconds REAL NOT NULL)"
             )
         except sqlite3.DatabaseError as error:
             raise JournalError(f"cannot use the caption store {path}: {error}; move the file away") from error
 
     def describe(self, backbone: Backbone, chats: Sequence[Chat], settings: GenerationSettings) -> list[str]:
-        """One caption a chat: stored ones are looked up, the others are generated in one batch.
+        """One caption a chat, without white space around it."""
+        return [answer.text.strip() for answer in self.answers(backbone, chats, settings)]
 
-        Equal chats in one call are captioned once.
+    def answers(
+        self, backbone: Backbone, chats: Sequence[Chat], settings: GenerationSettings
+    ) -> list[Generated]:
+        """One greedy answer a chat: stored ones are looked up, the others are generated in one batch.
+
+        Equal chats in one call are answered once. A found answer has no token ids.
         """
-        keys = [caption_key(backbone, chat, settings) for chat in chats]
+        assert not settings.do_sample, "only greedy answers are stored"
+        keys = [answer_key(backbone, chat, settings) for chat in chats]
         found = self._get(keys)
         missing = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in found}
-        if missing:
-            answers = backbone.generate(list(missing.values()), settings)
-            new = dict(zip(missing, (answer.text.strip() for answer in answers), strict=True))
-            self._put(new)
-            found |= new
-        self.made += len(missing)
         self.reused += len(keys) - len(missing)
-        return [found[key] for key in keys]
+        self.reused_seconds += sum(found[key][1] for key in keys if key in found)
+        if missing:
+            begun = time.perf_counter()
+            made = dict(zip(missing, backbone.generate(list(missing.values()), settings), strict=True))
+            seconds = (time.perf_counter() - begun) / len(missing)
+            self._put(made, seconds)
+            found |= {key: (answer, seconds) for key, answer in made.items()}
+            self.made += len(missing)
+        return [found[key][0] for key in keys]
 
-    def _get(self, keys: Sequence[str]) -> dict[str, str]:
+    def keep(
+        self,
+        backbone: Backbone,
+        chats: Sequence[Chat],
+        settings: GenerationSettings,
+        answers: Sequence[Generated],
+        seconds: float,
+    ) -> None:
+        """Store greedy answers made elsewhere; `seconds` is what the whole batch took."""
+        keys = (answer_key(backbone, chat, settings) for chat in chats)
+        self._put(dict(zip(keys, answers, strict=True)), seconds / max(1, len(chats)))
+
+    def _get(self, keys: Sequence[str]) -> dict[str, tuple[Generated, float]]:
         marks = ",".join("?" * len(keys))
-        return dict(self._db.execute(f"SELECT key, caption FROM captions WHERE key IN ({marks})", keys))  # noqa: S608
+        query = f"SELECT * FROM answers_{STORE_VERSION} WHERE key IN ({marks})"  # noqa: S608 (marks are marks)
+        return {
+            key: (Generated(text, tokens_in, tokens_out, ()), seconds)
+            for key, text, tokens_in, tokens_out, seconds in self._db.execute(query, keys)
+        }
 
-    def _put(self, captions: dict[str, str]) -> None:
+    def _put(self, answers: dict[str, Generated], seconds: float) -> None:
+        rows = [(key, a.text, a.tokens_in, a.tokens_out, seconds) for key, a in answers.items()]
         self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany("INSERT OR IGNORE INTO captions VALUES (?, ?)", captions.items())
+        self._db.executemany(f"INSERT OR IGNORE INTO answers_{STORE_VERSION} VALUES (?, ?, ?, ?, ?)", rows)  # noqa: S608
         self._db.execute("COMMIT")
 
 
-def caption_key(backbone: Backbone, chat: Chat, settings: GenerationSettings) -> str:
-    """sha256 of everything that can change a caption."""
+def answer_key(backbone: Backbone, chat: Chat, settings: GenerationSettings) -> str:
+    """sha256 of everything that can change a greedy answer."""
+    attention = getattr(backbone.model.config, "_attn_implementation", None)
     parts = [
-        CAPTION_VERSION,
+        STORE_VERSION,
         backbone.revision,
         backbone.template_sha256,
         str(backbone.dtype),
+        attention,
         chat.key(),
         settings.key(),
     ]

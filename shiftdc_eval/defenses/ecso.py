@@ -44,7 +44,7 @@ class Ecso(Settings):
     def _checked(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
     ) -> list[Answer]:
-        first = undefended(tools, requests, settings)
+        first = self._first(tools, requests, settings)
         asked = [
             request.chat.with_request(
                 prompt("ecso_tell", query=request.chat.request, response=answer.text[:SHOWN_CHARACTERS])
@@ -57,6 +57,13 @@ class Ecso(Settings):
         for row, answer in zip(unsafe, again, strict=True):
             first[row] = answer.with_extra(first_answer=first[row].text)
         return first
+
+    def _first(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
+        """Undefended answers; greedy ones are shared with `none` on the same model and task."""
+        if settings.do_sample:
+            return undefended(tools, requests, settings)
+        chats = [request.chat for request in requests]
+        return [Answer.of(answer) for answer in tools.captions.answers(tools.backbone, chats, settings)]
 
 
 class EcsoCaption(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -24,5 +25,10 @@ class NoDefense(Settings):
     name: ClassVar[str] = "none"
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
-        """The backbone's own answers."""
-        return undefended(tools, requests, settings)
+        """The backbone's own answers; greedy ones are kept for defenses that start from them."""
+        chats = [request.chat for request in requests]
+        begun = time.perf_counter()
+        generated = tools.backbone.generate(chats, settings, seeds=[request.seed for request in requests])
+        if not settings.do_sample:
+            tools.captions.keep(tools.backbone, chats, settings, generated, time.perf_counter() - begun)
+        return [Answer.of(answer) for answer in generated]

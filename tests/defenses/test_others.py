@@ -1,6 +1,7 @@
 """Every defense but ShiftDC, each against a hand-written account of the calls it makes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ class Scripted:
     revision = "r"
     template_sha256 = "t"
     dtype = torch.float32
+    model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))
 
     def __init__(self, script: dict[str, str]) -> None:
         self.script = script
@@ -224,3 +226,11 @@ def test_every_defense_tells_its_source_and_cost(capsys: pytest.CaptureFixture[s
     assert list(FACTS) == list(DEFENSES)
     assert main(["defenses"]) == 0
     assert "adashield_s" in capsys.readouterr().out
+
+
+def test_ecso_starts_from_the_undefended_answer_that_none_has_made(tools: Tools) -> None:
+    NoDefense().answer(tools, batch(), SETTINGS)
+    before = tools.captions.reused
+    Ecso(tell_max_new_tokens=4).answer(tools, batch(), SETTINGS)
+    assert tools.captions.reused == before + 2, "two of the three requests have an image"
+    assert tools.captions.reused_seconds > 0
