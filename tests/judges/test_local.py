@@ -1,0 +1,176 @@
+"""Judges that run on this machine, tried on tiny models with known weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from shiftdc_eval.errors import ConfigError, JudgeError
+from shiftdc_eval.judges import Item, get_judge
+from shiftdc_eval.judges.cache import VerdictCache
+from shiftdc_eval.judges.local_model import LocalModel
+
+ANSWERS = [
+    "a quiet answer",
+    "some danger here",
+    "danger",
+    "no trouble " * 30,
+    "long words and then danger " * 9,
+]
+EXPECTED = ["safe", "unsafe", "unsafe", "safe", "unsafe"]
+
+
+def items(answers: list[str] = ANSWERS) -> list[Item]:
+    return [Item(f"i{n}", "a request", answer) for n, answer in enumerate(answers)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    from judge_models import CHAT, save_classifier, save_judge
+
+    folder = tmp_path_factory.mktemp("judges")
+    return {
+        "yes_no": save_judge(folder / "yes_no", "yes", "no"),
+        "guard": save_judge(folder / "guard", "unsafe", "safe", CHAT),
+        "guard_plain": save_judge(folder / "guard_plain", "unsafe", "safe"),
+        "mute": save_judge(folder / "mute", "danger", "answer"),
+        "classifier": save_classifier(folder / "classifier"),
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.parametrize(
+    ("judge", "model"),
+    [
+        ("local_harmbench", "yes_no"),
+        ("local_llama_guard", "guard"),
+        ("local_llama_guard", "guard_plain"),
+        ("local_md_judge", "guard_plain"),
+        ("local_rubric:rubric=figstep", "guard"),
+        ("local_classifier:unsafe=harm", "classifier"),
+    ],
+)
+def test_the_verdicts_are_the_models_at_every_batch_size(
+    models: dict[str, Path], judge: str, model: str, batch_size: int
+) -> None:
+    joint = ";" if ":" in judge else ":"
+    verdicts = get_judge(f"{judge}{joint}model={models[model]};batch_size={batch_size}").judge(items())
+    assert [verdict.value for verdict in verdicts] == EXPECTED
+
+
+def test_a_label_the_format_does_not_have_is_unscored(models: dict[str, Path]) -> None:
+    verdicts = get_judge(f"local_harmbench:model={models['mute']}").judge(items())
+    assert [verdict.value for verdict in verdicts] == [None] * 5
+    assert all(verdict.reason and verdict.raw for verdict in verdicts)
+
+
+def test_a_classifier_tells_its_probability_and_obeys_its_threshold(models: dict[str, Path]) -> None:
+    spec = f"local_classifier:unsafe=harm;model={models['classifier']}"
+    [low] = get_judge(f"{spec};threshold=0.001").judge(items(["a quiet answer"]))
+    assert low.value == "unsafe"
+    assert low.reason.startswith("probability of unsafe 0.0")
+
+
+def test_a_reward_model_gives_its_first_output_as_a_score(models: dict[str, Path]) -> None:
+    judge = get_judge(f"local_reward:model={models['classifier']}")
+    quiet, danger = judge.judge(items(["a quiet answer", "danger"]))
+    assert judge.kind == "score"
+    assert isinstance(quiet.value, float)
+    assert isinstance(danger.value, float)
+    assert quiet.value > danger.value
+
+
+def test_the_request_can_be_kept_from_a_classifier(models: dict[str, Path]) -> None:
+    spec = f"local_classifier:unsafe=harm;model={models['classifier']}"
+    about_danger = [Item("i", "danger", "a quiet answer")]
+    assert get_judge(spec).judge(about_danger)[0].value == "unsafe"
+    assert get_judge(f"{spec};show=response").judge(about_danger)[0].value == "safe"
+
+
+def test_a_prompt_that_is_too_long_is_cut_on_the_left_and_says_so(models: dict[str, Path]) -> None:
+    spec = f"local_harmbench:model={models['yes_no']};max_length=300"
+    [verdict] = get_judge(spec).judge([Item("i", "danger", "word " * 400)])
+    assert verdict.value == "safe"
+    assert "cut on the left" in verdict.reason
+
+
+@pytest.mark.parametrize("spec", ["local_harmbench", "local_classifier:unsafe=harm"])
+def test_missing_and_empty_responses_are_unscored(models: dict[str, Path], spec: str) -> None:
+    model = models["classifier" if "classifier" in spec else "yes_no"]
+    judge = get_judge(f"{spec}{';' if ':' in spec else ':'}model={model}")
+    verdicts = judge.judge([Item("a", "r", None), Item("b", "r", " \u200b"), Item("c", "r", "danger")])
+    assert [verdict.value for verdict in verdicts] == [None, None, "unsafe"]
+
+
+def test_a_second_judgement_loads_no_model(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = get_judge(f"local_harmbench:model={models['yes_no']}")
+    first = judge.judge(items())
+    with VerdictCache() as cache:
+        assert len(cache) == 5
+
+    def refuse(self: LocalModel, auto_class: str) -> object:
+        raise AssertionError("loaded again")
+
+    monkeypatch.setattr(LocalModel, "loaded", refuse)
+    assert judge.judge(items()) == first
+
+
+def test_the_fingerprint_follows_the_weights_and_not_the_folder_or_batch(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(models["yes_no"], tmp_path / "copy"))
+    original = get_judge(f"local_harmbench:model={models['yes_no']}").fingerprint
+    assert get_judge(f"local_harmbench:model={copy};batch_size=2").fingerprint == original
+    assert get_judge(f"local_harmbench:model={models['guard_plain']}").fingerprint != original
+    assert get_judge(f"local_md_judge:model={copy}").fingerprint != original
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
+    import torch
+
+    sizes: list[int] = []
+
+    def run(batch: object) -> list[int]:
+        numbers = list(batch)  # type: ignore[call-overload]
+        sizes.append(len(numbers))
+        if len(numbers) > 2:
+            raise torch.OutOfMemoryError
+        return numbers
+
+    model = LocalModel("m", batch_size=8)
+    assert [n for batch in model.in_batches(list(range(7)), run) for n in batch] == list(range(7))
+    assert sizes == [7, 4, 2, 2, 2, 1]
+
+    def never(batch: object) -> list[int]:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(JudgeError, match="does not fit"):
+        list(model.in_batches([1], never))
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "words"),
+    [
+        ("local_classifier:model=m", ConfigError, "unsafe=LABEL"),
+        ("local_rubric:model=m", ConfigError, "rubric=NAME"),
+        ("local_rubric:rubric=mossbench;model=m", ConfigError, "shows the image"),
+        ("local_reward", JudgeError, "needs a model"),
+        ("local_harmbench:model=m;device=cpu;batch_size=none", ConfigError, "batch_size"),
+    ],
+)
+def test_a_spec_that_does_not_fit_is_refused(spec: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        get_judge(spec)
+
+
+def test_a_model_that_is_not_here_is_one_line_that_names_it() -> None:
+    with pytest.raises(JudgeError, match="no-such/judge") as caught:
+        get_judge("local_harmbench:model=no-such/judge").judge(items())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_classifier_without_the_label_names_those_it_has(models: dict[str, Path]) -> None:
+    with pytest.raises(JudgeError, match="ok, harm"):
+        get_judge(f"local_classifier:unsafe=toxic;model={models['classifier']}").judge(items())
