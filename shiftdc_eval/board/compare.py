@@ -53,7 +53,7 @@ def compare(members: Sequence[Member]) -> Comparison:
     ordered = sorted(members, key=standing)
     ranked = [member for member in ordered if not member.reasons]
     pairs = _pairs(ordered, len(ranked))
-    rank = _ranks(ranked, pairs, sign)
+    rank = _ranks(ranked, pairs, sign) if len(ranked) > 1 else {}
     first = ordered[0].index
     return Comparison(
         task=first.task,
@@ -67,7 +67,7 @@ def compare(members: Sequence[Member]) -> Comparison:
                 cell=member.cell,
                 measure=member.measure,
                 rank=rank.get(member.cell),
-                not_ranked=member.reasons,
+                not_ranked=member.reasons or ([] if member.cell in rank else ["nothing to rank against"]),
             )
             for member in ordered
         ],

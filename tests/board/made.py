@@ -77,7 +77,7 @@ class Made:
         for row in range(self.size):
             for repeat in range(self.repeats):
                 item = f"{self.task}/{row:05d}"
-                salt = (self.defense, self.seed, repeat, json.dumps(self.settings))
+                salt = (self.model, self.defense, self.seed, repeat, json.dumps(self.settings))
                 verdicts = {}
                 for judge, (kind, share) in self.judges.items():
                     missing = row in self.unscored.get(judge, [])
