@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,12 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from shiftdc_eval.backbones.chat import Chat
+from shiftdc_eval.backbones.families import (
+    ENCODERS,
+    encode_by_template,
+    image_placeholders,
+    layers_that_need_an_image,
+)
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, sampling_processors
 from shiftdc_eval.errors import ModelError
 from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
@@ -70,14 +77,16 @@ class Backbone:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.layers = find_decoder_layers(model)
+        self.skipped_without_image = layers_that_need_an_image(model.config)
+        """Decoder layers that a prompt without images passes by (cross-attention layers)."""
         self.forward_passes = 0
         """Forward passes of whole prompts since loading (prefills), for tests and cost tables."""
 
     @property
     def device(self) -> torch.device:
-        """Device that inputs go to."""
-        first: Tensor = next(iter(self.model.parameters()))
-        return first.device
+        """Device that inputs go to; parameters that are offloaded to CPU or disk have none of their own."""
+        placed = (p.device for p in self.model.parameters() if p.device.type != "meta")
+        return next(placed, torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -115,15 +124,9 @@ class Backbone:
         Raises:
             ModelError: the model's processor cannot take these chats.
         """
+        encode = ENCODERS.get(self.model.config.model_type, encode_by_template)
         try:
-            features = self.processor.apply_chat_template(
-                [chat.messages() for chat in chats],
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                add_generation_prompt=True,
-                processor_kwargs={"padding": True, "padding_side": "left"},
-            )
+            features = encode(self.processor, chats)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             images = sorted({len(chat.images) for chat in chats})
             raise ModelError(
@@ -159,9 +162,10 @@ class Backbone:
         for group in _by_images(chats):
             shown = [chats[row] for row in group]
             encoded = self.encode_bare([chat.request for chat in shown]) if bare else self.encode(shown)
-            with record_last_token(self.layers, encoded.width - 1, only=indices) as seen:
+            sources = [self._source(index, bool(shown[0].images) and not bare) for index in indices]
+            with record_last_token(self.layers, encoded.width - 1, only=sorted(set(sources))) as seen:
                 self.forward(encoded)
-            stacked = torch.stack([seen[index].to(self.device) for index in indices], dim=1)
+            stacked = torch.stack([seen[source].to(self.device) for source in sources], dim=1)
             for row, activation in zip(group, stacked, strict=True):
                 rows[row] = activation
         return torch.stack([row for row in rows if row is not None])
@@ -182,9 +186,33 @@ class Backbone:
         return normed
 
     def forward(self, encoded: Encoded) -> None:
-        """One forward pass of the prompt through the decoder, without the language-model head."""
+        """One forward pass of the prompt through the decoder, without the language-model head.
+
+        The inputs are prepared as `generate` prepares its prefill, so that positions and masks under
+        padding, and with them the activations, are those of the pass that answers.
+        """
         self.forward_passes += 1
-        self.model.base_model(**encoded.inputs, use_cache=False)
+        kwargs = _prefill_kwargs(self.model, encoded)
+        inputs = self.model.prepare_inputs_for_generation(
+            encoded.inputs["input_ids"], is_first_iteration=True, use_cache=False, **kwargs
+        )
+        inputs.pop("logits_to_keep", None)
+        self.model.base_model(**inputs)
+
+    def _source(self, layer: int, with_image: bool) -> int:
+        """The layer whose output is the residual stream after `layer`: itself, unless it is passed by."""
+        while not with_image and layer in self.skipped_without_image and layer > 0:
+            layer -= 1
+        return layer
+
+    def _reachable(self, edits: Mapping[int, Edit], with_image: bool) -> dict[int, Edit]:
+        """The same edits at layers that this kind of prompt runs through, in their order."""
+        reachable: dict[int, Edit] = {}
+        for layer in sorted(edits):
+            source = self._source(layer, with_image)
+            earlier = reachable.get(source)
+            reachable[source] = edits[layer] if earlier is None else _in_turn(earlier, edits[layer])
+        return reachable
 
     @torch.inference_mode()
     def generate(
@@ -218,7 +246,7 @@ class Backbone:
             encoded = self.encode([chats[row] for row in group])
             extra = LogitsProcessorList(processors(group, encoded) if processors else [])
             extra += sampling_processors(settings, [seeds[row] if seeds else str(row) for row in group])
-            edits = dict(edit(group)) if edit else {}
+            edits = self._reachable(edit(group), bool(chats[group[0]].images)) if edit else {}
             position = -1 if edit_decode else encoded.width - 1
             every_pass = edit_decode or not settings.use_cache
             with edit_last_token(self.layers, edits, position, every_pass=every_pass) as made:
@@ -266,9 +294,7 @@ class Backbone:
 
     def _placeholder_ids(self) -> list[int]:
         """Ids that stand for images in a prompt; an answer that held one could not be decoded further."""
-        names = ("image_token_id", "image_token_index", "video_token_id")
-        ids = {getattr(self.model.config, name, None) for name in names}
-        return sorted(token for token in ids if isinstance(token, int) and token >= 0)
+        return image_placeholders(self.model.config)
 
     def _end_ids(self) -> set[int]:
         end = self.model.generation_config.eos_token_id
@@ -283,7 +309,7 @@ class Follower:
     def __init__(self, model: Any, encoded: Encoded) -> None:
         self._model = model
         self._prompt = encoded.inputs["input_ids"]
-        self._kwargs: dict[str, Any] = {k: v for k, v in encoded.inputs.items() if k != "input_ids"}
+        self._kwargs = _prefill_kwargs(model, encoded)
         self._first = True
 
     @torch.inference_mode()
@@ -303,10 +329,30 @@ class Follower:
             **self._kwargs,
         )
         outputs = self._model(**inputs, return_dict=True)
-        self._kwargs = self._model._update_model_kwargs_for_generation(outputs, self._kwargs)
+        self._kwargs = self._model._update_model_kwargs_for_generation(
+            outputs, self._kwargs, is_encoder_decoder=False
+        )
         self._first = False
         logits: Tensor = outputs.logits[:, -1]
         return logits
+
+
+def _prefill_kwargs(model: Any, encoded: Encoded) -> dict[str, Any]:
+    """Everything but the token ids that a prefill takes, with the positions that `generate` would use.
+
+    Positions are given explicitly because a model that infers them counts padding, and one with
+    multimodal positions (Qwen2-VL and later) keeps the offset of the last batch as state, which another
+    prompt run in between would change.
+    """
+    kwargs = {name: value for name, value in encoded.inputs.items() if name != "input_ids"}
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        ids = encoded.inputs["input_ids"]
+        kwargs["position_ids"] = model._prepare_position_ids_for_generation(ids, {**kwargs, "input_ids": ids})
+    return kwargs
+
+
+def _in_turn(first: Edit, second: Edit) -> Edit:
+    return lambda activation: second(first(activation))
 
 
 def find_decoder_layers(model: Any) -> list[nn.Module]:

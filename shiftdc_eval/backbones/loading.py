@@ -9,9 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
 
 from shiftdc_eval.backbones.backbone import Backbone
+from shiftdc_eval.backbones.families import MULTIMODAL_LM_ONLY
 from shiftdc_eval.errors import ConfigError, ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -60,7 +61,12 @@ def load_backbone(spec: ModelSpec) -> Backbone:
     try:
         config = AutoConfig.from_pretrained(source, **common)
         processor = AutoProcessor.from_pretrained(source, **common)
-        model = AutoModelForImageTextToText.from_pretrained(
+        loader = (
+            AutoModelForMultimodalLM
+            if config.model_type in MULTIMODAL_LM_ONLY
+            else AutoModelForImageTextToText
+        )
+        model = loader.from_pretrained(
             source,
             dtype=dtype,
             device_map=spec.device_map or device,

@@ -1,0 +1,70 @@
+"""The few rules that differ from family to family and that the generic path cannot find by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from shiftdc_eval.backbones.chat import Chat
+
+Features = Mapping[str, Any]
+"""What a processor returns; tensors under the names of the model's forward."""
+PADDING: dict[str, Any] = {"padding": True, "padding_side": "left"}
+
+
+def encode_by_template(processor: Any, chats: Sequence[Chat]) -> Features:
+    """Render chats with the processor's own chat template and tokenize them, left-padded."""
+    features: Features = processor.apply_chat_template(
+        [chat.messages() for chat in chats],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+        processor_kwargs=dict(PADDING),
+    )
+    return features
+
+
+def encode_paligemma(processor: Any, chats: Sequence[Chat]) -> Features:
+    """PaliGemma knows no roles: image tokens, begin-of-sequence, the texts of all turns, a newline.
+
+    The whole prompt is a prefix (token type 0) that attends in both directions. Its processor refuses
+    chats without an image, so their prompt is tokenized here in the same form.
+    """
+    texts = ["\n".join(turn.text for turn in chat.turns if turn.text) for chat in chats]
+    if chats[0].images:
+        prompts = [processor.image_token * len(c.images) + text for c, text in zip(chats, texts, strict=True)]
+        images = [list(chat.images) for chat in chats]
+        features = dict(processor(text=prompts, images=images, return_tensors="pt", **PADDING))
+        features.pop("labels", None)
+        return features
+    tokenizer = processor.tokenizer
+    return dict(
+        tokenizer(
+            [f"{tokenizer.bos_token}{text}\n" for text in texts],
+            return_tensors="pt",
+            return_token_type_ids=True,
+            add_special_tokens=False,
+            **PADDING,
+        )
+    )
+
+
+ENCODERS: dict[str, Callable[[Any, Sequence[Chat]], Features]] = {"paligemma": encode_paligemma}
+"""`model_type` -> how chats become inputs, where the family has no chat template of its own."""
+
+MULTIMODAL_LM_ONLY = frozenset({"phi4_multimodal"})
+"""`model_type` of vision-language models that transformers lists under `AutoModelForMultimodalLM` alone."""
+
+
+def layers_that_need_an_image(config: Any) -> frozenset[int]:
+    """Decoder layers that a prompt without images passes by: the cross-attention layers of Mllama."""
+    return frozenset(getattr(config.get_text_config(), "cross_attention_layers", None) or ())
+
+
+def image_placeholders(config: Any) -> list[int]:
+    """Token ids that stand for images or videos in a prompt."""
+    names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+    holders = (config, getattr(config, "vision_config", None))
+    ids = {getattr(holder, name, None) for holder in holders for name in names}
+    return sorted(token for token in ids if isinstance(token, int) and token >= 0)
