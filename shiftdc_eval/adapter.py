@@ -231,11 +231,16 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             git=provenance.git_state(),
             hardware=provenance.hardware(self.device),
             answer_version=ANSWER_VERSION,
-            notes=[
-                f"{note}: {count} of {tally.cost().samples} answers"
-                for note, count in sorted(tally.notes.items())
-            ],
+            notes=self._notes(tally),
         )
+
+    def _notes(self, tally: Tally) -> list[str]:
+        ablation = self.arguments.ablation or self.defense.control
+        total = sum(tally.answered.values())
+        return [
+            *([f"ablation: {ablation}"] if ablation else []),
+            *(f"{note}: {count} of {total} answers" for note, count in sorted(tally.notes.items())),
+        ]
 
 
 class ShiftDCLlava(ShiftDCVlm):

@@ -49,6 +49,8 @@ class AdapterArguments(BaseModel):
     """System prompt of every chat."""
     seed: int = Field(default=0, ge=0)
     """Seed of sampling."""
+    ablation: str = ""
+    """Why this run is an ablation or a control: its cells are shown as such and never rank."""
     use_cache: bool = True
     """Decode with a KV cache."""
 

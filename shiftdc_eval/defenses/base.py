@@ -94,6 +94,11 @@ class Settings(BaseModel):
     uses_direction: ClassVar[bool] = False
     """True when a safety direction is needed."""
 
+    @property
+    def control(self) -> str:
+        """What makes this a control and no defense; its cells never rank. Empty for defenses."""
+        return ""
+
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
         """The settings with every default filled in for this backbone, JSON-ready: part of a cell's key."""
         return self.model_dump(mode="json")

@@ -68,6 +68,11 @@ class ShiftDC(Settings):
             raise ValueError(f"{', '.join(used)} belongs to variant=official, not to variant={self.variant}")
         return self
 
+    @property
+    def control(self) -> str:
+        """A random direction is no defense."""
+        return "" if self.random_seed is None else "random direction of the same norm"
+
     def _with_preset(self) -> ShiftDC:
         if self.preset is None:
             return self

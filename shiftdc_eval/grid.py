@@ -1,0 +1,235 @@
+"""`shiftdc-eval grid run FILE`: every cell of a grid, each model loaded once, resumable after any kill.
+
+A cell's folder holds what lmms-eval writes, the run record and the journal; `cell.json` is written last, so
+that its existence means the cell is complete. A cell that fails is reported and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shiftdc_eval.errors import ConfigError, ShiftDCError
+from shiftdc_eval.grid_file import Cell, ModelEntry, read_grid
+from shiftdc_eval.runs import atomic_write
+
+if TYPE_CHECKING:
+    from shiftdc_eval.backbones import Backbone
+
+COMPLETE = "cell.json"
+Report = Callable[[Cell, str], None]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.description = __doc__
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("action", choices=["run"], help="what to do with the grid")
+    parser.add_argument("file", type=Path, help="grid file, yaml or toml")
+    parser.add_argument("-o", "--out", type=Path, default=Path("results/grid"), help="output folder")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument(
+        "--only", action="append", default=[], help="run cells whose label matches this pattern"
+    )
+    parser.add_argument("--limit", type=int, help="only the first items of each task")
+    parser.add_argument("--ray", action="store_true", help="run models as Ray tasks (extra [ray])")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Plan, run what is missing, report; 1 when a cell failed.
+
+    Raises:
+        ConfigError: a grid file or selection that is wrong.
+    """
+    cells = selected(list(read_grid(args.file).cells()), args.only, args.limit)
+    todo = [cell for cell in cells if not is_complete(cell, args.out)]
+    _print_plan(cells, todo)
+    if args.dry_run or not todo:
+        return 0
+    if args.ray:
+        from shiftdc_eval.grid_ray import run_with_ray
+
+        failures = run_with_ray(todo, args.out)
+    else:
+        failures = run_cells(todo, args.out, report=Progress(len(todo)))
+    if failures:
+        _print_failures(failures)
+    return 1 if failures else 0
+
+
+def selected(cells: list[Cell], only: Sequence[str], limit: int | None) -> list[Cell]:
+    """Cells whose label matches one of the patterns, with another limit.
+
+    Raises:
+        ConfigError: nothing is left.
+    """
+    kept = [cell for cell in cells if not only or any(fnmatch.fnmatch(cell.label, f"*{p}*") for p in only)]
+    if not kept:
+        raise ConfigError(f"--only {' '.join(only)} matches none of the {len(cells)} cells")
+    if limit is not None:
+        if limit < 1:
+            raise ConfigError(f"--limit {limit}: give a number of items, at least 1")
+        for cell in kept:
+            cell.settings = cell.settings.model_copy(update={"limit": limit})
+    return kept
+
+
+def is_complete(cell: Cell, out: Path) -> bool:
+    """Whether the cell was run to its end before."""
+    return (out / cell.folder / COMPLETE).is_file()
+
+
+def run_cells(cells: Sequence[Cell], out: Path, *, report: Report) -> dict[str, str]:
+    """Run cells in order; a model stays loaded from its first cell to its last.
+
+    Returns:
+        Label -> reason of every cell that failed.
+    """
+    failures: dict[str, str] = {}
+    for model in dict.fromkeys(cell.model for cell in cells):
+        mine = [cell for cell in cells if cell.model == model]
+        try:
+            backbone = _load(model)
+        except ShiftDCError as error:
+            failures |= {cell.label: str(error) for cell in mine}
+            continue
+        for cell in mine:
+            try:
+                run_cell(cell, backbone, out)
+                report(cell, "done")
+            except ShiftDCError as error:
+                failures[cell.label] = str(error)
+                report(cell, f"failed: {error}")
+            except Exception as error:  # the boundary: one broken cell must not take the others with it
+                atomic_write(out / cell.folder / "failure.txt", traceback.format_exc())
+                failures[cell.label] = f"{type(error).__name__}: {error} (see failure.txt in its folder)"
+                report(cell, f"failed: {type(error).__name__}")
+        del backbone
+    return failures
+
+
+def run_cell(cell: Cell, backbone: Backbone, out: Path) -> None:
+    """Answer and score one cell through lmms-eval's evaluator and write its files, `cell.json` last."""
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.loggers import EvaluationTracker
+
+    from shiftdc_eval.adapter import ShiftDCVlm
+
+    folder = out / cell.folder
+    model = ShiftDCVlm(
+        backbone=backbone,
+        **{name: value for name, value in cell.model.model_dump().items() if value is not None},
+        defense=cell.defense.name,
+        **cell.defense.settings,
+        batch_size=cell.settings.batch_size,
+        system_prompt=cell.settings.system_prompt,
+        seed=cell.seed,
+        ablation=cell.defense.ablation,
+        journal=folder,
+    )
+    tracker = EvaluationTracker(output_path=str(folder))
+    stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    for stale in folder.rglob("*_samples_*.jsonl"):
+        stale.unlink()  # lmms-eval appends; what it holds is in the journal
+    results: dict[str, Any] = simple_evaluate(
+        model=model,
+        tasks=[cell.task],
+        task_manager=_task_manager(),
+        limit=cell.settings.limit,
+        gen_kwargs=",".join(f"{name}={value}" for name, value in cell.settings.gen_kwargs.items()) or None,
+        bootstrap_iters=0,
+        datetime_str=stamp,
+    )
+    # not handed to the evaluator: given a model object, it would try to write that object down
+    tracker.general_config_tracker.log_experiment_args(
+        model_source="shiftdc_vlm",
+        model_args=f"pretrained={cell.model.pretrained}",
+        system_instruction=None,
+        chat_template=None,
+        fewshot_as_multiturn=False,
+    )
+    samples = results.pop("samples")
+    tracker.save_results_aggregated(results=results, samples=samples, datetime_str=stamp)
+    for task in results["configs"]:
+        tracker.save_results_samples(task_name=task, samples=samples[task])
+    if not list(folder.rglob("*_results.json")):
+        raise ShiftDCError(f"lmms-eval wrote no results file in {folder}; its own message stands above")
+    atomic_write(folder / COMPLETE, json.dumps(cell.description(), indent=1, sort_keys=True) + "\n")
+
+
+def _load(model: ModelEntry) -> Backbone:
+    from shiftdc_eval.backbones import ModelSpec, load_backbone
+
+    return load_backbone(ModelSpec(**model.model_dump()))
+
+
+_manager: list[Any] = []
+
+
+def _task_manager() -> Any:
+    """lmms-eval's task index, made once: it takes seconds."""
+    if not _manager:
+        import lmms_eval.models  # noqa: F401 (makes plugins known)
+        from lmms_eval.tasks import TaskManager
+
+        from shiftdc_eval.manifests import manifests
+
+        manifests()
+        _manager.append(TaskManager(verbosity="WARNING"))
+    return _manager[0]
+
+
+@dataclass
+class Progress:
+    """Prints one line a cell with the time that is left."""
+
+    total: int
+    begun: float = field(default_factory=time.monotonic)
+    finished: int = 0
+
+    def __call__(self, cell: Cell, said: str) -> None:
+        self.finished += 1
+        elapsed = time.monotonic() - self.begun
+        left = elapsed / self.finished * (self.total - self.finished)
+        print(
+            f"[{self.finished}/{self.total}, {elapsed:.0f} s, {left:.0f} s left] {cell.label}: {said}",
+            flush=True,
+        )
+
+
+def _print_plan(cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(cells)} cells, {len(cells) - len(todo)} complete, {len(todo)} to run")
+    for column in ("model", "defense", "task", "seed", "state"):
+        table.add_column(column, overflow="fold")
+    waiting = {id(cell) for cell in todo}
+    for cell in cells:
+        model, defense, _ = cell.label.split(" | ")
+        table.add_row(
+            model, defense, cell.task, str(cell.seed), "to run" if id(cell) in waiting else "complete"
+        )
+    Console().print(table)
+
+
+def _print_failures(failures: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{len(failures)} cells failed; run the same command again to retry them", show_lines=True
+    )
+    table.add_column("cell", overflow="fold")
+    table.add_column("why", overflow="fold")
+    for label, reason in failures.items():
+        table.add_row(label, reason)
+    Console().print(table)
