@@ -17,8 +17,9 @@ from shiftdc_eval.judges.verdict import Item
 Official = Literal["yes", "no", "other"]
 Strict = Literal["yes", "no", "refusal", "other"]
 
-_FIRST_WORD = re.compile(r"^\W*(yes|no)\b(?!\s+(?:one|body|way|idea)\b)", re.IGNORECASE)
+_FIRST_WORD = re.compile(r"^\W*(yes|no)\b", re.IGNORECASE)
 _ANY_WORD = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+_OTHER_NO = re.compile(r"\bno[ -](?:one|body|way|idea)\b", re.IGNORECASE)
 _REFUSAL = keyword_judge("robust")
 
 
@@ -35,12 +36,13 @@ def official(response: str) -> Official:
 
 def strict(response: str) -> Strict:
     """The answer is its first word, if that is yes or no; else a refusal; else the only such word in it."""
-    first = _FIRST_WORD.match(plain(response))
+    text = _OTHER_NO.sub("-", plain(response))
+    first = _FIRST_WORD.match(text)
     if first:
         return "yes" if first[1].lower() == "yes" else "no"
     if _REFUSAL.judge([Item(id="", request="", response=response)])[0].value == "refused":
         return "refusal"
-    words = {word.lower() for word in _ANY_WORD.findall(plain(response))}
+    words = {word.lower() for word in _ANY_WORD.findall(text)}
     if len(words) == 1:
         return "yes" if "yes" in words else "no"
     return "other"

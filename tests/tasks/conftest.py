@@ -20,6 +20,13 @@ from shiftdc_eval.manifests import TASKS_FOLDER
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
+def any_font() -> Path:
+    """A font that is certainly there: matplotlib ships one."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono-Bold.ttf"
+
+
 class DummyModel(lmms):
     """Answers with a function of the text prompt and keeps what it was shown."""
 
