@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from shiftdc_eval import runs
@@ -92,6 +92,7 @@ def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: floa
         settings=cell.defense.settings,
         dtype=cell.dtype,
         seed=cell.seed,
+        generation=cell.task.generation,
         answered=cell.answered,
         items=cell.task.items,
         answers=len(cell.samples),
@@ -186,11 +187,3 @@ def relative_seconds(cells: Sequence[Cell]) -> dict[str, float]:
         if seconds is not None and base:
             found[cell.path] = float(f"{seconds / base:.3g}")
     return found
-
-
-def by_system(index: Index) -> Mapping[str, list[IndexCell]]:
-    """The cells of each model with each defense."""
-    systems: dict[str, list[IndexCell]] = defaultdict(list)
-    for cell in index.cells:
-        systems[cell.system].append(cell)
-    return systems

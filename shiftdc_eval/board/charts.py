@@ -114,10 +114,11 @@ def forest(section: Section) -> Forest | None:
     rows: list[ForestRow] = []
     y, model = 0.0, None
     for line in lines:
-        if line.cell.model != model:
-            model = line.cell.model
+        heading = f"{line.cell.model}, {line.setting}" if line.setting else line.cell.model
+        if heading != model:
+            model = heading
             y += ROW
-            rows.append(ForestRow(y, shorten(model, 50), 0, 0, 0, "", False, heading=True))
+            rows.append(ForestRow(y, shorten(heading, 50), 0, 0, 0, "", False, heading=True))
         y += ROW
         measure = line.measure
         said = f"{line.cell.defense}: {describe(measure, section)}"
@@ -162,7 +163,7 @@ def scatter(section: Section) -> Scatter | None:
         return round(height - bottom - (height - bottom - top) * (value - ys[0]) / (ys[-1] - ys[0]), 1)
 
     dots = []
-    taken: list[tuple[float, float, float]] = []
+    taken = [(x(across) - 4, x(across) + 4, y(up) + 3.5) for across, up, _, _ in points]
     for across, up, model, defense in sorted(points):
         number = models.index(model)
         label = shorten(defense, 16)

@@ -84,6 +84,8 @@ class IndexCell(Record):
     settings: dict[str, JsonValue]
     dtype: str
     seed: int
+    generation: dict[str, JsonValue]
+    """Resolved generation settings."""
     answered: int
     """Items answered."""
     items: int

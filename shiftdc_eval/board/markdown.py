@@ -92,8 +92,8 @@ def remarks(line: Line) -> str:
         found.append(cell.ablation)
     if not cell.recorded:
         found.append("no run record")
-    if cell.seed:
-        found.append(f"seed {cell.seed}")
+    if line.setting:
+        found.append(line.setting)
     return "; ".join(found)
 
 

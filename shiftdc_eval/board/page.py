@@ -13,7 +13,6 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from shiftdc_eval.board import charts, sections
 from shiftdc_eval.board.index import Index, IndexCell
-from shiftdc_eval.board.markdown import remarks
 from shiftdc_eval.board.sections import Section, sections_of
 
 MAX_BYTES = 300_000
@@ -86,7 +85,6 @@ def render(index: Index, detail: Detail) -> str:
         detail=detail,
         forest=charts.forest,
         scatter=charts.scatter,
-        remarks=remarks,
         about=about,
         cell_notes=cell_notes,
         group_tables=group_tables,

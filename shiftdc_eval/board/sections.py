@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -33,6 +34,8 @@ class Line:
     """Difference to `none`, whichever way round it is stored."""
     beside: list[Measure | None]
     """Measures of the same model and defense on the section's other tasks."""
+    setting: str
+    """What tells this comparison from another one of the same model, e.g. `seed=3`."""
 
     @property
     def delta(self) -> tuple[float, float, float] | None:
@@ -104,11 +107,36 @@ def _section(
     beside = [] if metric in ("over_refusal", "score") else beside_of(others, judge)
     section = Section(task, version, revision, judge, metric, beside)
     ordered = sorted(comparisons, key=lambda found: (found.model, index.cells[found.entries[0].cell].path))
-    for found in ordered:
-        section.lines.extend(_lines(index, found, beside, systems))
+    for found, setting in zip(ordered, settings_of(index, ordered), strict=True):
+        section.lines.extend(_lines(index, found, beside, systems, setting))
         if found.power:
-            section.power.append(f"{found.model}: {found.power}.")
+            who = f"{found.model} ({setting})" if setting else found.model
+            section.power.append(f"{who}: {found.power}.")
     return section
+
+
+def settings_of(index: Index, comparisons: list[Comparison]) -> list[str]:
+    """For each comparison, what tells it from the others of its model; empty where it is alone."""
+    facts: list[dict[str, str]] = []
+    for found in comparisons:
+        cell = index.cells[found.entries[0].cell]
+        known = {
+            "revision": cell.model_revision[:12],
+            "dtype": cell.dtype,
+            "seed": cell.seed,
+            **cell.generation,
+        }
+        facts.append(
+            {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
+        )
+    labels = []
+    for found, own in zip(comparisons, facts, strict=True):
+        siblings = [
+            fact for other, fact in zip(comparisons, facts, strict=True) if other.model == found.model
+        ]
+        varying = [name for name in own if len({fact.get(name) for fact in siblings}) > 1]
+        labels.append(", ".join(f"{name}={own[name]}" for name in varying))
+    return labels
 
 
 def beside_of(cells: list[IndexCell], judge: str) -> list[Beside]:
@@ -124,7 +152,11 @@ def beside_of(cells: list[IndexCell], judge: str) -> list[Beside]:
 
 
 def _lines(
-    index: Index, found: Comparison, beside: list[Beside], systems: dict[str, list[IndexCell]]
+    index: Index,
+    found: Comparison,
+    beside: list[Beside],
+    systems: dict[str, list[IndexCell]],
+    setting: str,
 ) -> list[Line]:
     nones = {entry.cell for entry in found.entries if index.cells[entry.cell].defense_name == "none"}
     pairs = {}
@@ -145,6 +177,7 @@ def _lines(
                 not_ranked=entry.not_ranked,
                 baseline=None if entry.cell in nones else pairs.get(entry.cell),
                 beside=[_beside(column, systems[cell.system]) for column in beside],
+                setting=setting,
             )
         )
     return lines

@@ -68,7 +68,9 @@ class Made:
     def run_id(self) -> str | None:
         if self.run is None:
             return None
-        name = json.dumps([self.task, self.model, self.defense, self.settings, self.seed, self.version])
+        name = json.dumps(
+            [self.task, self.model, self.defense, self.settings, self.seed, self.version, self.revision]
+        )
         return self.run or f"r{sha(name)[:10]}"
 
     def samples(self) -> list[SampleField]:

@@ -1,0 +1,219 @@
+"""What the board says of its cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import Made, small_grid
+
+from shiftdc_eval.board.build import build, index_of
+from shiftdc_eval.board.files import read_cells
+from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure
+from shiftdc_eval.board.sections import sections_of
+
+
+def index(results: Path, board: Path) -> Index:
+    build([results], board)
+    return index_of(read_cells(board), [])
+
+
+def only(found: Index) -> tuple[IndexCell, Measure, Comparison]:
+    (cell,), (comparison,) = found.cells, found.comparisons
+    (measure,) = cell.measures
+    return cell, measure, comparison
+
+
+@pytest.mark.parametrize(
+    ("kind", "benign", "metric", "failure"),
+    [
+        ("refusal", False, "keyword_asr", "complied"),
+        ("refusal", True, "over_refusal", "refused"),
+        ("harm", False, "asr", "unsafe"),
+        ("harm", True, "unsafe_rate", "unsafe"),
+    ],
+)
+def test_rates_are_named_by_what_they_count(
+    results: Path, board: Path, kind: str, benign: bool, metric: str, failure: str
+) -> None:
+    made = Made(benign=benign, judges={"judge": (kind, 0.4)})
+    made.write(results)
+    _, measure, _ = only(index(results, board))
+    failures = [sample.verdicts["judge"].value == failure for sample in made.samples()]
+    assert measure.metric == metric
+    assert measure.value == pytest.approx(sum(failures) / 20)
+
+
+def test_a_refusal_judge_never_gives_plain_asr(results: Path, board: Path) -> None:
+    small_grid(results)
+    found = index(results, board)
+    kinds = {(m.judge.split("@")[0], m.metric) for cell in found.cells for m in cell.measures}
+    assert kinds == {
+        ("keyword_robust", "keyword_asr"),
+        ("keyword_robust", "over_refusal"),
+        ("llm_harm", "asr"),
+        ("exact", "score"),
+    }
+
+
+def test_unscored_answers_count_neither_way_and_bounds_stand_beside(results: Path, board: Path) -> None:
+    made = Made(size=100, unscored={"keyword_robust": [0, 1, 2]})
+    made.write(results)
+    _, measure, comparison = only(index(results, board))
+    failures = sum(sample.verdicts["keyword_robust"].value == "complied" for sample in made.samples())
+    assert (measure.n, measure.unscored) == (97, 3)
+    assert measure.reasons == {"no reply": 3}
+    assert measure.value == pytest.approx(failures / 97, abs=1e-4)
+    assert (measure.bound_low, measure.bound_high) == (failures / 100, (failures + 3) / 100)
+    assert comparison.entries[0].not_ranked == ["more than 2 % unscored"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"items": 30}, "partial"),
+        ({"defense": "random", "settings": {"random_seed": 0}}, "ablation"),
+        ({"notes": ["ablation: half the layers"]}, "ablation"),
+        ({"notes": ["leakage: 3 of 20 items were used for calibration"]}, "calibration items were evaluated"),
+        ({"unscored": {"keyword_robust": [0]}}, "more than 2 % unscored"),
+    ],
+)
+def test_what_cannot_be_trusted_does_not_rank(
+    results: Path, board: Path, change: dict[str, Any], reason: str
+) -> None:
+    for defense in ("none", "shiftdc"):
+        Made(defense=defense).write(results)
+    Made(**{"defense": "ecso", **change}).write(results)
+    (comparison,) = index(results, board).comparisons
+    reasons = [entry.not_ranked for entry in comparison.entries]
+    assert sorted(reasons) == [[], [], [reason]]
+    assert [entry.rank is None for entry in comparison.entries] == [False, False, True]
+    assert sum(pair.p_holm is None for pair in comparison.pairs) == 1
+
+
+def test_separable_defenses_get_ranks_and_the_others_share_them(results: Path, board: Path) -> None:
+    for defense, share in (("none", 0.95), ("shiftdc", 0.12), ("ecso", 0.1)):
+        Made(defense=defense, size=80, judges={"llm": ("harm", share)}).write(results)
+    (comparison,) = index(results, board).comparisons
+    ranks = sorted(entry.rank for entry in comparison.entries)
+    assert ranks == [(1, 2), (1, 2), (3, 3)]
+    assert "1 of 3 pairs are not separable; with n = 80" in comparison.power
+
+
+def test_versions_judges_models_and_seeds_are_never_compared(results: Path, board: Path) -> None:
+    Made().write(results)
+    for change in (
+        {"version": "2"},
+        {"revision": "other"},
+        {"model": "org/b"},
+        {"seed": 5},
+        {"judges": {"keyword_other": ("refusal", 0.5)}, "defense": "ecso"},
+    ):
+        Made(**change).write(results)
+    found = index(results, board)
+    assert len(found.comparisons) == 6
+    assert all(len(comparison.entries) == 1 for comparison in found.comparisons)
+
+
+def test_sections_hold_one_judge_and_one_task_version(results: Path, board: Path) -> None:
+    small_grid(results)
+    for section in sections_of(index(results, board)):
+        for line in section.lines:
+            assert (line.cell.task, line.cell.version) == (section.task, section.version)
+            assert line.measure.judge == section.judge
+    first = sections_of(index(results, board))[0]
+    assert [column.title for column in first.beside] == ["over-refusal: figstep_benign", "score: mini_vqa"]
+    assert all(value is not None for line in first.lines for value in line.beside)
+
+
+def test_differences_to_none_are_this_defense_minus_none(results: Path, board: Path) -> None:
+    for defense, share in (("none", 0.9), ("shiftdc", 0.2)):
+        Made(defense=defense, size=60, judges={"llm": ("harm", share)}).write(results)
+    (section,) = sections_of(index(results, board))
+    by_name = {line.cell.defense: line for line in section.lines}
+    assert by_name["none"].delta is None
+    delta = by_name["shiftdc"].delta
+    assert delta is not None
+    value = (by_name["shiftdc"].measure.value or 0) - (by_name["none"].measure.value or 0)
+    assert delta[0] == pytest.approx(value, abs=1e-4)
+    assert delta[1] <= delta[0] <= delta[2] < 0
+
+
+def test_pairs_are_taken_over_shared_answers(results: Path, board: Path) -> None:
+    Made(defense="none", size=30).write(results)
+    Made(defense="shiftdc", size=20, items=30).write(results)
+    (comparison,) = index(results, board).comparisons
+    assert [pair.n for pair in comparison.pairs] == [20]
+
+
+def test_intervals_go_by_question(results: Path, board: Path) -> None:
+    Made(size=60, images_a_question=3).write(results)
+    _, measure, _ = only(index(results, board))
+    assert (measure.n, measure.questions) == (60, 20)
+
+
+def test_repeats_are_answers_of_one_item(results: Path, board: Path) -> None:
+    Made(size=10, repeats=3).write(results)
+    cell, measure, _ = only(index(results, board))
+    assert (cell.answered, cell.answers, cell.not_ranked) == (10, 30, [])
+    assert (measure.n, measure.questions) == (30, 10)
+
+
+def test_groups_and_their_unweighted_mean(results: Path, board: Path) -> None:
+    made = Made(size=30, groups=lambda row: {"scenario": "a" if row < 24 else "b"})
+    made.write(results)
+    _, measure, _ = only(index(results, board))
+    failed = [sample.verdicts["keyword_robust"].value == "complied" for sample in made.samples()]
+    parts = measure.groups["scenario"]
+    assert (parts["a"].n, parts["b"].n) == (24, 6)
+    assert parts["b"].value == pytest.approx(sum(failed[24:]) / 6, abs=1e-4)
+    assert measure.macro["scenario"] == pytest.approx((parts["a"].value + parts["b"].value) / 2, abs=1e-4)
+    assert measure.groups["flag"]["clear_harm"].n == 15
+
+
+def test_seconds_are_relative_to_none_on_the_same_hardware(results: Path, board: Path) -> None:
+    Made(defense="none", seconds=10).write(results)
+    Made(defense="shiftdc", seconds=25).write(results)
+    found = {cell.defense: cell for cell in index(results, board).cells}
+    assert found["none"].seconds == 0.5
+    assert found["shiftdc"].relative == 2.5
+
+
+def test_settings_are_named_only_where_they_differ(results: Path, board: Path) -> None:
+    for alpha in (0.5, 1.0):
+        Made(defense="shiftdc", settings={"alpha": alpha, "variant": "online"}).write(results)
+    names = [cell.defense for cell in index(results, board).cells]
+    assert sorted(names) == ["shiftdc (alpha=0.5)", "shiftdc (alpha=1.0)"]
+
+
+def test_mme_scores_are_summed_over_subtasks(results: Path, board: Path) -> None:
+    Made(
+        task="mme",
+        size=40,
+        images_a_question=2,
+        judges={"official": ("score", 2.0)},
+        score="mme",
+        groups=lambda row: {"subtask": "count" if row < 20 else "color"},
+    ).write(results)
+    _, measure, _ = only(index(results, board))
+    assert measure.metric == "score"
+    assert measure.value is not None
+    assert measure.value > 10
+    assert measure.questions == 20
+
+
+def test_judges_agreement_is_shown_beside(results: Path, board: Path) -> None:
+    Made(size=40, judges={"keyword": ("refusal", 0.5), "llm": ("harm", 0.5)}).write(results)
+    (cell,) = index(results, board).cells
+    (agreement,) = cell.agreement
+    assert agreement.n == 40
+    assert agreement.agreement == 1  # both draw from the same coin
+    assert agreement.kappa == 1
+
+
+def test_the_index_file_is_the_index(results: Path, board: Path) -> None:
+    small_grid(results)
+    found = index(results, board)
+    assert Index.model_validate(json.loads((board / "index.json").read_text())) == found

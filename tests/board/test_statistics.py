@@ -1,0 +1,184 @@
+"""The statistics against scipy, statsmodels and scikit-learn on random tables, and by simulated coverage."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import cohen_kappa_score
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from shiftdc_eval.board import statistics
+
+outcomes = st.lists(st.booleans(), min_size=1, max_size=200)
+pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200)
+
+
+def own(size: int) -> np.ndarray:
+    return np.arange(size)
+
+
+@given(outcomes)
+def test_unclustered_intervals_are_those_of_statsmodels(values: list[bool]) -> None:
+    found = statistics.proportion(np.array(values), own(len(values)))
+    low, high = proportion_confint(sum(values), len(values), method="wilson")
+    assert found.value == pytest.approx(np.mean(values))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-12)
+
+
+@given(pairs)
+def test_unclustered_paired_p_is_the_exact_mcnemar_test(values: list[tuple[bool, bool]]) -> None:
+    first, second = np.array(values).T
+    found = statistics.paired_proportions(first, second, own(len(values)))
+    table = [
+        [np.sum(first & second), np.sum(first & ~second)],
+        [np.sum(~first & second), np.sum(~first & ~second)],
+    ]
+    assert found.p == pytest.approx(mcnemar(table, exact=True).pvalue)
+    assert found.value == pytest.approx(first.mean() - second.mean())
+    assert found.low <= found.value <= found.high
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=11))
+def test_clustered_p_is_that_of_all_sign_flips(differences: list[int]) -> None:
+    observed = abs(sum(differences))
+    flips = [
+        abs(sum(sign * size for sign, size in zip(signs, differences, strict=True))) >= observed
+        for signs in itertools.product((-1, 1), repeat=len(differences))
+    ]
+    assert statistics.sign_flip_p(np.array(differences)) == pytest.approx(np.mean(flips))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_holm_is_that_of_statsmodels(ps: list[float]) -> None:
+    assert statistics.holm(ps) == pytest.approx(multipletests(ps, method="holm")[1])
+
+
+@given(pairs)
+def test_kappa_is_that_of_scikit_learn(values: list[tuple[bool, bool]]) -> None:
+    first, second = np.array(values).T
+    found = statistics.kappa(first, second)
+    if math.isnan(found):
+        assert len(set(first) | set(second)) == 1
+    else:
+        assert found == pytest.approx(cohen_kappa_score(first, second))
+
+
+def test_the_bootstrap_of_a_mean_is_that_of_scipy() -> None:
+    scores = np.random.default_rng(1).beta(2, 5, 300)
+    found = statistics.mean_score(scores, own(300))
+    wanted = stats.bootstrap((scores,), np.mean, method="percentile", rng=2).confidence_interval
+    assert (found.low, found.high) == pytest.approx(wanted, abs=0.003)
+    assert found.value == pytest.approx(scores.mean())
+
+
+def test_the_bootstrap_gives_the_same_bytes_twice() -> None:
+    scores = np.random.default_rng(3).random(500)
+    first = statistics.mean_score(scores, own(500))
+    statistics._draws.cache_clear()
+    assert statistics.mean_score(scores, own(500)) == first
+
+
+def test_a_constant_difference_is_certain_and_no_difference_is_not() -> None:
+    scores = np.random.default_rng(4).random(100)
+    assert statistics.paired_scores(scores, scores, own(100)).p == 1
+    shifted = statistics.paired_scores(scores + 0.2, scores, own(100))
+    assert shifted.p < 0.002
+    assert (shifted.low, shifted.high) == pytest.approx((0.2, 0.2))
+
+
+def coverage(draw: object, truth: float, rounds: int = 600) -> float:
+    hits = 0
+    for seed in range(rounds):
+        found = draw(np.random.default_rng(seed))  # type: ignore[operator]
+        hits += found.low <= truth <= found.high
+    return hits / rounds
+
+
+@pytest.mark.parametrize(("share", "spread"), [(0.1, 1.0), (0.3, 3.0), (0.5, 0.5)])
+def test_clustered_intervals_cover_where_plain_ones_do_not(share: float, spread: float) -> None:
+    clusters = np.repeat(own(80), 3)
+
+    def outcomes_of(random: np.random.Generator) -> np.ndarray:
+        chance = random.beta(share * spread, (1 - share) * spread, 80)
+        return random.random(240) < np.repeat(chance, 3)
+
+    clustered = coverage(lambda random: statistics.proportion(outcomes_of(random), clusters), share)
+    plain = coverage(lambda random: statistics.proportion(outcomes_of(random), own(240)), share)
+    assert 0.92 <= clustered <= 0.985
+    assert plain < clustered - 0.02
+
+
+def test_paired_intervals_cover_the_true_difference() -> None:
+    def draw(random: np.random.Generator) -> statistics.Difference:
+        hard = random.random(150)
+        first = hard * 0.6 + random.random(150) * 0.4 < 0.3
+        second = hard * 0.6 + random.random(150) * 0.4 < 0.5
+        return statistics.paired_proportions(first, second, own(150))
+
+    def share_below(limit: float) -> float:
+        grid = np.linspace(0, 1, 20001)
+        return float(np.clip((limit - grid * 0.6) / 0.4, 0, 1).mean())
+
+    truth = share_below(0.3) - share_below(0.5)
+    assert 0.925 <= coverage(draw, truth) <= 0.98
+
+
+def test_the_clustered_test_keeps_its_level_where_mcnemar_does_not() -> None:
+    clusters = np.repeat(own(60), 4)
+    clustered, plain = 0, 0
+    for seed in range(400):
+        random = np.random.default_rng(seed)
+        first, second = (np.repeat(random.random(60) < 0.4, 4) for _ in range(2))
+        clustered += statistics.paired_proportions(first, second, clusters).p < 0.05
+        plain += statistics.paired_proportions(first, second, own(240)).p < 0.05
+    assert clustered / 400 <= 0.06
+    assert plain / 400 > 0.15
+
+
+@given(st.integers(1, 50), st.integers(1, 4))
+def test_alike_answers_of_a_question_count_once(questions: int, images: int) -> None:
+    clusters = np.repeat(own(questions), images)
+    found = statistics.proportion(np.ones(len(clusters), bool), clusters)
+    assert found.low == pytest.approx(proportion_confint(questions, questions, method="wilson")[0])
+
+
+def test_mme_is_the_sum_over_subtasks_of_accuracy_and_paired_accuracy() -> None:
+    scores = np.array([1, 1, 1, 0, 0, 0, 1, 1.0])
+    images = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    subtasks = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    found = statistics.mme_score(scores, images, subtasks)
+    assert found.value == pytest.approx((75 + 50) + (50 + 50))
+    assert found.low <= found.value <= found.high
+    assert statistics.paired_mme(scores, scores, images, subtasks).value == 0
+
+
+def test_ranks_span_all_that_is_not_separable() -> None:
+    better = [[False, False, True], [False, False, False], [False, False, False]]
+    assert statistics.ranks(better) == [(1, 2), (1, 3), (2, 3)]
+
+
+def test_the_detectable_difference_is_detected_four_times_in_five() -> None:
+    n, discordant = 300, 0.3
+    effect = statistics.detectable_difference(n, discordant)
+    found = 0
+    for seed in range(500):
+        only_first, only_second, _ = np.random.default_rng(seed).multinomial(
+            n, [(discordant + effect) / 2, (discordant - effect) / 2, 1 - discordant]
+        )
+        found += statistics.sign_flip_p(np.repeat([1, -1], [only_first, only_second])) < 0.05
+    assert 0.72 <= found / 500 <= 0.86
+
+
+def test_nothing_scored_gives_no_number() -> None:
+    nothing = np.zeros(0)
+    assert math.isnan(statistics.proportion(nothing.astype(bool), own(0)).value)
+    assert math.isnan(statistics.mean_score(nothing, own(0)).value)
+    assert statistics.paired_scores(nothing, nothing, own(0)).n == 0
