@@ -1,0 +1,132 @@
+"""Pools of ready training rows: pictures drawn and words tokenised once, on several processes."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_all_start_methods, get_context
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shiftdc_eval.toy import drawing
+from shiftdc_eval.toy.corpus import Example, Mixture, picture_example, text_example
+from shiftdc_eval.toy.drawing import SIZE, Mark
+from shiftdc_eval.toy.model import EOS, IMAGE, IMAGE_TOKENS, PAD, PATCH, chat
+from shiftdc_eval.toy.questions import WORDS
+from shiftdc_eval.toy.vocabulary import COLOURS, LIST_TITLES, THINGS
+
+_LOOSE = (*dict.fromkeys(" ".join(LIST_TITLES).split()), "a", "1.", "2.", "3.")
+WHAT = ("nothing", *WORDS, *_LOOSE, *(f"drawn {thing}" for thing in THINGS))
+"""Classes of the dense labels: what lies in a patch, a written word or a drawn thing."""
+COLOUR = ("none", *COLOURS)
+_WHAT_ID = {name: i for i, name in enumerate(WHAT)}
+_COLOUR_ID: dict[str | None, int] = {None: 0, **{name: i for i, name in enumerate(COLOUR)}}
+GRID = SIZE // PATCH
+CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokenised conversations, padded on the right."""
+
+    ids: NDArray[np.int64]
+    """[rows, length]"""
+    positions: NDArray[np.int64]
+    """[rows, answer length]: the position whose output predicts each answer token."""
+    targets: NDArray[np.int64]
+    """[rows, answer length]: the answer tokens, -100 where a row has fewer."""
+
+
+@dataclass(frozen=True)
+class PicturePool:
+    """Drawn pictures with their dense labels and the examples that go with them."""
+
+    pixels: NDArray[np.uint8]
+    """[pictures, 3, 128, 128]"""
+    what: NDArray[np.int64]
+    """[pictures, 64]: index into `WHAT` of what covers most of each patch."""
+    colour: NDArray[np.int64]
+    """[pictures, 64]: index into `COLOUR`."""
+    examples: list[Example]
+
+
+def patch_labels(marks: list[Mark]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What lies in each of the 8 x 8 patches and in which colour, by the largest overlap."""
+    what = np.zeros((GRID, GRID), dtype=np.int64)
+    colour = np.zeros((GRID, GRID), dtype=np.int64)
+    best = np.full((GRID, GRID), 12.0)  # pixels: a sliver of a word is no label
+    edges = np.arange(GRID) * PATCH
+    for mark in marks:
+        left, top, right, bottom = mark.box
+        wide = np.clip(np.minimum(edges + PATCH, right) - np.maximum(edges, left), 0, None)
+        high = np.clip(np.minimum(edges + PATCH, bottom) - np.maximum(edges, top), 0, None)
+        overlap = high[:, None] * wide[None, :]
+        better = overlap > best
+        best = np.where(better, overlap, best)
+        what[better] = _WHAT_ID[f"drawn {mark.name}" if mark.colour else mark.name]
+        colour[better] = _COLOUR_ID[mark.colour]
+    return what.ravel(), colour.ravel()
+
+
+def _picture_chunk(job: tuple[str, int, Mixture]) -> PicturePool:
+    seed, n, mix = job
+    rng = random.Random(seed)
+    pixels = np.empty((n, 3, SIZE, SIZE), dtype=np.uint8)
+    what = np.empty((n, GRID * GRID), dtype=np.int64)
+    colour = np.empty_like(what)
+    examples = []
+    for i in range(n):
+        example = picture_example(rng, mix)
+        assert example.picture is not None
+        image, marks = drawing.draw(example.picture)
+        pixels[i] = np.asarray(image).transpose(2, 0, 1)
+        what[i], colour[i] = patch_labels(marks)
+        examples.append(example)
+    return PicturePool(pixels, what, colour, examples)
+
+
+def picture_pool(n: int, seed: int, mix: Mixture, workers: int) -> PicturePool:
+    """Draws `n` pictures; the result depends on the seed and not on the number of workers."""
+    jobs = [(f"pictures/{seed}/{start}", min(CHUNK, n - start), mix) for start in range(0, n, CHUNK)]
+    # Forked workers need not import torch again; they only draw. Elsewhere the default has to do.
+    method = "fork" if "fork" in get_all_start_methods() else None
+    with ProcessPoolExecutor(workers, mp_context=get_context(method)) as pool:
+        parts = list(pool.map(_picture_chunk, jobs))
+    return PicturePool(
+        np.concatenate([p.pixels for p in parts]),
+        np.concatenate([p.what for p in parts]),
+        np.concatenate([p.colour for p in parts]),
+        [example for p in parts for example in p.examples],
+    )
+
+
+def text_pool(n: int, seed: int, mix: Mixture, *, aligned: bool) -> list[Example]:
+    """`n` conversations without pictures."""
+    rng = random.Random(f"text/{seed}/{aligned}")
+    return [text_example(rng, mix, aligned=aligned) for _ in range(n)]
+
+
+def rows(examples: list[Example], tokenizer: Any) -> Rows:
+    """Tokenises conversations: prompt, answer, end of sequence."""
+    prompts = tokenizer([chat(e) for e in examples])["input_ids"]
+    answers = tokenizer([f" {e.answer}" for e in examples], add_special_tokens=False)["input_ids"]
+    full, spans = [], []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        if IMAGE in prompt:
+            at = prompt.index(IMAGE)
+            prompt = prompt[:at] + [IMAGE] * IMAGE_TOKENS + prompt[at + 1 :]
+        full.append(prompt + answer + [EOS])
+        spans.append((len(prompt), len(answer) + 1))
+    length = -(-max(map(len, full)) // 8) * 8
+    widest = max(count for _, count in spans)
+    ids = np.full((len(full), length), PAD, dtype=np.int64)
+    positions = np.zeros((len(full), widest), dtype=np.int64)
+    targets = np.full((len(full), widest), -100, dtype=np.int64)
+    for i, (row, (start, count)) in enumerate(zip(full, spans, strict=True)):
+        ids[i, : len(row)] = row
+        positions[i, :count] = np.arange(start - 1, start - 1 + count)
+        targets[i, :count] = row[start:]
+    return Rows(ids, positions, targets)
