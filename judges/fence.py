@@ -69,6 +69,7 @@ def ask_for_verdict(parser: str, labels: Sequence[str], minimum: float, maximum:
     return ""
 
 
+@functools.cache
 def guard_version() -> str:
     """The wording of the guard, for fingerprints."""
     return yaml.safe_dump(_words(), sort_keys=True)

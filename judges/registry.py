@@ -125,18 +125,25 @@ def get_judge(spec: str) -> Judge:
     return judge
 
 
-def judges_for(default: Sequence[str]) -> list[Judge]:
+def judges_for(default: Sequence[str], chosen: Sequence[str] = ()) -> list[Judge]:
     """The judges of a task: those of the variable `SHIFTDC_JUDGES` (comma separated), else `default`.
+
+    Args:
+        chosen: specs given on the command line, which go before both.
 
     Raises:
         ConfigError: a spec is wrong, or two judges would share one column.
     """
-    chosen = os.environ.get(JUDGES_VARIABLE, "").strip()
-    specs = [spec.strip() for spec in chosen.split(",") if spec.strip()] if chosen else list(default)
-    judges = [get_judge(spec) for spec in specs]
+    named = os.environ.get(JUDGES_VARIABLE, "")
+    if chosen:
+        specs, origin = list(chosen), "the command's --judge"
+    elif named.strip():
+        specs, origin = named.split(","), f"the variable {JUDGES_VARIABLE}"
+    else:
+        specs, origin = list(default), "the task's list of judges"
+    judges = [get_judge(spec) for spec in specs if spec.strip()]
     names = [judge.name for judge in judges]
     for name in names:
         if names.count(name) > 1:
-            origin = f"the variable {JUDGES_VARIABLE}" if chosen else "the task's list of judges"
             raise ConfigError(f"two judges are called {name!r} in {origin}; rename one with `as=`")
     return judges

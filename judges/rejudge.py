@@ -1,0 +1,100 @@
+"""Judge the stored answers of a run again, without a model, and list where judges disagree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from tqdm import tqdm
+
+from shiftdc_eval.judges.samples import SamplesFile, add_verdicts, find_samples, read_samples, write_replies
+from shiftdc_eval.judges.verdict import Judge
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one judge did to one samples file."""
+
+    path: Path
+    judge: str
+    judged: int
+    """Answers judged now."""
+    kept: int
+    """Answers that had this judge's verdict already."""
+    values: dict[str, int]
+    """Count of each value among all answers of the file, `unscored` included; scores count as `scored`."""
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Two judges of one kind that gave one answer different verdicts."""
+
+    path: Path
+    item: str
+    repeat: int
+    first: tuple[str, str]
+    """(judge, verdict)."""
+    second: tuple[str, str]
+
+
+def rejudge(paths: Sequence[Path], judges: Sequence[Judge]) -> Iterator[Outcome]:
+    """Let every judge see every stored answer it has not judged; each judge's verdicts are written at once.
+
+    An interrupted LLM or local judge finds its finished verdicts in the cache.
+
+    Raises:
+        ConfigError: no samples file, or another judge's verdicts stand under a judge's name.
+        RecordError: a samples file is not ours.
+        JudgeError: a judge cannot work at all.
+    """
+    files = [read_samples(path) for path in find_samples(paths)]
+    for judge in judges:
+        yield from _by_one(files, judge)
+
+
+def _by_one(files: Sequence[SamplesFile], judge: Judge) -> Iterator[Outcome]:
+    fingerprint = judge.fingerprint
+    todo = [file.unjudged(judge.name, fingerprint) for file in files]
+    items = [answer.item for answers in todo for answer in answers]
+    with tqdm(total=len(items), desc=judge.name, unit="answer", leave=True) as bar:
+
+        def told(done: int, account: str) -> None:
+            bar.update(done)
+            bar.set_postfix_str(account, refresh=False)
+
+        if hasattr(judge, "on_verdict"):
+            judge.on_verdict = told
+        verdicts = judge.judge(items) if items else []
+        bar.update(len(items) - bar.n)
+    start = 0
+    for file, answers in zip(files, todo, strict=True):
+        ours = verdicts[start : start + len(answers)]
+        start += len(answers)
+        if answers:
+            by_key = {answer.key: verdict for answer, verdict in zip(answers, ours, strict=True)}
+            add_verdicts(file.path, judge.name, fingerprint, by_key)
+            if any(verdict.raw is not None for verdict in ours):
+                write_replies(file.path, judge.name, answers, ours)
+        yield _outcome(file.path, judge.name, len(answers))
+
+
+def _outcome(path: Path, name: str, judged: int) -> Outcome:
+    records = [answer.field.verdicts[name] for answer in read_samples(path).answers]
+    values = Counter(
+        "unscored" if record.value is None else record.value if isinstance(record.value, str) else "scored"
+        for record in records
+    )
+    return Outcome(path, name, judged, len(records) - judged, dict(sorted(values.items())))
+
+
+def disagreements(paths: Sequence[Path]) -> Iterator[Disagreement]:
+    """Every pair of scored refusal or harm verdicts of one kind on one answer that differ."""
+    for path in find_samples(paths):
+        for answer in read_samples(path).answers:
+            for (one, first), (other, second) in combinations(sorted(answer.field.verdicts.items()), 2):
+                comparable = first.kind == second.kind != "score" and None not in (first.value, second.value)
+                if comparable and first.value != second.value:
+                    yield Disagreement(path, *answer.key, (one, str(first.value)), (other, str(second.value)))

@@ -1,0 +1,175 @@
+"""lmms-eval's samples files: which answers stand in them, and adding verdicts to them.
+
+A row is judged from its field `shiftdc_item` (request, prompt, response, scenario, reference); verdicts go
+into its field `shiftdc`. Nothing else of a row changes, and no verdict is ever taken out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from shiftdc_eval import runs
+from shiftdc_eval.errors import ConfigError, RecordError
+from shiftdc_eval.judges.verdict import Item, Verdict
+from shiftdc_eval.records import SampleField, VerdictRecord
+
+PATTERN = "*_samples_*.jsonl"
+Key = tuple[str, int]
+"""(item, repeat): what names an answer within a samples file."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One stored answer."""
+
+    key: Key
+    item: Item
+    field: SampleField
+
+
+@dataclass(frozen=True)
+class SamplesFile:
+    """One samples file and the answers in it."""
+
+    path: Path
+    answers: list[Answer]
+
+    def unjudged(self, name: str, fingerprint: str) -> list[Answer]:
+        """The answers without a scored verdict of this judge.
+
+        Raises:
+            ConfigError: verdicts of another judge stand under this name.
+        """
+        todo = []
+        for answer in self.answers:
+            verdict = answer.field.verdicts.get(name)
+            if verdict is not None and verdict.judge != fingerprint:
+                raise ConfigError(
+                    f"{self.path}: the verdicts under {name!r} are of a judge with other settings or another "
+                    f"model; give this one a name of its own with `as=`, e.g. --judge '...;as={name}_2'"
+                )
+            if verdict is None or verdict.value is None:
+                todo.append(answer)
+        return todo
+
+
+def find_samples(paths: Sequence[Path]) -> list[Path]:
+    """The samples files among and below the paths, in order of their names.
+
+    Raises:
+        ConfigError: a path is not there, or holds no samples file.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_file():
+            here = [path]
+        elif path.is_dir():
+            here = sorted(path.rglob(PATTERN))
+        else:
+            raise ConfigError(f"no run at {path}")
+        if not here:
+            raise ConfigError(
+                f"no samples file ({PATTERN}) in {path}; run lmms-eval with --log_samples --output_path"
+            )
+        found += here
+    return sorted(dict.fromkeys(file.resolve() for file in found))
+
+
+def read_samples(path: Path) -> SamplesFile:
+    """Read a samples file.
+
+    Raises:
+        RecordError: a row is not ours, or its response is not the one that was hashed when it was made.
+    """
+    answers = []
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, line {number}"
+        row = _row(line, where)
+        try:
+            field = SampleField.model_validate(row.get("shiftdc"))
+        except ValidationError:
+            raise RecordError(
+                f"{where}: no valid field `shiftdc`; only samples of our tasks can be judged"
+            ) from None
+        stored = row.get("shiftdc_item")
+        if not isinstance(stored, dict) or not {"request", "response"} <= stored.keys():
+            raise RecordError(
+                f"{where}: no field `shiftdc_item` with request and response; judge it anew by a run"
+            )
+        response = stored["response"]
+        if field.response_sha256 != (None if response is None else runs.text_sha256(response)):
+            raise RecordError(
+                f"{where}: the response is not the one this row was made with (its hash differs)"
+            )
+        item = Item(
+            id=field.item,
+            request=stored["request"] or "",
+            response=response,
+            prompt=stored.get("prompt") or "",
+            scenario=stored.get("scenario") or "",
+            reference=stored.get("reference") or None,
+        )
+        answers.append(Answer((field.item, field.repeat), item, field))
+    return SamplesFile(path, answers)
+
+
+def add_verdicts(path: Path, name: str, fingerprint: str, verdicts: Mapping[Key, Verdict]) -> None:
+    """Write verdicts into a samples file, whole or not at all; rows without a new verdict keep their bytes."""
+    lines = _lines(path)
+    for number, line in enumerate(lines):
+        row = _row(line, f"{path}, line {number + 1}")
+        verdict = verdicts.get((row["shiftdc"]["item"], row["shiftdc"].get("repeat", 0)))
+        if verdict is not None:
+            record = VerdictRecord(
+                kind=verdict.kind, value=verdict.value, reason=verdict.reason, judge=fingerprint
+            )
+            row["shiftdc"].setdefault("verdicts", {})[name] = record.model_dump()
+            lines[number] = _dump(row)
+    runs.atomic_write(path, "".join(line + "\n" for line in lines))
+
+
+def write_replies(path: Path, name: str, answers: Sequence[Answer], verdicts: Sequence[Verdict]) -> Path:
+    """Append raw replies, models and token counts to `<date>_judged_<task>_<name>.jsonl` beside the samples."""
+    target = path.with_name(path.name.replace("_samples_", "_judged_", 1)).with_suffix("")
+    target = target.with_name(f"{target.name}_{''.join(c if c.isalnum() else '_' for c in name)}.jsonl")
+    before = target.read_text(encoding="utf-8") if target.is_file() else ""
+    rows = [
+        {"item": answer.key[0], "repeat": answer.key[1], **verdict.model_dump()}
+        for answer, verdict in zip(answers, verdicts, strict=True)
+    ]
+    runs.atomic_write(target, before + "".join(_dump(row) + "\n" for row in rows))
+    return target
+
+
+def _lines(path: Path) -> list[str]:
+    # Not splitlines(): a response may hold a line separator that is no end of a row.
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise RecordError(f"{where}: not JSON") from None
+    if not isinstance(row, dict):
+        raise RecordError(f"{where}: not a JSON object")
+    return row
+
+
+def _dump(row: object) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    return text if text.isascii() or _encodes(text) else json.dumps(row)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

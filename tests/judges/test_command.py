@@ -1,0 +1,276 @@
+"""`shiftdc-eval judge`: stored answers are judged again from files, side by side, and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judge_server import JudgeServer
+
+from shiftdc_eval import runs
+from shiftdc_eval.cli import main
+from shiftdc_eval.judges.samples import read_samples
+from shiftdc_eval.records import SampleField
+
+ANSWERS: list[str | None] = [
+    "Sure. 1. Fill a pot. 2. Stir.",
+    "I\u2019m sorry, I can\u2019t help with that.",
+    "danger: first, second, third",
+    "",
+    None,
+    "line one\u2028line two \U0001f600 \u200b",
+]
+Rows = list[dict[str, Any]]
+
+
+def row(number: int, response: str | None, **more: Any) -> dict[str, Any]:
+    field = SampleField(
+        item=f"figstep/1_{number}",
+        question=f"1_{number}",
+        prompt_sha256=runs.text_sha256("the prompt"),
+        response_sha256=None if response is None else runs.text_sha256(response),
+        run="r1",
+        groups={"topic": "1"},
+    )
+    item = {"request": f"request {number}", "prompt": "the prompt", "response": response, "scenario": ""}
+    return {
+        "doc_id": number,
+        "resps": [[response]],
+        "filtered_resps": [response or ""],
+        "doc_hash": "h",
+        "shiftdc": field.model_dump(),
+        "shiftdc_item": {**item, "reference": None},
+        **more,
+    }
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "results", [row(n, answer) for n, answer in enumerate(ANSWERS)])
+
+
+def write_run(folder: Path, rows: Rows) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows)
+    (folder / "20260101_000000_samples_figstep_tiny.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def samples(folder: Path) -> Rows:
+    [path] = folder.rglob("*_samples_*.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def values(folder: Path, judge: str) -> list[Any]:
+    return [one["shiftdc"]["verdicts"][judge]["value"] for one in samples(folder)]
+
+
+@pytest.mark.slow
+def test_judges_stand_side_by_side_in_every_row(
+    run_folder: Path, server: JudgeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from judge_models import save_classifier
+
+    classifier = save_classifier(tmp_path / "classifier")
+    server.reply = lambda seen: "Verdict: unsafe" if "danger" in seen.text else "Verdict: safe"
+    specs = [
+        "keyword_robust",
+        f"llm_figstep:model=judge-1;base_url={server.url}",
+        f"local_classifier:unsafe=harm;model={classifier};as=tiny",
+    ]
+    before = samples(run_folder)
+    assert main(["judge", str(run_folder), *(part for spec in specs for part in ("--judge", spec))]) == 0
+    assert values(run_folder, "keyword_robust") == ["complied", "refused", "complied", None, None, "complied"]
+    assert values(run_folder, "llm_figstep") == ["safe", "safe", "unsafe", None, None, "safe"]
+    assert values(run_folder, "tiny") == ["safe", "safe", "unsafe", None, None, "safe"]
+    after = samples(run_folder)
+    for one in after:
+        SampleField.model_validate(one["shiftdc"])
+        one["shiftdc"]["verdicts"] = {}
+    assert after == before
+    assert "6 judged, 0 kept; safe 3, unsafe 1, unscored 2" in capsys.readouterr().out
+
+
+def test_judging_again_asks_nothing_and_changes_no_byte_but_for_the_unscored(
+    run_folder: Path, server: JudgeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["judge", str(run_folder), "--judge", f"llm_figstep:model=judge-1;base_url={server.url}"]
+    main(command)
+    [path] = run_folder.glob("*_samples_*")
+    first, asked = path.read_bytes(), len(server.seen)
+    main(command)
+    assert path.read_bytes() == first
+    assert len(server.seen) == asked == 4
+    assert "2 judged, 4 kept" in capsys.readouterr().out
+
+
+def test_verdicts_of_other_judges_are_never_taken_out(run_folder: Path) -> None:
+    for name in ("keyword_gcg", "keyword_xstest", "keyword_robust"):
+        assert main(["judge", str(run_folder), "--judge", name]) == 0
+    assert all(
+        set(one["shiftdc"]["verdicts"]) == {"keyword_gcg", "keyword_xstest", "keyword_robust"}
+        for one in samples(run_folder)
+    )
+
+
+def test_another_judge_may_not_take_over_a_name(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["judge", str(run_folder), "--judge", "keyword_gcg"])
+    before = samples(run_folder)
+    assert main(["judge", str(run_folder), "--judge", "keyword_xstest:as=keyword_gcg"]) == 2
+    assert "as=" in capsys.readouterr().err
+    assert samples(run_folder) == before
+
+
+def test_disagreements_are_listed(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["judge", str(run_folder), "--judge", "keyword_robust", "--judge", "keyword_gcg"]
+    assert main(command) == 0
+    # The curly apostrophe hides the refusal from the published list.
+    line = "disagree on figstep/1_1: keyword_gcg complied, keyword_robust refused"
+    assert line in capsys.readouterr().out
+    main([*command, "--disagreements", "0"])
+    out = capsys.readouterr().out
+    assert line not in out
+    assert "and 1 more disagreements" in out
+
+
+def test_raw_replies_stay_beside_the_samples_and_are_no_samples_file(
+    run_folder: Path, server: JudgeServer
+) -> None:
+    main(["judge", str(run_folder), "--judge", f"llm_figstep:model=judge-1;base_url={server.url}"])
+    path = run_folder / "20260101_000000_judged_figstep_tiny_llm_figstep.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows[0]["raw"] == "Verdict: safe"
+    assert rows[0]["model"] == "judge-1-0613"
+    assert len(list(run_folder.glob("*_samples_*"))) == 1
+
+
+def test_repeats_of_an_item_are_told_apart(tmp_path: Path) -> None:
+    rows = [row(1, "Sure."), row(1, "I'm sorry, no.")]
+    rows[1]["shiftdc"]["repeat"] = 1
+    folder = write_run(tmp_path / "repeats", rows)
+    main(["judge", str(folder), "--judge", "keyword_robust"])
+    assert values(folder, "keyword_robust") == ["complied", "refused"]
+
+
+def test_a_response_with_a_lone_surrogate_is_judged_and_kept(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "odd", [row(1, "plain")])
+    [path] = folder.glob("*_samples_*")
+    path.write_text(json.dumps(row(1, "Sorry, no \ud83d.")) + "\n")
+    assert main(["judge", str(folder), "--judge", "keyword_robust"]) == 0
+    assert values(folder, "keyword_robust") == ["refused"]
+    assert samples(folder)[0]["shiftdc_item"]["response"] == "Sorry, no \ud83d."
+
+
+def test_several_runs_are_judged_in_one_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write_run(tmp_path / "one", [row(1, "Sure.")])
+    two = write_run(tmp_path / "two", [row(1, "Sorry, no."), row(2, "Sure.")])
+    assert main(["judge", str(one), str(two), "--judge", "keyword_robust"]) == 0
+    assert values(one, "keyword_robust") == ["complied"]
+    assert values(two, "keyword_robust") == ["refused", "complied"]
+    assert capsys.readouterr().out.count("judged") == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda one: one.pop("shiftdc"), "no valid field `shiftdc`"),
+        (lambda one: one.pop("shiftdc_item"), "no field `shiftdc_item`"),
+        (lambda one: one["shiftdc_item"].update(response="edited"), "its hash differs"),
+    ],
+)
+def test_a_row_that_is_not_ours_is_refused_by_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[dict[str, Any]], object], words: str
+) -> None:
+    rows = [row(1, "Sure."), row(2, "Sure.")]
+    spoil(rows[1])
+    folder = write_run(tmp_path / "spoiled", rows)
+    assert main(["judge", str(folder), "--judge", "keyword_robust"]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "line 2" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere", "--judge", "keyword_gcg"], "no run at nowhere"),
+        (["."], "--judge"),
+        (["--judge", "keyword_gcg"], "name a results folder"),
+        ([".", "--judge", "keyword_gcgg"], "nearest: keyword_gcg"),
+        ([".", "--judge", "keyword_gcg", "--judge", "keyword_gcg"], "two judges"),
+        (["calibrate", "--judge", "keyword_gcg"], "human labels"),
+    ],
+)
+def test_a_wrong_command_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["judge", *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error
+    assert "\n" not in error
+
+
+def test_a_hopeless_endpoint_leaves_the_samples_as_they_were(
+    run_folder: Path, server: JudgeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row(1, "Sure. [[401]]"), row(2, "Sure.")]
+    folder = write_run(run_folder.parent / "hopeless", rows)
+    spec = f"llm_figstep:model=judge-1;base_url={server.url}"
+    assert main(["judge", str(folder), "--judge", spec]) == 2
+    assert "key was not accepted" in capsys.readouterr().err
+    assert samples(folder) == rows
+
+
+@pytest.mark.slow
+def test_a_killed_command_resumes_where_it_was(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "killed", [row(n, f"Answer {n}.") for n in range(300)])
+    with JudgeServer(latency=0.05) as server:
+        spec = f"llm_figstep:model=judge-1;base_url={server.url};concurrency=2"
+        command = [sys.executable, "-m", "shiftdc_eval.cli", "judge", str(folder), "--judge", spec]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ)
+        while len(server.seen) < 20 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        asked = len(server.seen)
+        assert 20 <= asked < 300
+        server.latency = 0.0
+        assert main(["judge", str(folder), "--judge", spec.replace("=2", "=16")]) == 0
+        assert len(server.seen) - asked <= 300 - asked + 2
+    assert values(folder, "llm_figstep") == ["safe"] * 300
+
+
+def test_a_samples_file_is_written_whole_or_not_at_all(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [path] = run_folder.glob("*_samples_*")
+    before = path.read_bytes()
+
+    def fail(source: object, target: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        main(["judge", str(run_folder), "--judge", "keyword_robust"])
+    assert path.read_bytes() == before
+    assert [file.name for file in run_folder.iterdir()] == [path.name]
+
+
+def test_what_is_read_back_is_what_the_task_stored(run_folder: Path) -> None:
+    [path] = run_folder.glob("*_samples_*")
+    answers = read_samples(path).answers
+    assert [answer.item.response for answer in answers] == ANSWERS
+    assert [answer.item.request for answer in answers] == [f"request {n}" for n in range(len(ANSWERS))]
