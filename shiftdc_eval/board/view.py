@@ -1,0 +1,218 @@
+"""`shiftdc-eval view RUN`: a page to read the samples of a run.
+
+The page holds what models wrote: every string is escaped, control characters and broken Unicode are shown
+as replacement characters, direction marks cannot reorder the page, and a content security policy forbids
+every script but the page's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from shiftdc_eval import runs
+from shiftdc_eval.board.files import explain
+from shiftdc_eval.board.page import assets, template
+from shiftdc_eval.board.results import FIELD, ITEM_FIELD, SampleFile, sample_files
+from shiftdc_eval.errors import RecordError
+from shiftdc_eval.records import SampleField
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+"""Characters that no page may hold: controls but tab and line feed, lone surrogates, noncharacters."""
+FAILURE = {"complied": True, "unsafe": True, "refused": False, "safe": False}
+PICTURE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/=\s]+")
+TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif"}
+MAX_IMAGE_BYTES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One verdict as it is shown."""
+
+    judge: str
+    value: str
+    reason: str
+    tone: str
+    """`bad`, `good`, `none` (unscored) or `score`."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer as it is shown."""
+
+    item: str
+    repeat: int
+    scenario: str
+    request: str
+    prompt: str
+    response: str | None
+    reference: str
+    verdicts: list[Shown]
+    images: list[str]
+    facts: list[str]
+    """Groups and flags."""
+
+    @property
+    def disagree(self) -> bool:
+        """True when two judges that say whether the answer fails do not say the same."""
+        return {"bad", "good"} <= {verdict.tone for verdict in self.verdicts}
+
+    @property
+    def unscored(self) -> bool:
+        """True when a judge gave no verdict."""
+        return any(verdict.tone == "none" for verdict in self.verdicts)
+
+
+@dataclass
+class Part:
+    """The samples of one task and run."""
+
+    task: str
+    file: str
+    samples: list[Sample] = field(default_factory=list)
+
+
+def clean(text: object) -> str:
+    """Any value as text that a page may hold."""
+    return CONTROL.sub("\ufffd", str(text))
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("run", nargs="+", type=Path, help="results folder or samples file of lmms-eval")
+    parser.add_argument("-o", "--output", type=Path, default=Path("view.html"), help="page to write")
+    parser.add_argument(
+        "--images",
+        choices=("link", "embed", "none"),
+        default="link",
+        help="link images that are files here, embed them in the page, or leave them out",
+    )
+    parser.add_argument("--limit", type=int, default=5000, help="samples to show at most")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the page; 0 when it was written.
+
+    Raises:
+        RecordError: the run holds no sample of ours, or one is malformed.
+    """
+    parts = read_parts(args.run, args.images, args.output.parent.resolve(), args.limit)
+    runs.atomic_write(args.output, render(parts))
+    count = sum(len(part.samples) for part in parts)
+    print(
+        f"{args.output}: {count} samples of {len(parts)} tasks; it holds what models wrote, do not publish it"
+    )
+    if count == args.limit:
+        print(f"stopped after --limit {args.limit} samples", file=sys.stderr)
+    return 0
+
+
+def read_parts(folders: Sequence[Path], images: str, beside: Path, limit: int) -> list[Part]:
+    """The samples of the folders, one part a samples file.
+
+    Args:
+        folders: results folders or samples files.
+        images: `link`, `embed` or `none`.
+        beside: folder of the page, from which images are linked.
+        limit: samples at most.
+    Raises:
+        RecordError: nothing of ours is there, or a row is malformed.
+    """
+    parts = []
+    for file in sample_files(folders):
+        part = Part(clean(file.task), clean(file.path.name))
+        for number, row in file.rows():
+            if limit > 0 and FIELD in row:
+                part.samples.append(read_sample(row, file, number, images, beside))
+                limit -= 1
+        if part.samples:
+            parts.append(part)
+    if not parts:
+        raise RecordError(f"{', '.join(map(str, folders))}: no sample row holds the field `{FIELD}`")
+    return parts
+
+
+def read_sample(row: Mapping[str, Any], file: SampleFile, number: int, images: str, beside: Path) -> Sample:
+    """One row as it is shown.
+
+    Raises:
+        RecordError: names file, line and field.
+    """
+    try:
+        sample = SampleField.model_validate(row[FIELD])
+    except ValidationError as error:
+        raise RecordError(f"{file.path}:{number}: {FIELD}: {'; '.join(explain(error))}") from None
+    found = row.get(ITEM_FIELD)
+    item: Mapping[str, Any] = found if isinstance(found, dict) else {}
+    response = item.get("response")
+    return Sample(
+        item=clean(sample.item),
+        repeat=sample.repeat,
+        scenario=clean(item.get("scenario") or ""),
+        request=clean(item.get("request") or ""),
+        prompt=clean(item.get("prompt") or ""),
+        response=None if response is None else clean(response),
+        reference=clean(item.get("reference") or ""),
+        verdicts=[
+            Shown(
+                judge=clean(name),
+                value="unscored" if verdict.value is None else clean(verdict.value),
+                reason=clean(verdict.reason),
+                tone=tone(verdict.value),
+            )
+            for name, verdict in sorted(sample.verdicts.items())
+        ],
+        images=pictures(row.get("input_media"), images, beside),
+        facts=[clean(value) for value in (*sample.groups.values(), *sample.flags)],
+    )
+
+
+def tone(value: str | float | None) -> str:
+    """How a verdict is shown."""
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return "bad" if FAILURE.get(value, False) else "good"
+    return "score"
+
+
+def pictures(media: object, images: str, beside: Path) -> list[str]:
+    """Addresses of a row's images: embedded data or files that exist here, and nothing else."""
+    if images == "none" or not isinstance(media, list):
+        return []
+    found = [picture(source, images, beside) for source in media if isinstance(source, str)]
+    return [address for address in found if address]
+
+
+def picture(source: str, images: str, beside: Path) -> str:
+    """One image's address; empty when it is neither embedded data nor an image file here."""
+    if source.startswith("data:"):
+        return source if PICTURE.fullmatch(source) else ""
+    path = Path(source.removeprefix("file://"))
+    kind = TYPES.get(path.suffix.lower())
+    try:
+        if kind is None or not path.is_file():
+            return ""
+        if images == "embed" and path.stat().st_size <= MAX_IMAGE_BYTES:
+            return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        return Path(os.path.relpath(path.resolve(), beside)).as_posix()
+    except (OSError, ValueError):  # a name that no file can have, or a file that cannot be read
+        return ""
+
+
+def render(parts: Sequence[Part]) -> str:
+    """The page."""
+    judges = sorted(
+        {verdict.judge for part in parts for sample in part.samples for verdict in sample.verdicts}
+    )
+    text: str = template("view.html.j2").render(parts=parts, judges=judges, **assets("view"))
+    return text
