@@ -8,8 +8,6 @@ every script but the page's own.
 from __future__ import annotations
 
 import argparse
-import base64
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,16 +20,14 @@ from pydantic import ValidationError
 from shiftdc_eval import runs
 from shiftdc_eval.board.files import explain
 from shiftdc_eval.board.page import assets, template
-from shiftdc_eval.board.results import FIELD, ITEM_FIELD, SampleFile, sample_files
+from shiftdc_eval.board.pictures import Pictures
+from shiftdc_eval.board.results import FIELD, ITEM_FIELD, sample_files
 from shiftdc_eval.errors import RecordError
 from shiftdc_eval.records import SampleField
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 """Characters that no page may hold: controls but tab and line feed, lone surrogates, noncharacters."""
 FAILURE = {"complied": True, "unsafe": True, "refused": False, "safe": False}
-PICTURE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/=\s]+")
-TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif"}
-MAX_IMAGE_BYTES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -96,6 +92,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="link",
         help="link images that are files here, embed them in the page, or leave them out",
     )
+    parser.add_argument(
+        "--image-dir",
+        type=Path,
+        help="folder of images to look through; they are matched by the hash of their pixels, not by name",
+    )
     parser.add_argument("--limit", type=int, default=5000, help="samples to show at most")
 
 
@@ -105,7 +106,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         RecordError: the run holds no sample of ours, or one is malformed.
     """
-    parts = read_parts(args.run, args.images, args.output.parent.resolve(), args.limit)
+    pictures = Pictures(args.images, args.output.parent.resolve(), args.image_dir)
+    parts = read_parts(args.run, pictures, args.limit)
     runs.atomic_write(args.output, render(parts))
     count = sum(len(part.samples) for part in parts)
     print(
@@ -116,13 +118,12 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_parts(folders: Sequence[Path], images: str, beside: Path, limit: int) -> list[Part]:
+def read_parts(folders: Sequence[Path], pictures: Pictures, limit: int) -> list[Part]:
     """The samples of the folders, one part a samples file.
 
     Args:
         folders: results folders or samples files.
-        images: `link`, `embed` or `none`.
-        beside: folder of the page, from which images are linked.
+        pictures: finds the images.
         limit: samples at most.
     Raises:
         RecordError: nothing of ours is there, or a row is malformed.
@@ -132,7 +133,7 @@ def read_parts(folders: Sequence[Path], images: str, beside: Path, limit: int) -
         part = Part(clean(file.task), clean(file.path.name))
         for number, row in file.rows():
             if limit > 0 and FIELD in row:
-                part.samples.append(read_sample(row, file, number, images, beside))
+                part.samples.append(read_sample(row, f"{file.path}:{number}", pictures))
                 limit -= 1
         if part.samples:
             parts.append(part)
@@ -141,7 +142,7 @@ def read_parts(folders: Sequence[Path], images: str, beside: Path, limit: int) -
     return parts
 
 
-def read_sample(row: Mapping[str, Any], file: SampleFile, number: int, images: str, beside: Path) -> Sample:
+def read_sample(row: Mapping[str, Any], source: str, pictures: Pictures) -> Sample:
     """One row as it is shown.
 
     Raises:
@@ -150,7 +151,7 @@ def read_sample(row: Mapping[str, Any], file: SampleFile, number: int, images: s
     try:
         sample = SampleField.model_validate(row[FIELD])
     except ValidationError as error:
-        raise RecordError(f"{file.path}:{number}: {FIELD}: {'; '.join(explain(error))}") from None
+        raise RecordError(f"{source}: {FIELD}: {'; '.join(explain(error))}") from None
     found = row.get(ITEM_FIELD)
     item: Mapping[str, Any] = found if isinstance(found, dict) else {}
     response = item.get("response")
@@ -171,7 +172,7 @@ def read_sample(row: Mapping[str, Any], file: SampleFile, number: int, images: s
             )
             for name, verdict in sorted(sample.verdicts.items())
         ],
-        images=pictures(row.get("input_media"), images, beside),
+        images=pictures.of(row.get("input_media"), sample.image_sha256),
         facts=[clean(value) for value in (*sample.groups.values(), *sample.flags)],
     )
 
@@ -183,30 +184,6 @@ def tone(value: str | float | None) -> str:
     if isinstance(value, str):
         return "bad" if FAILURE.get(value, False) else "good"
     return "score"
-
-
-def pictures(media: object, images: str, beside: Path) -> list[str]:
-    """Addresses of a row's images: embedded data or files that exist here, and nothing else."""
-    if images == "none" or not isinstance(media, list):
-        return []
-    found = [picture(source, images, beside) for source in media if isinstance(source, str)]
-    return [address for address in found if address]
-
-
-def picture(source: str, images: str, beside: Path) -> str:
-    """One image's address; empty when it is neither embedded data nor an image file here."""
-    if source.startswith("data:"):
-        return source if PICTURE.fullmatch(source) else ""
-    path = Path(source.removeprefix("file://"))
-    kind = TYPES.get(path.suffix.lower())
-    try:
-        if kind is None or not path.is_file():
-            return ""
-        if images == "embed" and path.stat().st_size <= MAX_IMAGE_BYTES:
-            return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        return Path(os.path.relpath(path.resolve(), beside)).as_posix()
-    except (OSError, ValueError):  # a name that no file can have, or a file that cannot be read
-        return ""
 
 
 def render(parts: Sequence[Part]) -> str:

@@ -12,8 +12,9 @@ from browser import dump_dom
 from made import Made, write_rows
 from PIL import Image
 
-from shiftdc_eval import cli
-from shiftdc_eval.board.view import clean, picture
+from shiftdc_eval import cli, runs
+from shiftdc_eval.board.pictures import Pictures
+from shiftdc_eval.board.view import clean
 
 HOSTILE = [
     "<script>document.title='HACKED'</script>",
@@ -152,9 +153,25 @@ def test_images_are_linked_embedded_or_left_out(results: Path, tmp_path: Path) -
     rows[0]["input_media"] = [str(image)]
     write_rows(samples, rows)
     page = tmp_path / "view.html"
-    assert '<img src="a picture.png"' in view(results, page)
+    assert '<img src="a%20picture.png"' in view(results, page)
     assert '<img src="data:image/png;base64,' in view(results, page, "--images", "embed")
     assert "<img" not in view(results, page, "--images", "none")
+
+
+def test_images_are_found_by_the_hash_of_their_pixels(results: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "broken.png").write_text("no image")
+    for colour in ("red", "green", "blue"):
+        Image.new("RGB", (4, 4), colour).save(images / f"{colour}.png")
+    made = Made(size=2)
+    samples = made.write(results)
+    rows = made.rows()
+    rows[0]["shiftdc"]["image_sha256"] = [runs.image_sha256(Image.new("RGB", (4, 4), "green"))]
+    write_rows(samples, rows)
+    text = view(results, tmp_path / "view.html", "--image-dir", str(images))
+    assert text.count("<img") == 1
+    assert '<img src="images/green.png"' in text
 
 
 @pytest.mark.parametrize(
@@ -171,7 +188,7 @@ def test_images_are_linked_embedded_or_left_out(results: Path, tmp_path: Path) -
     ],
 )
 def test_only_pictures_are_shown(source: str, tmp_path: Path) -> None:
-    assert picture(source, "embed", tmp_path) == ""
+    assert Pictures("embed", tmp_path).address(source) == ""
 
 
 def test_text_that_no_page_may_hold_is_replaced() -> None:
