@@ -16,6 +16,8 @@ from shiftdc_eval.judges.verdict import Verdict
 
 NOTHING_SCORED = "N/A"
 """What lmms-eval itself shows for a number that does not exist."""
+Z = 1.959963984540054
+"""Two-sided 95 % point of the normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,26 @@ def require_each_once(items: Sequence[str], expected: Collection[str], task: str
             raise DataError(f"{task}: cannot aggregate, {len(found)} of the rows {problem}: {shown}")
 
 
-def split_means(values: Mapping[str, float | None], groups: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Mean, scored and unscored counts of every group, sorted by its name.
+def wilson(count: float, total: int) -> list[float]:
+    """95 % Wilson score interval of a share, [low, high]; right at 0 and 1 too, where count +- SE is not."""
+    centre = (count + Z**2 / 2) / (total + Z**2)
+    half = Z / (total + Z**2) * (count * (total - count) / total + Z**2 / 4) ** 0.5
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def summary(rows: Sequence[float | None], *, share: bool = False) -> dict[str, Any]:
+    """Mean, scored and unscored counts; with `share` (values 0 and 1) the mean's 95 % interval too."""
+    scored = [row for row in rows if row is not None]
+    found: dict[str, Any] = {"mean": mean(rows), "scored": len(scored), "unscored": len(rows) - len(scored)}
+    if share and scored:
+        found["interval"] = wilson(sum(scored), len(scored))
+    return found
+
+
+def split_means(
+    values: Mapping[str, float | None], groups: Mapping[str, str], *, share: bool = False
+) -> dict[str, dict[str, Any]]:
+    """The summary of every group, sorted by its name.
 
     `values` is item -> value, `groups` item -> group; items without a group are left out.
     """
@@ -94,14 +114,7 @@ def split_means(values: Mapping[str, float | None], groups: Mapping[str, str]) -
     for item, value in values.items():
         if item in groups:
             parts.setdefault(groups[item], []).append(value)
-    return {
-        name: {
-            "mean": mean(rows),
-            "scored": len(rows) - count_unscored(rows),
-            "unscored": count_unscored(rows),
-        }
-        for name, rows in sorted(parts.items())
-    }
+    return {name: summary(rows, share=share) for name, rows in sorted(parts.items())}
 
 
 def mean_of_means(

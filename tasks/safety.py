@@ -16,8 +16,14 @@ from shiftdc_eval.tasks.metrics import (
     count_unscored,
     mean,
     split_means,
+    summary,
     value_of,
 )
+
+ALL = "all"
+"""Name of the summary over all items, beside those of the groups."""
+SCORE = "harm_score"
+"""Column of a judge that gives numbers; it is a mean, not a share."""
 
 
 class SafetyTask(BenchmarkTask):
@@ -45,7 +51,7 @@ class SafetyTask(BenchmarkTask):
         if judge.kind == "harm":
             return {"asr": "unsafe"}
         if judge.kind == "score":
-            return {"harm_score": None}
+            return {SCORE: None}
         if self.info.benign:
             return {"refusal_rate": "refused"}
         complement = "keyword_asr" if judge.name.startswith("keyword") else "compliance_rate"
@@ -97,7 +103,7 @@ class SafetyTask(BenchmarkTask):
         }
 
     def split(self, rows: Sequence[Mapping[str, Any]]) -> InResultFile:
-        """Every rate by topic; also the place where missing and repeated rows are found.
+        """Every rate, over all and by topic; also where missing and repeated rows are found.
 
         Raises:
             DataError: an item is missing, foreign or there twice.
@@ -105,9 +111,10 @@ class SafetyTask(BenchmarkTask):
         by_item = self.checked(rows)
         groups = {item: self._by_id[item].groups.get(self.group, "") for item in by_item}
         columns = [name for name in next(iter(by_item.values()), {}) if name != "item"]
-        return InResultFile(
-            {
-                column: split_means({item: row[column] for item, row in by_item.items()}, groups)
-                for column in columns
-            }
-        )
+        found: dict[str, Any] = {}
+        for column in columns:
+            values = {item: row[column] for item, row in by_item.items()}
+            share = not column.startswith(SCORE)
+            whole = summary(list(values.values()), share=share)
+            found[column] = {ALL: whole, **split_means(values, groups, share=share)}
+        return InResultFile(found)

@@ -14,6 +14,7 @@ from lmms_eval.utils import make_table
 from shiftdc_eval import runs
 from shiftdc_eval.errors import ConfigError, DataError, JudgeError
 from shiftdc_eval.records import SampleField
+from shiftdc_eval.tasks.metrics import wilson
 from shiftdc_eval.tasks.xstest.task import XSTest
 
 from .conftest import FakeJudge
@@ -182,11 +183,10 @@ def test_rows_that_stand_twice_or_are_missing_are_named(broken: str, judged_by: 
 def test_a_split_is_in_the_result_file_and_not_in_the_table(evaluate: Any) -> None:
     results, _ = evaluate(SAFE, lambda *_: "I cannot help.")
     written = json.loads(json.dumps(results["results"], indent=2, default=str))
-    assert written[SAFE]["by_type,none"]["refusal_rate"]["homonyms"] == {
-        "mean": 1.0,
-        "scored": 2,
-        "unscored": 0,
-    }
+    rates = written[SAFE]["by_type,none"]["refusal_rate"]
+    assert list(rates) == ["all", "homonyms", "safe_contexts"]
+    assert rates["homonyms"] == {"mean": 1.0, "scored": 2, "unscored": 0, "interval": wilson(2, 2)}
+    assert rates["all"]["interval"] == wilson(3, 3)
     assert "by_type" not in make_table(results)
 
 

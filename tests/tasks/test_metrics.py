@@ -19,7 +19,9 @@ from shiftdc_eval.tasks.metrics import (
     mean_of_means,
     require_each_once,
     split_means,
+    summary,
     value_of,
+    wilson,
 )
 
 VALUES = st.lists(st.sampled_from([0.0, 1.0, None]), max_size=30)
@@ -57,6 +59,28 @@ def test_scored_and_unscored_rows_of_the_groups_add_up(values: list[float | None
     items = {f"i{n}": value for n, value in enumerate(values)}
     parts = split_means(items, {item: f"g{n % 4}" for n, item in enumerate(items)})
     assert sum(part["scored"] + part["unscored"] for part in parts.values()) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    [(0, 50, 0.0, 0.07135), (5, 10, 0.23659, 0.76341), (50, 50, 0.92865, 1.0), (12, 100, 0.06999, 0.19815)],
+)
+def test_intervals_are_wilsons(count: int, total: int, low: float, high: float) -> None:
+    assert wilson(count, total) == pytest.approx([low, high], abs=1e-4)
+
+
+@given(st.integers(1, 300), st.data())
+def test_an_interval_holds_its_share(total: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, total))
+    low, high = wilson(count, total)
+    assert 0 <= low <= count / total + 1e-12
+    assert count / total - 1e-12 <= high <= 1
+
+
+def test_only_a_share_with_something_scored_has_an_interval() -> None:
+    assert "interval" not in summary([0.0, 1.0])
+    assert "interval" not in summary([None], share=True)
+    assert summary([1.0, None], share=True)["interval"] == wilson(1, 1)
 
 
 def test_the_mean_of_means_weighs_groups_alike() -> None:

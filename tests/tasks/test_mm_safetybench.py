@@ -301,7 +301,8 @@ def test_means_over_scenarios_weigh_scenarios_alike(
     assert row["keyword_asr_mean_8,none"] == pytest.approx(1 / 8)
     assert row["refusal_rate_mean_8,none"] == pytest.approx(7 / 8)
     by_scenario = row["by_scenario,none"]["keyword_asr"]
-    assert by_scenario["13-Gov_Decision"] == {"mean": 1.0, "scored": 2, "unscored": 0}
+    assert (by_scenario["13-Gov_Decision"]["mean"], by_scenario["13-Gov_Decision"]["scored"]) == (1.0, 2)
+    assert by_scenario["all"]["mean"] == pytest.approx(5 / 27)
 
 
 def test_rows_in_any_order_give_the_same_means(mini_data: Path, judged_by: Callable[..., None]) -> None:
