@@ -20,6 +20,7 @@ from shiftdc_eval.backbones.families import (
     encode_by_template,
     image_placeholders,
     layers_that_need_an_image,
+    mend_attention,
 )
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, sampling_processors
 from shiftdc_eval.errors import ModelError
@@ -64,6 +65,7 @@ class Backbone:
         folder: str | None = None,
     ) -> None:
         self.model = model.eval()
+        mend_attention(model)
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.name = name
@@ -76,6 +78,9 @@ class Backbone:
         """Local folder of the model, where it has one."""
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        if getattr(processor, "chat_template", None) is None:
+            # some processors (Phi-4-multimodal's) lose the template that lies in the folder; the tokenizer has it
+            processor.chat_template = getattr(self.tokenizer, "chat_template", None)
         self.layers = find_decoder_layers(model)
         self.skipped_without_image = layers_that_need_an_image(model.config)
         """Decoder layers that a prompt without images passes by (cross-attention layers)."""

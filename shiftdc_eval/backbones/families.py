@@ -56,6 +56,21 @@ ENCODERS: dict[str, Callable[[Any, Sequence[Chat]], Features]] = {"paligemma": e
 MULTIMODAL_LM_ONLY = frozenset({"phi4_multimodal"})
 """`model_type` of vision-language models that transformers lists under `AutoModelForMultimodalLM` alone."""
 
+BIDIRECTIONAL = frozenset(
+    {"Phi4MultimodalVisionAttention", "MllamaVisionAttention", "MllamaTextCrossAttention"}
+)
+"""Attention classes that look in both directions, and that transformers 5.24 runs as causal under SDPA
+whenever no mask is passed (huggingface/transformers issue 48172 tells of Mllama's). For Phi-4-multimodal that
+is every image that fills its tiles exactly, unless another image of the batch does not: without this
+correction its answers depend on the batch."""
+
+
+def mend_attention(model: Any) -> None:
+    """Declare attention that is not causal as what it is."""
+    for module in model.modules():
+        if type(module).__name__ in BIDIRECTIONAL:
+            module.is_causal = False
+
 
 def layers_that_need_an_image(config: Any) -> frozenset[int]:
     """Decoder layers that a prompt without images passes by: the cross-attention layers of Mllama."""

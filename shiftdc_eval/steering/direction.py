@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,8 @@ class SafetyDirection:
             "format": FORMAT,
             "sha256": self.sha256,
         }
-        temporary = path.with_name(f".{path.name}.part")
+        # several processes may fit the same direction at once
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
         save_file({"vectors": self.vectors.contiguous().float().cpu()}, temporary, metadata=metadata)
         temporary.replace(path)
 

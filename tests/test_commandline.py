@@ -1,0 +1,93 @@
+"""The real command line, in processes of its own. Each call takes ten seconds and more: keep them few."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from adapter_harness import write_figstep
+
+from shiftdc_eval.records import RunRecord
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def figstep_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def call(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env=dict(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def run_arguments(model: Path, out: str, defense: str = "shiftdc") -> list[str]:
+    arguments = f"pretrained={model},defense={defense},batch_size=2,device=cpu"
+    if defense == "shiftdc":
+        arguments += ",caption_max_new_tokens=4"
+    return [
+        "--model", "shiftdc_vlm", "--model_args", arguments, "--tasks", "figstep",
+        "--gen_kwargs", "max_new_tokens=6", "--output_path", out,
+    ]  # fmt: skip
+
+
+def rows(out: Path) -> dict[str, tuple[str, str]]:
+    (path,) = out.rglob("*_samples_figstep.jsonl")
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return {row["shiftdc"]["item"]: (row["shiftdc_item"]["response"], row["shiftdc"]["run"]) for row in found}
+
+
+def test_run_writes_a_complete_result_and_hides_secrets(
+    tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canary4711canary4711")
+    done = call("-m", "shiftdc_eval.cli", "run", *run_arguments(tiny_llava, "out"), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "refusal_rate" in done.stdout
+    assert "canary4711" not in done.stdout
+    (record,) = [RunRecord.model_validate_json(p.read_text()) for p in (tmp_path / "out").glob("run-*.json")]
+    found = rows(tmp_path / "out")
+    assert len(found) == 9
+    assert {run for _, run in found.values()} == {record.id}
+    written = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert not [p for p in written if b"canary4711" in p.read_bytes()]
+
+
+def test_a_failed_run_is_visible(tmp_path: Path) -> None:
+    done = call("-m", "shiftdc_eval.cli", "run", *run_arguments(Path("/no/such/model"), "out"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no complete run record" in done.stdout
+
+
+def test_two_processes_give_the_same_cell_as_one(
+    tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHIFTDC_RUNS", str(tmp_path / "two"))
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29791"]
+    done = call(
+        *torchrun, "-m", "lmms_eval", *run_arguments(tiny_llava, "two"), "--log_samples", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    monkeypatch.setenv("SHIFTDC_RUNS", str(tmp_path / "one"))
+    from adapter_harness import answers, evaluate
+
+    from shiftdc_eval.adapter import ShiftDCVlm
+
+    single = ShiftDCVlm.create_from_arg_string(run_arguments(tiny_llava, "one")[3])
+    wanted = answers(evaluate(single, "figstep", gen_kwargs="max_new_tokens=6"), "figstep")
+    assert {item: response for item, (response, _) in rows(tmp_path / "two").items()} == wanted
+    (record,) = [RunRecord.model_validate_json(p.read_text()) for p in (tmp_path / "two").glob("run-*.json")]
+    assert record.cost.samples == 9, "the copy that evens out 9 items over 2 processes is not counted"
+    journals = sorted((tmp_path / "two").glob("journal-*.jsonl"))
+    assert [len(path.read_text().splitlines()) - 1 for path in journals] == [5, 4]
