@@ -130,7 +130,9 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         done = {key: record for key, record in found.items() if record is not None}
         if done:
             logger.warning("%s: reusing %d of %d finished answers", journal.path, len(done), len(found))
-        todo = list({sample.key: sample for sample in samples if sample.key not in done}.values())
+        # a padding copy has the key of the sample it copies, which must win: it is the one that is journalled
+        unanswered = [sample for sample in samples if sample.key not in done]
+        todo = list({sample.key: sample for sample in sorted(unanswered, key=lambda s: not s.padding)}.values())
         captions = self.tools.captions
         before = captions.made, captions.reused
         with tqdm(
