@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -29,19 +29,39 @@ CORPUS = [
 ]
 
 
-def tiny_tokenizer(special: tuple[str, ...] = ("<image>",)) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that covers any text."""
+def tiny_tokenizer(
+    special: tuple[str, ...] = ("<image>",),
+    *,
+    named: dict[str, str] | None = None,
+    bos: bool = False,
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that covers any text.
+
+    Args:
+        special: more special tokens.
+        named: special tokens that processors read as attributes, e.g. `{"image_token": "<image>"}`.
+        bos: put the begin-of-sequence token before every text, as Llama tokenizers do.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=["<pad>", "<s>", "</s>", *special],
+        special_tokens=["<pad>", "<s>", "</s>", *special, *(named or {}).values()],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+        )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", padding_side="left"
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        padding_side="left",
+        **({"extra_special_tokens": named} if named else {}),
     )
 
 
