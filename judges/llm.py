@@ -10,28 +10,24 @@ import asyncio
 import hashlib
 import json
 import statistics
-import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
 
 from PIL import Image
 
 from shiftdc_eval import runs
 from shiftdc_eval.errors import JudgeError
+from shiftdc_eval.judges.asking import Asker, Structured, run_to_end
 from shiftdc_eval.judges.cache import VerdictCache
-from shiftdc_eval.judges.client import Client, Endpoint
+from shiftdc_eval.judges.client import Client
+from shiftdc_eval.judges.endpoint import Endpoint
 from shiftdc_eval.judges.fence import guard_version
 from shiftdc_eval.judges.normalise import is_blank
-from shiftdc_eval.judges.parsing import PARSERS
 from shiftdc_eval.judges.reply import Fault
-from shiftdc_eval.judges.rubric import Message, Rubric
+from shiftdc_eval.judges.rubric import Rubric
 from shiftdc_eval.judges.spending import Price, Spending
 from shiftdc_eval.judges.verdict import Item, Kind, Verdict, unscored
-
-Structured = Literal["auto", "on", "off"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class LLMJudge:
         with VerdictCache() as cache:
             calls = self._plan(items, results, cache)
             if calls:
-                _run(self._work(calls, results, cache))
+                run_to_end(self._work(calls, results, cache))
         verdicts = [self._combine(of_item) for of_item in results]
         self.spending.unscored = sum(not verdict.scored for verdict in verdicts)
         return verdicts
@@ -153,11 +149,12 @@ class LLMJudge:
     ) -> None:
         queue = deque(calls)
         client = Client(self.endpoint, self.spending)
+        asker = Asker(client, self.rubric, self.parser, self.guarded, self.structured, self.temperature)
 
         async def worker() -> None:
             while queue:
                 call = queue.popleft()
-                verdict = await self._isolated(client, call)
+                verdict = await self._isolated(asker, call)
                 cache.put(call.key, self.name, verdict)
                 for place, number in call.places:
                     results[place][number] = verdict
@@ -170,89 +167,16 @@ class LLMJudge:
         except* JudgeError as errors:
             raise errors.exceptions[0] from None
 
-    async def _isolated(self, client: Client, call: Call) -> Verdict:
+    async def _isolated(self, asker: Asker, call: Call) -> Verdict:
         """A verdict whatever happens to this one item; only a JudgeError ends the run."""
         try:
-            return await self._one(client, call)
+            return await asker.judge(call.item, call.image)
         except Fault as fault:
             return unscored(self.kind, fault.reason)
         except JudgeError:
             raise
         except Exception as error:  # recorded as this item's failure; its text may quote the request
             return unscored(self.kind, f"judging failed: {type(error).__name__}")
-
-    async def _one(self, client: Client, call: Call) -> Verdict:
-        messages = self.rubric.messages(call.item, self.guarded, image=call.image)
-        temperature = self.temperature
-        for attempt in range(1 + self.rubric.retries):
-            verdict = await self._ask(client, messages, temperature)
-            if verdict.scored:
-                break
-            if attempt == 0 and self.rubric.retry_suffix and isinstance(messages[-1]["content"], str):
-                messages[-1]["content"] += self.rubric.retry_suffix
-            elif temperature is not None:
-                temperature += 0.5
-        return verdict
-
-    async def _ask(self, client: Client, messages: list[Message], temperature: float | None) -> Verdict:
-        reserved = await self._reserve(messages)
-        options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
-        try:
-            try:
-                reply = await client.ask(
-                    messages,
-                    max_tokens=self.rubric.max_tokens,
-                    cut_reply_counts=self.rubric.cut_reply_counts and not self.guarded,
-                    **options,
-                    **self._format(),
-                )
-            except Fault as fault:
-                if not (fault.status in (400, 422) and self.structured == "auto" and self._format()):
-                    raise
-                self._no_schema = True
-                reply = await client.ask(messages, max_tokens=self.rubric.max_tokens, **options)
-        finally:
-            self.spending.release(reserved)
-        parsed = PARSERS[self.parser](reply.text, self.rubric)
-        said = {
-            "raw": reply.text,
-            "model": reply.model,
-            "tokens_in": reply.tokens_in,
-            "tokens_out": reply.tokens_out,
-        }
-        reason = parsed.reason or ("" if parsed.value is not None else "the reply cannot be read")
-        return Verdict.model_validate({"kind": self.kind, "value": parsed.value, "reason": reason, **said})
-
-    async def _reserve(self, messages: list[Message]) -> float:
-        size = len(json.dumps(messages))
-        while (amount := self.spending.reserve(size, self.rubric.max_tokens)) is None:
-            if not self.spending.waiting:
-                raise Fault("final", f"the budget of {self.budget:g} USD is spent")
-            await asyncio.sleep(0.02)
-        return amount
-
-    _no_schema: bool = field(default=False, init=False, repr=False)
-
-    def _format(self) -> dict[str, Any]:
-        """The request for structured output, where it is wanted and this parser reads JSON."""
-        key = {"labelled": "verdict", "score": "score"}.get(self.parser)
-        if key is None or not self.guarded or self.structured == "off" or self._no_schema:
-            return {}
-        value: dict[str, Any] = (
-            {"type": "string", "enum": list(self.rubric.labels)} if key == "verdict" else {"type": "number"}
-        )
-        schema = {
-            "type": "object",
-            "properties": {"why": {"type": "string"}, key: value},
-            "required": ["why", key],
-            "additionalProperties": False,
-        }
-        return {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "judgement", "strict": True, "schema": schema},
-            }
-        }
 
     def _combine(self, of_item: list[Verdict | None]) -> Verdict:
         """The mean of several runs; unscored unless every run is scored."""
@@ -279,29 +203,7 @@ class LLMJudge:
             self.on_verdict(int(done), self.spending.line())
 
 
-def _sum(counts: Any) -> int | None:
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """The sum; None when any count is unknown."""
     known = list(counts)
-    return None if None in known else sum(known)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where an event loop is running already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            outcome.append(asyncio.run(work))
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
+    return None if None in known else sum(count for count in known if count is not None)

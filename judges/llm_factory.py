@@ -7,8 +7,9 @@ from typing import cast
 
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.judges import settings as read
-from shiftdc_eval.judges.client import OPENAI_URL, Endpoint
-from shiftdc_eval.judges.llm import LLMJudge, Structured
+from shiftdc_eval.judges.asking import Structured
+from shiftdc_eval.judges.endpoint import OPENAI_URL, Endpoint
+from shiftdc_eval.judges.llm import LLMJudge
 from shiftdc_eval.judges.rubric import load_rubric
 from shiftdc_eval.judges.spending import PRICES_VARIABLE, price_of
 

@@ -59,7 +59,7 @@ def _by_one(files: Sequence[SamplesFile], judge: Judge) -> Iterator[Outcome]:
     fingerprint = judge.fingerprint
     todo = [file.unjudged(judge.name, fingerprint) for file in files]
     items = [answer.item for answers in todo for answer in answers]
-    with tqdm(total=len(items), desc=judge.name, unit="answer", leave=True) as bar:
+    with tqdm(total=len(items), desc=judge.name, unit="answer", disable=not items) as bar:
 
         def told(done: int, account: str) -> None:
             bar.update(done)
