@@ -21,6 +21,15 @@ from PIL import Image, UnidentifiedImageError
 from shiftdc_eval import runs
 from shiftdc_eval.errors import DataError
 
+FILES = {
+    "figstep": "safebench.csv (and images/SafeBench/, else they are drawn)",
+    "mm_safetybench": "processed_questions/ and images/ of the authors, or a copy of the hub repository,",
+    "xstest": "xstest_prompts.csv",
+    "mossbench": "benign.json and images/",
+    "mme": "the authors' MME_Benchmark/, or a copy of the hub repository,",
+    "mmvet": "mm-vet.json and images/, or a copy of the hub repository,",
+}
+"""Folder of a benchmark -> what it holds."""
 FETCH_SECONDS = 30
 """Longest wait for a server's answer."""
 
@@ -47,11 +56,11 @@ def first_existing(folder: Path | None, *candidates: str) -> Path | None:
     return next((folder / name for name in candidates if (folder / name).exists()), None)
 
 
-def how_to_provide(benchmark: str, files: str) -> str:
+def how_to_provide(benchmark: str) -> str:
     """The sentence that ends every error about missing data."""
     root = os.environ.get("SHIFTDC_DATA")
     where = f"{root}/{benchmark}/" if root else f"$SHIFTDC_DATA/{benchmark}/ (SHIFTDC_DATA is not set)"
-    return f"Put {files} into {where}"
+    return f"Put {FILES[benchmark]} into {where}"
 
 
 def fetch(url: str, sha256: str, target: Path, benchmark: str) -> Path:
@@ -68,14 +77,13 @@ def fetch(url: str, sha256: str, target: Path, benchmark: str) -> Path:
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(
-            f"{benchmark}: {url} (sha256 {sha256}) cannot be fetched: {reason}. "
-            + how_to_provide(benchmark, target.name)
+            f"{benchmark}: {url} (sha256 {sha256}) cannot be fetched: {reason}. " + how_to_provide(benchmark)
         ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise DataError(
             f"{benchmark}: {url} has sha256 {found}, expected {sha256}; the file has changed upstream. "
-            + how_to_provide(benchmark, f"the pinned {target.name}")
+            + how_to_provide(benchmark)
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")

@@ -110,9 +110,9 @@ def _unreachable(
     config: str | None = None,
     split: str | None = None,
 ) -> str:
-    part = f" (config {config}, split {split})" if split else ""
+    part = f" ({config}, {split})" if config else ""
     return (
         f"{benchmark}: the hub dataset {dataset}{part} at revision {revision} cannot be loaded: "
         f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. "
-        + how_to_provide(benchmark, "the benchmark's files")
+        + how_to_provide(benchmark)
     )

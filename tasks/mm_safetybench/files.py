@@ -66,7 +66,7 @@ def load(folder: Path, questions: Path, kind: RequestKind) -> Source:
     for scenario in SCENARIOS:
         path = questions / f"{scenario.name}.json"
         if not path.is_file():
-            raise DataError(f"{path} is missing; " + how_to_provide("mm_safetybench", path.name))
+            raise DataError(f"{path} is missing; " + how_to_provide("mm_safetybench"))
         digest.update(file_sha256(path).encode())
         for number, row in read_json(path, dict).items():
             where = f"{path}, question {number}"

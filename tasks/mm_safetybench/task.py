@@ -7,6 +7,7 @@ scenarios stands beside it, and the micro means too.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -14,12 +15,14 @@ from typing import Any, ClassVar
 from shiftdc_eval.errors import ConfigError, DataError
 from shiftdc_eval.judges.verdict import Verdict
 from shiftdc_eval.tasks import calibration
-from shiftdc_eval.tasks.data import first_existing, local_folder
+from shiftdc_eval.tasks.data import first_existing, how_to_provide, local_folder
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.metrics import Metric, mean_of_means, split_means
 from shiftdc_eval.tasks.mm_safetybench import files, hub
 from shiftdc_eval.tasks.mm_safetybench.scenarios import KINDS, SCENARIOS
 from shiftdc_eval.tasks.safety import SafetyTask
+
+logger = logging.getLogger(__name__)
 
 ALL = tuple(scenario.name for scenario in SCENARIOS)
 CLEAR = tuple(scenario.name for scenario in SCENARIOS if scenario.clear_harm)
@@ -50,7 +53,11 @@ class MMSafetyBench(SafetyTask):
         if folder is not None and questions is not None:
             source = files.load(folder, questions, KINDS[kind])
         else:
-            source = hub.load(folder if hub.is_hub_copy(folder) else None, KINDS[kind])
+            copy = folder if hub.is_hub_copy(folder) else None
+            if folder is not None and copy is None:
+                missing = how_to_provide("mm_safetybench")
+                logger.warning("%s holds no MM-SafetyBench data, asking the hub. %s", folder, missing)
+            source = hub.load(copy, KINDS[kind])
         examples = list(source.examples)
         if subset == "tiny":
             examples = self._tiny(examples, files.tiny_ids(folder))

@@ -79,7 +79,7 @@ class MME(BenchmarkTask):
         folder = local_folder("mme")
         source = files.from_folder(folder) if folder is not None else None
         if folder is not None and source is None:
-            logger.warning("%s holds no MME data, asking the hub. %s", folder, how_to_provide("mme", "it"))
+            logger.warning("%s holds no MME data, asking the hub. %s", folder, how_to_provide("mme"))
         return source or files.from_hub()
 
     def metrics(self) -> dict[str, Metric]:

@@ -74,9 +74,7 @@ class MMVet(BenchmarkTask):
         folder = local_folder("mmvet")
         source = files.from_folder(folder) if folder is not None else None
         if folder is not None and source is None:
-            logger.warning(
-                "%s holds no MM-Vet data, asking the hub. %s", folder, how_to_provide("mmvet", "it")
-            )
+            logger.warning("%s holds no MM-Vet data, asking the hub. %s", folder, how_to_provide("mmvet"))
         return source or files.from_hub()
 
     def suffix(self, judge: Judge) -> str:

@@ -5,6 +5,7 @@ Source: xirui-li/MOSSBench @8d68b06 (CC BY-SA 4.0), hub AIcell/MOSSBench, arXiv 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from shiftdc_eval.errors import DataError
 from shiftdc_eval.tasks.data import (
     file_sha256,
     first_existing,
+    how_to_provide,
     image_loader,
     local_folder,
     read_json,
@@ -29,6 +31,8 @@ from shiftdc_eval.tasks.hub import (
     without_images,
 )
 from shiftdc_eval.tasks.safety import SafetyTask
+
+logger = logging.getLogger(__name__)
 
 DATASET, CONFIG, SPLIT = "AIcell/MOSSBench", "oversensitivity", "train"
 TYPES = {
@@ -59,6 +63,9 @@ class MOSSBench(SafetyTask):
         if folder is not None and path is not None:
             source = _from_files(self.info.name, folder, path, with_images)
         else:
+            if folder is not None:
+                missing = how_to_provide("mossbench")
+                logger.warning("%s holds no MOSSBench data, asking the hub. %s", folder, missing)
             source = _from_hub(with_images)
         if with_images:
             return source

@@ -159,7 +159,8 @@ def test_without_data_and_network_one_error_says_what_to_put_where(
     assert asked.call_count == 1  # lmms-eval's own download would try five times
     assert "0861b17b3d67887c06ee3534ec65b3012f9becb7" in message
     assert "no network" in message
-    assert f"Put safebench.csv into {tmp_path}/figstep/" in message
+    assert message.endswith(f"into {tmp_path}/figstep/")
+    assert "Put safebench.csv" in message
 
 
 def test_a_file_that_changed_upstream_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
