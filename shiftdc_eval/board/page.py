@@ -30,7 +30,7 @@ class Detail:
     commands: bool = True
     """Commands on the page, not only in the cells."""
     rows: int = 1000
-    """Rows a section."""
+    """Rows a section; below all of them, only the cells of these rows are listed."""
     said: str = ""
     """What the reader is told about it."""
 
@@ -49,15 +49,22 @@ LEVELS = (
         groups=False,
         charts=0,
         commands=False,
+        rows=80,
+        said="Only the first 80 rows of each section are shown, and their cells; leaderboard.md holds all.",
+    ),
+    Detail(
+        groups=False,
+        charts=0,
+        commands=False,
         rows=25,
-        said="Only the first 25 rows of each section are shown; leaderboard.md holds all of them.",
+        said="Only the first 25 rows of each section are shown, and their cells; leaderboard.md holds all.",
     ),
     Detail(
         groups=False,
         charts=0,
         commands=False,
         rows=5,
-        said="Only the first 5 rows of each section are shown; leaderboard.md holds all of them.",
+        said="Only the first 5 rows of each section are shown, and their cells; leaderboard.md holds all.",
     ),
 )
 
@@ -83,6 +90,7 @@ def render(index: Index, detail: Detail) -> str:
         tasks=sorted({section.task for section in found}),
         judges=sorted({section.judge for section in found}),
         detail=detail,
+        shown={line.number for section in found for line in section.lines[: detail.rows]},
         forest=charts.forest,
         scatter=charts.scatter,
         about=about,

@@ -1,0 +1,231 @@
+"""The page and the Markdown: small, complete, inert, and usable without a mouse, a script or a wide screen."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from browser import dump_dom, screenshot
+from made import Made, small_grid
+from PIL import Image
+
+from shiftdc_eval.board.build import build, index_of
+from shiftdc_eval.board.files import read_cells
+from shiftdc_eval.board.page import LEVELS, MAX_BYTES, page
+from shiftdc_eval.board.reported import read_reported
+
+COMMITTED = Path(__file__).parents[2] / "leaderboards"
+
+
+class Document(HTMLParser):
+    """Elements with their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        self._inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._inside not in ("script", "style"):
+            self.text.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def grid(results: Path, board: Path) -> Path:
+    """A board with two models, three defenses and three tasks; returns its page."""
+    small_grid(results)
+    build([results], board)
+    return board / "index.html"
+
+
+def with_driver(page: Path, script: str) -> Path:
+    """The page without its policy, and a script that plays the reader and writes what it sees to the title."""
+    text = page.read_text(encoding="utf-8").replace("Content-Security-Policy", "X-Nothing")
+    driven = page.with_name("driven.html")
+    driven.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    return driven
+
+
+def title(document: str) -> str:
+    found = re.search(r"<title>(.*?)</title>", document, re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_every_number_is_in_the_page_without_javascript(grid: Path, board: Path) -> None:
+    text = "".join(Document(grid.read_text()).text)
+    for cell in index_of(read_cells(board), []).cells:
+        assert cell.command in text
+        for measure in cell.measures:
+            assert measure.value is not None
+            shown = f"{100 * measure.value:.1f}" if measure.metric != "score" else f"{measure.value:.3f}"
+            assert shown in text
+
+
+def test_every_link_leads_somewhere(grid: Path, board: Path) -> None:
+    document = Document(grid.read_text())
+    ids = [attributes["id"] for _, attributes in document.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] for attributes in document.of("a")]
+    assert sum(link.startswith("cells/") for link in links) == 18
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in ids
+        elif not link.startswith("https://arxiv.org/abs/"):
+            assert (board / link).is_file()
+
+
+def test_the_page_can_be_used_with_a_screen_reader(grid: Path) -> None:
+    document = Document(grid.read_text())
+    assert document.of("html") == [{"lang": "en"}]
+    assert all(attributes.get("scope") in ("col", "row") for attributes in document.of("th"))
+    plots = [attributes for attributes in document.of("svg") if "aria-hidden" not in attributes]
+    assert len(plots) >= 6
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in plots)
+    regions = [attributes for attributes in document.of("div") if attributes.get("role") == "region"]
+    assert all(attributes["tabindex"] == "0" for attributes in regions)
+    assert all("aria-label" in attributes or "aria-labelledby" in attributes for attributes in regions)
+    headings = [int(tag[1]) for tag, _ in document.elements if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(headings))
+    assert document.of("a")[0] == {"class": "skip", "href": "#main"}
+
+
+def test_nothing_is_loaded_from_elsewhere(grid: Path) -> None:
+    document = Document(grid.read_text())
+    assert not document.of("link")
+    assert not document.of("img")
+    assert [attributes for attributes in document.of("script") if attributes] == []
+    assert not re.search(r"@import|url\(", grid.read_text())
+
+
+def test_filters_and_sorting_work(grid: Path, chromium: str) -> None:
+    script = """
+      const visible = () => [...document.querySelectorAll("table.sort tbody tr")].filter((r) => !r.hidden && !r.closest("section").hidden);
+      const all = visible().length;
+      const controls = document.getElementById("controls");
+      controls.querySelector("[name=find]").value = "ecso other";
+      controls.dispatchEvent(new Event("input", {bubbles: true}));
+      const found = visible().length;
+      controls.querySelector("[name=find]").value = "";
+      controls.querySelector("[name=task]").value = "mini_vqa";
+      controls.dispatchEvent(new Event("input", {bubbles: true}));
+      const task = visible().length;
+      controls.querySelector("[name=task]").value = "";
+      controls.dispatchEvent(new Event("input", {bubbles: true}));
+      const table = document.querySelector("table.sort");
+      const head = table.querySelectorAll("thead th")[3];
+      const column = () => [...table.tBodies[0].rows].map((r) => parseFloat(r.cells[3].textContent));
+      head.querySelector("button").click();
+      const up = column(), sort = head.getAttribute("aria-sort");
+      head.querySelector("button").click();
+      const down = column();
+      const rising = up.every((v, i) => !i || up[i - 1] <= v), falling = down.every((v, i) => !i || down[i - 1] >= v);
+      document.title = [all, found, task, sort, rising, falling, head.getAttribute("aria-sort"), controls.hidden].join(" ");
+    """
+    assert title(dump_dom(chromium, with_driver(grid, script))) == (
+        "24 4 6 ascending true true descending false"
+    )
+
+
+def test_the_page_runs_under_its_own_policy(grid: Path, chromium: str) -> None:
+    document = dump_dom(chromium, grid)
+    assert "24 rows shown" in document
+    attack = grid.read_text().replace("</main>", "<script>document.title='HACKED'</script></main>")
+    grid.write_text(attack)
+    assert title(dump_dom(chromium, grid)) == "shiftdc-eval leaderboard"
+
+
+@pytest.mark.parametrize("name", ["index.html", "committed"])
+def test_a_phone_shows_the_page_without_scrolling_sideways(grid: Path, chromium: str, name: str) -> None:
+    if name == "committed":
+        grid.write_text((COMMITTED / "index.html").read_text())
+    script = "document.title = [innerWidth, document.documentElement.scrollWidth].join(' ')"
+    driven = with_driver(grid, script)
+    frame = grid.with_name("frame.html")
+    inner = driven.read_text().replace("&", "&amp;").replace('"', "&quot;")
+    frame.write_text(
+        f'<!doctype html><title>x</title><iframe srcdoc="{inner}" width="390" height="800" style="border:0"></iframe>'
+        "<script>onload = () => { document.title = frames[0].document.title; }</script>"
+    )
+    width, wide = map(int, title(dump_dom(chromium, frame)).split())
+    assert width == 390
+    assert wide <= width
+
+
+def test_light_and_dark_differ_and_neither_is_blank(grid: Path, chromium: str, tmp_path: Path) -> None:
+    means = []
+    for scheme in (1, 0):
+        picture = tmp_path / f"{scheme}.png"
+        screenshot(chromium, grid, picture, 1000, 800, f"--blink-settings=preferredColorScheme={scheme}")
+        with Image.open(picture) as image:
+            grey = image.convert("L")
+            low, high = grey.getextrema()
+            assert high - low > 150
+            histogram = grey.histogram()
+            means.append(sum(level * count for level, count in enumerate(histogram)) / sum(histogram))
+    assert means[0] > 200
+    assert means[1] < 70
+
+
+def test_hostile_names_make_no_element(results: Path, board: Path) -> None:
+    attack = '<img src=x onerror="x()">|</script>[a](javascript:x)'
+    made = Made(run="bad", model="org/x", note=attack, notes=[attack])
+    made.write(results)
+    record = made.record().model_copy(
+        update={"command": attack, "hardware": attack, "settings": {"a": attack}}
+    )
+    (results / "run-bad.json").write_text(record.model_dump_json())
+    Made(run="good", settings={"a": "1"}).write(results)
+    build([results], board)
+    document = Document((board / "index.html").read_text())
+    assert not document.of("img")
+    assert len(document.of("script")) == 1
+    assert not [attributes for _, attributes in document.elements if "onerror" in attributes]
+    assert "<img" not in (board / "leaderboard.md").read_text()
+
+
+def test_a_large_board_still_gives_a_small_page_that_says_what_it_leaves_out(
+    results: Path, board: Path
+) -> None:
+    small_grid(results)
+    build([results], board)
+    cells = read_cells(board)
+    sizes = {}
+    for copies in (1, 20, 60):
+        models = [
+            cell.model_copy(
+                update={"model": cell.model.model_copy(update={"id": f"{cell.model.id}-{number}"})}
+            )
+            for cell in cells
+            for number in range(copies)
+        ]
+        text = page(index_of([type(cell).model_validate(cell.model_dump()) for cell in models], []))
+        sizes[copies] = len(text.encode())
+        said = [detail.said in text for detail in LEVELS[1:]]
+        assert said.count(True) == (copies > 1)
+    assert max(sizes.values()) < MAX_BYTES, sizes
+
+
+def test_reported_numbers_stand_in_their_own_section_and_never_rank() -> None:
+    reported = read_reported(COMMITTED)
+    found = index_of([], reported)
+    assert found.comparisons == []
+    text = page(found)
+    document = "".join(Document(text).text)
+    assert document.index("Reported in papers") < document.index("Understanding and Rectifying")
+    assert "69.3" in document
+    assert text.count('class="sort"') == 0
+    assert len(text.encode()) < MAX_BYTES
