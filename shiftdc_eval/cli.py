@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "shiftdc_eval.run",
         "run lmms-eval with the same arguments; exits non-zero when no result was written",
     ),
+    "demo": ("shiftdc_eval.demo", "the distortion and its repair on the embedded tiny VLM, offline"),
     "direction": ("shiftdc_eval.defenses.direction_cli", "fit or show a safety direction"),
     "tasks": ("shiftdc_eval.tasks.table", "table of the tasks: sizes, versions, revisions, licences"),
     "defenses": ("shiftdc_eval.defenses.table", "table of the defenses: source, cost, settings"),

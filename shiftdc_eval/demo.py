@@ -1,0 +1,138 @@
+"""`shiftdc-eval demo`: the distortion and its repair on the embedded tiny VLM, offline, in about a minute.
+
+Runs a grid file through lmms-eval's evaluator, builds a board from it and prints one table: defenses down,
+tasks across, with 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from shiftdc_eval.board.index import Index, IndexCell, Measure
+
+MAIN_JUDGES = ("keyword_robust", "mme_strict", "mme_official", "exact_match")
+"""Which judge's column the table shows, first match; the board shows all."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.description = __doc__
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for results, board and plot")
+    parser.add_argument("--grid", type=Path, help="another grid file")
+    parser.add_argument("--limit", type=int, help="items a task")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run, show the table, write plot and page; 1 when a cell failed."""
+    from rich.console import Console
+
+    from shiftdc_eval.board.build import build
+    from shiftdc_eval.board.index import Index
+    from shiftdc_eval.grid import Progress, is_complete, run_cells, selected
+    from shiftdc_eval.grid_file import read_grid
+
+    path = args.grid or Path(str(files("shiftdc_eval.toy") / "demo.yaml"))
+    cells = selected(list(read_grid(path).cells()), [], args.limit)
+    todo = [cell for cell in cells if not is_complete(cell, args.out / "results")]
+    console = Console()
+    console.print(f"{len(cells)} cells, {len(todo)} to run; everything is written below {args.out}/")
+    with _quiet():
+        failures = run_cells(todo, args.out / "results", report=Progress(len(todo)))
+    for label, reason in failures.items():
+        console.print(f"{label}: {reason}", style="red")
+    build([args.out / "results"], args.out / "board", replace=True)
+    index = Index.model_validate_json((args.out / "board" / "index.json").read_text(encoding="utf-8"))
+    console.print(table(index))
+    plot(index, args.out / "plot.svg")
+    console.print(f"plot: {args.out / 'plot.svg'}   board: {args.out / 'board' / 'index.html'}")
+    return 1 if failures else 0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Only our own progress lines: the evaluator's log and bars would drown them."""
+    from loguru import logger
+
+    previous = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    logger.disable("lmms_eval")
+    logging.getLogger("shiftdc_eval").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.enable("lmms_eval")
+        logging.getLogger("shiftdc_eval").setLevel(logging.NOTSET)
+        os.environ.pop("TQDM_DISABLE") if previous is None else os.environ.update(TQDM_DISABLE=previous)
+
+
+def main_measure(cell: IndexCell) -> Measure:
+    """The measure the table shows: by the judge that comes first in `MAIN_JUDGES`, else the cell's first."""
+    by_judge = {measure.judge.split("@")[0]: measure for measure in cell.measures}
+    return next((by_judge[name] for name in MAIN_JUDGES if name in by_judge), cell.measures[0])
+
+
+def shown(measure: Measure) -> str:
+    """A value with its 95 % interval, in percent."""
+    if measure.value is None:
+        return "unscored"
+    interval = (
+        ""
+        if measure.low is None or measure.high is None
+        else f" [{100 * measure.low:.0f}-{100 * measure.high:.0f}]"
+    )
+    return f"{100 * measure.value:.0f}{interval}"
+
+
+def table(index: Index) -> Table:
+    """Defenses down, tasks across."""
+    from rich.table import Table
+
+    tasks = list(dict.fromkeys(cell.task for cell in index.cells))
+    tasks.sort(
+        key=lambda task: [
+            ("figstep", "safetybench", "benign", "mme", "vqa", task)[i] in task for i in range(6)
+        ][::-1]
+    )
+    cells = {(cell.defense_name, cell.task): cell for cell in index.cells}
+    made = Table(title="percent, 95 % interval in brackets", show_lines=True)
+    made.add_column("defense")
+    for task in tasks:
+        metric = next(main_measure(cell).metric for cell in index.cells if cell.task == task)
+        made.add_column(f"{task}\n{metric.replace('_', ' ')}", justify="right")
+    for defense in dict.fromkeys(cell.defense_name for cell in index.cells):
+        row = [cells.get((defense, task)) for task in tasks]
+        made.add_row(defense, *("" if cell is None else shown(main_measure(cell)) for cell in row))
+    return made
+
+
+def plot(index: Index, path: Path) -> None:
+    """ASR against utility: the mean over the attack tasks and over the score tasks, one point a defense."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 4), layout="constrained")
+    axes = figure.subplots()
+    for defense in dict.fromkeys(cell.defense_name for cell in index.cells):
+        measures = [main_measure(cell) for cell in index.cells if cell.defense_name == defense]
+        attacks = [m.value for m in measures if m.metric in ("keyword_asr", "asr") and m.value is not None]
+        scores = [m.value for m in measures if m.metric == "score" and m.value is not None]
+        if attacks and scores:
+            x, y = 100 * sum(attacks) / len(attacks), 100 * sum(scores) / len(scores)
+            axes.plot(x, y, "o", markersize=9)
+            axes.annotate(f" {defense}", (x, y), fontsize=11)
+    axes.set(
+        xlim=(-5, 115), ylim=(-5, 105), xlabel="keyword ASR, mean over attacks (%)", ylabel="utility (%)"
+    )
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

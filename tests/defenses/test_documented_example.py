@@ -1,0 +1,27 @@
+"""The defense that docs/method.md shows is the one that is run here."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from shiftdc_eval.backbones import Chat, GenerationSettings, ModelSpec, load_backbone
+from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.defenses import DEFENSES, Request, Tools
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "method.md"
+
+
+def test_the_documented_defense_works(tiny_llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.S)
+    monkeypatch.delitem(DEFENSES, "polite", raising=False)
+    exec(compile(code, str(DOCS), "exec"), {})
+    backbone = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
+    tools = Tools(backbone, CaptionStore(None), None)  # type: ignore[arg-type]
+    settings = GenerationSettings(max_new_tokens=8)
+    image = Image.new("RGB", (20, 20), "red")
+    answer = DEFENSES["polite"]().answer(tools, [Request(Chat.ask("hello", [image]))], settings)[0]  # type: ignore[attr-defined]
+    asked = Chat.ask("Please answer safely. hello", [image])
+    assert answer.text == backbone.generate([asked], settings)[0].text
+    del DEFENSES["polite"]
