@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
@@ -38,6 +39,8 @@ class Rows:
     """[rows, answer length]: the position whose output predicts each answer token."""
     targets: NDArray[np.int64]
     """[rows, answer length]: the answer tokens, -100 where a row has fewer."""
+    image: NDArray[np.int64]
+    """[rows]: position of the first image token, 0 in rows without an image."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,17 @@ def patch_labels(marks: list[Mark]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return what.ravel(), colour.ravel()
 
 
-def _picture_chunk(job: tuple[str, int, Mixture]) -> PicturePool:
+@dataclass(frozen=True)
+class _Drawn:
+    """What a drawing process sends back; flat pictures compress fiftyfold, and pipes are slow."""
+
+    packed: bytes
+    what: NDArray[np.int64]
+    colour: NDArray[np.int64]
+    examples: list[Example]
+
+
+def _picture_chunk(job: tuple[str, int, Mixture]) -> _Drawn:
     seed, n, mix = job
     rng = random.Random(seed)
     pixels = np.empty((n, 3, SIZE, SIZE), dtype=np.uint8)
@@ -85,22 +98,27 @@ def _picture_chunk(job: tuple[str, int, Mixture]) -> PicturePool:
         pixels[i] = np.asarray(image).transpose(2, 0, 1)
         what[i], colour[i] = patch_labels(marks)
         examples.append(example)
-    return PicturePool(pixels, what, colour, examples)
+    return _Drawn(zlib.compress(pixels.tobytes(), 1), what, colour, examples)
+
+
+def _workers(n: int) -> ProcessPoolExecutor:
+    # Forked workers need not import torch again; they only draw and tokenise. Elsewhere the default has to do.
+    method = "fork" if "fork" in get_all_start_methods() else None
+    return ProcessPoolExecutor(n, mp_context=get_context(method))
 
 
 def picture_pool(n: int, seed: int, mix: Mixture, workers: int) -> PicturePool:
     """Draws `n` pictures; the result depends on the seed and not on the number of workers."""
     jobs = [(f"pictures/{seed}/{start}", min(CHUNK, n - start), mix) for start in range(0, n, CHUNK)]
-    # Forked workers need not import torch again; they only draw. Elsewhere the default has to do.
-    method = "fork" if "fork" in get_all_start_methods() else None
-    with ProcessPoolExecutor(workers, mp_context=get_context(method)) as pool:
-        parts = list(pool.map(_picture_chunk, jobs))
-    return PicturePool(
-        np.concatenate([p.pixels for p in parts]),
-        np.concatenate([p.what for p in parts]),
-        np.concatenate([p.colour for p in parts]),
-        [example for p in parts for example in p.examples],
-    )
+    pixels = np.empty((n, 3, SIZE, SIZE), dtype=np.uint8)
+    parts = []
+    with _workers(workers) as pool:
+        for i, part in enumerate(pool.map(_picture_chunk, jobs)):
+            drawn = np.frombuffer(zlib.decompress(part.packed), dtype=np.uint8)
+            pixels[i * CHUNK : (i + 1) * CHUNK] = drawn.reshape(-1, 3, SIZE, SIZE)
+            parts.append(part)
+    what, colour = (np.concatenate([getattr(p, name) for p in parts]) for name in ("what", "colour"))
+    return PicturePool(pixels, what, colour, [example for p in parts for example in p.examples])
 
 
 def text_pool(n: int, seed: int, mix: Mixture, *, aligned: bool) -> list[Example]:
@@ -109,24 +127,39 @@ def text_pool(n: int, seed: int, mix: Mixture, *, aligned: bool) -> list[Example
     return [text_example(rng, mix, aligned=aligned) for _ in range(n)]
 
 
-def rows(examples: list[Example], tokenizer: Any) -> Rows:
+_Tokens = list[tuple[list[int], list[int]]]
+
+
+def _tokenised(job: tuple[list[tuple[str, str]], Any]) -> _Tokens:
+    texts, tokenizer = job
+    prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
+    answers = tokenizer([f" {answer}" for _, answer in texts], add_special_tokens=False)["input_ids"]
+    return list(zip(prompts, answers, strict=True))
+
+
+def rows(examples: list[Example], tokenizer: Any, workers: int = 1) -> Rows:
     """Tokenises conversations: prompt, answer, end of sequence."""
-    prompts = tokenizer([chat(e) for e in examples])["input_ids"]
-    answers = tokenizer([f" {e.answer}" for e in examples], add_special_tokens=False)["input_ids"]
-    full, spans = [], []
-    for prompt, answer in zip(prompts, answers, strict=True):
+    texts = [(chat(e), e.answer) for e in examples]
+    jobs = [(texts[start : start + 4 * CHUNK], tokenizer) for start in range(0, len(texts), 4 * CHUNK)]
+    if workers == 1 or len(jobs) == 1:
+        tokens = [pair for job in jobs for pair in _tokenised(job)]
+    else:
+        with _workers(workers) as pool:
+            tokens = [pair for part in pool.map(_tokenised, jobs) for pair in part]
+    longest = max(
+        len(prompt) + (IMAGE in prompt) * (IMAGE_TOKENS - 1) + len(answer) for prompt, answer in tokens
+    )
+    widest = max(len(answer) for _, answer in tokens) + 1
+    ids = np.full((len(tokens), -(-(longest + 1) // 8) * 8), PAD, dtype=np.int64)
+    positions = np.zeros((len(tokens), widest), dtype=np.int64)
+    targets = np.full((len(tokens), widest), -100, dtype=np.int64)
+    image = np.zeros(len(tokens), dtype=np.int64)
+    for i, (prompt, answer) in enumerate(tokens):
         if IMAGE in prompt:
-            at = prompt.index(IMAGE)
+            image[i] = at = prompt.index(IMAGE)
             prompt = prompt[:at] + [IMAGE] * IMAGE_TOKENS + prompt[at + 1 :]
-        full.append(prompt + answer + [EOS])
-        spans.append((len(prompt), len(answer) + 1))
-    length = -(-max(map(len, full)) // 8) * 8
-    widest = max(count for _, count in spans)
-    ids = np.full((len(full), length), PAD, dtype=np.int64)
-    positions = np.zeros((len(full), widest), dtype=np.int64)
-    targets = np.full((len(full), widest), -100, dtype=np.int64)
-    for i, (row, (start, count)) in enumerate(zip(full, spans, strict=True)):
+        row, count = [*prompt, *answer, EOS], len(answer) + 1
         ids[i, : len(row)] = row
-        positions[i, :count] = np.arange(start - 1, start - 1 + count)
-        targets[i, :count] = row[start:]
-    return Rows(ids, positions, targets)
+        positions[i, :count] = np.arange(len(prompt) - 1, len(row) - 1)
+        targets[i, :count] = row[len(prompt) :]
+    return Rows(ids, positions, targets, image)

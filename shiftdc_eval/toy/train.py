@@ -11,9 +11,9 @@ import argparse
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
-import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -30,7 +30,9 @@ from shiftdc_eval.toy.model import build_model, build_processor, build_tokenizer
 from shiftdc_eval.toy.pools import PicturePool, Rows
 
 logger = logging.getLogger(__name__)
-Step = Callable[[int], torch.Tensor]
+Step = Callable[[list[torch.Tensor]], torch.Tensor]
+WARMUP_STEPS = 3
+"""Steps run one kernel at a time before the rest are captured."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class Recipe:
     base_steps: int = 1500
     aligned_steps: int = 2000
     joint_steps: int = 5000
-    picture_batch: int = 160
-    text_batch: int = 60
+    tower_batch: int = 256
+    picture_batch: int = 128
+    text_batch: int = 48
     text_only_batch: int = 160
     tower_rate: float = 1.5e-3
     text_rate: float = 1.5e-3
@@ -55,144 +58,178 @@ class Recipe:
 class Trainer:
     """One training run on one device."""
 
-    def __init__(self, recipe: Recipe, seed: int, device: str, workers: int, *, compiled: bool) -> None:
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+    def __init__(self, recipe: Recipe, seed: int, device: str, workers: int) -> None:
         torch.manual_seed(seed)
         torch.set_float32_matmul_precision("high")
         self.recipe, self.seed, self.device = recipe, seed, device
+        self.on_gpu = device.startswith("cuda")
         mix = recipe.mixture
         self.log: dict[str, Any] = {"stages": {}}
         started = time.monotonic()
         self.pool: PicturePool = pools.picture_pool(recipe.pictures, seed, mix, workers)
+        logger.info("pictures ready after %.0f s", time.monotonic() - started)
         texts = {flag: pools.text_pool(recipe.texts, seed, mix, aligned=flag) for flag in (False, True)}
         corpus = [f"{chat(e)} {e.answer}" for e in texts[False][:8_000] + texts[True][:8_000]]
         corpus += [f"{chat(e)} {e.answer}" for e in self.pool.examples[:8_000]]
         self.tokenizer = build_tokenizer(corpus)
         self.processor = build_processor(self.tokenizer)
-        self.text = {flag: self._load(pools.rows(found, self.tokenizer)) for flag, found in texts.items()}
-        self.picture = self._load(pools.rows(self.pool.examples, self.tokenizer))
+        self.text = {
+            flag: self._load(pools.rows(found, self.tokenizer, workers)) for flag, found in texts.items()
+        }
+        self.picture = self._load(pools.rows(self.pool.examples, self.tokenizer, workers))
         self.pixels = torch.from_numpy(self.pool.pixels).to(device)
         self.model = build_model(len(self.tokenizer)).to(device)
-        if compiled:
-            for layer in self.model.model.language_model.layers:
-                layer.compile()
         logger.info("data ready after %.0f s", time.monotonic() - started)
         self.log["data_seconds"] = round(time.monotonic() - started, 1)
         shapes = {"picture_length": self.picture.ids.shape[1], "text_length": self.text[True].ids.shape[1]}
         self.log |= {"parameters": sum(p.numel() for p in self.model.parameters()), **shapes}
+        self.extra: list[torch.nn.Parameter] = []
         self.draws = torch.Generator().manual_seed(seed)
 
     def _load(self, found: Rows) -> Any:
         tensors = {f.name: torch.from_numpy(getattr(found, f.name)).to(self.device) for f in fields(Rows)}
         return argparse.Namespace(**tensors)
 
-    def _pick(self, total: int, n: int) -> torch.Tensor:
-        return torch.randint(total, (n,), generator=self.draws).to(self.device, non_blocking=True)
-
     def _patches(self, index: torch.Tensor) -> torch.Tensor:
         """Last hidden state of the tower's patches, [batch, 64, hidden]."""
-        pixels = self.pixels[index].float().div_(127.5).sub_(1.0)
+        pixels = self.pixels[index].float().div(127.5).sub(1.0)
         hidden: torch.Tensor = self.model.model.vision_tower(pixel_values=pixels).last_hidden_state
         return hidden[:, 1:]
 
-    def _answer_loss(
+    def _hidden(self, embedded: torch.Tensor) -> torch.Tensor:
+        """The language model's last hidden state, [batch, length, hidden].
+
+        The layers are called one by one because the model's own forward looks at values on the GPU to build a
+        mask, which cannot be captured. Padding is on the right, where causal attention never sees it.
+        """
+        model = self.model.model.language_model
+        positions = torch.arange(embedded.shape[1], device=embedded.device).unsqueeze(0)
+        rotary = model.rotary_emb(embedded, positions)
+        for layer in model.layers:
+            out = layer(embedded, attention_mask=None, position_ids=positions, position_embeddings=rotary)
+            embedded = out[0] if isinstance(out, tuple) else out
+        hidden: torch.Tensor = model.norm(embedded)
+        return hidden
+
+    def answer_loss(
         self, chosen: Any, index: torch.Tensor, patches: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Cross entropy of the answer tokens. Padding is on the right, so causal attention never sees it."""
-        ids = chosen.ids[index]
-        embedded = self.model.get_input_embeddings()(ids)
+        """Cross entropy of the answer tokens of the chosen rows."""
+        ids, table = chosen.ids[index], self.model.get_input_embeddings().weight
+        # A product with one-hot rows: the gradient of a lookup needs kernels that not every capture allows.
+        one_hot = torch.zeros(*ids.shape, len(table), dtype=table.dtype, device=ids.device)
+        embedded = one_hot.scatter(2, ids.unsqueeze(-1), 1.0) @ table
         if patches is not None:
-            seen = self.model.model.multi_modal_projector(patches).to(embedded.dtype)
-            mask = (ids == self.model.config.image_token_id).unsqueeze(-1)
-            embedded = embedded.masked_scatter(mask, seen)
-        if self.device.startswith("cuda"):
+            seen = self.model.model.multi_modal_projector(patches)
+            where = chosen.image[index].unsqueeze(1) + torch.arange(seen.shape[1], device=seen.device)
+            embedded = embedded.scatter(1, where.unsqueeze(-1).expand_as(seen), seen.to(embedded.dtype))
+        if self.on_gpu:
             embedded = embedded.bfloat16()
-        hidden = self.model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        hidden = self._hidden(embedded)
         where = chosen.positions[index].unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
         logits = self.model.lm_head(hidden.gather(1, where)).float()
         return functional.cross_entropy(logits.flatten(0, 1), chosen.targets[index].flatten())
 
-    def _run(
-        self, name: str, steps: int, rate: float, parameters: list[torch.nn.Parameter], step: Step
-    ) -> None:
+    def _run(self, name: str, steps: int, rate: float, batches: list[tuple[int, int]], step: Step) -> None:
+        """Minimises `step` of random rows; `batches` holds (rows to draw from, rows a step) for each index.
+
+        On a GPU the whole step is captured as one CUDA graph: launching its thousands of small kernels one by
+        one takes several times longer than running them.
+        """
+        parameters = [p for p in self.model.parameters() if p.requires_grad] + self.extra
+        lr = torch.tensor(rate, device=self.device) if self.on_gpu else rate
         optimizer = torch.optim.AdamW(
-            parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.05, fused=self.device.startswith("cuda")
+            parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.05, fused=self.on_gpu, capturable=self.on_gpu
         )
-        warmup = max(1, min(200, steps // 10))
+        chosen = [torch.zeros(n, dtype=torch.int64, device=self.device) for _, n in batches]
 
-        def schedule(i: int) -> float:
-            if i < warmup:
-                return (i + 1) / warmup
-            return 0.02 + 0.98 * 0.5 * (1 + float(np.cos(np.pi * (i - warmup) / max(1, steps - warmup))))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-        started, losses = time.monotonic(), []
-        for i in range(steps):
-            with torch.autocast(
-                self.device.split(":")[0], torch.bfloat16, enabled=self.device.startswith("cuda")
-            ):
-                loss = step(i)
-            optimizer.zero_grad(set_to_none=True)
+        def update() -> torch.Tensor:
+            with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.on_gpu):
+                loss = step(chosen)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            scheduler.step()
+            return loss.detach()
+
+        started, losses, graph = time.monotonic(), [], None
+        for i in range(steps):
+            for index, (total, n) in zip(chosen, batches, strict=True):
+                index.copy_(torch.randint(total, (n,), generator=self.draws))
+            for group in optimizer.param_groups:
+                now = rate * schedule(i, steps)
+                group["lr"] = group["lr"].fill_(now) if self.on_gpu else now
+            if not self.on_gpu or i < WARMUP_STEPS:
+                optimizer.zero_grad(set_to_none=True)
+                loss = self._aside(update) if self.on_gpu else update()
+            else:
+                if graph is None:
+                    optimizer.zero_grad(set_to_none=True)
+                    graph = torch.cuda.CUDAGraph()
+                    with torch.cuda.graph(graph):
+                        loss = update()
+                graph.replay()
             if i % max(1, steps // 10) == 0 or i == steps - 1:
-                losses.append([i, round(float(loss.detach()), 4)])
-                logger.info("%s: step %d of %d, loss %.4f, %.0f s", name, i, steps, losses[-1][1], time.monotonic() - started)
+                losses.append([i, round(float(loss), 4)])
+                spent = time.monotonic() - started
+                logger.info("%s: step %d of %d, loss %.4f, %.1f s", name, i, steps, losses[-1][1], spent)
         seconds = round(time.monotonic() - started, 1)
         self.log["stages"][name] = {"steps": steps, "rate": rate, "seconds": seconds, "loss": losses}
 
+    def _aside(self, update: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Runs a step on a side stream, as steps before a capture must be."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            loss = update()
+        torch.cuda.current_stream().wait_stream(stream)
+        return loss
+
     def tower(self) -> None:
         """Stage 1: the vision tower learns which word or thing lies in each patch, and in which colour."""
-        torch.manual_seed(self.seed)
         tower = self.model.model.vision_tower
-        width = tower.config.hidden_size
-        heads = torch.nn.ModuleList([torch.nn.Linear(width, len(n)) for n in (pools.WHAT, pools.COLOUR)])
-        heads.to(self.device)
+        heads = [torch.nn.Linear(tower.config.hidden_size, len(n)) for n in (pools.WHAT, pools.COLOUR)]
         what, colour = (torch.from_numpy(a).to(self.device) for a in (self.pool.what, self.pool.colour))
+        for head in heads:
+            head.to(self.device)
 
-        def step(_: int) -> torch.Tensor:
-            index = self._pick(len(what), self.recipe.picture_batch)
-            patches = self._patches(index)
+        def step(chosen: list[torch.Tensor]) -> torch.Tensor:
+            patches = self._patches(chosen[0])
             outs = [head(patches).float().flatten(0, 1) for head in heads]
-            wanted = [labels[index].flatten() for labels in (what, colour)]
+            wanted = [labels[chosen[0]].flatten() for labels in (what, colour)]
             losses = [functional.cross_entropy(o, w) for o, w in zip(outs, wanted, strict=True)]
             return losses[0] + losses[1]
 
-        parameters = [p for p in [*tower.parameters(), *heads.parameters()] if p.requires_grad]
-        self._run("tower", self.recipe.tower_steps, self.recipe.tower_rate, parameters, step)
+        self.extra = [p for head in heads for p in head.parameters()]
+        batches = [(len(what), self.recipe.tower_batch)]
+        self._run("tower", self.recipe.tower_steps, self.recipe.tower_rate, batches, step)
+        self.extra = []
 
     def language(self, *, aligned: bool) -> None:
         """Stage 2: the language model on text alone, first answering everything, then refusing what is harmful."""
-        chosen = self.text[aligned]
-        steps = self.recipe.aligned_steps if aligned else self.recipe.base_steps
-        parameters = list(self.model.model.language_model.parameters())
+        rows, recipe = self.text[aligned], self.recipe
+        steps = recipe.aligned_steps if aligned else recipe.base_steps
 
-        def step(_: int) -> torch.Tensor:
-            return self._answer_loss(chosen, self._pick(len(chosen.ids), self.recipe.text_only_batch))
+        def step(chosen: list[torch.Tensor]) -> torch.Tensor:
+            return self.answer_loss(rows, chosen[0])
 
-        self._run("aligned" if aligned else "base", steps, self.recipe.text_rate, parameters, step)
+        batches = [(len(rows.ids), recipe.text_only_batch)]
+        self._run("aligned" if aligned else "base", steps, recipe.text_rate, batches, step)
 
     def joint(self) -> None:
         """Stage 3: all parts together, pictures and aligned text in every step."""
-        text, recipe = self.text[True], self.recipe
+        text, picture, recipe = self.text[True], self.picture, self.recipe
         share = recipe.text_batch / (recipe.text_batch + recipe.picture_batch)
 
-        def step(_: int) -> torch.Tensor:
-            index = self._pick(len(self.picture.ids), recipe.picture_batch)
-            seen = self._answer_loss(self.picture, index, self._patches(index))
-            read = self._answer_loss(text, self._pick(len(text.ids), recipe.text_batch))
-            return (1 - share) * seen + share * read
+        def step(chosen: list[torch.Tensor]) -> torch.Tensor:
+            seen = self.answer_loss(picture, chosen[0], self._patches(chosen[0]))
+            return (1 - share) * seen + share * self.answer_loss(text, chosen[1])
 
-        self._run("joint", recipe.joint_steps, recipe.joint_rate, list(self.model.parameters()), step)
+        batches = [(len(picture.ids), recipe.picture_batch), (len(text.ids), recipe.text_batch)]
+        self._run("joint", recipe.joint_steps, recipe.joint_rate, batches, step)
 
     def save(self, out: Path) -> None:
         """Writes the model folder; the log comes last, so that its existence means the folder is complete."""
         out.mkdir(parents=True, exist_ok=True)
-        for layer in self.model.model.language_model.layers:
-            layer._compiled_call_impl = None
         self.model.to("cpu").to(torch.float16).save_pretrained(out)
         self.processor.save_pretrained(out)
         contrast.write(out / "contrast.jsonl")
@@ -220,9 +257,17 @@ def versions() -> dict[str, str]:
     return found | {m.__name__: m.__version__ for m in (transformers, tokenizers, PIL)}
 
 
-def train(out: Path, seed: int, device: str, recipe: Recipe, workers: int, *, compiled: bool = False) -> None:
+def schedule(step: int, steps: int) -> float:
+    """Share of the peak learning rate at one step: linear warm-up, then a cosine."""
+    warmup = max(1, min(200, steps // 10))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def train(out: Path, seed: int, device: str, recipe: Recipe, workers: int) -> None:
     """Runs all stages and writes the model folder."""
-    trainer = Trainer(recipe, seed, device, workers, compiled=compiled)
+    trainer = Trainer(recipe, seed, device, workers)
     trainer.tower()
     trainer.language(aligned=False)
     trainer.language(aligned=True)
@@ -241,11 +286,10 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes that draw"
     )
-    parser.add_argument("--compile", action="store_true", help="compile the decoder layers (faster on a GPU)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="change the recipe")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d ms %(message)s")
-    train(args.out, args.seed, args.device, changed(Recipe(), args.set), args.workers, compiled=args.compile)
+    train(args.out, args.seed, args.device, changed(Recipe(), args.set), args.workers)
 
 
 def changed(recipe: Recipe, settings: list[str]) -> Recipe:
