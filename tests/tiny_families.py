@@ -82,11 +82,12 @@ TEMPLATES = {
         "<|im_start|>assistant\n",
     ),
     "qwen3_vl": turns(CHATML, in_order(QWEN_IMAGE), "{{ '<|im_end|>\n' }}", "<|im_start|>assistant\n"),
-    "internvl": turns(
-        CHATML, in_order("<IMG_CONTEXT>\n"), "{{ '<|im_end|>\n' }}", "<|im_start|>assistant\n"
-    ),
+    "internvl": turns(CHATML, in_order("<IMG_CONTEXT>\n"), "{{ '<|im_end|>\n' }}", "<|im_start|>assistant\n"),
     "llava_onevision": turns(
-        "{{ '<|im_start|>' + m['role'] + ' ' }}", IMAGES_FIRST, "{{ '<|im_end|>' }}", "<|im_start|>assistant\n"
+        "{{ '<|im_start|>' + m['role'] + ' ' }}",
+        IMAGES_FIRST,
+        "{{ '<|im_end|>' }}",
+        "<|im_start|>assistant\n",
     ),
     "gemma3": (
         "{{ bos_token }}{% set system = messages[0]['content'][0]['text'] + '\n\n' "
@@ -129,9 +130,7 @@ TEMPLATES = {
         "Assistant:",
         first="{{ '<|begin_of_text|>' }}",
     ),
-    "phi4": turns(
-        "{{ '<|' + m['role'] + '|>' }}", in_order("<|image|>"), "{{ '<|end|>' }}", "<|assistant|>"
-    ),
+    "phi4": turns("{{ '<|' + m['role'] + '|>' }}", in_order("<|image|>"), "{{ '<|end|>' }}", "<|assistant|>"),
 }
 TEMPLATES["smolvlm"] = TEMPLATES["idefics3"].replace("<|begin_of_text|>", "<|im_start|>")
 
@@ -622,7 +621,9 @@ def save_family(name: str, folder: Path, *, seed: int = 0) -> Path:
     """Write a family's random model and processor; return the folder."""
     torch.manual_seed(seed)
     model, processor = FAMILIES[name].build()
-    with torch.no_grad():  # weights large enough that hidden states, and so answers, differ from input to input
+    with (
+        torch.no_grad()
+    ):  # weights large enough that hidden states, and so answers, differ from input to input
         for parameter_name, parameter in model.named_parameters():
             if parameter.ndim >= 2:
                 parameter.normal_(0.0, 0.3)

@@ -17,6 +17,8 @@ from shiftdc_eval.backbones.families import MULTIMODAL_LM_ONLY
 from shiftdc_eval.errors import ConfigError, ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""How accelerate may spread one model over devices."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,13 @@ def load_backbone(spec: ModelSpec) -> Backbone:
     """Load a model and its processor.
 
     Raises:
-        ConfigError: an unknown dtype or device.
+        ConfigError: an unknown dtype, device or device map.
         ModelError: no such model, or one that is not supported; the message names what is missing.
     """
     device = _device(spec.device)
     dtype = _dtype(spec.dtype, device)
+    if spec.device_map is not None and spec.device_map not in DEVICE_MAPS:
+        raise ConfigError(f"device_map={spec.device_map} is unknown; use {', '.join(DEVICE_MAPS)}")
     source, note = BUNDLED[spec.pretrained]() if spec.pretrained in BUNDLED else (spec.pretrained, "")
     folder = Path(source)
     common = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}

@@ -15,7 +15,13 @@ from shiftdc_eval.contrast import ContrastPair, ContrastSet
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.defenses.direction import check, fit
 from shiftdc_eval.errors import DirectionError
-from shiftdc_eval.steering import OnlineCalibration, SafetyDirection, Shift, edit_last_token, safety_coordinate
+from shiftdc_eval.steering import (
+    OnlineCalibration,
+    SafetyDirection,
+    Shift,
+    edit_last_token,
+    safety_coordinate,
+)
 
 STEPS = 4
 GREEDY = GenerationSettings(max_new_tokens=STEPS)
@@ -38,7 +44,9 @@ def family(name: str) -> Family:
 
 @pytest.fixture(scope="module")
 def backbone(name: str, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return load_backbone(ModelSpec(str(save_family(name, tmp_path_factory.mktemp(name) / name)), device="cpu"))
+    return load_backbone(
+        ModelSpec(str(save_family(name, tmp_path_factory.mktemp(name) / name)), device="cpu")
+    )
 
 
 def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:
@@ -50,7 +58,16 @@ def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:
 
 def image_chats() -> list[Chat]:
     """Eight requests of unequal length with an image each, of unequal size."""
-    texts = ["hello", "describe the image " * 5, "a list of steps", "what", "is it red " * 3, "one", "two " * 7, "x"]
+    texts = [
+        "hello",
+        "describe the image " * 5,
+        "a list of steps",
+        "what",
+        "is it red " * 3,
+        "one",
+        "two " * 7,
+        "x",
+    ]
     sizes = [(40, 30), (60, 90), (90, 60), (30, 30), (56, 56), (80, 40), (40, 30), (35, 70)]
     return [
         Chat.ask(text, [picture(seed, *size)])
@@ -91,11 +108,15 @@ def assert_same_answers(
     """Equal tokens up to the first step whose two best tokens are nearly tied."""
     for chat, one, other in zip(chats, some, others, strict=True):
         if one.ids != other.ids:
-            step = next(i for i, pair in enumerate(zip(one.ids, other.ids, strict=False)) if pair[0] != pair[1])
+            step = next(
+                i for i, pair in enumerate(zip(one.ids, other.ids, strict=False)) if pair[0] != pair[1]
+            )
             assert top_gaps(backbone, chat, one)[step] < NEAR_TIE, (chat.request, step, one.ids, other.ids)
 
 
-def outputs_of_all_layers(backbone: Backbone, chats: list[Chat], edits: dict[int, Shift]) -> list[torch.Tensor]:
+def outputs_of_all_layers(
+    backbone: Backbone, chats: list[Chat], edits: dict[int, Shift]
+) -> list[torch.Tensor]:
     """Whole outputs `[batch, tokens, hidden]` of the decoder layers of a prompt pass with edits."""
     seen: list[torch.Tensor] = []
     encoded = backbone.encode(chats)
@@ -236,7 +257,9 @@ def test_online_calibration_meets_the_text_only_coordinate_exactly(backbone: Bac
         wanted = safety_coordinate(text_only[:, layer], direction[layer])
         before = safety_coordinate(plain[:, layer], direction[layer])
         scale = plain[:, layer].abs().max()
-        assert ((before - wanted).abs() > 1e-3).any(), "the image shifts nothing here: the test would show nothing"
+        assert ((before - wanted).abs() > 1e-3).any(), (
+            "the image shifts nothing here: the test would show nothing"
+        )
         torch.testing.assert_close(
             safety_coordinate(seen[layer], direction[layer]), wanted, rtol=1e-5, atol=float(1e-5 * scale)
         )
@@ -326,7 +349,11 @@ def test_every_defense_answers(backbone: Backbone, defense: str) -> None:
     direction = SafetyDirection(torch.randn(LAYERS, HIDDEN), "tiny", "r", "t", "c", 1, 1)
     tools = Tools(backbone, CaptionStore(None), lambda *, post_norm_last=False: direction)
     chosen = DEFENSES[defense]
-    short = {field: 4 for field in ("caption_max_new_tokens", "tell_max_new_tokens") if field in chosen.model_fields}
+    short = {
+        field: 4
+        for field in ("caption_max_new_tokens", "tell_max_new_tokens")
+        if field in chosen.model_fields
+    }
     requests = [Request(chat) for chat in (image_chats()[0], image_chats()[1], Chat.ask("no image"))]
     answers = chosen(**short).answer(tools, requests, GREEDY)  # type: ignore[attr-defined]
     assert len(answers) == len(requests)
