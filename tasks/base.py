@@ -196,6 +196,8 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             )
         ids = [example.id for example in self.source.examples]
         self._expected = ids[offset : offset + int(limit) if limit else None]
+        # lmms-eval's request cache drops the function that makes the messages, and outlives a changed prompt
+        kwargs["cache_requests"] = False
         super().build_all_requests(limit=limit, offset=offset, **kwargs)
 
     # ---- judging --------------------------------------------------------------------------------

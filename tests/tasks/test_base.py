@@ -154,6 +154,12 @@ def test_a_limit_and_an_offset_are_aggregated_over_just_those_items(evaluate: An
     assert results["results"][SAFE]["refusal_rate,none"] == 1.0
 
 
+def test_lmms_evals_request_cache_is_not_used(evaluate: Any) -> None:
+    for _ in range(2):  # from the cache, the second run would have no function that makes messages
+        _, model = evaluate(SAFE, lambda *_: "no", cache_requests=True)
+        assert len(model.seen) == 3
+
+
 def test_padding_requests_of_other_ranks_are_not_judged(
     judged_by: Callable[..., None],
 ) -> None:
