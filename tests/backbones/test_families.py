@@ -323,7 +323,9 @@ def test_prompts_followed_side_by_side_do_not_disturb_each_other(backbone: Backb
 def contrast() -> ContrastSet:
     pairs = [
         ContrastPair(str(i), "", f"how to break {word}", f"how to mend {word}")
-        for i, word in enumerate("a vase,the door,a toy,this cup,a pen,my bike,the chair,a lamp".split(","))
+        for i, word in enumerate(
+            ["a vase", "the door", "a toy", "this cup", "a pen", "my bike", "the chair", "a lamp"]
+        )
     ]
     return ContrastSet(tuple(pairs), "mild")
 

@@ -33,6 +33,7 @@ def sharded(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     places: dict[str, str] = {
         "model.vision_tower": "disk",
         "model.multi_modal_projector": "cpu",
+        "model.image_newline": "cpu",
         "model.language_model.embed_tokens": "cpu",
         "model.language_model.rotary_emb": "cpu",
         "model.language_model.norm": "disk",
