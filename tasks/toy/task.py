@@ -33,7 +33,7 @@ QUESTION_PICTURES = ("scene", "words")
 
 
 def draw(task: BenchmarkTask, kinds: Sequence[str]) -> tuple[list[Item], str]:
-    """Items of the task's settings, shared evenly among the kinds, and a hash of what was drawn.
+    """Items of the task's settings, the kinds in turn, and a hash of what was drawn.
 
     Raises:
         ConfigError: `n` or `seed` is no number, or `n` does not share evenly.
@@ -44,7 +44,8 @@ def draw(task: BenchmarkTask, kinds: Sequence[str]) -> tuple[list[Item], str]:
             f"{task.info.name}: n must be a positive multiple of {len(kinds)} and seed a whole number, "
             f"found n={n!r} and seed={seed!r}"
         )
-    items = [item for kind in kinds for item in world.items(kind, SPLIT, n // len(kinds), seed)]
+    drawn = [world.items(kind, SPLIT, n // len(kinds), seed) for kind in kinds]
+    items = [item for turn in zip(*drawn, strict=True) for item in turn]  # a limited run has every kind too
     content = json.dumps([(item.id, item.prompt, item.reference) for item in items])
     return items, f"seed {seed}, sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
