@@ -10,7 +10,7 @@ from shiftdc_eval.board.files import cell_files, first_difference, parse, read_p
 from shiftdc_eval.board.reported import Reported, reported_files
 from shiftdc_eval.errors import RecordError
 
-KNOWN = {"cells", "reported", "export", "README.md", *GENERATED}
+KNOWN = {"cells", "reported", "README.md", *GENERATED}
 
 
 def check(board: Path) -> list[str]:

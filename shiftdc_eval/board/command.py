@@ -26,6 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "check", help="validate every cell, regenerate all pages, fail on a difference"
     )
     check.add_argument("board", nargs="?", type=Path, default=Path(DEFAULT_BOARD), help="folder of the board")
+    export = actions.add_parser(
+        "export", help="write Every Eval Ever records and the hub's eval-results files"
+    )
+    export.add_argument(
+        "board", nargs="?", type=Path, default=Path(DEFAULT_BOARD), help="folder of the board"
+    )
+    export.add_argument("--out", type=Path, default=Path("export"), help="folder to write to")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -36,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.action == "build":
         return _build(args)
-    return _check(args)
+    return _check(args) if args.action == "check" else _export(args)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -57,3 +64,14 @@ def _check(args: argparse.Namespace) -> int:
         print(problem)
     print(f"board {args.board}: {f'{len(problems)} problems' if problems else 'all is well'}")
     return 1 if problems else 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from shiftdc_eval.board.export import export
+    from shiftdc_eval.board.files import read_cells
+
+    files = export(read_cells(args.board), args.out)
+    for path in files:
+        print(path)
+    print(f"export {args.out}: {len(files)} files")
+    return 0

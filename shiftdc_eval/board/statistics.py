@@ -120,9 +120,21 @@ def proportion(outcomes: Bools, clusters: Ints) -> Estimate:
 
 @lru_cache(maxsize=8)
 def _draws(size: int) -> npt.NDArray[np.uint8]:
-    """[RESAMPLES, size] how often each of `size` clusters is drawn; the same for every caller."""
-    generator = np.random.Generator(np.random.PCG64(SEED))
-    return generator.multinomial(size, np.full(size, 1 / size), size=RESAMPLES).astype(np.uint8)
+    """[RESAMPLES, size] how often each of `size` clusters is drawn; the same for every caller.
+
+    From raw bits, whose stream NumPy guarantees over its versions, unlike that of its distributions: the
+    board must come out byte-identical elsewhere.
+    """
+    bits = np.random.PCG64(SEED)
+    step = max(1, 1_000_000 // size)
+    parts = []
+    for start in range(0, RESAMPLES, step):
+        rows = min(step, RESAMPLES - start)
+        drawn = (bits.random_raw(rows * size) % np.uint64(size)).astype(np.int64).reshape(rows, size)
+        places = drawn + size * np.arange(rows)[:, None]
+        counts = np.bincount(places.ravel(), minlength=rows * size)
+        parts.append(counts.astype(np.uint8).reshape(rows, size))
+    return np.concatenate(parts)
 
 
 def resampled_sums(columns: Floats) -> Floats:
