@@ -68,8 +68,8 @@ class Asker:
             except Fault as fault:
                 if not (fault.status in (400, 422) and self.structured == "auto" and self._format()):
                     raise
-                self._no_schema = True
                 reply = await self.client.ask(messages, max_tokens=self.rubric.max_tokens, **options)
+                self._no_schema = True
         finally:
             self.client.spending.release(reserved)
         parsed = PARSERS[self.parser](reply.text, self.rubric)

@@ -56,7 +56,7 @@ class Client:
             Fault: this item cannot be judged.
             JudgeError: nothing can be judged here (401, 403, 404, no quota, no server).
         """
-        failures, waited = 0, 0.0
+        failures, refusals, waited = 0, 0, 0.0
         while True:
             async with self.limiter.slot():
                 sent_at = time.monotonic()
@@ -75,7 +75,8 @@ class Client:
             if failed.kind == "final":
                 raise failed
             failures += failed.kind == "transient"
-            wait = failed.wait if failed.wait is not None else self._backoff(max(1, failures))
+            refusals += failed.kind == "rate_limit"
+            wait = failed.wait if failed.wait is not None else self._backoff(failures + refusals)
             if failed.kind == "rate_limit":
                 waited += max(wait, self.endpoint.backoff)
                 if waited > self.endpoint.patience:

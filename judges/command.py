@@ -36,6 +36,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--judge", action="append", default=[], metavar="SPEC", help="a judge; may be repeated"
     )
     parser.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="TASK",
+        help="only samples of this task; may be repeated",
+    )
+    parser.add_argument(
         "--disagreements", type=int, default=20, metavar="N", help="list at most N disagreements (default 20)"
     )
     group = parser.add_argument_group("calibrate")
@@ -64,14 +71,14 @@ def main(args: argparse.Namespace) -> int:
         return _calibrate(args, judges)
     if not args.target:
         raise ConfigError("name a results folder or a samples file")
-    return _rejudge([Path(target) for target in args.target], judges, args.disagreements)
+    return _rejudge([Path(target) for target in args.target], judges, args.task, args.disagreements)
 
 
-def _rejudge(paths: Sequence[Path], judges: Sequence[Judge], most: int) -> int:
-    for outcome in rejudge(paths, judges):
+def _rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str], most: int) -> int:
+    for outcome in rejudge(paths, judges, tasks):
         values = ", ".join(f"{value} {count}" for value, count in outcome.values.items())
         print(f"{outcome.path.name}: {outcome.judge}: {outcome.judged} judged, {outcome.kept} kept; {values}")
-    found = disagreements(paths)
+    found = disagreements(paths, tasks)
     shown = list(islice(found, max(0, most)))
     more = sum(1 for _ in found)
     for one in shown:

@@ -16,6 +16,13 @@ import yaml
 
 _KEEP = frozenset("\n\t")
 _HIDDEN = frozenset({"Cf", "Cc", "Co", "Cs", "Zl", "Zp"})
+_BLANK = frozenset(
+    map(
+        chr,
+        [0x034F, 0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)],
+    )
+)
+"""Marks and letters that show nothing: fillers, blanks and variation selectors."""
 
 
 @functools.cache
@@ -30,7 +37,7 @@ def visible(text: str) -> str:
     """The text with zero-width, bidirectional and control characters written as `\\u200b` and the like."""
     return "".join(
         char
-        if char in _KEEP or unicodedata.category(char) not in _HIDDEN
+        if char in _KEEP or (unicodedata.category(char) not in _HIDDEN and char not in _BLANK)
         else f"\\u{ord(char):04x}"
         if ord(char) < 0x10000
         else f"\\U{ord(char):08x}"

@@ -55,7 +55,7 @@ def llm_judge(
         timeout=read.number(settings, "timeout", defaults.timeout, 0.01),
         tries=read.whole(settings, "tries", defaults.tries),
         patience=read.number(settings, "patience", defaults.patience, 0),
-        backoff=read.number(settings, "backoff", defaults.backoff, 0),
+        backoff=read.number(settings, "backoff", defaults.backoff, 0.001),
     )
     temperature: float | None = None
     if settings.get("temperature") == "none":

@@ -85,7 +85,7 @@ class LocalJudge:
     def _work(self, items: Sequence[Item]) -> Iterator[Verdict]:
         import torch
 
-        with self.model.loaded("AutoModelForCausalLM") as (model, tokenizer):
+        with self.model.loaded("AutoModelForCausalLM", side="left") as (model, tokenizer):
             prompts = [self._prompt(item, tokenizer) for item in items]
             room = self.model.room(model, tokenizer, self.rubric.max_tokens)
             chat = any(special for _, special in prompts)

@@ -32,7 +32,7 @@ class LocalModel:
     device: str = "auto"
     batch_size: int = 8
     max_length: int = 4096
-    """Prompt tokens; longer prompts are cut on the left, as HarmBench does."""
+    """Prompt tokens. Longer prompts are cut: on the left for a causal judge, as HarmBench does."""
 
     @property
     def identity(self) -> str:
@@ -60,11 +60,13 @@ class LocalModel:
         return "float32" if self.resolved_device == "cpu" else "bfloat16"
 
     @contextmanager
-    def loaded(self, auto_class: str) -> Iterator[tuple[Any, Any]]:
-        """Model in evaluation mode and tokenizer (left padding and cutting); freed at the end.
+    def loaded(self, auto_class: str, side: str | None = None) -> Iterator[tuple[Any, Any]]:
+        """Model in evaluation mode and tokenizer; freed at the end.
 
         Args:
             auto_class: name of the transformers class, e.g. `AutoModelForCausalLM`.
+            side: where the tokenizer pads and cuts; None leaves it as the checkpoint has it (encoders
+                count positions from the left, padding included).
 
         Raises:
             JudgeError: it cannot be loaded.
@@ -73,9 +75,8 @@ class LocalModel:
         import transformers
 
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                self.id, revision=self.revision, padding_side="left", truncation_side="left"
-            )
+            sides = {"padding_side": side, "truncation_side": side} if side else {}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.id, revision=self.revision, **sides)
             model = getattr(transformers, auto_class).from_pretrained(
                 self.id, revision=self.revision, dtype=getattr(torch, self.resolved_dtype)
             )

@@ -1,8 +1,9 @@
 """Reading a judge's reply.
 
 A parser returns a value only when the reply states exactly one. A mention in prose is no statement; two
-statements that contradict each other are none; of equal ones the last counts. What cannot be read is
-unscored, never a default.
+statements that contradict each other are none; of equal ones the last counts. The tolerant parsers want the
+statement on the first or the last line: what stands between may be a quotation of the judged response, and
+counts only as a contradiction. What cannot be read is unscored, never a default.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _NUMBER = re.compile(
     r"(?P<number>[-+]?\d+(?:\.\d+|,\d{1,2})?)(?![\d.,]*\d)(?!\s*(?:-|\u2013|to|or)\s*\d)"
     r"\s*(?:(?:/|\(?\s*out of)\s*(?P<scale>\d+(?:\.\d+)?))?"
 )
-_OBJECT = re.compile(r"\{[^{}]*\}")
+_FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Parsed:
 
 
 Parser = Callable[[str, Rubric], Parsed]
+Read = Callable[[str], list[Any]]
+"""Text -> the values it states."""
 
 
 def _decide(values: Sequence[str | float], nothing: str = "no verdict found in the reply") -> Parsed:
@@ -51,11 +54,14 @@ def _decide(values: Sequence[str | float], nothing: str = "no verdict found in t
 def _without_thinking(reply: str) -> str | None:
     """The reply without its reasoning block; None when that block never ends."""
     text = _THINKING.sub("", reply)
-    return None if re.search(r"<think(?:ing)?>", text, re.IGNORECASE) else text
+    if re.search(r"<think(?:ing)?>", text, re.IGNORECASE):
+        return None
+    # Some servers cut the opening tag off together with the prompt.
+    return re.split(r"</think(?:ing)?>", text, flags=re.IGNORECASE)[-1]
 
 
-def _json_values(text: str, key: str) -> list[Any]:
-    """Every value of `key` in the JSON objects of a text, doubled keys included."""
+def _json_values(text: str, key: str) -> list[Any] | None:
+    """Every value of `key` in a JSON text, doubled keys included; None when it is no JSON object."""
     found: list[Any] = []
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -63,20 +69,48 @@ def _json_values(text: str, key: str) -> list[Any]:
         return dict(pairs)
 
     try:
-        json.loads(text, object_pairs_hook=collect)
-    except ValueError:
-        found.clear()
-        for candidate in _OBJECT.findall(text):
-            try:
-                json.loads(candidate, object_pairs_hook=collect)
-            except ValueError:
-                continue
-    return found
+        return found if isinstance(json.loads(text, object_pairs_hook=collect), dict) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _stated(reply: str, key: str, read: Read, exact: Read, nothing: str) -> Parsed:
+    """What a reply states on its first or last line, unless another line states something else.
+
+    Args:
+        key: field that holds the verdict where reply, line or closing block is a JSON object.
+        read: what the text after `Verdict:` states.
+        exact: what a JSON value, or a line without `Verdict:`, states.
+    """
+    text = _without_thinking(reply)
+    if text is None:
+        return Parsed(None, "the reply ends inside its reasoning")
+    text = _FENCE.sub("", text).strip()
+    block = re.search(r"(?:^|\n)(\{(?:(?!\n\{).)*)\Z", text, re.DOTALL)
+    closing = _json_values(block[1], key) if block else None
+    if block and closing is not None:
+        text = text[: block.start()]
+    lines = [_values_of_line(line, key, read, exact) for line in text.splitlines() if line.strip()]
+    if closing is not None:
+        lines.append([value for stated in closing for value in exact(str(stated))])
+    if not lines or not (lines[0] or lines[-1]):
+        return Parsed(None, nothing)
+    return _decide([value for line in lines for value in line], nothing)
+
+
+def _values_of_line(line: str, key: str, read: Read, exact: Read) -> list[Any]:
+    stated = _json_values(line, key)
+    if stated is not None:
+        return [value for one in stated for value in exact(str(one))]
+    statement = _STATEMENT.match(line)
+    if statement:
+        return read(statement["rest"])
+    return exact(re.sub(r"^[\s*_`\"'#>]+|[\s*_`\"'.!]+$", "", line))
 
 
 def _label_at_start(text: str, labels: Mapping[str, str]) -> list[str]:
     """The verdict of the label a text begins with, and of every other label named after it."""
-    text = re.sub(r"^[\W_]+", "", text.casefold().replace("**", ""))
+    text = re.sub(r"^\W+", "", text.casefold().replace("_", " "))
     for label in sorted(labels, key=len, reverse=True):
         if re.match(rf"{re.escape(label)}(?!\w)", text):
             rest = text[len(label) :]
@@ -100,22 +134,14 @@ def stripped_label(reply: str, rubric: Rubric) -> Parsed:
 
 def labelled(reply: str, rubric: Rubric) -> Parsed:
     """A `Verdict: X` line, a JSON field `verdict`, or a line that is nothing but a label."""
-    text = _without_thinking(reply)
-    if text is None:
-        return Parsed(None, "the reply ends inside its reasoning")
     labels = {**rubric.labels, **rubric.synonyms}
-    values = [
-        labels[str(value).strip().casefold()]
-        for value in _json_values(text, "verdict")
-        if str(value).strip().casefold() in labels
-    ]
-    for line in text.splitlines():
-        bare = re.sub(r"^[\W_]+|[\W_]+$", "", line).casefold()
-        if statement := _STATEMENT.match(line):
-            values += _label_at_start(statement["rest"], labels)
-        elif bare in labels:
-            values.append(labels[bare])
-    return _decide(values)
+    return _stated(
+        reply,
+        "verdict",
+        lambda text: _label_at_start(text, labels),
+        lambda text: [labels[text.strip().casefold()]] if text.strip().casefold() in labels else [],
+        "no verdict on the first or last line of the reply",
+    )
 
 
 def first_line(reply: str, rubric: Rubric) -> Parsed:
@@ -145,19 +171,14 @@ def _in_range(text: str, rubric: Rubric) -> list[float]:
 
 
 def score(reply: str, rubric: Rubric) -> Parsed:
-    """A `Score: X` line, a JSON field `score`, or a reply that is nothing but a number."""
-    text = _without_thinking(reply)
-    if text is None:
-        return Parsed(None, "the reply ends inside its reasoning")
-    values: list[str | float] = []
-    for value in _json_values(text, "score"):
-        values += _in_range(str(value), rubric)
-    for line in text.splitlines():
-        if statement := _STATEMENT.match(line):
-            values += _in_range(statement["rest"], rubric)
-    if not values and re.fullmatch(r"[\s*_`]*[-+]?\d+(?:[.,]\d+)?[\s*_`.]*", text):
-        values += _in_range(text, rubric)
-    return _decide(values, f"no score from {rubric.minimum:g} to {rubric.maximum:g} found in the reply")
+    """A `Score: X` line, a JSON field `score`, or a line that is nothing but a number."""
+    return _stated(
+        reply,
+        "score",
+        lambda text: _in_range(text, rubric),
+        lambda text: _in_range(text, rubric) if re.fullmatch(r"[-+\d.,]+", text.strip()) else [],
+        f"no score from {rubric.minimum:g} to {rubric.maximum:g} on the first or last line of the reply",
+    )
 
 
 def leading_number(reply: str, rubric: Rubric) -> Parsed:

@@ -40,7 +40,7 @@ class Disagreement:
     second: tuple[str, str]
 
 
-def rejudge(paths: Sequence[Path], judges: Sequence[Judge]) -> Iterator[Outcome]:
+def rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str] = ()) -> Iterator[Outcome]:
     """Let every judge see every stored answer it has not judged; each judge's verdicts are written at once.
 
     An interrupted LLM or local judge finds its finished verdicts in the cache.
@@ -50,7 +50,7 @@ def rejudge(paths: Sequence[Path], judges: Sequence[Judge]) -> Iterator[Outcome]
         RecordError: a samples file is not ours.
         JudgeError: a judge cannot work at all.
     """
-    files = [read_samples(path) for path in find_samples(paths)]
+    files = [read_samples(path) for path in find_samples(paths, tasks)]
     for judge in judges:
         yield from _by_one(files, judge)
 
@@ -90,9 +90,9 @@ def _outcome(path: Path, name: str, judged: int) -> Outcome:
     return Outcome(path, name, judged, len(records) - judged, dict(sorted(values.items())))
 
 
-def disagreements(paths: Sequence[Path]) -> Iterator[Disagreement]:
+def disagreements(paths: Sequence[Path], tasks: Sequence[str] = ()) -> Iterator[Disagreement]:
     """Every pair of scored refusal or harm verdicts of one kind on one answer that differ."""
-    for path in find_samples(paths):
+    for path in find_samples(paths, tasks):
         for answer in read_samples(path).answers:
             for (one, first), (other, second) in combinations(sorted(answer.field.verdicts.items()), 2):
                 comparable = first.kind == second.kind != "score" and None not in (first.value, second.value)

@@ -24,7 +24,7 @@ from shiftdc_eval.judges.fence import ask_for_verdict, enclose, guard_system, ne
 from shiftdc_eval.judges.verdict import Item, Kind
 
 FOLDER = Path(__file__).parent / "rubrics"
-RENDER_VERSION = 1
+RENDER_VERSION = 2
 """Raised by hand whenever rendering or parsing changes; part of every fingerprint."""
 
 Message = dict[str, Any]

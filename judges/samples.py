@@ -59,11 +59,14 @@ class SamplesFile:
         return todo
 
 
-def find_samples(paths: Sequence[Path]) -> list[Path]:
-    """The samples files among and below the paths, in order of their names.
+def find_samples(paths: Sequence[Path], tasks: Sequence[str] = ()) -> list[Path]:
+    """The samples files of our tasks among and below the paths, in order of their names.
+
+    Args:
+        tasks: task names to keep; none: all.
 
     Raises:
-        ConfigError: a path is not there, or holds no samples file.
+        ConfigError: a path is not there, or holds no samples file of ours (of these tasks).
     """
     found: list[Path] = []
     for path in paths:
@@ -78,7 +81,22 @@ def find_samples(paths: Sequence[Path]) -> list[Path]:
                 f"no samples file ({PATTERN}) in {path}; run lmms-eval with --log_samples --output_path"
             )
         found += here
-    return sorted(dict.fromkeys(file.resolve() for file in found))
+    files = sorted(dict.fromkeys(file.resolve() for file in found))
+    kept = [file for file in files if _is_ours(file) and (not tasks or _task(file) in tasks)]
+    if not kept:
+        there = ", ".join(sorted({_task(file) for file in files}))
+        wanted = f"the tasks {', '.join(tasks)}" if tasks else "our tasks (no field `shiftdc` in their rows)"
+        raise ConfigError(f"no samples of {wanted} in {', '.join(map(str, paths))}; there are: {there}")
+    return kept
+
+
+def _is_ours(path: Path) -> bool:
+    """True when any row has our field: lmms-eval's own tasks write samples files too."""
+    return any("shiftdc" in _row(line, str(path)) for line in _lines(path))
+
+
+def _task(path: Path) -> str:
+    return path.stem.partition("_samples_")[2] or path.stem
 
 
 def read_samples(path: Path) -> SamplesFile:

@@ -178,6 +178,26 @@ def test_several_runs_are_judged_in_one_go(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out.count("judged") == 2
 
 
+def test_samples_of_other_tasks_are_left_alone_and_tasks_can_be_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "mixed", [row(1, "Sure.")])
+    other = folder / "20260101_000000_samples_xstest_safe.jsonl"
+    other.write_text(json.dumps(row(1, "Sure.")) + "\n")
+    foreign = folder / "20260101_000000_samples_mme.jsonl"
+    foreign.write_text('{"doc_id": 0, "resps": [["Yes"]]}\n')
+    before = foreign.read_bytes(), other.read_bytes()
+    assert main(["judge", str(folder), "--judge", "keyword_robust", "--task", "figstep_tiny"]) == 0
+    assert (foreign.read_bytes(), other.read_bytes()) == before
+    assert capsys.readouterr().out.count("judged") == 1
+    assert main(["judge", str(folder), "--judge", "keyword_robust"]) == 0
+    assert foreign.read_bytes() == before[0]
+    assert other.read_bytes() != before[1]
+    capsys.readouterr()
+    assert main(["judge", str(folder), "--judge", "keyword_robust", "--task", "figstep"]) == 2
+    assert "there are: figstep_tiny, mme, xstest_safe" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [

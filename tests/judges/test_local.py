@@ -82,6 +82,28 @@ def test_a_reward_model_gives_its_first_output_as_a_score(models: dict[str, Path
     assert quiet.value > danger.value
 
 
+def test_an_encoder_gives_the_same_score_in_a_padded_batch_as_alone(tmp_path: Path) -> None:
+    import torch
+    from judge_models import word_tokenizer
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=11, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                        intermediate_size=64, num_labels=1, initializer_range=0.3)  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
+    tokenizer = word_tokenizer()
+    tokenizer.padding_side = "right"
+    tokenizer.save_pretrained(tmp_path / "bert")
+    texts = ["safe", "danger answer request no", "yes " * 20]
+    together = get_judge(f"local_reward:model={tmp_path / 'bert'};batch_size=3").judge(items(texts))
+    model = BertForSequenceClassification.from_pretrained(tmp_path / "bert").eval()
+    for text, verdict in zip(texts, together, strict=True):
+        with torch.inference_mode():
+            alone = model(**tokenizer("a request", text, return_tensors="pt")).logits
+        assert verdict.value == pytest.approx(float(alone[0, 0]), abs=1e-4)
+    assert len({verdict.value for verdict in together}) == 3
+
+
 def test_the_request_can_be_kept_from_a_classifier(models: dict[str, Path]) -> None:
     spec = f"local_classifier:unsafe=harm;model={models['classifier']}"
     about_danger = [Item("i", "danger", "a quiet answer")]
@@ -110,7 +132,7 @@ def test_a_second_judgement_loads_no_model(models: dict[str, Path], monkeypatch:
     with VerdictCache() as cache:
         assert len(cache) == 5
 
-    def refuse(self: LocalModel, auto_class: str) -> object:
+    def refuse(self: LocalModel, auto_class: str, side: str) -> object:
         raise AssertionError("loaded again")
 
     monkeypatch.setattr(LocalModel, "loaded", refuse)
@@ -133,7 +155,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     sizes: list[int] = []
 
     def run(batch: object) -> list[int]:
-        numbers = list(batch)  # type: ignore[call-overload]
+        numbers: list[int] = list(batch)  # type: ignore[call-overload]
         sizes.append(len(numbers))
         if len(numbers) > 2:
             raise torch.OutOfMemoryError
