@@ -56,6 +56,11 @@ class PicturePool:
     examples: list[Example]
 
 
+def token_name(label: str) -> str:
+    """A class of the dense labels as the language model writes it; empty for a patch with nothing in it."""
+    return "" if label in ("nothing", "none") else f" {label.removeprefix('drawn ')}"
+
+
 def patch_labels(marks: list[Mark]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What lies in each of the 8 x 8 patches and in which colour, by the largest overlap."""
     what = np.zeros((GRID, GRID), dtype=np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from shiftdc_eval.toy.pictures import Picture
 from shiftdc_eval.toy.vocabulary import BENIGN_VERBS, COLOURS, HARMFUL_VERBS, THINGS, YES_NO_SUFFIX, Split
@@ -44,7 +45,7 @@ def word_board_words(rng: random.Random, n: int) -> list[str]:
     while True:
         words = rng.sample(WORDS, n)
         verbs = BENIGN_VERBS + HARMFUL_VERBS
-        if not any(a in verbs and b in THINGS for a, b in zip(words, words[1:], strict=False)):
+        if not any(a in verbs and b in THINGS for a, b in pairwise(words)):
             return words
 
 
