@@ -7,10 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from shiftdc_eval import runs
 from shiftdc_eval.board.cell import Cell, content_hash
 from shiftdc_eval.board.compare import Member, compare, family_key
-from shiftdc_eval.board.files import canonical, read_cells, record_text
+from shiftdc_eval.board.files import canonical, read_cells, record_text, write_text
 from shiftdc_eval.board.index import Index, IndexCell
 from shiftdc_eval.board.join import join
 from shiftdc_eval.board.markdown import markdown
@@ -41,9 +40,9 @@ def build(results: Sequence[Path], board: Path, replace: bool = False) -> list[s
     cells = existing | new
     texts = generate([cells[path] for path in sorted(cells)], reported)
     for path in changed:
-        runs.atomic_write(board / "cells" / path, record_text(new[path]))
+        write_text(board / "cells" / path, record_text(new[path]))
     for name, text in texts.items():
-        runs.atomic_write(board / name, text)
+        write_text(board / name, text)
     return changed
 
 

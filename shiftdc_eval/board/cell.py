@@ -286,7 +286,11 @@ class Cell(Record):
 def cell_key(task: CellTask, model: CellModel, defense: CellDefense, dtype: str, seed: int) -> dict[str, Any]:
     """The key of a cell: everything that can change an answer, and nothing that cannot."""
     return {
-        "task": task.model_dump(include={"name", "version", "dataset", "revision", "generation"}),
+        "task": {
+            **task.model_dump(include={"name", "version", "generation"}),
+            # one revision is the same data wherever it was read from
+            "data": task.revision or task.dataset,
+        },
         "model": model.model_dump(include={"id", "revision", "template_sha256", "system_prompt"}),
         "defense": defense.model_dump(),
         "dtype": dtype,

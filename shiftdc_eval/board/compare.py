@@ -37,7 +37,7 @@ class Member:
 def family_key(column: Column) -> str:
     """Equal for columns that may be compared: all of a cell's key but the defense, and the judge."""
     key = column.answers.cell.key()
-    del key["defense"], key["task"]["dataset"]
+    del key["defense"]
     return content_hash([key, column.judge.key, column.metric])
 
 

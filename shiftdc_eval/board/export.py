@@ -17,10 +17,9 @@ from typing import Any
 
 import yaml
 
-from shiftdc_eval import runs
 from shiftdc_eval.board.build import index_of
 from shiftdc_eval.board.cell import Cell, slug
-from shiftdc_eval.board.files import canonical
+from shiftdc_eval.board.files import canonical, write_text
 from shiftdc_eval.board.index import IndexCell, Measure, lower_is_better
 from shiftdc_eval.board.sections import METRIC_NAMES, RATES
 from shiftdc_eval.board.statistics import CONFIDENCE, RESAMPLES
@@ -46,7 +45,7 @@ def export(cells: Sequence[Cell], out: Path) -> list[Path]:
             hub[f"hub/{slug(cell.model.id)}/.eval_results/{cell.task.name}.yaml"] += entries
     texts |= {name: yaml.safe_dump(entries, sort_keys=True, width=100) for name, entries in hub.items()}
     for name, text in texts.items():
-        runs.atomic_write(out / name, text)
+        write_text(out / name, text)
     return sorted(out / name for name in texts)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from shiftdc_eval import runs
 from shiftdc_eval.board.cell import Cell
 from shiftdc_eval.errors import RecordError
 
@@ -61,6 +62,12 @@ def explain(error: ValidationError) -> list[str]:
         shown = f" (got {str(given)[:60]!r})" if isinstance(given, str | int | float) and field else ""
         lines.append(f"{field}: {message}{shown}" if field else message)
     return lines
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of the board whole or not at all, readable by everyone: boards are published."""
+    runs.atomic_write(path, text)
+    path.chmod(0o644)
 
 
 def read_text(path: Path) -> str:

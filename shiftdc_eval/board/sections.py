@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, Metric, Pair
 
@@ -17,6 +18,8 @@ METRIC_NAMES: dict[Metric, str] = {
     "harm_score": "harm score",
 }
 ORDER: tuple[Metric, ...] = ("asr", "keyword_asr", "harm_score", "over_refusal", "unsafe_rate", "score")
+MAX_BESIDE: dict[Metric, int] = {"over_refusal": 2, "score": 2}
+"""Columns of other tasks beside a safety task."""
 RATES = ("asr", "keyword_asr", "over_refusal", "unsafe_rate")
 
 
@@ -104,7 +107,7 @@ def _section(
     task, version, revision, judge, metric = key
     cells = [index.cells[entry.cell] for found in comparisons for entry in found.entries]
     others = [other for cell in cells for other in systems[cell.system]]
-    beside = [] if metric in ("over_refusal", "score") else beside_of(others, judge)
+    beside = [] if metric in ("over_refusal", "score") else beside_of(others, judge, task)
     section = Section(task, version, revision, judge, metric, beside)
     ordered = sorted(comparisons, key=lambda found: (found.model, index.cells[found.entries[0].cell].path))
     for found, setting in zip(ordered, settings_of(index, ordered), strict=True):
@@ -139,16 +142,34 @@ def settings_of(index: Index, comparisons: list[Comparison]) -> list[str]:
     return labels
 
 
-def beside_of(cells: list[IndexCell], judge: str) -> list[Beside]:
-    """Over-refusal by the same judge where it judged (else by the first one), and every utility score."""
-    found: dict[tuple[str, str], list[Beside]] = defaultdict(list)
-    for cell in cells:
+def beside_of(cells: list[IndexCell], judge: str, task: str) -> list[Beside]:
+    """Over-refusal and utility shown beside a safety task: those that most of its rows have.
+
+    Over-refusal is by the section's own judge where it judged, else by the first one. Of equally common
+    tasks those of the same benchmark come first; `MAX_BESIDE` of each kind are shown, all have sections.
+    """
+    found: dict[tuple[Metric, str, str], set[Beside]] = defaultdict(set)
+    seen: Counter[tuple[Metric, str, str]] = Counter()
+    for cell in {cell.path: cell for cell in cells}.values():
+        kinds = {measure.metric for measure in cell.measures} & set(MAX_BESIDE)
+        seen.update((kind, cell.task, cell.version) for kind in kinds)
         for measure in cell.measures:
-            if measure.metric in ("over_refusal", "score"):
+            if measure.metric in kinds:
                 column = Beside(cell.task, cell.version, measure.judge, measure.metric)
-                found[measure.metric, f"{cell.task}@{cell.version}"].append(column)
-    chosen = [min(set(made), key=lambda one: (one.judge != judge, one.judge)) for made in found.values()]
+                found[measure.metric, cell.task, cell.version].add(column)
+    chosen: list[Beside] = []
+    for metric, most in MAX_BESIDE.items():
+        made = sorted(
+            (key for key in found if key[0] == metric),
+            key=lambda key: (-seen[key], *_distance(task, key[1]), key[2]),
+        )
+        chosen += [min(found[key], key=lambda one: (one.judge != judge, one.judge)) for key in made[:most]]
     return sorted(chosen, key=lambda one: (ORDER.index(one.metric), one.task, one.version))
+
+
+def _distance(task: str, other: str) -> tuple[int, str]:
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(task, other, strict=False))
+    return -len(list(shared)), other
 
 
 def _lines(

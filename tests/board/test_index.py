@@ -128,6 +128,22 @@ def test_sections_hold_one_judge_and_one_task_version(results: Path, board: Path
     assert all(value is not None for line in first.lines for value in line.beside)
 
 
+def test_the_columns_beside_are_few_and_of_the_same_benchmark_first(results: Path, board: Path) -> None:
+    harm, refusal = {"llm": ("harm", 0.5)}, {"keyword": ("refusal", 0.5)}
+    Made(task="toy_figstep", judges=harm).write(results)
+    for task in ("a_benign", "b_benign", "toy_benign"):
+        Made(task=task, judges=refusal, benign=True).write(results)
+    for task in ("a_mme", "b_mme", "toy_vqa"):
+        Made(task=task, judges={"loose": ("score", 0.5), "strict": ("score", 0.4)}).write(results)
+    section = sections_of(index(results, board))[0]
+    assert [(column.task, column.judge.split("@")[0]) for column in section.beside] == [
+        ("a_benign", "keyword"),
+        ("toy_benign", "keyword"),
+        ("a_mme", "loose"),
+        ("toy_vqa", "loose"),
+    ]
+
+
 def test_differences_to_none_are_this_defense_minus_none(results: Path, board: Path) -> None:
     for defense, share in (("none", 0.9), ("shiftdc", 0.2)):
         Made(defense=defense, size=60, judges={"llm": ("harm", share)}).write(results)

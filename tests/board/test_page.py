@@ -197,6 +197,7 @@ def test_hostile_names_make_no_element(results: Path, board: Path) -> None:
     assert "<img" not in (board / "leaderboard.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_large_board_still_gives_a_small_page_that_says_what_it_leaves_out(
     results: Path, board: Path
 ) -> None:

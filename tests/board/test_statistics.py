@@ -59,7 +59,7 @@ def test_clustered_p_is_that_of_all_sign_flips(differences: list[int]) -> None:
     assert statistics.sign_flip_p(np.array(differences)) == pytest.approx(np.mean(flips))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=20))
 def test_holm_is_that_of_statsmodels(thousandths: list[int]) -> None:
     ps = [one / 1000 for one in thousandths]
