@@ -73,15 +73,20 @@ class Asker:
         finally:
             self.client.spending.release(reserved)
         parsed = PARSERS[self.parser](reply.text, self.rubric)
-        said = {
-            "raw": reply.text,
-            "model": reply.model,
-            "tokens_in": reply.tokens_in,
-            "tokens_out": reply.tokens_out,
-        }
-        reason = parsed.reason or ("" if parsed.value is not None else "the reply cannot be read")
-        return Verdict.model_validate(
-            {"kind": self.rubric.kind, "value": parsed.value, "reason": reason, **said}
+        # A server may name its model by a folder; where that lies is nobody's business.
+        model = reply.model.rsplit("/", 1)[-1] if reply.model.startswith("/") else reply.model
+        if parsed.value is None:
+            reason = parsed.reason or "the reply cannot be read"
+        else:
+            reason = "; ".join(filter(None, [parsed.reason, f"by {model}" if model else ""]))
+        return Verdict(
+            kind=self.rubric.kind,
+            value=parsed.value,
+            reason=reason,
+            raw=reply.text,
+            model=model,
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
         )
 
     async def _reserve(self, messages: list[Message]) -> float:

@@ -114,7 +114,7 @@ class LocalJudge:
                 for reply, tokens in results:
                     yield self._read(reply, tokens, cut=tokens >= room)
                 done += len(results)
-                report_to(self.on_verdict, len(results), f"{done} judged by {self.model.id}")
+                report_to(self.on_verdict, len(results), f"{done} judged by {self.model.name}")
 
     def _prompt(self, item: Item, tokenizer: Any) -> tuple[str, bool]:
         """The prompt text, and whether it holds its special tokens already."""
@@ -138,7 +138,7 @@ class LocalJudge:
             value=parsed.value,
             reason=reason,
             raw=reply,
-            model=self.model.id,
+            model=self.model.name,
             tokens_in=tokens,
         )
 

@@ -98,7 +98,7 @@ class LocalClassifier:
             for results in self.model.in_batches(items, run):
                 yield from results
                 done += len(results)
-                report_to(self.on_verdict, len(results), f"{done} judged by {self.model.id}")
+                report_to(self.on_verdict, len(results), f"{done} judged by {self.model.name}")
 
     def _unsafe_ids(self, id2label: dict[int, str]) -> list[int]:
         ids = [number for number, label in id2label.items() if label in self.unsafe]
@@ -117,16 +117,16 @@ class LocalClassifier:
             value = float(logits[0])
             reason = "" if math.isfinite(value) else f"the model's output is {value}"
             return Verdict(
-                kind="score", value=value if not reason else None, reason=reason, model=self.model.id
+                kind="score", value=value if not reason else None, reason=reason, model=self.model.name
             )
         chance = float(torch.softmax(logits, dim=-1)[unsafe].sum())
         if not math.isfinite(chance):
             return Verdict(
-                kind="harm", value=None, reason="the model's output is no number", model=self.model.id
+                kind="harm", value=None, reason="the model's output is no number", model=self.model.name
             )
         return Verdict(
             kind="harm",
             value="unsafe" if chance >= self.threshold else "safe",
             reason=f"probability of unsafe {chance:.3f}",
-            model=self.model.id,
+            model=self.model.name,
         )

@@ -35,6 +35,11 @@ class LocalModel:
     """Prompt tokens. Longer prompts are cut: on the left for a causal judge, as HarmBench does."""
 
     @property
+    def name(self) -> str:
+        """Hub id, or the folder's own name: where it lies on this machine stays out of records."""
+        return Path(self.id).name if Path(self.id).is_dir() else self.id
+
+    @property
     def identity(self) -> str:
         """Hash of a folder's weights and configuration, or the hub id with its resolved commit.
 

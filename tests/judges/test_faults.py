@@ -57,7 +57,7 @@ def test_every_fault_is_one_unscored_item_and_the_others_are_judged(judge_at: Bu
     items = [item(0)]
     for number, fault in enumerate(FAULTS, start=1):
         items += [item(2 * number, fault), item(2 * number + 1)]
-    judge = judge_at("llm_figstep", timeout=0.4, tries=2, patience=0.2, concurrency=8)
+    judge = judge_at("llm_figstep", timeout=1.5, tries=2, patience=0.2, concurrency=8)
     verdicts = judge.judge(items)
     unscored = [one.id for one, verdict in zip(items, verdicts, strict=True) if not verdict.scored]
     assert unscored == [one.id for one in items if "[[" in (one.response or "")]

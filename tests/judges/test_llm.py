@@ -34,6 +34,7 @@ def test_a_verdict_carries_the_raw_reply_the_model_and_the_tokens(judge_at: Buil
     [verdict] = judge_at("llm_figstep").judge(items(1))
     assert (verdict.value, verdict.raw, verdict.model) == ("safe", "Verdict: safe", "judge-1-0613")
     assert (verdict.tokens_in, verdict.tokens_out) == (100, 7)
+    assert verdict.reason == "by judge-1-0613"
 
 
 def test_verdicts_come_in_the_order_of_the_items(judge_at: Build, server: JudgeServer) -> None:

@@ -95,7 +95,7 @@ def test_keyword_judges_import_nothing_heavy() -> None:
     code = (
         "import sys; from shiftdc_eval.judges import get_judge, Item;"
         "get_judge('keyword_robust').judge([Item('a', '', 'Sure.')]);"
-        "print([m for m in ('torch', 'transformers', 'openai', 'lmms_eval', 'datasets') if m in sys.modules])"
+        "print([m for m in ('torch', 'transformers', 'openai', 'lmms_eval', 'datasets', 'sklearn') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
