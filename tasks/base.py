@@ -7,7 +7,6 @@ responses; and its filters write rows without a name, so they cannot be judges.
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -18,32 +17,14 @@ from PIL import Image
 
 from shiftdc_eval import runs
 from shiftdc_eval.errors import ConfigError
-from shiftdc_eval.judges.verdict import Item, Judge, Verdict, unscored
+from shiftdc_eval.judges.verdict import Item, Judge, Verdict
 from shiftdc_eval.records import SampleField, VerdictRecord
 from shiftdc_eval.tasks.catalogue import TASKS, TaskInfo
 from shiftdc_eval.tasks.example import Example, Source, require_unique
+from shiftdc_eval.tasks.judging import Answer, ask, judge_item, make_answer
 from shiftdc_eval.tasks.metrics import Metric, require_each_once
 
-logger = logging.getLogger(__name__)
-
 SPLIT = "test"
-
-
-class Answer(str):
-    """A response as lmms-eval carries it from `apply_filters` to `process_results`."""
-
-    repeat: int = 0
-    """Index among the repeats of its request."""
-    failed: bool = False
-    """True when there is no response; the text is empty then."""
-
-
-def make_answer(response: str | None, repeat: int) -> Answer:
-    """An Answer; None means that generation failed."""
-    answer = Answer("" if response is None else response)
-    answer.repeat = repeat
-    answer.failed = response is None
-    return answer
 
 
 class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
@@ -297,36 +278,3 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         """
         require_each_once([row["item"] for row in rows], self._expected, self.info.name)
         return {row["item"]: row for row in rows}
-
-
-def judge_item(example: Example, response: str | None) -> Item:
-    """An answered example as a judge sees it."""
-    return Item(
-        id=example.id,
-        request=example.request,
-        response=response,
-        prompt=example.prompt,
-        scenario=example.scenario,
-        reference=example.reference,
-        image=example.image,
-    )
-
-
-def ask(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
-    """One verdict an item; whatever goes wrong in the judge makes its items unscored, with the reason."""
-    try:
-        verdicts = judge.judge(items)
-    except Exception as error:  # a boundary: answers that took hours must not be lost to a judge
-        logger.warning("judge %s failed, its items are unscored: %s", judge.name, error)
-        return [unscored(judge.kind, f"judge failed: {type(error).__name__}: {error}")] * len(items)
-    if len(verdicts) != len(items):
-        logger.warning("judge %s gave %d verdicts for %d items", judge.name, len(verdicts), len(items))
-        return [unscored(judge.kind, f"judge gave {len(verdicts)} verdicts for {len(items)} items")] * len(
-            items
-        )
-    return verdicts
-
-
-def needs_reference(judge: Judge) -> bool:
-    """True for graders that compare with a reference answer, such as MM-Vet's."""
-    return "reference" in getattr(getattr(judge, "rubric", None), "needs", ())

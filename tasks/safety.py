@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from shiftdc_eval.judges.registry import get_judge, judges_for
 from shiftdc_eval.judges.verdict import Judge, Verdict
-from shiftdc_eval.tasks.base import BenchmarkTask, needs_reference
+from shiftdc_eval.tasks.base import BenchmarkTask
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example
+from shiftdc_eval.tasks.judging import needs_reference
 from shiftdc_eval.tasks.metrics import (
     InResultFile,
     Metric,

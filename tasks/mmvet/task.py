@@ -16,9 +16,10 @@ from typing import Any
 
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
-from shiftdc_eval.tasks.base import BenchmarkTask, needs_reference
+from shiftdc_eval.tasks.base import BenchmarkTask
 from shiftdc_eval.tasks.data import how_to_provide, local_folder
 from shiftdc_eval.tasks.example import Example, Source
+from shiftdc_eval.tasks.judging import needs_reference
 from shiftdc_eval.tasks.metrics import (
     NOTHING_SCORED,
     InResultFile,

@@ -1,0 +1,61 @@
+"""Answers on their way from the model to the judges and back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from shiftdc_eval.judges.verdict import Item, Judge, Verdict, unscored
+from shiftdc_eval.tasks.example import Example
+
+logger = logging.getLogger(__name__)
+
+
+class Answer(str):
+    """A response as lmms-eval carries it from `apply_filters` to `process_results`."""
+
+    repeat: int = 0
+    """Index among the repeats of its request."""
+    failed: bool = False
+    """True when there is no response; the text is empty then."""
+
+
+def make_answer(response: str | None, repeat: int) -> Answer:
+    """An Answer; None means that generation failed."""
+    answer = Answer("" if response is None else response)
+    answer.repeat = repeat
+    answer.failed = response is None
+    return answer
+
+
+def judge_item(example: Example, response: str | None) -> Item:
+    """An answered example as a judge sees it."""
+    return Item(
+        id=example.id,
+        request=example.request,
+        response=response,
+        prompt=example.prompt,
+        scenario=example.scenario,
+        reference=example.reference,
+        image=example.image,
+    )
+
+
+def ask(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
+    """One verdict an item; whatever goes wrong in the judge makes its items unscored, with the reason."""
+    try:
+        verdicts = judge.judge(items)
+    except Exception as error:  # a boundary: answers that took hours must not be lost to a judge
+        logger.warning("judge %s failed, its items are unscored: %s", judge.name, error)
+        return [unscored(judge.kind, f"judge failed: {type(error).__name__}: {error}")] * len(items)
+    if len(verdicts) != len(items):
+        logger.warning("judge %s gave %d verdicts for %d items", judge.name, len(verdicts), len(items))
+        return [unscored(judge.kind, f"judge gave {len(verdicts)} verdicts for {len(items)} items")] * len(
+            items
+        )
+    return verdicts
+
+
+def needs_reference(judge: Judge) -> bool:
+    """True for graders that compare with a reference answer, such as MM-Vet's."""
+    return "reference" in getattr(getattr(judge, "rubric", None), "needs", ())
