@@ -56,6 +56,17 @@ ENCODERS: dict[str, Callable[[Any, Sequence[Chat]], Features]] = {"paligemma": e
 MULTIMODAL_LM_ONLY = frozenset({"phi4_multimodal"})
 """`model_type` of vision-language models that transformers lists under `AutoModelForMultimodalLM` alone."""
 
+
+def convertible(config: Mapping[str, Any]) -> str | None:
+    """What to do with a model that is published in a layout of its own; None for transformers' layout."""
+    if "mm_vision_tower" in config:
+        return (
+            "is in the original LLaVA layout; make a folder in transformers' layout with "
+            "`shiftdc-eval convert llava SRC DST` and load that"
+        )
+    return None
+
+
 BIDIRECTIONAL = frozenset(
     {"Phi4MultimodalVisionAttention", "MllamaVisionAttention", "MllamaTextCrossAttention"}
 )

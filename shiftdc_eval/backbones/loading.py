@@ -8,12 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    PreTrainedConfig,
+)
 
 from shiftdc_eval.backbones.backbone import Backbone
-from shiftdc_eval.backbones.families import MULTIMODAL_LM_ONLY
+from shiftdc_eval.backbones.families import MULTIMODAL_LM_ONLY, convertible
 from shiftdc_eval.errors import ConfigError, ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,8 +56,26 @@ BUNDLED: dict[str, Callable[[], tuple[Path, str]]] = {"toy": _toy_folder}
 """Name -> function that gives the folder and the caveat shown with its results."""
 
 
-def load_backbone(spec: ModelSpec) -> Backbone:
-    """Load a model and its processor.
+@dataclass(frozen=True)
+class Parts:
+    """Everything of a model but its weights."""
+
+    config: Any
+    processor: Any
+    loader: Any
+    """The auto class that makes the model."""
+    dtype: torch.dtype
+    device: str
+    source: str
+    """Hub id or folder."""
+    revision: str
+    """Commit of the hub, or a hash of a local folder."""
+    note: str
+    """A caveat that every result of this model carries."""
+
+
+def load_parts(spec: ModelSpec) -> Parts:
+    """Load configuration and processor.
 
     Raises:
         ConfigError: an unknown dtype, device or device map.
@@ -61,37 +86,72 @@ def load_backbone(spec: ModelSpec) -> Backbone:
     if spec.device_map is not None and spec.device_map not in DEVICE_MAPS:
         raise ConfigError(f"device_map={spec.device_map} is unknown; use {', '.join(DEVICE_MAPS)}")
     source, note = BUNDLED[spec.pretrained]() if spec.pretrained in BUNDLED else (spec.pretrained, "")
-    folder = Path(source)
     common = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
+        raw, _ = PreTrainedConfig.get_config_dict(source, revision=spec.revision)
+        if hint := convertible(raw):
+            raise ModelError(f"pretrained={spec.pretrained} {hint}")
         config = AutoConfig.from_pretrained(source, **common)
         processor = AutoProcessor.from_pretrained(source, **common)
-        loader = (
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(_cannot_load(spec, error)) from error
+    folder = Path(source)
+    if not hasattr(processor, "image_processor"):
+        raise ModelError(
+            f"pretrained={spec.pretrained} is not a supported vision-language model of the installed "
+            f"transformers: its processor ({type(processor).__name__}) takes no images"
+        )
+    return Parts(
+        config=config,
+        processor=processor,
+        loader=(
             AutoModelForMultimodalLM
             if config.model_type in MULTIMODAL_LM_ONLY
             else AutoModelForImageTextToText
-        )
-        model = loader.from_pretrained(
-            source,
-            dtype=dtype,
-            device_map=spec.device_map or device,
+        ),
+        dtype=dtype,
+        device=device,
+        source=str(source),
+        revision=(
+            _folder_revision(folder)
+            if folder.is_dir()
+            else str(getattr(config, "_commit_hash", None) or "unknown")
+        ),
+        note=note,
+    )
+
+
+def load_backbone(spec: ModelSpec) -> Backbone:
+    """Load a model and its processor.
+
+    Raises:
+        ConfigError: an unknown dtype, device or device map.
+        ModelError: no such model, or one that is not supported; the message names what is missing.
+    """
+    parts = load_parts(spec)
+    try:
+        model = parts.loader.from_pretrained(
+            parts.source,
+            dtype=parts.dtype,
+            device_map=spec.device_map or parts.device,
             attn_implementation=spec.attn_implementation,
-            **common,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(_cannot_load(spec, error)) from error
-    revision = (
-        _folder_revision(folder)
-        if folder.is_dir()
-        else str(getattr(config, "_commit_hash", None) or "unknown")
-    )
+    return backbone_of(model, parts, spec)
+
+
+def backbone_of(model: Any, parts: Parts, spec: ModelSpec) -> Backbone:
+    """The backbone of a model and the parts it was made from."""
     return Backbone(
         model,
-        processor,
+        parts.processor,
         name=spec.pretrained,
-        revision=revision,
-        note=note,
-        folder=str(folder) if folder.is_dir() else None,
+        revision=parts.revision,
+        note=parts.note,
+        folder=parts.source if Path(parts.source).is_dir() else None,
     )
 
 
