@@ -98,6 +98,7 @@ def task_records(
                 ),
                 revision=str(facts.get("revision", "")),
                 benign=bool(facts.get("benign", False)),
+                score=facts.get("score", "mean"),
                 items=int(facts.get("items", answered[name])),
                 answered=answered[name],
                 generation=first.settings.key(),
