@@ -16,6 +16,7 @@ from shiftdc_eval.board.markdown import markdown
 from shiftdc_eval.board.measures import Column, agreements, columns_of, measure
 from shiftdc_eval.board.page import page
 from shiftdc_eval.board.reported import Reported, read_reported
+from shiftdc_eval.records import Cost
 
 GENERATED = ("index.json", "leaderboard.md", "index.html")
 LEAKAGE = "leakage"
@@ -102,6 +103,8 @@ def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: floa
         hardware=hardware(cell),
         seconds=None if seconds is None else float(f"{seconds:.4g}"),
         relative=relative,
+        tokens=tokens_per_answer(cell),
+        price=price(cell),
         command=cell.runs[-1].command,
         system=system_id(cell),
         measures=[measure(column) for column in columns],
@@ -155,11 +158,33 @@ def _short(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def costs(cell: Cell) -> list[Cost]:
+    """What the runs of a cell say of their cost."""
+    return [run.cost for run in cell.runs if run.cost is not None and run.cost.samples]
+
+
 def seconds_per_answer(cell: Cell) -> float | None:
     """Wall seconds an answer over the runs that say so."""
-    costs = [run.cost for run in cell.runs if run.cost is not None and run.cost.samples]
-    samples = sum(cost.samples for cost in costs)
-    return sum(cost.seconds for cost in costs) / samples if samples else None
+    known = costs(cell)
+    samples = sum(cost.samples for cost in known)
+    return sum(cost.seconds for cost in known) / samples if samples else None
+
+
+def tokens_per_answer(cell: Cell) -> tuple[float, float] | None:
+    """Prompt and generated tokens an answer over the runs that say so."""
+    known = costs(cell)
+    samples = sum(cost.samples for cost in known)
+    if not samples:
+        return None
+    tokens_in, tokens_out = sum(cost.tokens_in for cost in known), sum(cost.tokens_out for cost in known)
+    return round(tokens_in / samples, 1), round(tokens_out / samples, 1)
+
+
+def price(cell: Cell) -> float | None:
+    """Money spent on the answers; None as soon as one run does not say."""
+    known = [cost.price for cost in costs(cell)]
+    prices = [one for one in known if one is not None]
+    return round(sum(prices), 4) if prices and len(prices) == len(cell.runs) else None
 
 
 def hardware(cell: Cell) -> str:

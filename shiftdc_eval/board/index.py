@@ -104,6 +104,10 @@ class IndexCell(Record):
     """Seconds an answer."""
     relative: float | None
     """Seconds relative to `none` on the same task, model and hardware."""
+    tokens: tuple[float, float] | None
+    """Prompt tokens and generated tokens an answer; None when unknown."""
+    price: float | None
+    """Money in USD that the answers cost; None when unknown."""
     command: str
     """The command that reproduces it."""
     system: str

@@ -104,11 +104,8 @@ def _reported(paper: Reported) -> str:
     for table in paper.tables:
         if table.detail:
             continue
-        lines.append(f"**{_escape(table.title)}** ({table.unit}; {_escape(table.judge or table.metric)})\n")
-        rows = [
-            [row.label, *("–" if value is None else f"{value:g}" for value in row.values)]
-            for row in table.rows
-        ]
+        lines.append(f"**{_escape(table.title)}** ({_escape(table.about)})\n")
+        rows = [[row.label, *map(table.shown, row.values)] for row in table.rows]
         lines.append(_table(["", *table.columns], rows) + "\n")
     return "\n".join(lines)
 

@@ -183,6 +183,10 @@ def cell_notes(cell: IndexCell) -> str:
     parts.append(cell.dtype or "dtype unknown")
     if cell.seconds is not None:
         parts.append(f"{cell.seconds:g} s an answer on {cell.hardware or 'unknown hardware'}")
+    if cell.tokens is not None:
+        parts.append(f"{cell.tokens[0]:g} prompt and {cell.tokens[1]:g} generated tokens an answer")
+    if cell.price is not None:
+        parts.append(f"{cell.price:g} USD")
     if cell.ablation:
         parts.append(cell.ablation)
     if not cell.recorded:

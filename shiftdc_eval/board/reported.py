@@ -52,6 +52,21 @@ class ReportedTable(Record):
     """True for tables that the page folds away."""
     notes: list[Text] = Field(default_factory=list)
 
+    def shown(self, value: float | None) -> str:
+        """A number with the decimals of its table, as papers print them; a dash where there is none."""
+        if value is None:
+            return "–"
+        texts = [f"{one:g}" for row in self.rows for one in row.values if one is not None]
+        decimals = max(len(text.partition(".")[2]) for text in texts)
+        return f"{value:.{decimals}f}"
+
+    @property
+    def about(self) -> str:
+        """Metric, unit, judge and notes in sentences."""
+        better = "lower" if self.lower_is_better else "higher"
+        judge = [f"Judge: {self.judge}."] if self.judge else []
+        return " ".join([f"{self.metric}, {self.unit}; {better} is better.", *judge, *self.notes])
+
     @model_validator(mode="after")
     def _rows_fit(self) -> ReportedTable:
         for row in self.rows:

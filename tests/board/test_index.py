@@ -194,6 +194,8 @@ def test_seconds_are_relative_to_none_on_the_same_hardware(results: Path, board:
     Made(defense="shiftdc", seconds=25).write(results)
     found = {cell.defense: cell for cell in index(results, board).cells}
     assert found["none"].seconds == 0.5
+    assert found["none"].tokens == (50, 25)
+    assert found["none"].price is None
     assert found["shiftdc"].relative == 2.5
 
 
