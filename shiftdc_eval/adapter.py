@@ -132,7 +132,9 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             logger.warning("%s: reusing %d of %d finished answers", journal.path, len(done), len(found))
         # a padding copy has the key of the sample it copies, which must win: it is the one that is journalled
         unanswered = [sample for sample in samples if sample.key not in done]
-        todo = list({sample.key: sample for sample in sorted(unanswered, key=lambda s: not s.padding)}.values())
+        todo = list(
+            {sample.key: sample for sample in sorted(unanswered, key=lambda s: not s.padding)}.values()
+        )
         captions = self.tools.captions
         before = captions.made, captions.reused
         with tqdm(
