@@ -118,9 +118,14 @@ def test_other_generation_settings_reuse_nothing_and_a_larger_limit_reuses_the_r
 def test_reused_captions_count_with_the_seconds_they_took(backbone: Backbone, tmp_path: Path) -> None:
     fresh = model(backbone, defense="shiftdc", caption_max_new_tokens=200, journal=tmp_path / "a")
     evaluate(fresh, TASK, gen_kwargs=GEN)
-    evaluate(model(backbone, defense="shiftdc", caption_max_new_tokens=200, journal=tmp_path / "b"), TASK, gen_kwargs=GEN)
+    evaluate(
+        model(backbone, defense="shiftdc", caption_max_new_tokens=200, journal=tmp_path / "b"),
+        TASK,
+        gen_kwargs=GEN,
+    )
     first, second = (
-        RunRecord.model_validate_json(next((tmp_path / name).glob("run-*.json")).read_text()).cost for name in "ab"
+        RunRecord.model_validate_json(next((tmp_path / name).glob("run-*.json")).read_text()).cost
+        for name in "ab"
     )
     assert (first.captions_made, second.captions_made, second.captions_reused) == (9, 0, 9)
     assert 0.4 * first.seconds < second.seconds < 2.5 * first.seconds

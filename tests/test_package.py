@@ -11,14 +11,35 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("torch", "transformers", "lmms_eval", "datasets", "openai", "sklearn", "matplotlib", "scipy", "pandas")
+HEAVY = (
+    "torch",
+    "transformers",
+    "lmms_eval",
+    "datasets",
+    "openai",
+    "sklearn",
+    "matplotlib",
+    "scipy",
+    "pandas",
+)
 
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_whole_tree_and_nothing_beside_the_package(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy: a build folder left in the checkout would add stale files
-    shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.egg-info"))
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    shutil.copytree(
+        ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.egg-info")
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     (wheel,) = tmp_path.glob("*.whl")
@@ -31,8 +52,14 @@ def test_the_wheel_holds_the_whole_tree_and_nothing_beside_the_package(tmp_path:
         check=True,
     ).stdout.split()
     links = {"shiftdc_eval/tasks", "shiftdc_eval/judges"}
-    wanted = {path if path.startswith("shiftdc_eval/") else f"shiftdc_eval/{path}" for path in tracked if path not in links}
-    missing = sorted(path for path in wanted - names if (ROOT / path.replace("shiftdc_eval/tasks", "tasks")).exists())
+    wanted = {
+        path if path.startswith("shiftdc_eval/") else f"shiftdc_eval/{path}"
+        for path in tracked
+        if path not in links
+    }
+    missing = sorted(
+        path for path in wanted - names if (ROOT / path.replace("shiftdc_eval/tasks", "tasks")).exists()
+    )
     assert not missing, f"in the tree but not in the wheel: {missing[:5]}"
 
 
@@ -44,7 +71,9 @@ def test_nothing_called_tasks_or_judges_is_installed() -> None:
 
 def imported_by(statement: str) -> set[str]:
     """Top-level packages that a fresh process has imported after a statement."""
-    code = f"import sys, json\n{statement}\nprint(json.dumps(sorted({{n.split('.')[0] for n in sys.modules}})))"
+    code = (
+        f"import sys, json\n{statement}\nprint(json.dumps(sorted({{n.split('.')[0] for n in sys.modules}})))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
@@ -68,13 +97,17 @@ def test_help_answers_in_under_half_a_second() -> None:
     times = []
     for _ in range(3):
         begun = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "shiftdc_eval.cli", "--help"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "shiftdc_eval.cli", "--help"], capture_output=True, text=True, check=True
+        )
         times.append(time.perf_counter() - begun)
     assert "direction" in done.stdout
     assert min(times) < 0.5
 
 
-@pytest.mark.parametrize("arguments", [["--version-of-nothing"], ["nosuchverb"], ["direction", "fit", "--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments", [["--version-of-nothing"], ["nosuchverb"], ["direction", "fit", "--nonsense"]]
+)
 def test_a_wrong_command_ends_with_usage_not_a_traceback(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "shiftdc_eval.cli", *arguments], capture_output=True, text=True, check=False
