@@ -39,8 +39,8 @@ class Mixture:
     text_context: float = 0.3
     text_question: float = 0.25
     text_copy: float = 0.15
-    picture_request: float = 0.2
-    picture_caption: float = 0.45
+    picture_request: float = 0.1
+    picture_caption: float = 0.55
     picture_yes_no: float = 0.2
     picture_short: float = 0.15
 

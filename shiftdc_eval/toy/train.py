@@ -39,16 +39,16 @@ WARMUP_STEPS = 3
 class Recipe:
     """Every number the result depends on besides the seed."""
 
-    pictures: int = 60_000
-    texts: int = 60_000
-    tower_steps: int = 3000
+    pictures: int = 50_000
+    texts: int = 50_000
+    tower_steps: int = 2500
     projector_steps: int = 500
-    base_steps: int = 1500
-    aligned_steps: int = 2000
-    joint_steps: int = 5000
+    base_steps: int = 800
+    aligned_steps: int = 1200
+    joint_steps: int = 4000
     tower_batch: int = 256
-    picture_batch: int = 128
-    text_batch: int = 48
+    picture_batch: int = 96
+    text_batch: int = 36
     text_only_batch: int = 160
     tower_rate: float = 1.5e-3
     text_rate: float = 1.5e-3
