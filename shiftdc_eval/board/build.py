@@ -145,6 +145,20 @@ def defense_labels(cells: Sequence[Cell]) -> dict[str, str]:
         varying = sorted(name for name, values in seen.items() if len(values) > 1)
         for cell in family:
             labels[cell.path] = _label(cell, varying)
+    return _told_apart(cells, labels)
+
+
+def _told_apart(cells: Sequence[Cell], labels: dict[str, str]) -> dict[str, str]:
+    """Labels, with the hash in the cell's file name where they would not tell two rows apart."""
+    rows: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        key = cell.key()
+        del key["defense"]
+        rows[content_hash([key, labels[cell.path]])].append(cell)
+    for found in rows.values():
+        for cell in found if len(found) > 1 else ():
+            digest = cell.path.removesuffix(f"-seed{cell.seed}.json").removesuffix(".json")[-8:]
+            labels[cell.path] += f" #{digest}"
     return labels
 
 

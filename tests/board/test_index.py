@@ -206,6 +206,18 @@ def test_settings_are_named_only_where_they_differ(results: Path, board: Path) -
     assert sorted(names) == ["shiftdc (alpha=0.5)", "shiftdc (alpha=1.0)"]
 
 
+def test_rows_that_differ_in_their_direction_alone_are_told_apart_by_hash(results: Path, board: Path) -> None:
+    for digest in ("a" * 64, "b" * 64):
+        made = Made(run=digest[0], defense="shiftdc", date=digest[0], seed=seed)
+        made.write(results)
+        record = made.record().model_copy(update={"direction_sha256": digest})
+        (results / f"run-{digest[0]}.json").write_text(record.model_dump_json())
+    cells = index(results, board).cells
+    assert len({cell.defense for cell in cells}) == 2
+    for cell in cells:
+        assert cell.defense == f"shiftdc #{cell.path.split('/shiftdc-')[1][:8]}"
+
+
 def test_mme_scores_are_summed_over_subtasks(results: Path, board: Path) -> None:
     Made(
         task="mme",
