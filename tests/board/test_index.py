@@ -206,7 +206,10 @@ def test_settings_are_named_only_where_they_differ(results: Path, board: Path) -
     assert sorted(names) == ["shiftdc (alpha=0.5)", "shiftdc (alpha=1.0)"]
 
 
-def test_rows_that_differ_in_their_direction_alone_are_told_apart_by_hash(results: Path, board: Path) -> None:
+@pytest.mark.parametrize("seed", [0, 3])
+def test_rows_that_differ_in_their_direction_alone_are_told_apart_by_hash(
+    results: Path, board: Path, seed: int
+) -> None:
     for digest in ("a" * 64, "b" * 64):
         made = Made(run=digest[0], defense="shiftdc", date=digest[0], seed=seed)
         made.write(results)
