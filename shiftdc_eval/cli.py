@@ -29,6 +29,10 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "board": ("shiftdc_eval.board.command", "build or check the leaderboard"),
     "view": ("shiftdc_eval.board.view", "write a page to read the samples of a run"),
+    "convert": (
+        "shiftdc_eval.convert.command",
+        "write a model that is published in a layout of its own for transformers",
+    ),
     "doctor": ("shiftdc_eval.doctor", "check a model before a long run"),
     "grid": ("shiftdc_eval.grid", "run a grid of models x defenses x tasks"),
 }

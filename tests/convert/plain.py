@@ -1,0 +1,122 @@
+"""Independent plain implementations of published blocks, written from their equations: no transformers in here.
+
+Weights are dictionaries of tensors under their published names; everything is one sample, float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Weights = Mapping[str, Tensor]
+
+
+def sub(weights: Weights, prefix: str) -> dict[str, Tensor]:
+    """The weights below a prefix, in float64."""
+    return {k[len(prefix) :]: v.double() for k, v in weights.items() if k.startswith(prefix)}
+
+
+def linear(x: Tensor, w: Weights, name: str) -> Tensor:
+    y = torch.einsum("ti,oi->to", x, w[f"{name}.weight"])
+    return y + w[f"{name}.bias"] if f"{name}.bias" in w else y
+
+
+def layer_norm(x: Tensor, w: Weights, name: str, eps: float) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    scaled = centred / (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+    return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, *, causal: bool = False) -> Tensor:
+    """Multi-head attention over `[tokens, width]`; fewer key heads than query heads are shared in groups."""
+    size = q.shape[-1] // heads
+    shared = heads // (k.shape[-1] // size)
+    out = []
+    for head in range(heads):
+        mine = slice(head * size, (head + 1) * size)
+        group = slice(head // shared * size, (head // shared + 1) * size)
+        scores = q[:, mine] @ k[:, group].T / math.sqrt(size)
+        if causal:
+            for row in range(len(scores)):
+                scores[row, row + 1 + len(k) - len(q) :] = -torch.inf
+        out.append(torch.softmax(scores, -1) @ v[:, group])
+    return torch.cat(out, -1)
+
+
+def rotate(x: Tensor, heads: int, theta: float) -> Tensor:
+    """Rotary positions 0, 1, ... over `[tokens, heads * size]`, pairs (i, i + size / 2)."""
+    size = x.shape[-1] // heads
+    out = x.clone()
+    for position in range(len(x)):
+        for head in range(heads):
+            for i in range(size // 2):
+                angle = position * theta ** (-2 * i / size)
+                a, b = head * size + i, head * size + i + size // 2
+                one, two = x[position, a], x[position, b]
+                out[position, a] = one * math.cos(angle) - two * math.sin(angle)
+                out[position, b] = two * math.cos(angle) + one * math.sin(angle)
+    return out
+
+
+def patches(image: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Non-overlapping convolution: `[3, side, side]` to `[patches, width]`, rows first."""
+    size = kernel.shape[-1]
+    rows = []
+    for top in range(0, image.shape[1], size):
+        for left in range(0, image.shape[2], size):
+            piece = image[:, top : top + size, left : left + size].double()
+            rows.append((kernel.double() * piece).sum((1, 2, 3)))
+    out = torch.stack(rows)
+    return out if bias is None else out + bias.double()
+
+
+def clip_features(w: Weights, image: Tensor, *, heads: int, blocks: int) -> Tensor:
+    """Patch features `[patches, width]` after `blocks` transformer blocks of a CLIP vision tower."""
+    x = patches(image, w["embeddings.patch_embedding.weight"])
+    x = torch.cat([w["embeddings.class_embedding"][None], x]) + w["embeddings.position_embedding.weight"]
+    x = layer_norm(x, w, "pre_layrnorm", 1e-5)
+    for block in range(blocks):
+        b = sub(w, f"encoder.layers.{block}.")
+        y = layer_norm(x, b, "layer_norm1", 1e-5)
+        y = attend(*(linear(y, b, f"self_attn.{n}_proj") for n in "qkv"), heads)
+        x = x + linear(y, b, "self_attn.out_proj")
+        y = linear(layer_norm(x, b, "layer_norm2", 1e-5), b, "mlp.fc1")
+        x = x + linear(y * torch.sigmoid(1.702 * y), b, "mlp.fc2")
+    return x[1:]
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def llama_logits(
+    w: Weights,
+    x: Tensor,
+    head: Tensor,
+    *,
+    layers: int,
+    heads: int,
+    key_value_heads: int,
+    theta: float,
+    eps: float,
+) -> Tensor:
+    """Logits `[tokens, vocabulary]` of a Llama from its input embeddings `[tokens, width]`."""
+    x = x.double()
+    for layer in range(layers):
+        b = sub(w, f"layers.{layer}.")
+        y = rms_norm(x, b["input_layernorm.weight"], eps)
+        q = rotate(linear(y, b, "self_attn.q_proj"), heads, theta)
+        k = rotate(linear(y, b, "self_attn.k_proj"), key_value_heads, theta)
+        y = attend(q, k, linear(y, b, "self_attn.v_proj"), heads, causal=True)
+        x = x + linear(y, b, "self_attn.o_proj")
+        y = rms_norm(x, b["post_attention_layernorm.weight"], eps)
+        gate = linear(y, b, "mlp.gate_proj")
+        x = x + linear(gate * torch.sigmoid(gate) * linear(y, b, "mlp.up_proj"), b, "mlp.down_proj")
+    return rms_norm(x, w["norm.weight"].double(), eps) @ head.double().T

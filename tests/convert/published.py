@@ -1,0 +1,192 @@
+"""Tiny random checkpoints written in published layouts: same key names and file split, small shapes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from tiny_models import CORPUS
+from torch import Tensor
+
+WIDTH, INNER, LAYERS, HEADS, KEY_VALUE_HEADS = 32, 48, 3, 4, 2
+V_WIDTH, V_INNER, V_LAYERS, V_HEADS, SIDE, PATCH = 16, 32, 3, 2, 28, 14
+EPS = 1e-5
+
+Weights = dict[str, Tensor]
+
+
+def rand(*shape: int, scale: float = 0.3) -> Tensor:
+    return torch.randn(*shape) * scale
+
+
+def near_one(width: int) -> Tensor:
+    return 1 + rand(width, scale=0.1)
+
+
+def sentencepiece_model(folder: Path) -> int:
+    """Train a byte-fallback BPE like Llama's; return its vocabulary size."""
+    text = folder / "corpus.txt"
+    text.write_text("\n".join(CORPUS * 20))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=400,
+        model_type="bpe",
+        byte_fallback=True,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    text.unlink()
+    (folder / "tokenizer.vocab").unlink()
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "LlamaTokenizer",
+                "bos_token": "<s>",
+                "eos_token": "</s>",
+                "unk_token": "<unk>",
+                "add_bos_token": True,
+                "add_eos_token": False,
+                "model_max_length": 2048,
+            }
+        )
+    )
+    return 400
+
+
+def llama(vocabulary: int) -> Weights:
+    """Keys of a Llama checkpoint, with the inverse frequencies that older ones hold."""
+    size = WIDTH // HEADS
+    weights = {
+        "model.embed_tokens.weight": rand(vocabulary, WIDTH),
+        "model.norm.weight": near_one(WIDTH),
+        "lm_head.weight": rand(vocabulary, WIDTH),
+    }
+    for i in range(LAYERS):
+        p = f"model.layers.{i}."
+        weights |= {
+            f"{p}self_attn.q_proj.weight": rand(WIDTH, WIDTH),
+            f"{p}self_attn.k_proj.weight": rand(KEY_VALUE_HEADS * size, WIDTH),
+            f"{p}self_attn.v_proj.weight": rand(KEY_VALUE_HEADS * size, WIDTH),
+            f"{p}self_attn.o_proj.weight": rand(WIDTH, WIDTH),
+            f"{p}self_attn.rotary_emb.inv_freq": rand(size // 2),
+            f"{p}mlp.gate_proj.weight": rand(INNER, WIDTH),
+            f"{p}mlp.up_proj.weight": rand(INNER, WIDTH),
+            f"{p}mlp.down_proj.weight": rand(WIDTH, INNER),
+            f"{p}input_layernorm.weight": near_one(WIDTH),
+            f"{p}post_attention_layernorm.weight": near_one(WIDTH),
+        }
+    return weights
+
+
+def llama_config(vocabulary: int) -> dict[str, Any]:
+    return {
+        "hidden_size": WIDTH,
+        "intermediate_size": INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KEY_VALUE_HEADS,
+        "rms_norm_eps": EPS,
+        "max_position_embeddings": 4096,
+        "hidden_act": "silu",
+        "vocab_size": vocabulary,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "torch_dtype": "float32",
+    }
+
+
+def clip_vision() -> Weights:
+    """Keys of a CLIP vision tower below `vision_model.`."""
+    weights = {
+        "embeddings.class_embedding": rand(V_WIDTH),
+        "embeddings.position_ids": torch.arange((SIDE // PATCH) ** 2 + 1)[None],
+        "embeddings.patch_embedding.weight": rand(V_WIDTH, 3, PATCH, PATCH, scale=0.05),
+        "embeddings.position_embedding.weight": rand((SIDE // PATCH) ** 2 + 1, V_WIDTH),
+    }
+    for name in ("pre_layrnorm", "post_layernorm"):
+        weights |= {f"{name}.weight": near_one(V_WIDTH), f"{name}.bias": rand(V_WIDTH)}
+    for i in range(V_LAYERS):
+        p = f"encoder.layers.{i}."
+        for name in ("q", "k", "v", "out"):
+            weights |= {
+                f"{p}self_attn.{name}_proj.weight": rand(V_WIDTH, V_WIDTH),
+                f"{p}self_attn.{name}_proj.bias": rand(V_WIDTH),
+            }
+        for name in ("layer_norm1", "layer_norm2"):
+            weights |= {f"{p}{name}.weight": near_one(V_WIDTH), f"{p}{name}.bias": rand(V_WIDTH)}
+        weights |= {
+            f"{p}mlp.fc1.weight": rand(V_INNER, V_WIDTH),
+            f"{p}mlp.fc1.bias": rand(V_INNER),
+            f"{p}mlp.fc2.weight": rand(V_WIDTH, V_INNER),
+            f"{p}mlp.fc2.bias": rand(V_WIDTH),
+        }
+    return weights
+
+
+def save_split(weights: Weights, folder: Path, parts: int) -> None:
+    """Write `pytorch_model-0000x-of-0000n.bin` files with their index."""
+    names = list(weights)
+    chunk = -(-len(names) // parts)
+    index = {}
+    for part in range(parts):
+        mine = names[part * chunk : (part + 1) * chunk]
+        file = f"pytorch_model-{part + 1:05}-of-{parts:05}.bin"
+        torch.save({name: weights[name] for name in mine}, folder / file)
+        index |= dict.fromkeys(mine, file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+
+def sharegpt4v(folder: Path) -> tuple[Path, Weights, Weights]:
+    """ShareGPT4V-7B's layout: a Llama with projector in two torch files, and its own CLIP tower beside it."""
+    torch.manual_seed(0)
+    main, tower = folder / "ShareGPT4V-7B", folder / "ShareGPT4V-7B_vit"
+    main.mkdir(parents=True)
+    tower.mkdir()
+    vocabulary = sentencepiece_model(main)
+    weights = llama(vocabulary) | {
+        "model.mm_projector.0.weight": rand(WIDTH, V_WIDTH),
+        "model.mm_projector.0.bias": rand(WIDTH),
+        "model.mm_projector.2.weight": rand(WIDTH, WIDTH),
+        "model.mm_projector.2.bias": rand(WIDTH),
+    }
+    save_split(weights, main, 2)
+    config = {
+        **llama_config(vocabulary),
+        "model_type": "share4v",
+        "architectures": ["Share4VLlamaForCausalLM"],
+        "mm_vision_tower": str(tower),
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_hidden_size": V_WIDTH,
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "image_aspect_ratio": "pad",
+    }
+    (main / "config.json").write_text(json.dumps(config))
+    vision = clip_vision()
+    torch.save({f"vision_model.{name}": value for name, value in vision.items()}, tower / "pytorch_model.bin")
+    vision_config = {
+        "model_type": "clip_vision_model",
+        "architectures": ["CLIPVisionModel"],
+        "hidden_size": V_WIDTH,
+        "intermediate_size": V_INNER,
+        "num_hidden_layers": V_LAYERS,
+        "num_attention_heads": V_HEADS,
+        "image_size": SIDE,
+        "patch_size": PATCH,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "projection_dim": 768,
+    }
+    (tower / "config.json").write_text(json.dumps(vision_config))
+    return main, weights, vision
