@@ -6,7 +6,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from transformers import LlamaTokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from shiftdc_eval.errors import ModelError
 
@@ -14,14 +15,15 @@ from shiftdc_eval.errors import ModelError
 def llama_tokenizer(folder: Path) -> Any:
     """The tokenizer of a published Llama checkpoint, which puts a space before every piece of text.
 
-    The original code tokenizes the text around an image piece by piece, each with that space; `legacy=True`
-    does the same at added tokens.
+    The original code tokenizes the text around an image piece by piece, each with that space. transformers'
+    own `LlamaTokenizer` leaves the space out after an added token and before a space, so the rules are
+    spelled out here instead.
 
     Raises:
         ModelError: the folder has neither tokenizer.json nor tokenizer.model, or the latter cannot be read.
     """
     if (folder / "tokenizer.json").is_file():
-        return LlamaTokenizer.from_pretrained(folder, legacy=True)
+        return PreTrainedTokenizerFast.from_pretrained(folder)
     path = folder / "tokenizer.model"
     if not path.is_file():
         raise ModelError(f"{folder} has no tokenizer (tokenizer.model or tokenizer.json)")
@@ -46,14 +48,24 @@ def llama_tokenizer(folder: Path) -> Any:
         )
         if index >= 0
     }
-    return LlamaTokenizer(
-        vocab={piece: index for index, piece in enumerate(pieces)},
-        merges=merges(pieces, scores),
-        legacy=True,
-        add_bos_token=True,
-        add_eos_token=False,
-        **names,
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={piece: index for index, piece in enumerate(pieces)},
+            merges=merges(pieces, scores),
+            unk_token=names.get("unk_token"),
+            fuse_unk=True,
+            byte_fallback=True,
+        )
     )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    bos = names["bos_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, model.bos_id())]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **names)
 
 
 def merges(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:

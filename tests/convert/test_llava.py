@@ -255,9 +255,19 @@ def test_safetensors_checkpoints_are_read_too(original: Published, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "text",
-    ["the image shows a list", "  two  spaces ", "Ünïcode 画像 🙂", "line\nbreak\ttab", "I'm sorry, I cannot", "a", ""],
+    [
+        "the image shows a list",
+        "  two  spaces ",
+        "Ünïcode 画像 🙂",
+        "line\nbreak\ttab",
+        "I'm sorry, I cannot",
+        "a",
+        "",
+    ],
 )
-def test_the_tokenizer_equals_sentencepiece_itself(backbone: Backbone, original: Published, text: str) -> None:
+def test_the_tokenizer_equals_sentencepiece_itself(
+    backbone: Backbone, original: Published, text: str
+) -> None:
     model = sentencepiece.SentencePieceProcessor(model_file=str(original[0] / "tokenizer.model"))
     ids = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert ids == model.encode(text)
