@@ -8,7 +8,6 @@ configuration names (ShareGPT4V: fine-tuned weights), or lies in the same files 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from importlib.resources import files
@@ -18,10 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
-    AddedToken,
     CLIPVisionConfig,
-    GenerationConfig,
-    LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaImageProcessor,
@@ -38,17 +34,17 @@ from shiftdc_eval.convert.checkpoint import (
     shapes_of,
     source_folder,
 )
-from shiftdc_eval.convert.llama_tokenizer import llama_tokenizer
+from shiftdc_eval.convert.llama import (
+    IMAGE_TOKEN,
+    read_json,
+    route_llama,
+    save_generation,
+    text_config,
+    with_image_token,
+)
 from shiftdc_eval.errors import ModelError
 
-IMAGE_TOKEN = "<image>"  # noqa: S105 -- not a password
 PATTERNS = ("*.json", "*.safetensors", "*.bin", "tokenizer.model")
-TEXT_FIELDS = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "rms_norm_eps", "max_position_embeddings", "rope_theta", "rope_scaling", "hidden_act", "bos_token_id",
-    "eos_token_id",
-)  # fmt: skip
-"""Settings that are taken over as they are."""
 SUPPORTED = {"mm_projector_type": "mlp2x_gelu", "mm_use_im_start_end": False, "mm_patch_merge_type": "flat"}
 """Settings that a convertible checkpoint must have, where it has them at all."""
 
@@ -65,26 +61,14 @@ def convert_llava(source: str, destination: Path, vision_tower: str | None = Non
         ModelError: a part is missing, is of another kind, or does not fit by shape.
     """
     folder = source_folder(source, PATTERNS)
-    original = _json(folder / "config.json")
+    original = read_json(folder / "config.json")
     _check_kind(source, original)
     tower = source_folder(vision_tower or str(original["mm_vision_tower"]), PATTERNS)
-    vision = _json(tower / "config.json")
+    vision = read_json(tower / "config.json")
     vision = vision.get("vision_config", vision) if "patch_size" not in vision else vision
 
     report = Report()
-    tokenizer = llama_tokenizer(folder)
-    published = int(original["vocab_size"])
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-        report.notes.append(f"the tokenizer has no padding token; {tokenizer.pad_token} is used")
-    tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
-    vocabulary = max(published, len(tokenizer))
-    if vocabulary > published:
-        report.notes.append(
-            f"{vocabulary - published} row(s) for added tokens in the embedding and the output layer, each the "
-            "mean of the published rows: a mean of logits never exceeds their maximum, so greedy answers are "
-            "those of the published vocabulary"
-        )
+    tokenizer, vocabulary = with_image_token(folder, int(original["vocab_size"]), report)
     config = _config(original, vision, vocabulary, tokenizer)
     with torch.device("meta"):
         shapes = shapes_of(LlavaForConditionalGeneration(config), published_name)
@@ -96,21 +80,9 @@ def convert_llava(source: str, destination: Path, vision_tower: str | None = Non
 
     config.architectures = ["LlavaForConditionalGeneration"]
     config.save_pretrained(destination)
-    GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    ).save_pretrained(destination)
+    save_generation(tokenizer, destination)
     _processor(original, config, tokenizer).save_pretrained(destination)
     return report
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
-    return loaded
 
 
 def _check_kind(source: str, original: dict[str, Any]) -> None:
@@ -127,7 +99,6 @@ def _check_kind(source: str, original: dict[str, Any]) -> None:
 
 
 def _config(original: dict[str, Any], vision: dict[str, Any], vocabulary: int, tokenizer: Any) -> LlavaConfig:
-    text = {name: original[name] for name in TEXT_FIELDS if original.get(name) is not None}
     known = set(CLIPVisionConfig().to_dict()) - {
         "model_type",
         "architectures",
@@ -137,12 +108,7 @@ def _config(original: dict[str, Any], vision: dict[str, Any], vocabulary: int, t
     vision_config = CLIPVisionConfig(**{name: value for name, value in vision.items() if name in known})
     select = original.get("mm_vision_select_feature", "patch")
     return LlavaConfig(
-        text_config=LlamaConfig(
-            **text,
-            vocab_size=vocabulary,
-            pad_token_id=tokenizer.pad_token_id,
-            tie_word_embeddings=False,
-        ),
+        text_config=text_config(original, vocabulary, tokenizer),
         vision_config=vision_config,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         projector_hidden_act="gelu",
@@ -207,24 +173,13 @@ def route_vision(key: str, tensor: Tensor) -> Routed:
 
 def _router(vocabulary: int) -> Callable[[str, Tensor], Routed]:
     def route(key: str, tensor: Tensor) -> Routed:
-        if key.endswith("rotary_emb.inv_freq"):
-            return Unused("computed from the configuration")
-        if key in ("model.embed_tokens.weight", "lm_head.weight"):
-            return [(f"language_model.{key}", with_rows(tensor, vocabulary))]
         if match := re.fullmatch(r"model\.mm_projector\.(0|2)\.(weight|bias)", key):
             return [(f"multi_modal_projector.linear_{1 if match[1] == '0' else 2}.{match[2]}", tensor)]
         if key.startswith("model.vision_tower.vision_tower."):
             return route_vision(key.removeprefix("model.vision_tower.vision_tower."), tensor)
-        if re.match(r"model\.(layers\.\d+\.|norm\.)", key):
-            return [(f"language_model.{key}", tensor)]
-        return None
+        routed = route_llama(key, tensor, vocabulary)
+        if routed is None or isinstance(routed, Unused):
+            return routed
+        return [(published_name(name), value) for name, value in routed]
 
     return route
-
-
-def with_rows(weight: Tensor, rows: int) -> Tensor:
-    """A `[vocabulary, hidden]` matrix with more rows, each the mean of the published ones."""
-    if len(weight) >= rows:
-        return weight
-    mean = weight.double().mean(0, keepdim=True).to(weight.dtype)
-    return torch.cat([weight, mean.expand(rows - len(weight), -1)])

@@ -1,0 +1,20 @@
+"""Models that transformers does not have: small classes of our own, registered with its auto classes.
+
+A checkpoint for them is made by `shiftdc-eval convert`; its `model_type` starts with `shiftdc_`.
+"""
+
+from __future__ import annotations
+
+NATIVE = frozenset({"shiftdc_minigpt4"})
+"""`model_type` of the models in this package."""
+
+
+def register() -> None:
+    """Make the native models known to `AutoConfig` and `AutoModelForImageTextToText`; may be called again."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from shiftdc_eval.backbones.native.minigpt4 import MiniGPT4Config, MiniGPT4ForConditionalGeneration
+
+    for config, model in ((MiniGPT4Config, MiniGPT4ForConditionalGeneration),):
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModelForImageTextToText.register(config, model, exist_ok=True)
