@@ -1,0 +1,195 @@
+"""The report's plots as SVG; the same report gives the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0b62a8", "#c14a00", "#00795a", "#a0458a", "#7a6200", "#4b4fc4", "#5a606b", "#111111")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLE = {
+    "svg.hashsalt": "shiftdc-eval",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+}
+NAMES = {
+    "text": "text",
+    "text_caption": "captioned text",
+    "image": "image",
+    "blank": "blank image",
+    "noise": "noise image",
+    "image_online": "calibrated (online)",
+    "image_paper": "calibrated (paper)",
+    "image_official": "calibrated (official)",
+    "image_published": "calibrated (published)",
+    "image_cmrm": "whole shift removed (CMRM)",
+}
+
+PLANES = {"pca": "PCA", "tsne": "t-SNE"}
+
+Curves = Mapping[str, Mapping[str, Any]]
+
+
+def write_all(report: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
+    """Write every plot; (file name, what it shows) of each."""
+    curves = report["curves"]
+    probe = curves["safety_probe"]["text_caption"]
+    shown = [name for name in report["recording"]["conditions"] if name not in ("blank", "noise")]
+    shift = curves["shift"]["image - text_caption"]
+    made = [
+        (
+            "shift.svg",
+            "Modality shift (image minus captioned text): its coordinate along the safety direction, 1 = from the "
+            "unsafe to the safe texts, and the share of its square that lies along it.",
+            [
+                ("coordinate of the shift", {f"{g}": shift[g]["coordinate"] for g in shift}, None),
+                ("share of the squared shift", {f"{g}": shift[g]["squared_share"] for g in shift}, (0, 1)),
+                ("norm of the shift", {f"{g}": shift[g]["norm"] for g in shift}, None),
+            ],
+        ),
+        (
+            "probe.svg",
+            "Safety probe fitted on captioned texts, tested on questions it was not fitted on: accuracy, and the "
+            "share of harmful requests it calls safe.",
+            [
+                ("accuracy", {n: probe[n]["accuracy"] for n in shown}, (0, 1.02)),
+                ("harmful called safe", {n: probe[n]["harmful_called_safe"] for n in shown}, (0, 1.02)),
+                ("AUROC", {n: probe[n]["auroc"] for n in shown}, (0, 1.02)),
+            ],
+        ),
+        (
+            "coordinate.svg",
+            "Mean safety coordinate by condition, harmful and benign items.",
+            [
+                (
+                    f"{g} items",
+                    {n: curves["coordinate"][n][g] for n in report["recording"]["conditions"]},
+                    None,
+                )
+                for g in ("harmful", "benign")
+            ],
+        ),
+    ]
+    if curves["visual_probe"]:
+        made.append(
+            (
+                "visual.svg",
+                "Probe for what is seen, fitted on images: accuracy before and after calibration.",
+                [
+                    (name, {n: found[n]["accuracy"] for n in shown if n != "text"}, (0, 1.02))
+                    for name, found in curves["visual_probe"].items()
+                ],
+            )
+        )
+    if curves["refusal"]:
+        made.append(
+            (
+                "refusal.svg",
+                "Does the coordinate explain the answers? Rank correlation of (minus) the coordinate with refusal, and "
+                "the AUROC of the coordinate as a detector of harm.",
+                [
+                    (
+                        "rank correlation with refusal",
+                        {n: c["rank_correlation"] for n, c in curves["refusal"].items()},
+                        (-1, 1),
+                    ),
+                    (
+                        "AUROC for harm",
+                        {n: curves["coordinate"][n]["detects_harm"] for n in shown},
+                        (0, 1.02),
+                    ),
+                ],
+            )
+        )
+    for name, _, panels in made:
+        curve_figure(panels, folder / name, spans=report["recording"]["calibrated_layers"])
+    listed = [(name, text) for name, text, _ in made]
+    for kind, planes in report["planes"].items():
+        plane_figure(planes["points"], folder / f"{kind}.svg", PLANES[kind])
+        listed.append(
+            (
+                f"{kind}.svg",
+                f"{PLANES[kind]} of layer {report['layer']}: colour is the condition, shape is harm.",
+            )
+        )
+    return listed
+
+
+def curve_figure(
+    panels: Sequence[tuple[str, Curves, tuple[float, float] | None]], path: Path, *, spans: str = ""
+) -> None:
+    """Curves over layers with their intervals, one panel each.
+
+    Args:
+        panels: title, label -> curve, limits of the y axis.
+        path: SVG to write.
+        spans: `first-last` layers to shade.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
+        for axes, (title, curves, limits) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
+            for at, (label, curve) in enumerate(curves.items()):
+                draw_curve(axes, label, curve, at)
+            if spans:
+                first, last = map(int, spans.split("-"))
+                axes.axvspan(first - 0.5, last + 0.5, color="#888888", alpha=0.12, linewidth=0)
+            axes.set(title=title, xlabel="decoder layer")
+            if limits:
+                axes.set_ylim(*limits)
+            axes.legend(fontsize=7)
+        save(figure, path)
+
+
+def draw_curve(axes: Axes, label: str, curve: Mapping[str, Any], at: int) -> None:
+    """One curve and its band."""
+    colour = COLOURS[at % len(COLOURS)]
+    values = [float("nan") if value is None else value for value in curve["value"]]
+    layers = range(len(values))
+    axes.plot(
+        layers,
+        values,
+        color=colour,
+        marker=MARKERS[at % len(MARKERS)],
+        markersize=3,
+        label=NAMES.get(label, label),
+    )
+    if "low" in curve:
+        low, high = ([float("nan") if v is None else v for v in curve[end]] for end in ("low", "high"))
+        axes.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def plane_figure(points: Mapping[str, Sequence[Sequence[float]]], path: Path, title: str) -> None:
+    """Points of the groups: colour is the condition, shape is harm."""
+    conditions = list(dict.fromkeys(name.split(", ")[1] for name in points))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for name, pairs in points.items():
+            side, condition = name.split(", ")
+            axes.scatter(
+                *zip(*pairs, strict=True),
+                s=14,
+                alpha=0.7,
+                linewidths=0.7,
+                color=COLOURS[conditions.index(condition)],
+                marker="x" if side == "harmful" else "o",
+                label=f"{side}, {NAMES.get(condition, condition)}",
+            )
+        axes.set(title=title, xticks=[], yticks=[])
+        axes.legend(fontsize=7)
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write an SVG without date."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,0 +1,87 @@
+"""Records what any defense makes of an image request, without the defense knowing.
+
+A defense calibrates by handing edits to `backbone.generate`. The recorder stands in the backbone's place: it
+runs that prefill under the same edits and keeps the activations after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
+from shiftdc_eval.backbones.backbone import EditBuilder
+from shiftdc_eval.defenses import Answer, Request, Tools
+from shiftdc_eval.errors import ModelError
+from shiftdc_eval.steering import edit_last_token, record_last_token
+
+
+class Recorder:
+    """A backbone that keeps the activations of the last edited prefill.
+
+    Args:
+        backbone: the model; everything but edited generation is its own.
+        answers: False leaves out the decoding of edited answers.
+    """
+
+    def __init__(self, backbone: Backbone, *, answers: bool) -> None:
+        self._backbone = backbone
+        self._answers = answers
+        self.activations: Tensor | None = None
+        """`[batch, layers, hidden]` after the edits."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        settings: GenerationSettings,
+        *,
+        edit: EditBuilder | None = None,
+        **rest: Any,
+    ) -> list[Generated]:
+        """The backbone's answers; with edits their prefill is recorded first."""
+        if edit is None:
+            return self._backbone.generate(chats, settings, **rest)
+        encoded = self._backbone.encode(chats)
+        layers, position = self._backbone.layers, encoded.width - 1
+        # registered in this order, so that what is recorded is what the edit has left
+        with (
+            edit_last_token(layers, edit(list(range(len(chats)))), position),
+            record_last_token(layers, position) as seen,
+        ):
+            self._backbone.forward(encoded)
+        self.activations = torch.stack(
+            [seen[layer].to(self._backbone.device) for layer in sorted(seen)], dim=1
+        )
+        if not self._answers:
+            return [Generated("", length, 0, ()) for length in encoded.lengths]
+        return self._backbone.generate(chats, settings, edit=edit, **rest)
+
+
+def calibrated(
+    tools: Tools, defense: Any, chats: Sequence[Chat], settings: GenerationSettings, *, answers: bool
+) -> tuple[Tensor, list[Answer]]:
+    """Activations after a defense's edits, `[batch, layers, hidden]`, and its answers.
+
+    Args:
+        tools: backbone, captions, direction.
+        defense: one that edits activations during prefill.
+        chats: chats with images.
+        settings: how the answers are decoded.
+        answers: False gives empty answers.
+
+    Raises:
+        ModelError: the defense edits nothing.
+    """
+    recorder = Recorder(tools.backbone, answers=answers)
+    stand_in = Tools(cast(Backbone, recorder), tools.captions, tools.direction)
+    given = defense.answer(stand_in, [Request(chat) for chat in chats], settings)
+    if recorder.activations is None:
+        raise ModelError(f"defense {defense.name} edits no activation: there is nothing to record")
+    return recorder.activations, given

@@ -1,0 +1,242 @@
+"""From a recording to one report: every number, layer by layer, with its interval."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from shiftdc_eval.analysis import measures, projection, resampling
+from shiftdc_eval.analysis.findings import findings
+from shiftdc_eval.analysis.items import visual_classes
+from shiftdc_eval.analysis.measures import Labels, SafetyProbe, VisualProbe
+from shiftdc_eval.analysis.probes import FOLDS, MINIMUM
+from shiftdc_eval.analysis.resampling import Bools, Bootstrap, Estimate, Floats, codes
+from shiftdc_eval.analysis.shards import Manifest, Recording, read_vectors
+from shiftdc_eval.errors import ConfigError, DataError, DirectionError
+from shiftdc_eval.judges.registry import get_judge
+from shiftdc_eval.judges.verdict import Item as JudgeItem
+
+FORMAT = "shiftdc-analysis-1"
+FITTED_ON = ("text_caption", "text")
+"""Conditions that safety probes are fitted on; the paper's is the first."""
+JUDGE = "keyword_robust"
+DIGITS = 6
+
+
+def labels_of(manifest: Manifest) -> Labels:
+    """Roles and questions of the recorded items."""
+    role = np.array([item.role for item in manifest.items])
+    return Labels(role == "harmful", role == "benign", [item.question for item in manifest.items])
+
+
+def analyse(
+    folder: Path, *, layer: int | None = None, judge: str = JUDGE, tsne: bool = True
+) -> dict[str, Any]:
+    """Analyse a complete recording.
+
+    Args:
+        folder: of the recording, with `direction.safetensors` and `directions/` in it.
+        layer: where the plane pictures and findings are taken; the middle of the calibrated layers when None.
+        judge: which refusal judge reads the answers.
+        tsne: False leaves out PCA and t-SNE.
+
+    Raises:
+        ConfigError: no such layer.
+        DataError: too few items for the safety probe.
+        DirectionError: a direction that does not fit the recording.
+        RecordError: the recording is incomplete or damaged.
+    """
+    recording = Recording(folder)
+    manifest = recording.manifest
+    chosen = focus(manifest) if layer is None else layer
+    if not 0 <= chosen < manifest.layers:
+        raise ConfigError(
+            f"--layer {chosen} does not exist: the recording has layers 0 to {manifest.layers - 1}"
+        )
+    vectors = _directions(folder, manifest)
+    labels = labels_of(manifest)
+    bootstrap = Bootstrap(codes(labels.questions))
+    probe = SafetyProbe.of(labels)
+    visual, notes = _visual_probes(manifest, labels)
+    refused = _refused(recording, judge)
+    rows, planes = [], {}
+    for index in tqdm(range(manifest.layers), desc="analysing", unit="layer"):
+        activations = recording.layer(index)
+        rows.append(_layer(activations, index, vectors, labels, probe, visual, refused, bootstrap))
+        if index == chosen and tsne:
+            planes = projection.project(activations, labels.harmful, labels.benign)
+    report = {
+        "format": FORMAT,
+        **_about(manifest, labels),
+        "layer": chosen,
+        "judge": judge,
+        "bootstrap": {"draws": resampling.DRAWS, "confidence": resampling.CONFIDENCE, "clusters": "question"},
+        "probe": {"folds": FOLDS, "kind": "ridge on class indicators, penalty = mean squared norm"},
+        "visual_probes": {
+            one.name: {"classes": len(set(one.classes)), "chance": one.chance, "n": len(one.chosen)}
+            for one in visual
+        },
+        "curves": stack(rows),
+        "refused": {
+            name: {"refused": int(no[said].sum()), "judged": int(said.sum()), **_by_role(no, said, labels)}
+            for name, (no, said) in refused.items()
+        },
+        "planes": planes,
+        "notes": [*manifest.notes, *notes],
+    }
+    report["findings"] = findings(report)
+    return report
+
+
+def focus(manifest: Manifest) -> int:
+    """The middle of the calibrated layers."""
+    first, last = map(int, manifest.calibrated_layers.split("-"))
+    return (first + last) // 2
+
+
+def _layer(
+    activations: Mapping[str, Floats],
+    index: int,
+    vectors: Mapping[str, Floats],
+    labels: Labels,
+    probe: SafetyProbe,
+    visual: Sequence[VisualProbe],
+    refused: Mapping[str, tuple[Bools, Bools]],
+    bootstrap: Bootstrap,
+) -> dict[str, Any]:
+    direction = vectors["contrast set"][index]
+    own = measures.directions(activations, labels)
+    compared = {name: vector[index] for name, vector in vectors.items()} | own
+    matrix = measures.cosines(compared)
+    names = list(compared)
+    return {
+        "shift": measures.shifts(activations, direction, labels, bootstrap),
+        "coordinate": measures.coordinates(activations, direction, labels, bootstrap),
+        "safety_probe": {on: probe.measure(activations, on, bootstrap) for on in FITTED_ON},
+        "visual_probe": {one.name: one.measure(activations, bootstrap) for one in visual},
+        "refusal": measures.refusals(activations, direction, refused, bootstrap),
+        "cosine": {
+            a: {b: _plain(matrix[i, j]) for j, b in enumerate(names) if j > i}
+            for i, a in enumerate(names[:-1])
+        },
+        "split_half_cosine": {
+            name: measures.split_half(activations[name], labels) for name in ("text", "text_caption", "image")
+        },
+        "direction_norm": _plain(np.linalg.norm(direction)),
+    }
+
+
+def _plain(value: Any) -> Estimate:
+    return Estimate(float(value), None, None, 0)
+
+
+def stack(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Estimates of all layers as curves: `{"value": [...], "low": [...], "high": [...], "n": ...}`."""
+    found: dict[str, Any] = {}
+    for name, first in rows[0].items():
+        column = [row[name] for row in rows]
+        if not isinstance(first, Estimate):
+            found[name] = stack(column)
+            continue
+        found[name] = {"value": [_rounded(one.value) for one in column]}
+        if any(one.n for one in column):
+            found[name] |= {
+                "low": [_rounded(one.low) for one in column],
+                "high": [_rounded(one.high) for one in column],
+                "n": first.n,
+            }
+    return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")
+
+
+def _directions(folder: Path, manifest: Manifest) -> dict[str, Floats]:
+    paths = {"contrast set": folder / "direction.safetensors"}
+    paths |= {path.stem: path for path in sorted((folder / "directions").glob("*.safetensors"))}
+    vectors = {name: read_vectors(path) for name, path in paths.items()}
+    for name, found in vectors.items():
+        if found.shape != (manifest.layers, manifest.hidden):
+            raise DirectionError(
+                f"{paths[name]} holds {found.shape[0]} layers x {found.shape[1]}, the recording {manifest.layers} x "
+                f"{manifest.hidden}: it was made for another model"
+            )
+    return vectors
+
+
+def _visual_probes(manifest: Manifest, labels: Labels) -> tuple[list[VisualProbe], list[str]]:
+    usable = visual_classes(manifest.items, MINIMUM)
+    made, notes = [], []
+    for name, classes in usable.items():
+        try:
+            made.append(VisualProbe.of(name, classes, labels.questions))
+        except DataError as error:
+            notes.append(f"left out: {error}")
+    if not usable:
+        notes.append(
+            f"no visual probe: no two classes with {MINIMUM} questions each; record items about what is seen "
+            "with --visual TASK"
+        )
+    return made, notes
+
+
+def _refused(recording: Recording, name: str) -> dict[str, tuple[Bools, Bools]]:
+    """Condition -> (refused, judged), over harmful and benign items."""
+    manifest = recording.manifest
+    if not manifest.answered:
+        return {}
+    rows, judge = recording.answers(), get_judge(name)
+    asked = np.array([item.role != "visual" for item in manifest.items])
+    found = {}
+    for condition in manifest.answered:
+        items = [JudgeItem(row["id"], row["request"], row["answers"][condition]) for row in rows]
+        verdicts = judge.judge(items)
+        refused = np.array([verdict.value == "refused" for verdict in verdicts])
+        scored = np.array([verdict.scored for verdict in verdicts])
+        found[condition] = (refused & asked, scored & asked)
+    return found
+
+
+def _by_role(refused: Bools, judged: Bools, labels: Labels) -> dict[str, Any]:
+    return {
+        role: {"refused": int((refused & chosen).sum()), "judged": int((judged & chosen).sum())}
+        for role, chosen in (("harmful", labels.harmful), ("benign", labels.benign))
+    }
+
+
+def _about(manifest: Manifest, labels: Labels) -> dict[str, Any]:
+    facts = manifest.model_dump(exclude={"items", "format", "shard_items", "notes"})
+    return {
+        "recording": {**facts, "sha256": manifest.sha256},
+        "items": {
+            "harmful": int(labels.harmful.sum()),
+            "benign": int(labels.benign.sum()),
+            "visual": int((~labels.judged).sum()),
+            "questions": len(set(labels.questions)),
+            "tasks": dict(sorted(Counter(item.task for item in manifest.items).items())),
+            "flags": dict(sorted(Counter(flag for item in manifest.items for flag in item.flags).items())),
+        },
+    }
+
+
+def estimate_at(curve: Mapping[str, Any], layer: int) -> Estimate:
+    """One layer's estimate of a curve."""
+    low, high = curve.get("low"), curve.get("high")
+    return Estimate(
+        curve["value"][layer],
+        low[layer] if low else None,
+        high[layer] if high else None,
+        int(curve.get("n", 0)),
+    )
+
+
+def as_dict(one: Estimate) -> dict[str, Any]:
+    """An estimate as JSON."""
+    return asdict(one)
