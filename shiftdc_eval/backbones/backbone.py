@@ -285,6 +285,7 @@ class Backbone:
             logits_processor=extra,
             pad_token_id=self.tokenizer.pad_token_id,
             suppress_tokens=self._placeholder_ids() or None,
+            **({"tokenizer": self.tokenizer} if self._stop_strings else {}),
         )
         return output[:, encoded.width :]
 
@@ -294,8 +295,15 @@ class Backbone:
         for length, row in zip(encoded.lengths, sequences.tolist(), strict=True):
             stop = next((index + 1 for index, token in enumerate(row) if token in ends), len(row))
             text = self.tokenizer.decode(row[:stop], skip_special_tokens=True)
-            answers.append(Generated(cut(text, settings.until), length, stop, tuple(row[:stop])))
+            until = (*settings.until, *self._stop_strings)
+            answers.append(Generated(cut(text, until), length, stop, tuple(row[:stop])))
         return answers
+
+    @property
+    def _stop_strings(self) -> list[str]:
+        """Texts before which an answer of this model ends, beside its end token (MiniGPT-4: `###`)."""
+        stop = self.model.generation_config.stop_strings or []
+        return [stop] if isinstance(stop, str) else list(stop)
 
     def _placeholder_ids(self) -> list[int]:
         """Ids that stand for images in a prompt; an answer that held one could not be decoded further."""

@@ -21,6 +21,7 @@ from transformers import (
 
 from shiftdc_eval.backbones.backbone import Backbone
 from shiftdc_eval.backbones.families import MULTIMODAL_LM_ONLY, convertible
+from shiftdc_eval.backbones.native import NATIVE, register
 from shiftdc_eval.errors import ConfigError, ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -91,6 +92,8 @@ def load_parts(spec: ModelSpec) -> Parts:
         raw, _ = PreTrainedConfig.get_config_dict(source, revision=spec.revision)
         if hint := convertible(raw):
             raise ModelError(f"pretrained={spec.pretrained} {hint}")
+        if raw.get("model_type") in NATIVE:
+            register()
         config = AutoConfig.from_pretrained(source, **common)
         processor = AutoProcessor.from_pretrained(source, **common)
     except (OSError, ValueError, KeyError, ImportError) as error:

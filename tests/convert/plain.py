@@ -120,3 +120,40 @@ def llama_logits(
         gate = linear(y, b, "mlp.gate_proj")
         x = x + linear(gate * torch.sigmoid(gate) * linear(y, b, "mlp.up_proj"), b, "mlp.down_proj")
     return rms_norm(x, w["norm.weight"].double(), eps) @ head.double().T
+
+
+def eva_features(w: Weights, image: Tensor, *, heads: int, blocks: int) -> Tensor:
+    """Features `[1 + patches, width]` of BLIP-2's vision tower, its final norm included."""
+    x = patches(image, w["embeddings.patch_embedding.weight"], w["embeddings.patch_embedding.bias"])
+    x = torch.cat([w["embeddings.class_embedding"][0], x]) + w["embeddings.position_embedding"][0]
+    for block in range(blocks):
+        b = sub(w, f"encoder.layers.{block}.")
+        y = linear(layer_norm(x, b, "layer_norm1", 1e-6), b, "self_attn.qkv")
+        width = y.shape[-1] // 3
+        y = attend(y[:, :width], y[:, width : 2 * width], y[:, 2 * width :], heads)
+        x = x + linear(y, b, "self_attn.projection")
+        y = gelu(linear(layer_norm(x, b, "layer_norm2", 1e-6), b, "mlp.fc1"))
+        x = x + linear(y, b, "mlp.fc2")
+    return layer_norm(x, w, "post_layernorm", 1e-6)
+
+
+def qformer(w: Weights, queries: Tensor, seen: Tensor, *, heads: int, layers: int, every: int) -> Tensor:
+    """BERT layers over the queries, cross-attention to what was seen in every `every`-th; norms come after."""
+    eps = 1e-12
+    x = layer_norm(queries.double(), w, "layernorm", eps)
+    for layer in range(layers):
+        b = sub(w, f"encoder.layer.{layer}.")
+        for name, other in (("attention", None), ("crossattention", seen)):
+            if name == "crossattention" and layer % every:
+                continue
+            source = x if other is None else other
+            y = attend(
+                linear(x, b, f"{name}.attention.query"),
+                linear(source, b, f"{name}.attention.key"),
+                linear(source, b, f"{name}.attention.value"),
+                heads,
+            )
+            x = layer_norm(x + linear(y, b, f"{name}.output.dense"), b, f"{name}.output.LayerNorm", eps)
+        y = gelu(linear(x, b, "intermediate_query.dense"))
+        x = layer_norm(x + linear(y, b, "output_query.dense"), b, "output_query.LayerNorm", eps)
+    return x

@@ -190,3 +190,90 @@ def sharegpt4v(folder: Path) -> tuple[Path, Weights, Weights]:
     }
     (tower / "config.json").write_text(json.dumps(vision_config))
     return main, weights, vision
+
+
+QUERIES, Q_WIDTH, Q_INNER, Q_LAYERS, Q_HEADS = 5, 24, 32, 3, 2
+
+
+def blip2_eyes() -> Weights:
+    """Keys of BLIP-2's vision tower, query tokens and Q-Former in transformers' layout."""
+    weights = {
+        "query_tokens": rand(1, QUERIES, Q_WIDTH),
+        "vision_model.embeddings.class_embedding": rand(1, 1, V_WIDTH),
+        "vision_model.embeddings.position_embedding": rand(1, (SIDE // PATCH) ** 2 + 1, V_WIDTH),
+        "vision_model.embeddings.patch_embedding.weight": rand(V_WIDTH, 3, PATCH, PATCH, scale=0.05),
+        "vision_model.embeddings.patch_embedding.bias": rand(V_WIDTH),
+        "vision_model.post_layernorm.weight": near_one(V_WIDTH),
+        "vision_model.post_layernorm.bias": rand(V_WIDTH),
+        "qformer.layernorm.weight": near_one(Q_WIDTH),
+        "qformer.layernorm.bias": rand(Q_WIDTH),
+    }
+
+    def dense(name: str, out: int, into: int) -> None:
+        weights[f"{name}.weight"] = rand(out, into)
+        weights[f"{name}.bias"] = rand(out)
+
+    def norm(name: str, width: int) -> None:
+        weights[f"{name}.weight"] = near_one(width)
+        weights[f"{name}.bias"] = rand(width)
+
+    for i in range(V_LAYERS):
+        p = f"vision_model.encoder.layers.{i}."
+        dense(f"{p}self_attn.qkv", 3 * V_WIDTH, V_WIDTH)
+        dense(f"{p}self_attn.projection", V_WIDTH, V_WIDTH)
+        dense(f"{p}mlp.fc1", V_INNER, V_WIDTH)
+        dense(f"{p}mlp.fc2", V_WIDTH, V_INNER)
+        norm(f"{p}layer_norm1", V_WIDTH)
+        norm(f"{p}layer_norm2", V_WIDTH)
+    for i in range(Q_LAYERS):
+        p = f"qformer.encoder.layer.{i}."
+        for name, into in (("attention", Q_WIDTH), ("crossattention", V_WIDTH)):
+            if name == "crossattention" and i % 2:
+                continue
+            dense(f"{p}{name}.attention.query", Q_WIDTH, Q_WIDTH)
+            dense(f"{p}{name}.attention.key", Q_WIDTH, into)
+            dense(f"{p}{name}.attention.value", Q_WIDTH, into)
+            dense(f"{p}{name}.output.dense", Q_WIDTH, Q_WIDTH)
+            norm(f"{p}{name}.output.LayerNorm", Q_WIDTH)
+        dense(f"{p}intermediate_query.dense", Q_INNER, Q_WIDTH)
+        dense(f"{p}output_query.dense", Q_WIDTH, Q_INNER)
+        norm(f"{p}output_query.LayerNorm", Q_WIDTH)
+    return weights
+
+
+def minigpt4(folder: Path) -> tuple[Path, Path, Path, Weights, Weights, Weights]:
+    """MiniGPT-4's three parts: the linear layer's file, Vicuna, BLIP-2; with the weights of each."""
+    torch.manual_seed(1)
+    vicuna, blip2 = folder / "vicuna-7b-v0", folder / "blip2-flan-t5-xxl"
+    vicuna.mkdir(parents=True)
+    blip2.mkdir()
+    vocabulary = sentencepiece_model(vicuna)
+    language = llama(vocabulary)
+    save_split(language, vicuna, 2)
+    (vicuna / "config.json").write_text(json.dumps({**llama_config(vocabulary), "model_type": "llama"}))
+    eyes = blip2_eyes()
+    t5 = {"language_model.shared.weight": rand(8, 4), "language_projection.weight": rand(4, Q_WIDTH)}
+    save_split({**eyes, **t5}, blip2, 2)
+    config = {
+        "model_type": "blip-2",
+        "num_query_tokens": QUERIES,
+        "vision_config": {
+            "hidden_size": V_WIDTH,
+            "intermediate_size": V_INNER,
+            "num_hidden_layers": V_LAYERS,
+            "num_attention_heads": V_HEADS,
+            "image_size": SIDE,
+            "patch_size": PATCH,
+        },
+        "qformer_config": {
+            "hidden_size": Q_WIDTH,
+            "intermediate_size": Q_INNER,
+            "num_hidden_layers": Q_LAYERS,
+            "num_attention_heads": Q_HEADS,
+            "encoder_hidden_size": V_WIDTH,
+        },
+    }
+    (blip2 / "config.json").write_text(json.dumps(config))
+    linear = {"llama_proj.weight": rand(WIDTH, Q_WIDTH), "llama_proj.bias": rand(WIDTH)}
+    torch.save({"model": linear}, folder / "prerained_minigpt4_7b.pth")
+    return folder / "prerained_minigpt4_7b.pth", vicuna, blip2, linear, language, eyes
