@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
 from tiny_models import tiny_tokenizer
+
+from shiftdc_eval.backbones.native.minigpt4 import MiniGPT4Config, MiniGPT4ForConditionalGeneration
+from shiftdc_eval.backbones.native.qwen_vl import QwenVLConfig, QwenVLForConditionalGeneration
 
 LAYERS = 4
 HIDDEN = 32
@@ -553,6 +557,51 @@ def phi4_multimodal() -> Built:
     return hf.Phi4MultimodalForCausalLM(config), processor
 
 
+def packaged_template(name: str) -> str:
+    return (files("shiftdc_eval.convert") / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def queries_processor(t: Any, template: str, side: int, queries: int, image_token: str) -> Any:
+    return hf.LlavaProcessor(
+        image_processor=hf.BlipImageProcessor(size=square(side)),
+        tokenizer=t,
+        patch_size=side,
+        num_additional_image_tokens=queries - 1,
+        vision_feature_select_strategy="full",
+        image_token=image_token,
+        chat_template=packaged_template(template),
+    )
+
+
+def minigpt4() -> Built:
+    t = tiny_tokenizer(bos=True)
+    config = MiniGPT4Config(
+        vision_config={**VISION, "image_size": 28, "patch_size": 14},
+        qformer_config={**VISION, "num_hidden_layers": 3, "encoder_hidden_size": 16},
+        text_config=hf.LlamaConfig(**common(t)),
+        num_query_tokens=4,
+        image_token_index=token(t, "<image>"),
+    )
+    return MiniGPT4ForConditionalGeneration(config), queries_processor(t, "minigpt4", 28, 4, "<image>")
+
+
+def qwen_vl() -> Built:
+    t = tiny_tokenizer(("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<imgpad>"))
+    config = QwenVLConfig(
+        vision_config={
+            **VISION,
+            "image_size": 56,
+            "patch_size": 14,
+            "output_dim": HIDDEN,
+            "pool_heads": 1,
+            "queries": 4,
+        },
+        text_config=hf.Qwen2Config(**{**common(t), "num_key_value_heads": 4}),
+        image_token_index=token(t, "<imgpad>"),
+    )
+    return QwenVLForConditionalGeneration(config), queries_processor(t, "qwen_vl", 56, 4, "<imgpad>")
+
+
 FAMILIES: dict[str, Family] = {
     "llava": Family(llava, "USER: <image>\nhello ASSISTANT:", "<image>"),
     "llava_next_vicuna": Family(llava_next("vicuna"), "USER: <image>\nhello ASSISTANT:", "<image>"),
@@ -612,6 +661,13 @@ FAMILIES: dict[str, Family] = {
         smolvlm, "<|im_start|>User:<image>hello<end_of_utterance>\nAssistant:", "<image>", package="num2words"
     ),
     "paligemma2": Family(paligemma2, None, "<image>"),
+    "minigpt4": Family(minigpt4, "###Human: <Img><image></Img> hello ###Assistant:", "<image>"),
+    "qwen_vl": Family(
+        qwen_vl,
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        "Picture 1: <img><imgpad></img>\nhello<|im_end|>\n<|im_start|>assistant\n",
+        "<imgpad>",
+    ),
     "phi4_multimodal": Family(phi4_multimodal, "<|user|><|image|>hello<|end|><|assistant|>", "<|image|>"),
 }
 """Name -> family; the contract test runs over all of them."""

@@ -64,6 +64,11 @@ def convertible(config: Mapping[str, Any]) -> str | None:
             "is in the original LLaVA layout; make a folder in transformers' layout with "
             "`shiftdc-eval convert llava SRC DST` and load that"
         )
+    if config.get("model_type") == "qwen" and "visual" in config:
+        return (
+            "needs remote code that does not run on transformers 5; make a folder for this package with "
+            "`shiftdc-eval convert qwen-vl SRC DST` and load that"
+        )
     return None
 
 

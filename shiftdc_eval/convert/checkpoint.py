@@ -6,6 +6,7 @@ is written in the shape it needs, or the conversion fails before the destination
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -58,6 +59,11 @@ class Report:
     """Published key -> why the converted model has no place for it."""
     notes: list[str] = field(default_factory=list)
     """Values that were made here, and other facts a user should know."""
+
+    @property
+    def shapes_sha256(self) -> str:
+        """Checksum of the names and shapes written: equal for every conversion of the same architecture."""
+        return hashlib.sha256(json.dumps(sorted(self.written.items())).encode()).hexdigest()
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
@@ -196,7 +202,9 @@ def into_folder(destination: Path, write: Callable[[Path], Report]) -> Report:
     part.mkdir(parents=True)
     try:
         report = write(part)
-        (part / REPORT).write_text(json.dumps(vars(report), indent=1))
+        (part / REPORT).write_text(
+            json.dumps({**vars(report), "shapes_sha256": report.shapes_sha256}, indent=1)
+        )
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

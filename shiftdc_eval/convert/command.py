@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 KINDS = {
     "llava": "LLaVA-1.5 type checkpoints in the original layout (LLaVA-1.5, ShareGPT4V)",
     "minigpt4": "MiniGPT-4 from BLIP-2, Vicuna v0 and the published linear layer",
+    "qwen-vl": "Qwen-VL and Qwen-VL-Chat from their published layout",
 }
 
 
@@ -24,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sources = {
         "llava": "folder or hub id of the original checkpoint",
         "minigpt4": "the published MiniGPT-4 checkpoint, a .pth file with the linear layer",
+        "qwen-vl": "folder or hub id of the published checkpoint",
     }
     for name, kind in made.items():
         kind.add_argument("source", metavar="SRC", help=sources[name])
@@ -62,6 +64,10 @@ def _writer(args: argparse.Namespace) -> Callable[[Path], Report]:
         from shiftdc_eval.convert.minigpt4 import convert_minigpt4
 
         return lambda part: convert_minigpt4(args.source, part, vicuna=args.vicuna, blip2=args.blip2)
+    if args.kind == "qwen-vl":
+        from shiftdc_eval.convert.qwen_vl import convert_qwen_vl
+
+        return lambda part: convert_qwen_vl(args.source, part)
     from shiftdc_eval.convert.llava import convert_llava
 
     return lambda part: convert_llava(args.source, part, vision_tower=args.vision_tower)

@@ -157,3 +157,69 @@ def qformer(w: Weights, queries: Tensor, seen: Tensor, *, heads: int, layers: in
         y = gelu(linear(x, b, "intermediate_query.dense"))
         x = layer_norm(x + linear(y, b, "output_query.dense"), b, "output_query.LayerNorm", eps)
     return x
+
+
+def cubic(t: float) -> float:
+    """Keys' cubic kernel with a = -0.75, which bicubic interpolation in torch uses."""
+    t, a = abs(t), -0.75
+    if t <= 1:
+        return (a + 2) * t**3 - (a + 3) * t**2 + 1
+    return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0
+
+
+def stretch(table: Tensor, tokens: int) -> Tensor:
+    """Bicubic interpolation of a square table `[side^2, width]` to `[tokens, width]`, borders repeated."""
+    side, wanted = math.isqrt(len(table)), math.isqrt(tokens)
+    if side == wanted:
+        return table
+    rows = torch.zeros(wanted, side, dtype=torch.float64)
+    for out in range(wanted):
+        centre = (out + 0.5) * side / wanted - 0.5
+        for at in range(math.floor(centre) - 1, math.floor(centre) + 3):
+            rows[out, min(max(at, 0), side - 1)] += cubic(centre - at)
+    square = table.double().reshape(side, side, -1)
+    return torch.einsum("ai,bj,ijc->abc", rows, rows, square).reshape(tokens, -1)
+
+
+def qwen_vl_features(w: Weights, image: Tensor, *, heads: int, blocks: int, pool_heads: int) -> Tensor:
+    """Image vectors `[queries, width]` of Qwen-VL's vision side."""
+    eps = 1e-6
+    x = patches(image, w["conv1.weight"])
+    x = layer_norm(x + stretch(w["positional_embedding"], len(x)), w, "ln_pre", eps)
+    for block in range(blocks):
+        b = sub(w, f"transformer.resblocks.{block}.")
+        mixed = linear(layer_norm(x, b, "ln_1", eps), b, "attn.in_proj")
+        size = x.shape[-1] // heads
+        q, k, v = (
+            torch.cat([mixed[:, h * 3 * size + n * size :][:, :size] for h in range(heads)], -1)
+            for n in range(3)
+        )
+        x = x + linear(attend(q, k, v, heads), b, "attn.out_proj")
+        x = x + linear(gelu(linear(layer_norm(x, b, "ln_2", eps), b, "mlp.c_fc")), b, "mlp.c_proj")
+    p = sub(w, "attn_pool.")
+    value = layer_norm(linear(x, p, "kv_proj"), p, "ln_kv", eps)
+    key = value + stretch(p["pos_embed"], len(value))
+    query = layer_norm(p["query"], p, "ln_q", eps) + p["pos_embed"]
+    width = query.shape[-1]
+    parts = []
+    for n, source in enumerate((query, key, value)):
+        rows = slice(n * width, (n + 1) * width)
+        parts.append(source @ p["attn.in_proj_weight"][rows].T + p["attn.in_proj_bias"][rows])
+    x = linear(attend(*parts, pool_heads), p, "attn.out_proj")
+    return layer_norm(x, w, "ln_post", eps) @ w["proj"]
+
+
+def qwen_logits(
+    w: Weights, x: Tensor, head: Tensor, *, layers: int, heads: int, theta: float, eps: float
+) -> Tensor:
+    """Logits of the published Qwen language model, its fused weights taken apart as published."""
+    x = x.double()
+    for layer in range(layers):
+        b = sub(w, f"h.{layer}.")
+        q, k, v = linear(rms_norm(x, b["ln_1.weight"], eps), b, "attn.c_attn").chunk(3, -1)
+        y = attend(rotate(q, heads, theta), rotate(k, heads, theta), v, heads, causal=True)
+        x = x + linear(y, b, "attn.c_proj")
+        y = rms_norm(x, b["ln_2.weight"], eps)
+        gate = linear(y, b, "mlp.w2")
+        x = x + linear(linear(y, b, "mlp.w1") * gate * torch.sigmoid(gate), b, "mlp.c_proj")
+    return rms_norm(x, w["ln_f.weight"].double(), eps) @ head.double().T

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +281,104 @@ def minigpt4(folder: Path) -> tuple[Path, Path, Path, Weights, Weights, Weights]
     linear = {"llama_proj.weight": rand(WIDTH, Q_WIDTH), "llama_proj.bias": rand(WIDTH)}
     torch.save({"model": linear}, folder / "prerained_minigpt4_7b.pth")
     return folder / "prerained_minigpt4_7b.pth", vicuna, blip2, linear, language, eyes
+
+
+def tiktoken_file(path: Path, merges: int = 60) -> dict[bytes, int]:
+    """Train a byte-pair encoding on the corpus and write it as `qwen.tiktoken` is; return token -> rank."""
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    words = [[bytes([b]) for b in word.encode()] for line in CORPUS for word in re.findall(r" ?\w+|\W", line)]
+    for _ in range(merges):
+        pairs = Counter(pair for word in words for pair in pairwise(word))
+        left, right = max(pairs, key=lambda pair: (pairs[pair], pair))
+        ranks[left + right] = len(ranks)
+        for word in words:
+            at = 0
+            while at < len(word) - 1:
+                if (word[at], word[at + 1]) == (left, right):
+                    word[at : at + 2] = [left + right]
+                at += 1
+    path.write_text("".join(f"{base64.b64encode(t).decode()} {rank}\n" for t, rank in ranks.items()))
+    return ranks
+
+
+P_QUERIES, P_GRID_SIDE = 4, 56
+"""Queries of the tiny resampler (a square), and the side of its images: 4 x 4 patches."""
+
+
+def qwen_vl(folder: Path) -> tuple[Path, Weights, dict[bytes, int]]:
+    """Qwen-VL's layout: a Qwen language model with fused weights and a vision side below `transformer.visual`."""
+    torch.manual_seed(2)
+    folder.mkdir(parents=True)
+    ranks = tiktoken_file(folder / "qwen.tiktoken")
+    vocabulary = len(ranks) + 217 + 7
+    weights: Weights = {
+        "transformer.wte.weight": rand(vocabulary, WIDTH),
+        "transformer.ln_f.weight": near_one(WIDTH),
+        "lm_head.weight": rand(vocabulary, WIDTH),
+    }
+    for i in range(LAYERS):
+        p = f"transformer.h.{i}."
+        weights |= {
+            f"{p}ln_1.weight": near_one(WIDTH),
+            f"{p}attn.c_attn.weight": rand(3 * WIDTH, WIDTH),
+            f"{p}attn.c_attn.bias": rand(3 * WIDTH),
+            f"{p}attn.c_proj.weight": rand(WIDTH, WIDTH),
+            f"{p}attn.rotary_emb.inv_freq": rand(WIDTH // HEADS // 2),
+            f"{p}ln_2.weight": near_one(WIDTH),
+            f"{p}mlp.w1.weight": rand(INNER, WIDTH),
+            f"{p}mlp.w2.weight": rand(INNER, WIDTH),
+            f"{p}mlp.c_proj.weight": rand(WIDTH, INNER),
+        }
+    v = "transformer.visual."
+    weights |= {
+        f"{v}conv1.weight": rand(V_WIDTH, 3, PATCH, PATCH, scale=0.05),
+        f"{v}positional_embedding": rand(256, V_WIDTH),
+        f"{v}proj": rand(WIDTH, WIDTH),
+        f"{v}attn_pool.pos_embed": rand(P_QUERIES, WIDTH),
+        f"{v}attn_pool.query": rand(P_QUERIES, WIDTH),
+        f"{v}attn_pool.kv_proj.weight": rand(WIDTH, V_WIDTH),
+        f"{v}attn_pool.attn.in_proj_weight": rand(3 * WIDTH, WIDTH),
+        f"{v}attn_pool.attn.in_proj_bias": rand(3 * WIDTH),
+        f"{v}attn_pool.attn.out_proj.weight": rand(WIDTH, WIDTH),
+        f"{v}attn_pool.attn.out_proj.bias": rand(WIDTH),
+    }
+    norms = [("ln_pre", V_WIDTH), ("ln_post", WIDTH), ("attn_pool.ln_q", WIDTH), ("attn_pool.ln_kv", WIDTH)]
+    for i in range(V_LAYERS):
+        p = f"transformer.resblocks.{i}."
+        norms += [(f"{p}ln_1", V_WIDTH), (f"{p}ln_2", V_WIDTH)]
+        for name, out, into in (
+            ("attn.in_proj", 3 * V_WIDTH, V_WIDTH),
+            ("attn.out_proj", V_WIDTH, V_WIDTH),
+            ("mlp.c_fc", V_INNER, V_WIDTH),
+            ("mlp.c_proj", V_WIDTH, V_INNER),
+        ):
+            weights |= {f"{v}{p}{name}.weight": rand(out, into), f"{v}{p}{name}.bias": rand(out)}
+    for name, width in norms:
+        weights |= {f"{v}{name}.weight": near_one(width), f"{v}{name}.bias": rand(width)}
+    save_split(weights, folder, 3)
+    config = {
+        "model_type": "qwen",
+        "architectures": ["QWenLMHeadModel"],
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "layer_norm_epsilon": EPS,
+        "rotary_emb_base": 10000,
+        "vocab_size": vocabulary,
+        "seq_length": 2048,
+        "torch_dtype": "float32",
+        "visual": {
+            "heads": V_HEADS,
+            "image_size": P_GRID_SIDE,
+            "image_start_id": len(ranks) + 214,
+            "layers": V_LAYERS,
+            "mlp_ratio": V_INNER / V_WIDTH,
+            "output_dim": WIDTH,
+            "patch_size": PATCH,
+            "width": V_WIDTH,
+            "n_queries": P_QUERIES,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder, weights, ranks

@@ -5,7 +5,7 @@ A checkpoint for them is made by `shiftdc-eval convert`; its `model_type` starts
 
 from __future__ import annotations
 
-NATIVE = frozenset({"shiftdc_minigpt4"})
+NATIVE = frozenset({"shiftdc_minigpt4", "shiftdc_qwen_vl"})
 """`model_type` of the models in this package."""
 
 
@@ -14,7 +14,11 @@ def register() -> None:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     from shiftdc_eval.backbones.native.minigpt4 import MiniGPT4Config, MiniGPT4ForConditionalGeneration
+    from shiftdc_eval.backbones.native.qwen_vl import QwenVLConfig, QwenVLForConditionalGeneration
 
-    for config, model in ((MiniGPT4Config, MiniGPT4ForConditionalGeneration),):
+    for config, model in (
+        (MiniGPT4Config, MiniGPT4ForConditionalGeneration),
+        (QwenVLConfig, QwenVLForConditionalGeneration),
+    ):
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModelForImageTextToText.register(config, model, exist_ok=True)
