@@ -111,11 +111,16 @@ def facts(backbone: Backbone, size: Size) -> Iterator[tuple[str, str]]:
     yield "architecture", f"{backbone.architecture}, processor {type(backbone.processor).__name__}"
     yield "template", repr(collapsed(backbone.tokenizer, ids, places))
     yield "template sha256", backbone.template_sha256[:16]
-    yield "prompt tokens", f"{with_image.width} with the image ({images} image tokens), {without.width} without"
+    yield (
+        "prompt tokens",
+        f"{with_image.width} with the image ({images} image tokens), {without.width} without",
+    )
     yield "decoder layers", f"{size.layers} of width {size.hidden}"
     if backbone.skipped_without_image:
         skipped = ", ".join(map(str, sorted(backbone.skipped_without_image)))
         yield "cross-attention", f"layers {skipped} run only with an image (docs/models.md says what follows)"
+    if kept := penalties(backbone):
+        yield "generation", f"the model's own settings stay in force: {kept}"
     yield "dtype and device", f"{str(backbone.dtype).removeprefix('torch.')} on {backbone.device}"
     yield "parameters", f"{size.parameters:,}"
     width = backbone.dtype.itemsize
@@ -126,6 +131,21 @@ def facts(backbone: Backbone, size: Size) -> Iterator[tuple[str, str]]:
         f"weights {weights / GIB:.2f} GiB, KV cache {cache / GIB:.2f} GiB at batch {BATCH} with "
         f"{ANSWER_TOKENS} new tokens; activations come on top",
     )
+
+
+def penalties(backbone: Backbone) -> str:
+    """Settings of the model's generation configuration that change greedy answers too."""
+    neutral = {
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "min_new_tokens": 0,
+        "bad_words_ids": None,
+        "suppress_tokens": None,
+        "stop_strings": None,
+    }
+    config = backbone.model.generation_config
+    found = {name: getattr(config, name, None) for name in neutral}
+    return ", ".join(f"{n}={v}" for n, v in found.items() if v is not None and v != neutral[n])
 
 
 def collapsed(tokenizer: object, ids: list[int], places: set[int]) -> str:

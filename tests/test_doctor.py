@@ -10,6 +10,7 @@ from tiny_models import tiny_tokenizer
 
 from shiftdc_eval import cli
 from shiftdc_eval.backbones import ModelSpec
+from shiftdc_eval.backbones.native import register
 from shiftdc_eval.backbones.twin import load_twin
 from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.errors import ModelError
@@ -60,7 +61,8 @@ def test_runs_of_image_tokens_are_shown_once_with_their_number(
 
 
 @pytest.mark.parametrize(
-    "name", ["llava", "gemma3", "qwen2_vl", "qwen3_vl", "mllama", "paligemma2", "internvl"]
+    "name",
+    ["llava", "gemma3", "qwen2_vl", "qwen3_vl", "mllama", "paligemma2", "internvl", "minigpt4", "qwen_vl"],
 )
 def test_a_twin_is_cut_down_from_the_configuration_and_needs_no_weights(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -80,6 +82,7 @@ def test_a_twin_is_cut_down_from_the_configuration_and_needs_no_weights(
             tiny_families.hf, "Gemma2Config", lambda **kw: second(**{**kw, "layer_types": pattern})
         )
     folder = save_family(name, tmp_path / name)
+    register()
     count = sum(p.numel() for p in hf.AutoModelForImageTextToText.from_pretrained(folder).parameters())
     backbone, size = load_twin(ModelSpec(str(only_config(folder)), device="cpu"))
     assert (size.layers, len(backbone.layers)) == (8, 4)
@@ -120,6 +123,17 @@ def test_a_seven_billion_model_is_checked_without_its_weights(
     assert "weights 26.31 GiB" in out
 
 
+def test_settings_of_the_model_that_change_greedy_answers_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_family("qwen2_vl", tmp_path / "model")
+    assert "stay in force" not in doctor(capsys, str(folder))[1]
+    settings = folder / "generation_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "repetition_penalty": 1.05}))
+    _, out, _ = doctor(capsys, str(folder))
+    assert "the model's own settings stay in force: repetition_penalty=1.05" in out
+
+
 def test_a_defense_that_fails_is_named_and_the_status_is_1(
     mllama: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +165,13 @@ def original_llava(folder: Path) -> str:
     return "`shiftdc-eval convert llava SRC DST`"
 
 
+def refusing_template(folder: Path) -> str:
+    save_family("mllama", folder)
+    template = folder / "chat_template.jinja"
+    template.write_text("{{ raise_exception('no images beside a system message') }}" + template.read_text())
+    return "no images beside a system message"
+
+
 def unknown_type(folder: Path) -> str:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "never-heard-of"}))
@@ -168,7 +189,9 @@ def no_weights(folder: Path) -> str:
     return "model.safetensors"
 
 
-@pytest.mark.parametrize("make", [language_model, original_llava, unknown_type, no_template, no_weights])
+@pytest.mark.parametrize(
+    "make", [language_model, original_llava, unknown_type, no_template, no_weights, refusing_template]
+)
 def test_an_unsupported_model_ends_in_one_line_that_names_what_is_missing(
     make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

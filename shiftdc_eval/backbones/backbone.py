@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
@@ -132,7 +133,7 @@ class Backbone:
         encode = ENCODERS.get(self.model.config.model_type, encode_by_template)
         try:
             features = encode(self.processor, chats)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, TemplateError) as error:
             images = sorted({len(chat.images) for chat in chats})
             raise ModelError(
                 f"the processor of {self.name} ({type(self.processor).__name__}) cannot encode chats with "
@@ -306,8 +307,9 @@ class Backbone:
         return [stop] if isinstance(stop, str) else list(stop)
 
     def _placeholder_ids(self) -> list[int]:
-        """Ids that stand for images in a prompt; an answer that held one could not be decoded further."""
-        return image_placeholders(self.model.config)
+        """Ids that an answer must not hold: those that stand for images, and those the model rules out."""
+        ruled_out = self.model.generation_config.suppress_tokens or []
+        return sorted({*image_placeholders(self.model.config), *ruled_out})
 
     def _end_ids(self) -> set[int]:
         end = self.model.generation_config.eos_token_id
