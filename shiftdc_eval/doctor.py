@@ -109,6 +109,8 @@ def facts(backbone: Backbone, size: Size) -> Iterator[tuple[str, str]]:
     images = sum(token in places for token in ids)
     yield "model", f"{backbone.name} ({backbone.revision[:16]})"
     yield "architecture", f"{backbone.architecture}, processor {type(backbone.processor).__name__}"
+    if backbone.note:
+        yield "caveat", backbone.note
     yield "template", repr(collapsed(backbone.tokenizer, ids, places))
     yield "template sha256", backbone.template_sha256[:16]
     yield (

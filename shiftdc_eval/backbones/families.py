@@ -56,6 +56,11 @@ ENCODERS: dict[str, Callable[[Any, Sequence[Chat]], Features]] = {"paligemma": e
 MULTIMODAL_LM_ONLY = frozenset({"phi4_multimodal"})
 """`model_type` of vision-language models that transformers lists under `AutoModelForMultimodalLM` alone."""
 
+CAVEATS: dict[str, str] = {
+    "phi4_multimodal": "the checkpoint's vision adapter (LoRA) is not applied unless it was merged beforehand"
+}
+"""`model_type` -> what every result of such a model has to say."""
+
 
 def convertible(config: Mapping[str, Any]) -> str | None:
     """What to do with a model that is published in a layout of its own; None for transformers' layout."""

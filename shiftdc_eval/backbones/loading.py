@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from shiftdc_eval.backbones.backbone import Backbone
-from shiftdc_eval.backbones.families import MULTIMODAL_LM_ONLY, convertible
+from shiftdc_eval.backbones.families import CAVEATS, MULTIMODAL_LM_ONLY, convertible
 from shiftdc_eval.backbones.native import NATIVE, register
 from shiftdc_eval.errors import ConfigError, ModelError
 
@@ -120,7 +120,7 @@ def load_parts(spec: ModelSpec) -> Parts:
             if folder.is_dir()
             else str(getattr(config, "_commit_hash", None) or "unknown")
         ),
-        note=note,
+        note=note or CAVEATS.get(config.model_type, ""),
     )
 
 
