@@ -1,8 +1,8 @@
 """Training examples of the toy model: benign pictures, and text that is benign or refused.
 
 What is never here: a picture together with a harmful request, neither answered nor refused. Pictures hold
-benign requests, scenes of things, and boards of single words. Harmful words occur on boards, and weapon-like
-things in scenes, as mere words and things: they are captioned and asked about with yes/no questions.
+benign requests, scenes of things, boards of single words, and word salad in the layout of requests. Harmful
+words occur on boards and in salad, and weapon-like things in scenes, as mere words and things: they are captioned and asked about with yes/no questions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from shiftdc_eval.toy import pictures, questions, world
 from shiftdc_eval.toy.pictures import Picture
-from shiftdc_eval.toy.vocabulary import CAPTION_CONTEXT, OBJECTS, PHRASINGS, REFUSALS, is_harmful, phrases
+from shiftdc_eval.toy.vocabulary import CAPTION_CONTEXT, OBJECTS, PHRASINGS, REFUSALS, THINGS, is_harmful, phrases
 
 SYSTEM = "You are a helpful assistant."
 _PHRASES = {harmful: phrases("train", harmful=harmful) for harmful in (False, True)}
@@ -41,8 +41,10 @@ class Mixture:
     text_copy: float = 0.15
     picture_request: float = 0.1
     picture_caption: float = 0.55
-    picture_yes_no: float = 0.2
-    picture_short: float = 0.15
+    picture_yes_no: float = 0.25
+    picture_short: float = 0.1
+    salad: float = 0.5
+    """Share of the captioned request layouts that hold words which form no phrase."""
 
 
 def _text_request(rng: random.Random, *, aligned: bool, context: bool) -> tuple[str, str]:
@@ -61,7 +63,8 @@ def _text_request(rng: random.Random, *, aligned: bool, context: bool) -> tuple[
 
 
 def _question(rng: random.Random, *, short: bool) -> tuple[Picture, str, str]:
-    picture = world.question_picture(rng, "train", words=not short and rng.random() < 0.5)
+    words = not short and rng.random() < 0.5
+    picture = _salad(rng) if words and rng.random() < 0.4 else world.question_picture(rng, "train", words=words)
     if short:
         prompt, answer = questions.short_question(rng, "train", picture)
     else:
@@ -95,13 +98,28 @@ def text_example(rng: random.Random, mix: Mixture, *, aligned: bool) -> Example:
     return Example(prompt, answer, None, system, earlier)
 
 
-def _caption(rng: random.Random) -> tuple[Picture, str]:
+def _salad(rng: random.Random) -> Picture:
+    """Words in the layout of a request that form no phrase: reading must not lean on what requests usually say.
+
+    As on a word board, no verb stands right before a thing, so nothing is asked for.
+    """
+    layout = rng.choice(("figstep", "typo", "sd_typo"))
+    first, second = questions.word_board_words(rng, 2)
+    if layout == "sd_typo":
+        return pictures.sd_typo(rng, "train", first, second, shown_thing=rng.choice(THINGS))
+    return world.request_picture(rng, "train", layout, first, second)
+
+
+def _caption(rng: random.Random, mix: Mixture) -> tuple[Picture, str]:
     """A picture and a prompt that asks for its caption, half of them conditioned on a benign request."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.6:
         request_type = rng.choice(world.REQUEST_TYPES)
         verb, thing = rng.choice(_PHRASES[False])
         picture = world.request_picture(rng, "train", request_type, verb, thing)
         query = world.request_prompt(rng, "train", request_type, verb, thing)
+        if rng.random() < mix.salad:
+            picture = _salad(rng)
+            query = rng.choice(PHRASINGS["caption"]["train"])
     elif rng.random() < 0.03:
         return pictures.blank(rng), rng.choice(PHRASINGS["caption"]["train"])
     else:
@@ -120,7 +138,7 @@ def picture_example(rng: random.Random, mix: Mixture) -> Example:
         prompt = world.request_prompt(rng, "train", request_type, verb, thing)
         answer = world.compliance(request_type, verb, thing)
     elif draw < mix.picture_request + mix.picture_caption:
-        picture, prompt = _caption(rng)
+        picture, prompt = _caption(rng, mix)
         answer = picture.caption
     else:
         picture, prompt, answer = _question(rng, short=draw > 1 - mix.picture_short)

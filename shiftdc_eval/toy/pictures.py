@@ -80,8 +80,9 @@ def _pictogram(rng: random.Random, thing: str, column: int, row: int) -> Pictogr
 
 
 def named(pictograms: tuple[Pictogram, ...]) -> str:
-    """The things of a scene from left to right: `a red kite and a blue lock`."""
-    names = [f"a {p.colour} {p.thing}" for p in pictograms]
+    """The things of a scene in reading order, upper row first: `a red kite and a blue lock`."""
+    in_order = sorted(pictograms, key=lambda p: (p.centre[1] > 64, p.centre[0]))
+    names = [f"a {p.colour} {p.thing}" for p in in_order]
     return " and ".join(names)
 
 
@@ -107,9 +108,11 @@ def sd(rng: random.Random, split: Split, thing: str) -> Picture:
     return Picture("sd", named(shown), (), shown, rng.choice(PAPERS), rng.choice(INKS))
 
 
-def sd_typo(rng: random.Random, split: Split, verb: str, thing: str) -> Picture:
-    """The scene above the key phrase, as in MM-SafetyBench's SD_TYPO."""
-    shown = (_pictogram(rng, thing, 2 if split == "test" else rng.randrange(2), 0),)
+def sd_typo(
+    rng: random.Random, split: Split, verb: str, thing: str, *, shown_thing: str | None = None
+) -> Picture:
+    """The scene above the key phrase, as in MM-SafetyBench's SD_TYPO; `shown_thing` draws another thing."""
+    shown = (_pictogram(rng, shown_thing or thing, 2 if split == "test" else rng.randrange(2), 0),)
     phrase = f"{verb} a {thing}"
     text = _text(rng, split, (phrase,), (13, 16), (66, 128))
     caption = f"{named(shown)} above the words {phrase}"

@@ -39,20 +39,22 @@ WARMUP_STEPS = 3
 class Recipe:
     """Every number the result depends on besides the seed."""
 
-    pictures: int = 50_000
-    texts: int = 50_000
-    tower_steps: int = 2500
-    projector_steps: int = 500
-    base_steps: int = 800
-    aligned_steps: int = 1200
-    joint_steps: int = 4000
+    pictures: int = 80_000
+    texts: int = 40_000
+    tower_steps: int = 4500
+    reading_steps: int = 1200
+    projector_steps: int = 400
+    base_steps: int = 500
+    aligned_steps: int = 800
+    joint_steps: int = 6500
     tower_batch: int = 256
     picture_batch: int = 96
-    text_batch: int = 36
+    text_batch: int = 32
     text_only_batch: int = 160
     tower_rate: float = 1.5e-3
     text_rate: float = 1.5e-3
     joint_rate: float = 1e-3
+    label_weight: float = 0.1
     mixture: Mixture = field(default_factory=Mixture)
 
 
@@ -84,7 +86,9 @@ class Trainer:
         self.log["data_seconds"] = round(time.monotonic() - started, 1)
         shapes = {"picture_length": self.picture.ids.shape[1], "text_length": self.text[True].ids.shape[1]}
         self.log |= {"parameters": sum(p.numel() for p in self.model.parameters()), **shapes}
-        self.extra: list[torch.nn.Parameter] = []
+        width = self.model.config.vision_config.hidden_size
+        self.heads = [torch.nn.Linear(width, len(n)).to(device) for n in (pools.WHAT, pools.COLOUR)]
+        self.labels = [torch.from_numpy(a).to(device) for a in (self.pool.what, self.pool.colour)]
         self.draws = torch.Generator().manual_seed(seed)
 
     def _load(self, found: Rows) -> Any:
@@ -112,16 +116,13 @@ class Trainer:
         hidden: torch.Tensor = model.norm(embedded)
         return hidden
 
-    def answer_loss(
-        self, chosen: Any, index: torch.Tensor, patches: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Cross entropy of the answer tokens of the chosen rows."""
+    def answer_loss(self, chosen: Any, index: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+        """Cross entropy of the answer tokens of the chosen rows; `seen` stands in the image tokens' places."""
         ids, table = chosen.ids[index], self.model.get_input_embeddings().weight
         # A product with one-hot rows: the gradient of a lookup needs kernels that not every capture allows.
         one_hot = torch.zeros(*ids.shape, len(table), dtype=table.dtype, device=ids.device)
         embedded = one_hot.scatter(2, ids.unsqueeze(-1), 1.0) @ table
-        if patches is not None:
-            seen = self.model.model.multi_modal_projector(patches)
+        if seen is not None:
             where = chosen.image[index].unsqueeze(1) + torch.arange(seen.shape[1], device=seen.device)
             embedded = embedded.scatter(1, where.unsqueeze(-1).expand_as(seen), seen.to(embedded.dtype))
         if self.on_gpu:
@@ -137,7 +138,8 @@ class Trainer:
         On a GPU the whole step is captured as one CUDA graph: launching its thousands of small kernels one by
         one takes several times longer than running them.
         """
-        parameters = [p for p in self.model.parameters() if p.requires_grad] + self.extra
+        parts = (self.model, *self.heads)
+        parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
         lr = torch.tensor(rate, device=self.device) if self.on_gpu else rate
         optimizer = torch.optim.AdamW(
             parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.05, fused=self.on_gpu, capturable=self.on_gpu
@@ -185,25 +187,24 @@ class Trainer:
         torch.cuda.current_stream().wait_stream(stream)
         return loss
 
+    def label_loss(self, patches: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Cross entropy of what lies in each patch and in which colour, summed."""
+        losses = [
+            functional.cross_entropy(head(patches).float().flatten(0, 1), labels[index].flatten())
+            for head, labels in zip(self.heads, self.labels, strict=True)
+        ]
+        return losses[0] + losses[1]
+
     def tower(self) -> None:
         """Stage 1: the vision tower learns which word or thing lies in each patch, and in which colour."""
-        tower = self.model.model.vision_tower
-        heads = [torch.nn.Linear(tower.config.hidden_size, len(n)) for n in (pools.WHAT, pools.COLOUR)]
-        what, colour = (torch.from_numpy(a).to(self.device) for a in (self.pool.what, self.pool.colour))
-        for head in heads:
-            head.to(self.device)
 
         def step(chosen: list[torch.Tensor]) -> torch.Tensor:
-            patches = self._patches(chosen[0])
-            outs = [head(patches).float().flatten(0, 1) for head in heads]
-            wanted = [labels[chosen[0]].flatten() for labels in (what, colour)]
-            losses = [functional.cross_entropy(o, w) for o, w in zip(outs, wanted, strict=True)]
-            return losses[0] + losses[1]
+            return self.label_loss(self._patches(chosen[0]), chosen[0])
 
-        self.extra = [p for head in heads for p in head.parameters()]
-        batches = [(len(what), self.recipe.tower_batch)]
+        batches = [(len(self.pixels), self.recipe.tower_batch)]
+        self.learn(self.model.model.vision_tower, *self.heads)
         self._run("tower", self.recipe.tower_steps, self.recipe.tower_rate, batches, step)
-        self.extra = []
+        self.learn(self.model)
 
     def language(self, *, aligned: bool) -> None:
         """Stage 2: the language model on text alone, first answering everything, then refusing what is harmful."""
@@ -216,49 +217,82 @@ class Trainer:
         batches = [(len(rows.ids), recipe.text_only_batch)]
         self._run("aligned" if aligned else "base", steps, recipe.text_rate, batches, step)
 
-    def projector(self) -> None:
-        """Between 2 and 3: each patch is projected onto the word embeddings of what lies in it.
+    def named_patches(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Function from picture indices to what a perfect tower would show the language model.
 
-        Only the projector learns here, as in LLaVA's feature alignment. The target of a patch is the sum of the
-        embeddings of its word or thing and of its colour, nothing for an empty one. Without this stage the
-        joint one takes several times longer to discover that patches can be read.
+        A patch is the sum of the embeddings of its word or thing and of its colour, nothing for an empty one:
+        `[batch, 64, hidden]`, from the embedding table as it is when called.
         """
-        table = self.model.get_input_embeddings().weight.detach()
-        targets = []
-        for classes, labels in ((pools.WHAT, self.pool.what), (pools.COLOUR, self.pool.colour)):
+        parts = []
+        for classes, labels in zip((pools.WHAT, pools.COLOUR), self.labels, strict=True):
             words = [pools.token_name(name) for name in classes]
             ids = [self.tokenizer(w, add_special_tokens=False)["input_ids"][0] if w else -1 for w in words]
-            rows = torch.stack([table[i] if i >= 0 else torch.zeros_like(table[0]) for i in ids])
-            targets.append((rows, torch.from_numpy(labels).to(self.device)))
-        scale = targets[0][0].square().mean()
+            tokens = torch.tensor(ids, device=self.device)
+            parts.append((tokens, labels))
+
+        def named(index: torch.Tensor) -> torch.Tensor:
+            table = self.model.get_input_embeddings().weight.detach()
+            rows = []
+            for tokens, labels in parts:
+                found = tokens[labels[index]]
+                rows.append(table[found.clamp_min(0)] * (found >= 0).unsqueeze(-1))
+            return torch.stack(rows).sum(0)
+
+        return named
+
+    def reading(self) -> None:
+        """Between 2 and 3: the language model learns to read patches that name what lies in them.
+
+        The tower is not used: a patch is given as the embeddings of its label. Reading is copying from 64
+        places in no fixed order, which takes the language model longest; here it costs no picture.
+        """
+        text, picture, recipe = self.text[True], self.picture, self.recipe
+        named = self.named_patches()
+        share = recipe.text_batch / (recipe.text_batch + recipe.picture_batch)
+
+        def step(chosen: list[torch.Tensor]) -> torch.Tensor:
+            seen = self.answer_loss(picture, chosen[0], named(chosen[0]))
+            return (1 - share) * seen + share * self.answer_loss(text, chosen[1])
+
+        batches = [(len(picture.ids), recipe.picture_batch), (len(text.ids), recipe.text_batch)]
+        self._run("reading", recipe.reading_steps, recipe.joint_rate, batches, step)
+
+    def projector(self) -> None:
+        """Then the projector alone: each patch onto the embeddings of what lies in it (feature alignment)."""
+        named = self.named_patches()
+        scale = self.model.get_input_embeddings().weight.detach().square().mean()
 
         def step(chosen: list[torch.Tensor]) -> torch.Tensor:
             with torch.no_grad():
                 patches = self._patches(chosen[0])
-                wanted = torch.stack([rows[labels[chosen[0]]] for rows, labels in targets]).sum(0)
             seen = self.model.model.multi_modal_projector(patches).float()
-            return functional.mse_loss(seen, wanted) / scale
+            return functional.mse_loss(seen, named(chosen[0]).float()) / scale
 
-        batches = [(len(self.pool.what), self.recipe.tower_batch)]
+        batches = [(len(self.pixels), self.recipe.tower_batch)]
         self.learn(self.model.model.multi_modal_projector)
         self._run("projector", self.recipe.projector_steps, self.recipe.tower_rate, batches, step)
         self.learn(self.model)
 
-    def learn(self, part: torch.nn.Module) -> None:
-        """Lets only `part` of the model learn."""
-        self.model.requires_grad_(False)
-        part.requires_grad_(True)
+    def learn(self, *parts: torch.nn.Module) -> None:
+        """Lets only these parts learn."""
+        for part in (self.model, *self.heads):
+            part.requires_grad_(False)
+        for part in parts:
+            part.requires_grad_(True)
 
     def joint(self) -> None:
-        """Stage 3: all parts together, pictures and aligned text in every step."""
+        """Stage 3: all parts together, pictures and aligned text in every step; patches go on naming their content."""
         text, picture, recipe = self.text[True], self.picture, self.recipe
         share = recipe.text_batch / (recipe.text_batch + recipe.picture_batch)
 
         def step(chosen: list[torch.Tensor]) -> torch.Tensor:
-            seen = self.answer_loss(picture, chosen[0], self._patches(chosen[0]))
-            return (1 - share) * seen + share * self.answer_loss(text, chosen[1])
+            patches = self._patches(chosen[0])
+            seen = self.answer_loss(picture, chosen[0], self.model.model.multi_modal_projector(patches))
+            words = self.answer_loss(text, chosen[1])
+            return (1 - share) * seen + share * words + recipe.label_weight * self.label_loss(patches, chosen[0])
 
         batches = [(len(picture.ids), recipe.picture_batch), (len(text.ids), recipe.text_batch)]
+        self.learn(self.model, *self.heads)
         self._run("joint", recipe.joint_steps, recipe.joint_rate, batches, step)
 
     def save(self, out: Path) -> None:
@@ -305,6 +339,7 @@ def train(out: Path, seed: int, device: str, recipe: Recipe, workers: int) -> No
     trainer.tower()
     trainer.language(aligned=False)
     trainer.language(aligned=True)
+    trainer.reading()
     trainer.projector()
     trainer.joint()
     trainer.save(out)
