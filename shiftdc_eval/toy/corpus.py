@@ -2,7 +2,8 @@
 
 What is never here: a picture together with a harmful request, neither answered nor refused. Pictures hold
 benign requests, scenes of things, boards of single words, and word salad in the layout of requests. Harmful
-words occur on boards and in salad, and weapon-like things in scenes, as mere words and things: they are captioned and asked about with yes/no questions.
+words occur on boards and in salad, and weapon-like things in scenes, as mere words and things: they are
+captioned and asked about with yes/no questions.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from dataclasses import dataclass
 
 from shiftdc_eval.toy import pictures, questions, world
 from shiftdc_eval.toy.pictures import Picture
-from shiftdc_eval.toy.vocabulary import CAPTION_CONTEXT, OBJECTS, PHRASINGS, REFUSALS, THINGS, is_harmful, phrases
+from shiftdc_eval.toy.vocabulary import (
+    CAPTION_CONTEXT,
+    OBJECTS,
+    PHRASINGS,
+    REFUSALS,
+    THINGS,
+    is_harmful,
+    phrases,
+)
 
 SYSTEM = "You are a helpful assistant."
 _PHRASES = {harmful: phrases("train", harmful=harmful) for harmful in (False, True)}
@@ -64,7 +73,9 @@ def _text_request(rng: random.Random, *, aligned: bool, context: bool) -> tuple[
 
 def _question(rng: random.Random, *, short: bool) -> tuple[Picture, str, str]:
     words = not short and rng.random() < 0.5
-    picture = _salad(rng) if words and rng.random() < 0.4 else world.question_picture(rng, "train", words=words)
+    picture = (
+        _salad(rng) if words and rng.random() < 0.4 else world.question_picture(rng, "train", words=words)
+    )
     if short:
         prompt, answer = questions.short_question(rng, "train", picture)
     else:

@@ -1,8 +1,9 @@
 """Trains the toy model from scratch: `python -m shiftdc_eval.toy.train --seed 0`.
 
-Three stages, because training everything at once does not learn to read: the vision tower alone on a dense
-label per patch, the language model alone on text (first answering everything, then aligned), then all parts
-together on pictures and text. What the data holds and leaves out is said in `corpus`.
+Stages, because training everything at once does not learn to read: the vision tower alone on a dense label per
+patch; the language model alone on text (first answering everything, then aligned), then on patches that name what
+lies in them; the projector onto those names; and all parts together on pictures and text. What the data holds and
+leaves out is said in `corpus`.
 """
 
 from __future__ import annotations
@@ -266,7 +267,8 @@ class Trainer:
             with torch.no_grad():
                 patches = self._patches(chosen[0])
             seen = self.model.model.multi_modal_projector(patches).float()
-            return functional.mse_loss(seen, named(chosen[0]).float()) / scale
+            loss: torch.Tensor = functional.mse_loss(seen, named(chosen[0]).float()) / scale
+            return loss
 
         batches = [(len(self.pixels), self.recipe.tower_batch)]
         self.learn(self.model.model.multi_modal_projector)
@@ -289,7 +291,9 @@ class Trainer:
             patches = self._patches(chosen[0])
             seen = self.answer_loss(picture, chosen[0], self.model.model.multi_modal_projector(patches))
             words = self.answer_loss(text, chosen[1])
-            return (1 - share) * seen + share * words + recipe.label_weight * self.label_loss(patches, chosen[0])
+            return (
+                (1 - share) * seen + share * words + recipe.label_weight * self.label_loss(patches, chosen[0])
+            )
 
         batches = [(len(picture.ids), recipe.picture_batch), (len(text.ids), recipe.text_batch)]
         self.learn(self.model, *self.heads)
