@@ -98,7 +98,7 @@ class SafetyProbe:
     def of(cls, labels: Labels) -> SafetyProbe:
         """Folds over harmful and benign questions, and the shuffled labels."""
         chosen = np.flatnonzero(labels.judged)
-        questions = [labels.questions[index] for index in chosen]
+        questions = [labels.questions[index] for index in chosen.tolist()]
         harmful = labels.harmful[chosen]
         fold = probes.folds(questions, ["harmful" if one else "benign" for one in harmful], "safety")
         cluster = codes(questions)
@@ -110,7 +110,7 @@ class SafetyProbe:
         chosen = np.flatnonzero(self.labels.judged)
         harmful = self.labels.harmful[chosen]
         targets = np.where(np.stack([harmful, self.shuffled], axis=1), 1.0, -1.0).astype(np.float32)
-        tested = {name: activations[chosen] for name, activations in layer.items()}
+        tested = {name: _rows(activations, chosen) for name, activations in layer.items()}
         scores = probes.cross_fit(tested[fitted_on], targets, self.fold, tested)
         found: Found = {
             name: self._estimates(score[:, 0], bootstrap, chosen) for name, score in scores.items()
@@ -152,7 +152,7 @@ class VisualProbe:
         """Folds over the questions of the items (index -> class)."""
         chosen = np.array(sorted(classes), dtype=np.int64)
         labels = tuple(classes[index] for index in chosen.tolist())
-        fold = probes.folds([questions[index] for index in chosen], labels, name)
+        fold = probes.folds([questions[index] for index in chosen.tolist()], labels, name)
         return cls(name, chosen, labels, fold)
 
     @property
@@ -162,11 +162,11 @@ class VisualProbe:
 
     def measure(self, layer: Mapping[str, Floats], bootstrap: Bootstrap, fitted_on: str = "image") -> Found:
         """Accuracy on every condition."""
-        tested = {name: activations[self.chosen] for name, activations in layer.items()}
+        tested = {name: _rows(activations, self.chosen) for name, activations in layer.items()}
         targets, names = probes.indicators(self.classes)
         scores = probes.cross_fit(tested[fitted_on], targets, self.fold, tested)
         truth = np.array([names.index(one) for one in self.classes])
-        size = bootstrap.weights.shape[1]
+        size = len(bootstrap.weights)
         inside = np.zeros(size, dtype=bool)
         inside[self.chosen] = True
         found: Found = {}
@@ -205,10 +205,9 @@ def refusals(
 
 def directions(layer: Mapping[str, Floats], labels: Labels) -> dict[str, Floats]:
     """Mean of benign minus mean of harmful items under each condition, `[hidden]`."""
-    return {
-        name: x[labels.benign].mean(0, dtype=np.float64) - x[labels.harmful].mean(0, dtype=np.float64)
-        for name, x in layer.items()
-    }
+    sides = [labels.benign / labels.benign.sum(), labels.harmful / -labels.harmful.sum(dtype=float)]
+    weights = np.sum(sides, axis=0, dtype=np.float32)
+    return {name: weights @ (x - x[0]) for name, x in layer.items()}
 
 
 def cosines(vectors: Mapping[str, Floats]) -> Floats:
@@ -241,6 +240,11 @@ def split_half(activations: Floats, labels: Labels, splits: int = SPLITS) -> Est
     values = (first * second).sum(1) / np.maximum(scale, 1e-12)
     low, high = np.quantile(values, [0.025, 0.975])
     return Estimate(float(values.mean()), float(low), float(high), int(labels.judged.sum()))
+
+
+def _rows(activations: Floats, chosen: Ints) -> Floats:
+    """The chosen rows; without a copy where they are all."""
+    return activations if len(chosen) == len(activations) else activations[chosen]
 
 
 def _spread(values: Any, chosen: Ints, size: int) -> Any:

@@ -32,9 +32,9 @@ NAMES = {
     "image_cmrm": "whole shift removed (CMRM)",
 }
 
+Panel = tuple[str, Mapping[str, Mapping[str, Any]], tuple[float, float] | None]
+"""Title, label -> curve, limits of the y axis."""
 PLANES = {"pca": "PCA", "tsne": "t-SNE"}
-
-Curves = Mapping[str, Mapping[str, Any]]
 
 
 def write_all(report: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
@@ -43,7 +43,7 @@ def write_all(report: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     probe = curves["safety_probe"]["text_caption"]
     shown = [name for name in report["recording"]["conditions"] if name not in ("blank", "noise")]
     shift = curves["shift"]["image - text_caption"]
-    made = [
+    made: list[tuple[str, str, list[Panel]]] = [
         (
             "shift.svg",
             "Modality shift (image minus captioned text): its coordinate along the safety direction, 1 = from the "
@@ -122,9 +122,7 @@ def write_all(report: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     return listed
 
 
-def curve_figure(
-    panels: Sequence[tuple[str, Curves, tuple[float, float] | None]], path: Path, *, spans: str = ""
-) -> None:
+def curve_figure(panels: Sequence[Panel], path: Path, *, spans: str = "") -> None:
     """Curves over layers with their intervals, one panel each.
 
     Args:
@@ -176,7 +174,8 @@ def plane_figure(points: Mapping[str, Sequence[Sequence[float]]], path: Path, ti
         for name, pairs in points.items():
             side, condition = name.split(", ")
             axes.scatter(
-                *zip(*pairs, strict=True),
+                [x for x, _ in pairs],
+                [y for _, y in pairs],
                 s=14,
                 alpha=0.7,
                 linewidths=0.7,

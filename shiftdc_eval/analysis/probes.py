@@ -32,12 +32,9 @@ def folds(questions: Sequence[str], classes: Sequence[str], what: str, count: in
     Raises:
         DataError: a class with too few questions; names it.
     """
-    first: dict[str, str] = {}
+    by_class: dict[str, set[str]] = {label: set() for label in sorted(set(classes))}
     for question, label in zip(questions, classes, strict=True):
-        first.setdefault(question, label)
-    by_class: dict[str, list[str]] = {label: [] for label in sorted(set(classes))}
-    for question, label in first.items():
-        by_class[label].append(question)
+        by_class[label].add(question)
     for label, members in by_class.items():
         if len(members) < MINIMUM:
             raise DataError(
@@ -47,11 +44,9 @@ def folds(questions: Sequence[str], classes: Sequence[str], what: str, count: in
     if len(by_class) < 2:
         raise DataError(f"the {what} probe needs two classes, found only {', '.join(by_class) or 'none'}")
     fold: dict[str, int] = {}
-    start = 0
     for members in by_class.values():
-        members.sort(key=lambda question: hashlib.sha256(question.encode("utf-8", "replace")).digest())
-        fold |= {question: (start + rank) % count for rank, question in enumerate(members)}
-        start += len(members)
+        fresh = sorted(members - fold.keys(), key=lambda question: hashlib.sha256(question.encode()).digest())
+        fold |= {question: (len(fold) + rank) % count for rank, question in enumerate(fresh)}
     return np.array([fold[question] for question in questions])
 
 
@@ -76,27 +71,39 @@ def cross_fit(
     Returns:
         Name -> `[n, t]`.
     """
-    centre = fitted_on.mean(0)  # only for float32's sake: each fit is centred on its own items below
+    centre = fitted_on.mean(0)  # for float32's sake: each fit is centred on its own items below
     x = fitted_on - centre
     n, hidden = x.shape
     gram = x @ x.T if n <= hidden else None
-    scores = {name: np.empty((n, targets.shape[1]), dtype=np.float32) for name in tested_on}
-    for one in np.unique(fold):
-        inside, outside = np.flatnonzero(fold == one), np.flatnonzero(fold != one)
-        mean, offset = x[outside].mean(0), targets[outside].mean(0)
-        aim = targets[outside] - offset
+    names, width = np.unique(fold), targets.shape[1]
+    weights = np.empty((hidden, len(names), width), dtype=np.float32)
+    duals = np.zeros((n, len(names), width), dtype=np.float32)
+    means = np.empty((len(names), hidden), dtype=np.float32)
+    aims = np.empty((len(names), width), dtype=np.float32)
+    for at, one in enumerate(names):
+        outside = np.flatnonzero(fold != one)
+        aims[at] = targets[outside].mean(0)
+        means[at] = (fold != one).astype(np.float32) @ x / len(outside)
         if gram is not None:
-            weights = x[outside].T @ _dual(gram[np.ix_(outside, outside)], aim)
+            duals[outside, at] = _dual(gram[np.ix_(outside, outside)], targets[outside] - aims[at])
         else:
-            weights = _primal(x[outside] - mean, aim)
-        for name, activations in tested_on.items():
-            scores[name][inside] = (activations[inside] - centre - mean) @ weights + offset
-    return scores
+            weights[:, at] = _primal(x[outside] - means[at], targets[outside] - aims[at])
+    if gram is not None:
+        weights = (x.T @ duals.reshape(n, -1)).reshape(weights.shape)
+    flat = weights.reshape(hidden, -1)
+    offsets = aims - np.einsum("fh,hft->ft", means + centre, weights)
+    own = np.searchsorted(names, fold)
+    rows = np.arange(n)
+    return {
+        name: (activations @ flat).reshape(n, len(names), -1)[rows, own] + offsets[own]
+        for name, activations in tested_on.items()
+    }
 
 
 def _dual(gram: Floats, aim: Floats) -> Floats:
     rows = gram.mean(0)
-    kernel = gram - rows - rows[:, None] + rows.mean()
+    kernel = gram - rows
+    kernel -= rows[:, None] - rows.mean()
     return _solve(kernel, aim, penalty=float(np.trace(kernel)) / len(kernel))
 
 
@@ -106,7 +113,6 @@ def _primal(x: Floats, aim: Floats) -> Floats:
 
 
 def _solve(matrix: Floats, right: Floats, penalty: float) -> Floats:
-    matrix = matrix.astype(np.float32)
-    matrix[np.diag_indices_from(matrix)] += max(penalty, np.finfo(np.float32).tiny * 1e6)
-    solved = scipy.linalg.solve(matrix, right.astype(np.float32), assume_a="pos", overwrite_a=True)
-    return np.asarray(solved)
+    matrix[np.diag_indices_from(matrix)] += max(penalty, 1e-30)
+    factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    return np.asarray(scipy.linalg.cho_solve(factor, right.astype(np.float32), check_finite=False))

@@ -9,7 +9,7 @@ import numpy as np
 
 from shiftdc_eval.analysis.resampling import Bools, Floats, Ints
 
-PER_GROUP = 300
+PER_GROUP = 150
 """Points of each group that are shown; t-SNE's time grows with their number."""
 PERPLEXITY = 30.0
 SEED = 0
@@ -34,10 +34,12 @@ def project(layer: Mapping[str, Floats], harmful: Bools, benign: Bools) -> dict[
     shown = [name for name in ("text_caption", "image", "image_online") if name in layer]
     groups = {f"{side}, {name}": layer[name][rows] for name in shown for side, rows in sides.items()}
     fitted = np.concatenate([x for name, x in groups.items() if "image_online" not in name])
-    pca = PCA(n_components=2, svd_solver="full").fit(fitted)
+    pca = PCA(n_components=2, svd_solver="randomized", random_state=SEED).fit(fitted)
     everything = np.concatenate(list(groups.values()))
     components = min(50, *everything.shape)
-    reduced = PCA(n_components=components, svd_solver="full").fit_transform(everything)
+    reduced = PCA(n_components=components, svd_solver="randomized", random_state=SEED).fit_transform(
+        everything
+    )
     perplexity = min(PERPLEXITY, (len(reduced) - 1) / 3)
     placed = TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(reduced)
     ends = np.cumsum([len(x) for x in groups.values()])

@@ -69,10 +69,14 @@ class Plan:
         """The defense that makes a variant's condition."""
         if variant == "cmrm":
             return Cmrm()
-        given: dict[str, Any] = {"layers": self.layers, "caption_max_new_tokens": self.caption_max_new_tokens}
+        given: dict[str, Any] = {
+            "variant": variant,
+            "layers": self.layers,
+            "caption_max_new_tokens": self.caption_max_new_tokens,
+        }
         if variant == "published":
-            return ShiftDC(variant="official", preset="published", **given)
-        return ShiftDC(variant=variant, **given)
+            given |= {"variant": "official", "preset": "published"}
+        return ShiftDC(**given)
 
     def passes(self) -> int:
         """Prefills that the conditions take, without captions and answers."""

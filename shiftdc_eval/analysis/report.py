@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from shiftdc_eval.analysis import measures, projection, resampling
@@ -27,6 +29,8 @@ FITTED_ON = ("text_caption", "text")
 """Conditions that safety probes are fitted on; the paper's is the first."""
 JUDGE = "keyword_robust"
 DIGITS = 6
+WORKERS = 2
+"""Layers analysed at once; each holds all conditions of its layer in memory."""
 
 
 def labels_of(manifest: Manifest) -> Labels:
@@ -65,12 +69,15 @@ def analyse(
     probe = SafetyProbe.of(labels)
     visual, notes = _visual_probes(manifest, labels)
     refused = _refused(recording, judge)
-    rows, planes = [], {}
-    for index in tqdm(range(manifest.layers), desc="analysing", unit="layer"):
-        activations = recording.layer(index)
-        rows.append(_layer(activations, index, vectors, labels, probe, visual, refused, bootstrap))
-        if index == chosen and tsne:
-            planes = projection.project(activations, labels.harmful, labels.benign)
+
+    def one(index: int) -> dict[str, Any]:
+        return _layer(recording.layer(index), index, vectors, labels, probe, visual, refused, bootstrap)
+
+    # a thread a layer: the matrices are too small for several threads of linear algebra to help each other
+    with threadpool_limits(1), ThreadPoolExecutor(WORKERS) as pool:
+        layers = pool.map(one, range(manifest.layers))
+        rows = list(tqdm(layers, total=manifest.layers, desc="analysing", unit="layer"))
+    planes = projection.project(recording.layer(chosen), labels.harmful, labels.benign) if tsne else {}
     report = {
         "format": FORMAT,
         **_about(manifest, labels),

@@ -47,15 +47,18 @@ class Bootstrap:
     def __init__(self, clusters: Ints, draws: int = DRAWS, seed: int = SEED) -> None:
         count = int(clusters.max()) + 1
         generator = np.random.default_rng(seed)
-        drawn = np.stack(
-            [np.bincount(generator.integers(0, count, count), minlength=count) for _ in range(draws)]
-        )
-        self.weights: Floats = drawn[:, clusters].astype(np.float32)
-        """`[draws, n]`: how often each item was drawn."""
+        drawn = [np.ones(count, dtype=np.int64)]
+        drawn += [np.bincount(generator.integers(0, count, count), minlength=count) for _ in range(draws)]
+        self.weights: Floats = np.stack(drawn, axis=1)[clusters].astype(np.float32)
+        """`[n, 1 + draws]`: how often each item counts, once in the data itself, then in each draw."""
+        self._parts: dict[bytes, Resample] = {}
 
     def within(self, chosen: Bools) -> Resample:
-        """The draws restricted to some items."""
-        return Resample(self.weights[:, chosen], chosen)
+        """The draws restricted to some items, `[n]`."""
+        key = chosen.tobytes()
+        if key not in self._parts:
+            self._parts[key] = Resample(self.weights[chosen], chosen)
+        return self._parts[key]
 
 
 @dataclass(frozen=True)
@@ -63,35 +66,31 @@ class Resample:
     """Bootstrap draws of some of the items."""
 
     weights: Floats
-    """`[draws, chosen items]`."""
+    """`[chosen items, 1 + draws]`."""
     chosen: Bools
     """`[n]`: which items."""
 
     @cached_property
-    def _with_data(self) -> Floats:
-        """The data itself, then the draws: `[1 + draws, chosen]`."""
-        return np.concatenate([np.ones((1, self.weights.shape[1]), dtype=np.float32), self.weights])
+    def _wide(self) -> Floats:
+        return self.weights.T.astype(np.float64)
 
     def mean(self, values: Floats | Bools) -> Estimate:
         """Mean of `[n]` values over the chosen items."""
         picked = np.asarray(values)[self.chosen].astype(np.float64)
         if not len(picked):
             return Estimate(None, None, None, 0)
-        weights = self._with_data.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return estimate(weights @ picked / weights.sum(1), len(picked))
+            return estimate(self._wide @ picked / self._wide.sum(1), len(picked))
 
     def auroc(self, scores: Floats, positive: Bools) -> Estimate:
         """Area under the ROC curve of `[n]` scores: the chance that a positive item has the higher one."""
-        return estimate(
-            weighted_auroc(scores[self.chosen], positive[self.chosen], self._with_data),
-            int(self.chosen.sum()),
-        )
+        areas = weighted_auroc(scores[self.chosen], positive[self.chosen], self.weights)
+        return estimate(areas, len(self.weights))
 
     def rank_correlation(self, x: Floats, y: Floats | Bools) -> Estimate:
         """Spearman's rank correlation of two `[n]` columns."""
-        found = weighted_spearman(x[self.chosen], np.asarray(y)[self.chosen].astype(float), self._with_data)
-        return estimate(found, int(self.chosen.sum()))
+        found = weighted_spearman(x[self.chosen], np.asarray(y)[self.chosen].astype(float), self.weights)
+        return estimate(found, len(self.weights))
 
 
 def estimate(values: Floats, n: int) -> Estimate:
@@ -104,43 +103,53 @@ def estimate(values: Floats, n: int) -> Estimate:
 
 
 def weighted_auroc(scores: Floats, positive: Bools, weights: Floats) -> Floats:
-    """AUROC under each row of weights; ties count half.
+    """AUROC under each column of weights; ties count half.
 
     Args:
         scores: `[n]`.
         positive: `[n]`.
-        weights: `[draws, n]`, how often each item counts.
+        weights: `[n, draws]`, how often each item counts.
 
     Returns:
         `[draws]`; NaN where a side is empty.
     """
+    if not len(scores):
+        return np.full(weights.shape[1], np.nan)
     order, starts, _ = _ties(scores)
-    sorted_weights = weights[:, order].astype(np.float64)
-    up = np.add.reduceat(sorted_weights * positive[order], starts, axis=1)
-    down = np.add.reduceat(sorted_weights * ~positive[order], starts, axis=1)
-    below = np.cumsum(down, axis=1) - down / 2
+    drawn = weights[order]
+    side = positive[order][:, None]
+    up, down = drawn * side, drawn * ~side
+    if len(starts) < len(order):
+        up, down = (np.add.reduceat(one, starts, axis=0) for one in (up, down))
+    below = np.cumsum(down, axis=0)  # counts: exact in float32 up to 8 million items
+    below -= down / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((up * below).sum(1) / (up.sum(1) * down.sum(1)))
+        pairs = up.sum(0, dtype=np.float64) * down.sum(0, dtype=np.float64)
+        return np.asarray(np.einsum("ij,ij->j", up, below, dtype=np.float64) / pairs)
 
 
 def weighted_spearman(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """Spearman's correlation under each row of weights, `[draws]`; NaN where a column is constant."""
+    """Spearman's correlation under each column of weights, `[draws]`; NaN where a column is constant."""
+    if not len(x):
+        return np.full(weights.shape[1], np.nan)
     a, b = (_midranks(column, weights) for column in (x, y))
-    total = weights.sum(1, dtype=np.float64)
+    total = weights.sum(0, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        a = a - ((weights * a).sum(1) / total)[:, None]
-        b = b - ((weights * b).sum(1) / total)[:, None]
-        spread = np.sqrt((weights * a * a).sum(1) * (weights * b * b).sum(1))
-        return np.asarray(np.where(spread > 1e-9, (weights * a * b).sum(1) / spread, np.nan))
+        a -= np.einsum("ij,ij->j", weights, a) / total
+        b -= np.einsum("ij,ij->j", weights, b) / total
+        spread = np.sqrt((weights * a * a).sum(0) * (weights * b * b).sum(0))
+        return np.asarray(np.where(spread > 1e-9, (weights * a * b).sum(0) / spread, np.nan))
 
 
 def _midranks(column: Floats, weights: Floats) -> Floats:
     order, starts, group = _ties(column)
-    counts = np.add.reduceat(weights[:, order].astype(np.float64), starts, axis=1)
-    ranks = np.cumsum(counts, axis=1) - counts / 2
+    counts = weights[order].astype(np.float64)
+    if len(starts) < len(order):
+        counts = np.add.reduceat(counts, starts, axis=0)
+    ranks = np.cumsum(counts, axis=0) - counts / 2
     back = np.empty(len(order), dtype=np.int64)
     back[order] = group
-    return np.asarray(ranks[:, back])
+    return np.asarray(ranks[back])
 
 
 def _ties(column: Floats) -> tuple[Ints, Ints, Ints]:

@@ -1,0 +1,259 @@
+"""`shiftdc-eval explain RUN SAMPLE`: one answered sample, its safety coordinate over the layers.
+
+Runs the sample's request again as captioned text, as image and with ShiftDC, and shows the three curves, the
+caption and both answers: in the terminal, and with --out as a page. The answer under the run's own defense is
+the stored one; the other is generated now.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shiftdc_eval.errors import ConfigError, DirectionError, ModelError, RecordError
+
+if TYPE_CHECKING:
+    from shiftdc_eval.backbones import Chat
+    from shiftdc_eval.defenses import Tools
+    from shiftdc_eval.defenses.shiftdc import ShiftDC
+    from shiftdc_eval.records import RunRecord, SampleField
+
+CURVES = ("text_caption", "image", "calibrated")
+BAR = 24
+"""Characters of the terminal's little plot."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A sample row and the run it came from."""
+
+    task: str
+    field: SampleField
+    response: str | None
+    record: RunRecord
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.description = __doc__
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("run", type=Path, help="results folder or samples file of a run")
+    parser.add_argument("sample", help="item id as the sample viewer shows it, e.g. figstep/1_3")
+    parser.add_argument("-o", "--out", type=Path, help="page to write; its plot is written beside it")
+    parser.add_argument("--direction", type=Path, help="safety direction file, if the run was given one")
+    parser.add_argument("--contrast", type=Path, help="contrast set, if the run was given one")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--device-map", help="auto shards one model over the devices")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Find the sample, run it, show it.
+
+    Raises:
+        RecordError: no such sample, or a run that does not say which model answered.
+        ConfigError, DirectionError, ModelError: the task, direction or model is not the run's any more.
+    """
+    found = find(args.run, args.sample)
+    shown = explain(found, args)
+    for line in in_words(shown):
+        print(line)
+    if args.out:
+        _write_page(shown, args.out)
+        print(f"page: {args.out}")
+    return 0
+
+
+def find(run: Path, sample: str) -> Answered:
+    """The first answer to an item below a results folder.
+
+    Raises:
+        RecordError: there is none, or its run record is missing.
+    """
+    from shiftdc_eval.board.results import ITEM_FIELD, RunRecords, sample_files
+    from shiftdc_eval.records import SampleField
+
+    records = RunRecords([run])
+    seen: list[str] = []
+    for file in sample_files([run]):
+        for number, row in file.rows():
+            if "shiftdc" not in row:
+                continue
+            field = SampleField.model_validate(row["shiftdc"])
+            seen.append(field.item)
+            if field.item != sample:
+                continue
+            source = f"{file.path}:{number}"
+            if field.run is None:
+                raise RecordError(
+                    f"{source}: a model other than ours answered; there is nothing to look into"
+                )
+            response = (row.get(ITEM_FIELD) or {}).get("response")
+            return Answered(file.task, field, response, records.get(field.run, source))
+    raise RecordError(
+        f"{run}: no sample {sample!r} among {len(seen)} rows; ids look like {seen[0] if seen else 'figstep/1_3'!r}"
+    )
+
+
+def explain(found: Answered, args: argparse.Namespace) -> dict[str, Any]:
+    """Curves, caption and answers of a sample, JSON-ready."""
+    from shiftdc_eval import runs
+    from shiftdc_eval.analysis.recording import tools_for
+    from shiftdc_eval.backbones import ModelSpec, load_backbone
+    from shiftdc_eval.defenses.direction import Directions
+
+    record = found.record
+    chat = _chat(found)
+    spec = ModelSpec(record.model, dtype=record.dtype, device=args.device, device_map=args.device_map)
+    backbone = load_backbone(spec)
+    if backbone.revision != record.revision:
+        raise ModelError(
+            f"{record.model} has revision {backbone.revision[:12]} here, the run was made with "
+            f"{record.revision[:12]}: its answers are another model's"
+        )
+    directions = Directions(backbone, path=args.direction, contrast=args.contrast)
+    tools = tools_for(backbone, directions, runs.cache_dir() / "captions.sqlite")
+    known = record.direction_sha256
+    if known is not None and directions().sha256 != known:
+        raise DirectionError(
+            f"the run used direction {known[:12]}, this one is {directions().sha256[:12]}; give the run's with "
+            "--direction or --contrast"
+        )
+    return _measured(found, tools, chat, _defense(record))
+
+
+def _chat(found: Answered) -> Chat:
+    from shiftdc_eval import runs
+    from shiftdc_eval.analysis.items import load_task
+    from shiftdc_eval.backbones import Chat
+
+    examples = {example.id: example for example in load_task(found.task).source.examples}
+    example = examples.get(found.field.item)
+    if example is None:
+        raise ConfigError(
+            f"task {found.task} holds no item {found.field.item} here; is the data another version?"
+        )
+    if example.image is None:
+        raise ConfigError(
+            f"{found.field.item} has no image: ShiftDC leaves it alone, there is nothing to compare"
+        )
+    image = example.image().convert("RGB")
+    if [runs.image_sha256(image)] != found.field.image_sha256:
+        raise ConfigError(
+            f"the image of {found.field.item} is not the one that was answered; is the data another version?"
+        )
+    return Chat.ask(example.prompt, [image], system=found.record.system_prompt)
+
+
+def _defense(record: RunRecord) -> ShiftDC:
+    """The run's own ShiftDC, or the default one for runs of other defenses."""
+    from shiftdc_eval.defenses import DEFENSES
+    from shiftdc_eval.defenses.shiftdc import ShiftDC
+
+    kind = DEFENSES.get(record.defense)
+    if kind is not None and issubclass(kind, ShiftDC):
+        settings: dict[str, Any] = dict(record.settings)
+        return kind(**settings)
+    return ShiftDC()
+
+
+def _measured(found: Answered, tools: Tools, chat: Chat, defense: ShiftDC) -> dict[str, Any]:
+    from shiftdc_eval.analysis.recorder import calibrated
+    from shiftdc_eval.defenses.base import Request
+    from shiftdc_eval.defenses.none import undefended
+    from shiftdc_eval.defenses.shiftdc import counterpart
+    from shiftdc_eval.steering import safety_coordinate
+
+    record, backbone = found.record, tools.backbone
+    settings = _settings(found)
+    caption = defense.captions(tools, [chat], settings)[0]
+    own_is_shiftdc = record.defense == defense.name
+    edited, answers = calibrated(tools, defense, [chat], settings, answers=not own_is_shiftdc)
+    plain = (
+        found.response if record.defense == "none" else undefended(tools, [Request(chat)], settings)[0].text
+    )
+    activations = {
+        "text_caption": backbone.last_token_activations([counterpart(chat, caption)]),
+        "image": backbone.last_token_activations([chat]),
+        "calibrated": edited,
+    }
+    vectors = tools.direction().vectors
+    layers = defense.layer_indices(backbone)
+    return {
+        "item": found.field.item,
+        "task": found.task,
+        "model": record.model,
+        "note": record.model_note,
+        "prompt": chat.request,
+        "caption": caption,
+        "layers": f"{layers[0]}-{layers[-1]}",
+        "defense": defense.name,
+        "settings": defense.resolved(backbone),
+        "curves": {
+            name: [float(f"{value:.6g}") for value in safety_coordinate(x[0].cpu(), vectors).tolist()]
+            for name, x in activations.items()
+        },
+        "answers": {
+            "without a defense": plain,
+            f"under {defense.name}": found.response if own_is_shiftdc else answers[0].text,
+        },
+        "run": {"id": record.id, "defense": record.defense, "response": found.response},
+    }
+
+
+def _settings(found: Answered) -> Any:
+    """Greedy decoding, as long as the run's answers were."""
+    from shiftdc_eval.backbones import GenerationSettings
+
+    task = next((task for task in found.record.tasks if task.name == found.task), None)
+    limit = task.generation.get("max_new_tokens") if task else None
+    return GenerationSettings(max_new_tokens=int(limit) if isinstance(limit, int) else 512)
+
+
+def in_words(shown: Mapping[str, Any]) -> list[str]:
+    """The sample as lines of text."""
+    from shiftdc_eval.board.view import clean
+
+    curves: Mapping[str, Sequence[float]] = shown["curves"]
+    first, last = map(int, shown["layers"].split("-"))
+    low = min(min(curve) for curve in curves.values())
+    high = max(max(curve) for curve in curves.values())
+    lines = [
+        f"{shown['item']} ({shown['task']}) on {shown['model']}",
+        f"request: {clean(shown['prompt'])}",
+        f"caption: {clean(shown['caption'])}",
+        "",
+        f"{'layer':<6} {'text':>8} {'image':>8} {'after':>8}  safety coordinate: T text, I image, A after "
+        f"{shown['defense']}",
+    ]
+    for layer, values in enumerate(zip(*(curves[name] for name in CURVES), strict=True)):
+        numbers = " ".join(f"{value:8.3f}" for value in values)
+        mark = "*" if first <= layer <= last else " "
+        lines.append(f"{layer:<5}{mark} {numbers}  {_bar(values, low, high)}")
+    lines.append(f"{'':6} low ({low:.2f}) is unsafe, high ({high:.2f}) is safe; * calibrated layer")
+    lines.append("")
+    for name, answer in shown["answers"].items():
+        lines.append(f"{name}: {'(no response)' if answer is None else clean(answer)}")
+    if shown["run"]["defense"] not in ("none", shown["defense"]):
+        lines.append(f"under the run's own {shown['run']['defense']}: {clean(shown['run']['response'])}")
+    return lines
+
+
+def _bar(values: Sequence[float], low: float, high: float) -> str:
+    places = ["."] * BAR
+    for letter, value in zip("TIA", values, strict=True):
+        at = round((value - low) / max(high - low, 1e-9) * (BAR - 1))
+        places[at] = letter if places[at] == "." else "+"
+    return "".join(places)
+
+
+def _write_page(shown: Mapping[str, Any], path: Path) -> None:
+    from shiftdc_eval import runs
+    from shiftdc_eval.analysis import page, plots
+
+    picture = path.with_suffix(".svg")
+    curves = {name: {"value": values} for name, values in shown["curves"].items()}
+    plots.curve_figure([("safety coordinate", curves, None)], picture, spans=shown["layers"])
+    runs.atomic_write(path, page.render_sample(shown, picture.name))

@@ -1,0 +1,155 @@
+"""What is planted in synthetic activations comes back within its interval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import norm
+from synthetic import Planted, save_direction, write
+
+from shiftdc_eval.analysis.report import analyse
+from shiftdc_eval.errors import ConfigError, DataError, DirectionError
+
+
+def report_of(folder: Path, **planted: Any) -> dict[str, Any]:
+    write(folder, Planted(**planted))
+    return analyse(folder, tsne=False)
+
+
+def inside(curve: dict[str, Any], truth: float, layer: int = 0, slack: float = 0.0) -> bool:
+    return bool(curve["low"][layer] - slack <= truth <= curve["high"][layer] + slack)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return report_of(tmp_path_factory.mktemp("plain"))
+
+
+def test_the_shift_has_the_planted_coordinate_and_share(plain: dict[str, Any]) -> None:
+    shift = plain["curves"]["shift"]["image - text_caption"]
+    along, across = (0.8 * 8) ** 2, 6.0**2
+    for layer in (0, 1):
+        assert shift["harmful"]["coordinate"]["value"][layer] == pytest.approx(0.8, abs=1e-3)
+        assert shift["benign"]["coordinate"]["value"][layer] == pytest.approx(0.0, abs=1e-3)
+        assert shift["harmful"]["squared_share"]["value"][layer] == pytest.approx(
+            along / (along + across), abs=1e-3
+        )
+        assert shift["benign"]["norm"]["value"][layer] == pytest.approx(6.0, abs=1e-2)
+
+
+def test_the_mean_coordinates_are_the_planted_ones(plain: dict[str, Any]) -> None:
+    found = plain["curves"]["coordinate"]
+    for condition, side, truth in (
+        ("text_caption", "harmful", -0.5),
+        ("text_caption", "benign", 0.5),
+        ("image", "harmful", 0.3),
+        ("image", "benign", 0.5),
+        ("image_online", "harmful", -0.5),
+    ):
+        assert inside(found[condition][side], truth), (condition, side)
+
+
+def test_the_detector_has_the_area_that_two_normal_distributions_have(tmp_path: Path) -> None:
+    report = report_of(tmp_path, length=1.5, questions=150, layers=20)
+    found = report["curves"]["coordinate"]["text"]["detects_harm"]
+    truth = float(norm.cdf(1.5 / 2**0.5))
+    assert sum(inside(found, truth, layer) for layer in range(20)) >= 17
+    assert sum(found["value"]) / 20 == pytest.approx(truth, abs=0.01)
+
+
+def test_the_probe_sees_the_distortion_and_its_repair(plain: dict[str, Any]) -> None:
+    probe = plain["curves"]["safety_probe"]["text_caption"]
+    assert inside(probe["text_caption"]["accuracy"], 1.0)
+    assert probe["image"]["harmful_called_safe"]["value"][0] > 0.9
+    assert probe["image_online"]["harmful_called_safe"]["value"][0] < 0.05
+    holds = {one["claim"]: one["holds"] for one in plain["findings"]}
+    assert all(holds.values()), holds
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.25])
+def test_label_noise_comes_back_as_the_probes_error(tmp_path: Path, noise: float) -> None:
+    probe = report_of(tmp_path, label_noise=noise, questions=300)["curves"]["safety_probe"]["text_caption"]
+    assert inside(probe["text_caption"]["accuracy"], 1 - noise)
+    assert inside(probe["text"]["accuracy"], 1 - noise)
+
+
+def test_without_a_distortion_the_report_says_so(tmp_path: Path) -> None:
+    report = report_of(tmp_path, harmful_shift=0.0)
+    holds = {one["claim"]: one["holds"] for one in report["findings"]}
+    assert holds["text alone: harm is linearly visible"] is True
+    assert holds["distortion: with the image, harmful requests look safe"] is None
+    assert report["refused"]["image"]["harmful"]["refused"] == 120
+    assert report["curves"]["refusal"]["image"]["auroc"]["value"][0] > 0.99
+
+
+def test_with_shuffled_labels_every_probe_is_at_chance(tmp_path: Path) -> None:
+    report = report_of(tmp_path, shuffled=True, questions=200)
+    for fitted_on, tested in report["curves"]["safety_probe"].items():
+        for condition, found in tested.items():
+            for layer in (0, 1):
+                assert inside(found["accuracy"], 0.5, layer, slack=0.02), (fitted_on, condition, layer)
+
+
+def test_the_control_with_shuffled_labels_is_at_chance_where_the_probe_is_right(
+    plain: dict[str, Any],
+) -> None:
+    for tested in plain["curves"]["safety_probe"].values():
+        for layer in (0, 1):
+            assert inside(tested["shuffled labels"]["accuracy"], 0.5, layer, slack=0.02)
+
+
+def test_copies_of_a_question_never_help_the_probe(tmp_path: Path) -> None:
+    # wide and shuffled: a probe that met a copy of its test item would know the label by heart
+    found = []
+    for seed in range(4):
+        report = report_of(
+            tmp_path / str(seed), shuffled=True, copies=3, questions=60, hidden=400, length=0.1, seed=seed
+        )
+        for tested in report["curves"]["safety_probe"].values():
+            found += tested["text_caption"]["accuracy"]["value"]
+    assert sum(found) / len(found) == pytest.approx(0.5, abs=0.06)
+
+
+def test_the_visual_probe_reads_the_class_before_and_after(plain: dict[str, Any]) -> None:
+    found = plain["curves"]["visual_probe"]["scenario"]
+    assert found["image"]["accuracy"]["value"][0] > 0.95
+    assert found["image_online"]["accuracy"]["value"][0] > 0.95
+    assert (
+        found["text_caption"]["accuracy"]["value"][0] < 0.6
+    )  # the whole shift removed: nothing is left to see
+    assert plain["visual_probes"]["scenario"]["classes"] == 3
+
+
+def test_directions_of_the_items_and_the_planted_one_agree(plain: dict[str, Any]) -> None:
+    assert plain["curves"]["cosine"]["contrast set"]["text_caption"]["value"][0] > 0.98
+    assert plain["curves"]["split_half_cosine"]["text_caption"]["value"][0] > 0.95
+
+
+def test_other_directions_in_the_folder_are_compared(tmp_path: Path) -> None:
+    manifest = write(tmp_path, Planted())
+    rows = [[0.0] * (manifest.hidden - 1) + [1.0]] * manifest.layers
+    save_direction(tmp_path / "directions" / "other.safetensors", rows)
+    cosine = analyse(tmp_path, tsne=False)["curves"]["cosine"]["contrast set"]["other"]["value"][0]
+    assert abs(cosine) < 0.6
+
+
+def test_too_few_items_end_in_one_line(tmp_path: Path) -> None:
+    write(tmp_path, Planted(questions=7))
+    with pytest.raises(DataError, match="at least 10 questions of each class, found 7 of 'benign'") as caught:
+        analyse(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_direction_of_another_shape_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, Planted(questions=12))
+    save_direction(tmp_path / "direction.safetensors", [[1.0] * 5])
+    with pytest.raises(DirectionError, match="1 layers x 5, the recording 2 x 48"):
+        analyse(tmp_path)
+
+
+def test_a_layer_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, Planted(questions=12))
+    with pytest.raises(ConfigError, match="--layer 9 does not exist: the recording has layers 0 to 1"):
+        analyse(tmp_path, layer=9)

@@ -1,0 +1,68 @@
+"""Estimates and their intervals, against plain implementations and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from shiftdc_eval.analysis.resampling import Bootstrap, codes, weighted_auroc, weighted_spearman
+
+COLUMNS = st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 3)), min_size=4, max_size=30)
+
+
+@given(COLUMNS)
+@settings(max_examples=150, deadline=None)
+def test_the_weighted_area_is_that_of_the_repeated_items(rows: list[tuple[int, bool, int]]) -> None:
+    scores, positive, weights = (np.array(column) for column in zip(*rows, strict=True))
+    repeated = np.repeat(positive, weights)
+    found = weighted_auroc(scores.astype(float), positive, weights[:, None].astype(float))[0]
+    if len(set(repeated.tolist())) < 2:
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(roc_auc_score(repeated, np.repeat(scores, weights)))
+
+
+@given(COLUMNS)
+@settings(max_examples=150, deadline=None)
+def test_the_weighted_rank_correlation_is_that_of_the_repeated_items(
+    rows: list[tuple[int, bool, int]],
+) -> None:
+    x, y, weights = (np.array(column) for column in zip(*rows, strict=True))
+    a, b = np.repeat(x, weights), np.repeat(y, weights)
+    found = weighted_spearman(x.astype(float), y.astype(float), weights[:, None].astype(float))[0]
+    if len(set(a.tolist())) < 2 or len(set(b.tolist())) < 2:
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(spearmanr(a, b).statistic)
+
+
+def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    everything = np.ones(60, dtype=bool)
+    hits = 0
+    for seed in range(300):
+        # thirty questions of two items that move together
+        values = np.repeat(rng.standard_normal(30), 2) + 0.1 * rng.standard_normal(60)
+        bootstrap = Bootstrap(np.repeat(np.arange(30), 2), draws=200, seed=seed)
+        found = bootstrap.within(everything).mean(values)
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0 <= found.high
+    assert 0.89 <= hits / 300 <= 0.98
+
+
+def test_items_of_a_question_are_drawn_together() -> None:
+    weights = Bootstrap(codes(["a", "b", "a", "c"]), draws=50).weights
+    assert (weights[0] == weights[2]).all()
+    assert not (weights[0] == weights[1]).all()
+
+
+def test_nothing_to_estimate_is_no_number() -> None:
+    bootstrap = Bootstrap(np.arange(4), draws=20)
+    nobody = np.zeros(4, dtype=bool)
+    assert bootstrap.within(nobody).mean(np.ones(4)).value is None
+    assert bootstrap.within(~nobody).auroc(np.arange(4.0), ~nobody).value is None
