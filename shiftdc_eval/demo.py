@@ -35,6 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run, show the table, write plot and page; 1 when a cell failed."""
+    with _quiet():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from shiftdc_eval.board.build import build
@@ -45,10 +50,9 @@ def main(args: argparse.Namespace) -> int:
     path = args.grid or Path(str(files("shiftdc_eval.toy") / "demo.yaml"))
     cells = selected(list(read_grid(path).cells()), [], args.limit)
     todo = [cell for cell in cells if not is_complete(cell, args.out / "results")]
-    console = Console()
+    console = Console(width=max(Console().width, 120))
     console.print(f"{len(cells)} cells, {len(todo)} to run; everything is written below {args.out}/")
-    with _quiet():
-        failures = run_cells(todo, args.out / "results", report=Progress(len(todo)))
+    failures = run_cells(todo, args.out / "results", report=Progress(len(todo)))
     for label, reason in failures.items():
         console.print(f"{label}: {reason}", style="red")
     build([args.out / "results"], args.out / "board", replace=True)
@@ -61,19 +65,25 @@ def main(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Only our own progress lines: the evaluator's log and bars would drown them."""
-    from loguru import logger
+    """Only our own progress lines: bars and logs of a dozen small runs would drown them.
 
-    previous = os.environ.get("TQDM_DISABLE")
+    Entered before anything else is imported: tqdm reads its variable at import.
+    """
     os.environ["TQDM_DISABLE"] = "1"
+    from loguru import logger
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     logger.disable("lmms_eval")
-    logging.getLogger("shiftdc_eval").setLevel(logging.ERROR)
+    ours = logging.getLogger("shiftdc_eval")
+    level = ours.level
+    ours.setLevel(logging.ERROR)
     try:
         yield
     finally:
         logger.enable("lmms_eval")
-        logging.getLogger("shiftdc_eval").setLevel(logging.NOTSET)
-        os.environ.pop("TQDM_DISABLE") if previous is None else os.environ.update(TQDM_DISABLE=previous)
+        ours.setLevel(level)
+        del os.environ["TQDM_DISABLE"]
 
 
 def main_measure(cell: IndexCell) -> Measure:
