@@ -200,6 +200,18 @@ def test_the_published_preset_turns_every_switch_on(backbone: Backbone) -> None:
     assert resolved["layers"] == "2-3"
 
 
+def test_the_published_preset_equals_an_independent_account_of_the_published_procedure(
+    backbone: Backbone, tools: Tools, direction: SafetyDirection
+) -> None:
+    defense = ShiftDC(variant="official", preset="published", layers="1-3")
+    wanted = [
+        ids(backbone, plain(backbone).published(query, image, direction.vectors, [1, 2, 3], limit=128))
+        for query, image in zip(QUERIES, pictures(), strict=True)
+    ]
+    found = texts(defense, tools, requests(), GenerationSettings(max_new_tokens=512))
+    assert found == wanted
+
+
 def test_each_switch_changes_the_answer_it_is_about(tools: Tools) -> None:
     base = texts(ShiftDC(variant="official", layers="0-3", caption_max_new_tokens=6), tools, requests())
     for switch in (
