@@ -1,0 +1,41 @@
+"""The README's tables are those of the package. `UPDATE_DOCS=1 pytest tests/test_readme.py` writes them anew."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from shiftdc_eval.cli import VERBS, main
+from shiftdc_eval.defenses import DEFENSES
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def task_table(capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["tasks", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    lines = ["| task | items | data | revision | licence |", "|---|---|---|---|---|"]
+    for row in rows:
+        size = "as set" if row["size"] is None else str(row["size"])
+        lines.append(
+            f"| `{row['name']}` | {size} | {row['dataset']} | {str(row['revision'])[:12]} | {row['licence']} |"
+        )
+    return "\n".join(lines)
+
+
+def test_the_readme_shows_the_tasks_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    table = task_table(capsys)
+    text = README.read_text(encoding="utf-8")
+    block = re.compile(r"(<!-- tasks -->\n).*?(\n<!-- /tasks -->)", flags=re.S)
+    if os.environ.get("UPDATE_DOCS"):
+        text = block.sub(lambda match: match[1] + table + match[2], text)
+        README.write_text(text, encoding="utf-8")
+    assert table in text
+
+
+def test_every_verb_and_defense_the_readme_names_exists() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert {verb for verb in re.findall(r"shiftdc-eval (\w+)", text)} <= set(VERBS)
+    assert set(re.findall(r"defense=(\w+)", text)) <= set(DEFENSES)
