@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     if args.ray:
         from shiftdc_eval.grid_ray import run_with_ray
 
-        failures = run_with_ray(todo, args.out)
+        failures = run_with_ray(todo, args.out, run_share)
     else:
         failures = run_cells(todo, args.out, report=Progress(len(todo)))
     if failures:
@@ -114,6 +114,13 @@ def run_cells(cells: Sequence[Cell], out: Path, *, report: Report) -> dict[str, 
                 report(cell, f"failed: {type(error).__name__}")
         del backbone
     return failures
+
+
+def run_share(cells: Sequence[Cell], out: Path) -> dict[str, str]:
+    """What a worker of a cluster does: the cells that a worker before it has not completed."""
+    return run_cells(
+        [cell for cell in cells if not is_complete(cell, out)], out, report=lambda cell, said: None
+    )
 
 
 def run_cell(cell: Cell, backbone: Backbone, out: Path) -> None:

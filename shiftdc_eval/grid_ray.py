@@ -8,7 +8,7 @@ machines share.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ RETRIES = 3
 """Times a task is started again after its worker died."""
 
 
-def run_with_ray(cells: Sequence[Cell], out: Path) -> dict[str, str]:
+Work = Callable[[Sequence[Cell], Path], dict[str, str]]
+"""What a worker does with its share of the cells: runs those that are not complete, returns the failures."""
+
+
+def run_with_ray(cells: Sequence[Cell], out: Path, work: Work) -> dict[str, str]:
     """Run cells as Ray tasks on the cluster that is found, or on a local one.
 
     Returns:
@@ -37,7 +41,7 @@ def run_with_ray(cells: Sequence[Cell], out: Path) -> dict[str, str]:
     shares: dict[tuple[Any, float], list[Cell]] = defaultdict(list)
     for cell in cells:
         shares[cell.model, cell.settings.num_gpus].append(cell)
-    task = ray.remote(_run_share)
+    task = ray.remote(work)
     pending = {
         task.options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES).remote(mine, out.absolute()): mine
         for (_, gpus), mine in shares.items()
@@ -55,12 +59,3 @@ def run_with_ray(cells: Sequence[Cell], out: Path) -> dict[str, str]:
         finished += len(mine)
         print(f"[{finished}/{len(cells)}] {mine[0].model.pretrained}: {len(mine)} cells finished", flush=True)
     return failures
-
-
-def _run_share(cells: Sequence[Cell], out: Path) -> dict[str, str]:
-    """What a worker does: the cells that a worker before it has not completed."""
-    from shiftdc_eval.grid import is_complete, run_cells
-
-    return run_cells(
-        [cell for cell in cells if not is_complete(cell, out)], out, report=lambda cell, said: None
-    )

@@ -10,6 +10,7 @@ import pytest
 from adapter_harness import write_figstep
 from tiny_models import save_tiny_llava
 
+from shiftdc_eval.grid import run_share
 from shiftdc_eval.grid_file import read_grid
 from shiftdc_eval.grid_ray import run_with_ray
 
@@ -47,7 +48,7 @@ def test_cells_run_on_two_workers_and_survive_the_death_of_one(
                 command = Path(f"/proc/{pid}/cmdline").read_text()
             except OSError:
                 continue
-            if "ray::_run_share" in command:
+            if "ray::run_share" in command:
                 os.kill(pid, signal.SIGKILL)
                 killed.set()
                 return
@@ -55,7 +56,7 @@ def test_cells_run_on_two_workers_and_survive_the_death_of_one(
     killer = threading.Thread(target=kill_one_worker)
     killer.start()
     try:
-        failures = run_with_ray(cells, out)
+        failures = run_with_ray(cells, out, run_share)
     finally:
         killer.join(timeout=10)
         ray.shutdown()
