@@ -63,15 +63,9 @@ def findings(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             found.append(
                 _claim(
                     f"what is seen is kept after {name.removeprefix('image_')} ({what})",
-                    f"layer {last}: visual probe right on {_percent(after)} after, {_percent(before)} before",
-                    above(
-                        (
-                            _minus(after[0], before[0]),
-                            _minus(after[1], before[0]),
-                            _minus(after[2], before[0]),
-                        ),
-                        -VISUAL_LOSS,
-                    ),
+                    f"layer {last}: visual probe right on {_percent(after)} after, {_percent(before)} before, "
+                    f"a change of {_percent(_at(seen[name]['change'], last))}",
+                    above(_at(seen[name]["change"], last), -VISUAL_LOSS),
                 )
             )
     return found
@@ -106,10 +100,6 @@ def apart(first: Numbers, second: Numbers) -> bool | None:
 
 def _claim(claim: str, said: str, holds: bool | None) -> dict[str, Any]:
     return {"claim": claim, "said": said, "holds": holds}
-
-
-def _minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
 
 
 def _percent(numbers: Numbers) -> str:

@@ -161,7 +161,7 @@ class VisualProbe:
         return float(np.bincount(codes(self.classes)).max() / len(self.classes))
 
     def measure(self, layer: Mapping[str, Floats], bootstrap: Bootstrap, fitted_on: str = "image") -> Found:
-        """Accuracy on every condition."""
+        """Accuracy on every condition, and its change from the fitted condition, item by item."""
         tested = {name: _rows(activations, self.chosen) for name, activations in layer.items()}
         targets, names = probes.indicators(self.classes)
         scores = probes.cross_fit(tested[fitted_on], targets, self.fold, tested)
@@ -169,13 +169,15 @@ class VisualProbe:
         size = len(bootstrap.weights)
         inside = np.zeros(size, dtype=bool)
         inside[self.chosen] = True
-        found: Found = {}
+        right: dict[str, Floats] = {}
         for name, score in scores.items():
             guess = np.where(score[:, 0] > 0, 0, 1) if score.shape[1] == 1 else score.argmax(1)
-            found[name] = {
-                "accuracy": bootstrap.within(inside).mean(_spread(guess == truth, self.chosen, size))
-            }
-        return found
+            right[name] = _spread((guess == truth).astype(np.float64), self.chosen, size)
+        drawn = bootstrap.within(inside)
+        return {
+            name: {"accuracy": drawn.mean(own), "change": drawn.mean(own - right[fitted_on])}
+            for name, own in right.items()
+        }
 
 
 def refusals(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CONTRAST = "contrast:"
 """A defense's `contrast` that begins so is a set made here: `contrast:40` has the first 40 pairs,
-`contrast:shuffled` has the two sides of every other pair exchanged, so that it says nothing."""
+`contrast:shuffled` has the sides of about every other pair exchanged, so that it says nothing."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -149,8 +149,7 @@ def write_contrast(model: str, which: str, folder: Path) -> Path:
     own = home / "contrast.jsonl"
     pairs = list(load_contrast(own if own.is_file() else None).pairs)
     if which == "shuffled":
-        flipped = range(0, len(pairs), 2)
-        rows = [_row(pair, swap=at in flipped) for at, pair in enumerate(pairs)]
+        rows = _shuffled(pairs)
     elif which.isdigit() and 8 <= int(which) <= len(pairs):
         rows = [_row(pair, swap=False) for pair in pairs[: int(which)]]
     else:
@@ -160,6 +159,21 @@ def write_contrast(model: str, which: str, folder: Path) -> Path:
     path = folder / f"{which}.jsonl"
     runs.atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def _shuffled(pairs: Sequence[Any]) -> list[dict[str, str]]:
+    """Every other pair with its sides exchanged; a request that stands in several pairs keeps one side."""
+    sides: dict[str, str] = {}
+    rows = []
+    for at, pair in enumerate(pairs):
+        for swap in (at % 2 == 0, at % 2 == 1):
+            row = _row(pair, swap=swap)
+            wanted = {" ".join(row[side].casefold().split()): side for side in ("unsafe", "safe")}
+            if all(sides.get(request, side) == side for request, side in wanted.items()):
+                sides |= wanted
+                rows.append(row)
+                break
+    return rows
 
 
 def _row(pair: Any, *, swap: bool) -> dict[str, str]:

@@ -1,0 +1,71 @@
+"""One answered sample, looked into again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from adapter_harness import manager, write_figstep
+
+from shiftdc_eval import grid
+from shiftdc_eval.analysis import explain
+from shiftdc_eval.cli import main
+
+GRID = """
+models: [{model}]
+defenses: [none, {{name: shiftdc, caption_max_new_tokens: 4}}]
+tasks: [figstep]
+defaults: {{batch_size: 4, limit: 2, gen_kwargs: {{max_new_tokens: 4}}}}
+"""
+
+
+@pytest.fixture
+def results(tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A grid of two cells of a random model."""
+    monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
+    monkeypatch.setattr(grid, "_manager", [manager()])
+    file = tmp_path / "grid.yaml"
+    file.write_text(GRID.format(model=tiny_llava))
+    assert main(["grid", "run", str(file), "-o", str(tmp_path / "out")]) == 0
+    return tmp_path / "out"
+
+
+@pytest.mark.slow
+def test_the_curves_the_caption_and_both_answers_are_shown(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (calibrated,) = results.rglob("shiftdc-*")
+    (plain,) = results.rglob("none-*")
+    item = explain.find(calibrated, _item(calibrated)).field.item
+    assert main(["explain", str(calibrated), item, "-o", str(tmp_path / "page.html")]) == 0
+    said = capsys.readouterr().out
+    stored = explain.find(calibrated, item), explain.find(plain, item)
+    assert f"under shiftdc: {stored[0].response}" in said
+    assert f"without a defense: {stored[1].response}" in said  # generated anew, and the same
+    assert "3    *" in said
+    assert "1      " in said
+    page = (tmp_path / "page.html").read_text()
+    assert "<script" not in page
+    assert (tmp_path / "page.svg").is_file()
+
+    assert main(["explain", str(calibrated), "figstep/nothing"]) == 2
+    assert "no sample 'figstep/nothing' among 2 rows; ids look like" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_another_image_under_the_same_name_is_refused(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = _item(results)
+    pictures = sorted((tmp_path / "data").rglob("*.png"))
+    for picture in pictures[:-1]:
+        shutil.copy(pictures[-1], picture)
+    assert main(["explain", str(results), item]) == 2
+    assert "is not the one that was answered" in capsys.readouterr().err
+
+
+def _item(results: Path) -> str:
+    from shiftdc_eval.board.results import sample_files
+
+    return next(field.item for file in sample_files([results]) for _, field in file.samples())
