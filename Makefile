@@ -18,6 +18,12 @@ $(STAMP): setup.cfg pyproject.toml
 demo: $(STAMP)
 	$(BIN)/shiftdc-eval demo --out demo
 
+.PHONY: analysis
+analysis: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/shiftdc-eval analyse toy --out results/analysis --items 120 --batch-size 24 --visual toy_vqa \
+	  --max-new-tokens 32 --caption-max-new-tokens 32 \
+	  --tasks toy_figstep,toy_mm_safetybench_typo,toy_mm_safetybench_sd,toy_mm_safetybench_sd_typo
+
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 

@@ -21,12 +21,18 @@ def findings(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     last = report["recording"]["layers"] - 1
     probe = curves["safety_probe"]["text_caption"]
     image = probe["image"]
+    bare = _at(curves["safety_probe"]["text"]["text"]["accuracy"], layer)
     accuracy = _at(probe["text_caption"]["accuracy"], layer)
     safe_text = _at(probe["text_caption"]["harmful_called_safe"], layer)
     safe_image = _at(image["harmful_called_safe"], layer)
     found = [
         _claim(
             "text alone: harm is linearly visible",
+            f"layer {layer}: the probe fitted on the requests in words is right on {_percent(bare)} of held-out ones",
+            above(bare, TEXT_PROBE),
+        ),
+        _claim(
+            "captioned text: harm is linearly visible (as far as the model's own captions tell it)",
             f"layer {layer}: the probe fitted on captioned texts is right on {_percent(accuracy)} of held-out ones",
             above(accuracy, TEXT_PROBE),
         ),
