@@ -31,6 +31,8 @@ class VerdictRecord(Record):
     """Why it is unscored, or what the verdict rests on."""
     judge: str
     """sha256 that identifies the judge: list or rubric, model, settings."""
+    model: str = ""
+    """Model that judged, as its server names it; empty for judges without one."""
 
 
 class SampleField(Record):
@@ -92,6 +94,8 @@ class TaskRecord(Record):
     """Revision or checksum of the data."""
     benign: bool = False
     """True for an over-refusal twin: here a refusal is the failure."""
+    utility: bool | None = None
+    """True where scores say how good answers are, False where they say how harmful; None: the task does not say."""
     items: int
     """Items the full task has."""
     answered: int

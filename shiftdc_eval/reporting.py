@@ -98,6 +98,7 @@ def task_records(
                 ),
                 revision=str(facts.get("revision", "")),
                 benign=bool(facts.get("benign", False)),
+                utility=facts.get("utility"),
                 score=facts.get("score", "mean"),
                 items=int(facts.get("items", answered[name])),
                 answered=answered[name],

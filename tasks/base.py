@@ -25,6 +25,8 @@ from shiftdc_eval.tasks.judging import Answer, ask, judge_item, make_answer
 from shiftdc_eval.tasks.metrics import Metric, require_each_once
 
 SPLIT = "test"
+UTILITY_METRICS = frozenset({"mme_total", "mmvet_score", "exact_match"})
+"""Main numbers that say how good answers are."""
 
 
 class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
@@ -109,6 +111,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             "dataset": self.source.dataset,
             "revision": self.source.revision,
             "benign": self.info.benign,
+            "utility": self.info.metric in UTILITY_METRICS,
             "items": self.items(),
             "notes": list(self.source.notes),
             "score": self.score,
@@ -248,7 +251,11 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             flags=list(example.flags),
             verdicts={
                 name: VerdictRecord(
-                    kind=verdict.kind, value=verdict.value, reason=verdict.reason, judge=fingerprints[name]
+                    kind=verdict.kind,
+                    value=verdict.value,
+                    reason=verdict.reason,
+                    judge=fingerprints[name],
+                    model=verdict.model,
                 )
                 for name, verdict in verdicts.items()
             },
