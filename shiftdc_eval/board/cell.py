@@ -50,6 +50,8 @@ class CellTask(Record):
     """Revision or checksum of the data."""
     benign: bool = False
     """True where a refusal is the failure."""
+    utility: bool | None = None
+    """True where scores say how good answers are, False where they say how harmful; None: not recorded."""
     items: Annotated[int, Field(ge=1, strict=True)]
     """Items the full task has."""
     generation: dict[str, JsonValue] = Field(default_factory=dict)
@@ -165,6 +167,8 @@ class JudgeColumn(Record):
     """Identity of the judge: list or rubric, model, settings."""
     kind: Kind
     """What is judged."""
+    models: list[Text] = Field(default_factory=list)
+    """Models that judged, as their servers name them, sorted; empty for judges without one."""
     verdicts: str | list[Annotated[float, Field(allow_inf_nan=False)] | None]
     """refusal: a text of R, C and -; harm: S, U and -; score: numbers and null. `-` and null: unscored."""
     reasons: dict[Text, list[Count]] = Field(default_factory=dict)

@@ -246,6 +246,7 @@ def _bare_head(file: SampleFile, config: Mapping[str, Any]) -> Head:
             dataset=str(facts.get("dataset", "")),
             revision=str(facts.get("revision", "")),
             benign=bool(facts.get("benign", False)),
+            utility=facts.get("utility"),
             items=items,
             generation=dict(config.get("generation_kwargs") or {}),
             score="mme" if facts.get("score") == "mme" else "mean",

@@ -43,6 +43,7 @@ class Made:
     items: int | None = None
     """Items the task says it has; `size` when None."""
     benign: bool = False
+    utility: bool | None = None
     judges: dict[str, tuple[str, float]] = field(default_factory=lambda: {"keyword_robust": ("refusal", 0.5)})
     """Judge name -> (kind, share of failures)."""
     unscored: dict[str, list[int]] = field(default_factory=dict)
@@ -151,6 +152,7 @@ class Made:
                     dataset="made",
                     revision=self.revision,
                     benign=self.benign,
+                    utility=self.utility,
                     items=self.items or self.size,
                     answered=answers,
                     generation={"do_sample": False, "max_new_tokens": 64},
@@ -182,6 +184,7 @@ class Made:
             "dataset": "made",
             "revision": self.revision,
             "benign": self.benign,
+            "utility": self.utility,
             "items": self.items or self.size,
         }
         return {

@@ -58,6 +58,43 @@ def test_a_refusal_judge_never_gives_plain_asr(results: Path, board: Path) -> No
     }
 
 
+@pytest.mark.parametrize(
+    ("utility", "benign", "judges", "metric"),
+    [
+        (False, False, {"llm_strongreject": ("score", 0.5)}, "harm_score"),
+        (None, False, {"llm_strongreject": ("score", 0.5)}, "harm_score"),
+        (True, False, {"llm_strongreject": ("score", 0.5)}, "harm_score"),
+        (False, False, {"graded": ("score", 0.5)}, "harm_score"),
+        (False, True, {"graded": ("score", 0.5)}, "score"),
+        (False, False, {"reward_local": ("score", 0.5)}, "score"),
+        (True, False, {"mme_official": ("score", 0.5)}, "score"),
+        (True, False, {"mme_official": ("score", 0.5), "keyword": ("refusal", 0.5)}, "score"),
+        (None, False, {"mme_official": ("score", 0.5), "keyword": ("refusal", 0.5)}, "score"),
+    ],
+)
+def test_the_judge_and_the_task_say_what_a_score_means_and_never_the_judges_beside_it(
+    results: Path,
+    board: Path,
+    utility: bool | None,
+    benign: bool,
+    judges: dict[str, tuple[str, float]],
+    metric: str,
+) -> None:
+    Made(utility=utility, benign=benign, judges=judges).write(results)
+    (cell,) = index(results, board).cells
+    scores = [measure.metric for measure in cell.measures if not measure.judge.startswith("keyword")]
+    assert scores == [metric]
+
+
+@pytest.mark.parametrize("run", ["ours", None])
+def test_what_a_task_says_of_its_scores_reaches_the_cell(
+    results: Path, board: Path, run: str | None
+) -> None:
+    Made(run=run, utility=False, judges={"graded": ("score", 0.5)}).write(results)
+    _, measure, _ = only(index(results, board))
+    assert measure.metric == "harm_score"
+
+
 def test_unscored_answers_count_neither_way_and_bounds_stand_beside(results: Path, board: Path) -> None:
     made = Made(size=100, unscored={"keyword_robust": [0, 1, 2]})
     made.write(results)
