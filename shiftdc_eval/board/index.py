@@ -30,6 +30,8 @@ class Measure(Record):
 
     judge: str
     """Judge name and first digits of its identity."""
+    models: list[str] = Field(default_factory=list)
+    """Models that judged, as their servers name them; empty for judges without one."""
     metric: Metric
     value: float | None
     """Share of the scored answers, or the score; None when nothing was scored."""

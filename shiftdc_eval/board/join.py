@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from shiftdc_eval.board.cell import (
     CELL_VERSION,
@@ -18,8 +21,9 @@ from shiftdc_eval.board.cell import (
     cell_key,
     cell_path,
 )
+from shiftdc_eval.board.files import explain
 from shiftdc_eval.board.results import RunRecords, SampleFile, sample_files
-from shiftdc_eval.board.rows import JudgeId, Row, RowKey, columns, row_of, rows_of
+from shiftdc_eval.board.rows import JudgeId, Row, RowKey, Verdict, columns, row_of, rows_of
 from shiftdc_eval.errors import RecordError
 from shiftdc_eval.records import Cost, RunRecord, TaskRecord
 
@@ -59,27 +63,48 @@ class Draft:
     """Runs of the cell that is on the board already."""
     owners: dict[Part, RunSource] = field(default_factory=dict)
     """Which run each new part is from; of several the earliest, whatever the order of the files."""
+    stamps: dict[Part, tuple[str, ...]] = field(default_factory=dict)
+    """How old each new verdict is."""
 
-    def add(self, key: RowKey, row: Row, run: RunSource) -> None:
+    def add(self, key: RowKey, row: Row, run: RunSource, date: str = "") -> None:
         """Take in one row; an identical one is dropped, new verdicts on a known answer are added.
 
+        A verdict takes the place of none; of two alike, and of two reasons for none, the earlier one counts.
+
+        Args:
+            key: item and repeat.
+            row: the answer with its verdicts.
+            run: the run it is from.
+            date: when its results were saved, which tells a run's results from the same results judged again.
         Raises:
             RecordError: it contradicts a row that is already there.
         """
         known = self.rows.get(key)
-        on_board = known is not None and (key, None) not in self.owners
-        parts: list[Part] = [] if on_board else [(key, None)]
-        for judge in row.verdicts:
-            judged = on_board and known is not None and judge in known.verdicts
-            if not judged or (key, judge) in self.owners:
-                parts.append((key, judge))
+        answer: Part = (key, None)
+        if known is None or answer in self.owners:
+            self.owners[answer] = min(self.owners.get(answer, run), run, key=_age)
+        taken = {}
+        for judge, verdict in row.verdicts.items():
+            stamp = (*_age(run), date, verdict[1])
+            if self._counts(known, (key, judge), judge, verdict, stamp):
+                self.owners[key, judge], self.stamps[key, judge] = run, stamp
+                taken[judge] = verdict
         if known is None:
             self.rows[key] = row
         else:
             known.merge(row, key)
-        for part in parts:
-            owner = self.owners.get(part, run)
-            self.owners[part] = min(owner, run, key=_age)
+            known.verdicts.update(taken)
+
+    def _counts(
+        self, known: Row | None, part: Part, judge: JudgeId, verdict: Verdict, stamp: tuple[str, ...]
+    ) -> bool:
+        """Whether a verdict counts rather than the one that is there."""
+        if known is None or judge not in known.verdicts:
+            return True
+        there, here = known.verdicts[judge][0] is not None, verdict[0] is not None
+        if there != here:
+            return here
+        return part in self.stamps and stamp < self.stamps[part]
 
     @property
     def runs(self) -> list[RunSource]:
@@ -88,21 +113,35 @@ class Draft:
         return [found[run] for run in sorted(found)]
 
     def cell(self) -> Cell:
-        """The finished cell."""
-        samples, judges = columns(self.rows)
+        """The finished cell.
+
+        Raises:
+            RecordError: the rows do not make a valid cell; names the run, the field and what is wrong.
+        """
         head = self.head
-        return Cell(
-            cell_version=CELL_VERSION,
-            task=head.task,
-            model=head.model,
-            defense=head.defense,
-            dtype=head.dtype,
-            seed=head.seed,
-            ablation=head.ablation,
-            samples=samples,
-            judges=judges,
-            runs=self.runs,
-        )
+        with valid(f"run {head.run.id}: cell {head.path}"):
+            samples, judges = columns(self.rows)
+            return Cell(
+                cell_version=CELL_VERSION,
+                task=head.task,
+                model=head.model,
+                defense=head.defense,
+                dtype=head.dtype,
+                seed=head.seed,
+                ablation=head.ablation,
+                samples=samples,
+                judges=judges,
+                runs=self.runs,
+            )
+
+
+@contextmanager
+def valid(source: str) -> Iterator[None]:
+    """Turns what a schema refuses into an error of ours that names the source."""
+    try:
+        yield
+    except ValidationError as error:
+        raise RecordError(f"{source}: {'; '.join(explain(error))}") from None
 
 
 def join(folders: Sequence[Path], existing: Iterable[Cell] = (), anew: bool = False) -> list[Cell]:
@@ -123,14 +162,15 @@ def join(folders: Sequence[Path], existing: Iterable[Cell] = (), anew: bool = Fa
         for source, sample in file.samples():
             head = heads.get(sample.run)
             if head is None:
-                head = _head(file, sample.run, records, source)
+                with valid(f"{source}: run {sample.run or file.date}"):
+                    head = _head(file, sample.run, records, source)
                 heads[sample.run] = head
             draft = drafts.get(head.path)
             if draft is None:
                 draft = drafts[head.path] = _draft(head, None if anew else old.get(head.path))
             elif not draft.kept:
                 draft.head = min(draft.head, head, key=lambda one: _age(one.run))
-            draft.add(*row_of(sample, source), head.run)
+            draft.add(*row_of(sample, source), head.run, file.date)
     if not drafts:
         raise RecordError(
             f"{', '.join(map(str, folders))}: no sample row holds the field `shiftdc`; "

@@ -142,6 +142,7 @@ def measure(column: Column) -> Measure:
     groups = group_results(column)
     return Measure(
         judge=column.judge.key,
+        models=column.judge.models,
         metric=column.metric,
         value=rounded(estimate.value),
         low=rounded(estimate.low) if estimate.n else None,

@@ -15,6 +15,8 @@ NOT_JUDGED = "not judged"
 REASON_LENGTH = 60
 
 Value = str | float | None
+Verdict = tuple[Value, str]
+"""(value, reason); the reason only where there is no value."""
 RowKey = tuple[str, int]
 
 
@@ -39,11 +41,15 @@ class Row:
     flags: frozenset[str]
     source: str
     """File and line, for error messages."""
-    verdicts: dict[JudgeId, tuple[Value, str]] = field(default_factory=dict)
-    """(value, reason) by judge; the reason only where there is no value."""
+    verdicts: dict[JudgeId, Verdict] = field(default_factory=dict)
+    models: dict[JudgeId, frozenset[str]] = field(default_factory=dict)
+    """Models that judged, by judge; none for judges without one."""
 
     def merge(self, other: Row, key: RowKey) -> None:
         """Take over the verdicts of another row of the same answer.
+
+        A verdict takes the place of none: an answer that was unscored may be judged again. Of two reasons for
+        no verdict the one that was there stays.
 
         Raises:
             RecordError: the two contradict each other.
@@ -52,8 +58,13 @@ class Row:
             if getattr(self, name) != getattr(other, name):
                 raise self._contradiction(other, key, name)
         for judge, verdict in other.verdicts.items():
-            if self.verdicts.setdefault(judge, verdict) != verdict:
+            value, _ = self.verdicts.setdefault(judge, verdict)
+            if value is None and verdict[0] is not None:
+                self.verdicts[judge] = verdict
+            elif verdict[0] is not None and verdict[0] != value:
                 raise self._contradiction(other, key, f"verdict of {judge.name}")
+        for judge, models in other.models.items():
+            self.models[judge] = self.models.get(judge, frozenset()) | models
 
     def _contradiction(self, other: Row, key: RowKey, name: str) -> RecordError:
         return RecordError(
@@ -83,6 +94,11 @@ def row_of(sample: SampleField, source: str) -> tuple[RowKey, Row]:
             )
             for name, verdict in sample.verdicts.items()
         },
+        models={
+            JudgeId(name, verdict.judge, verdict.kind): frozenset({verdict.model})
+            for name, verdict in sample.verdicts.items()
+            if verdict.model
+        },
     )
     return (sample.item, sample.repeat), row
 
@@ -94,7 +110,7 @@ def images_hash(hashes: list[str]) -> str:
     return hashlib.sha256("+".join(hashes).encode()).hexdigest()[:HASH_DIGITS]
 
 
-def checked(verdict: VerdictRecord, source: str) -> tuple[Value, str]:
+def checked(verdict: VerdictRecord, source: str) -> Verdict:
     """(value, reason); a reason is kept for unscored verdicts only, and only its first words.
 
     Raises:
@@ -161,7 +177,12 @@ def _judge_column(judge: JudgeId, rows: list[Row]) -> JudgeColumn:
         letter = {value: letter for letter, value in LETTERS[judge.kind].items()}
         verdicts = "".join(letter["unscored" if value is None else str(value)] for value, _ in given)
     return JudgeColumn(
-        name=judge.name, fingerprint=judge.fingerprint, kind=judge.kind, verdicts=verdicts, reasons=reasons
+        name=judge.name,
+        fingerprint=judge.fingerprint,
+        kind=judge.kind,
+        models=sorted({model for row in rows for model in row.models.get(judge, ())}),
+        verdicts=verdicts,
+        reasons=reasons,
     )
 
 
@@ -197,3 +218,4 @@ def _put_verdicts(column: JudgeColumn, rows: Iterable[Row]) -> None:
             continue
         value = LETTERS[column.kind][verdict] if isinstance(verdict, str) else verdict
         row.verdicts[judge] = (None if number in reason else value, reason.get(number, ""))
+        row.models[judge] = frozenset(column.models)

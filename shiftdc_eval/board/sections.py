@@ -83,7 +83,9 @@ class Section:
     @property
     def name(self) -> str:
         """What is measured, by whom."""
-        return f"{self.task} v{self.version.removeprefix('v')} · {METRIC_NAMES[self.metric]} by {self.judge}"
+        models = sorted({model for line in self.lines for model in line.measure.models})
+        judge = f"{self.judge} ({', '.join(models)})" if models else self.judge
+        return f"{self.task} v{self.version.removeprefix('v')} · {METRIC_NAMES[self.metric]} by {judge}"
 
 
 def sections_of(index: Index) -> list[Section]:

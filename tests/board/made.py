@@ -48,6 +48,7 @@ class Made:
     """Judge name -> (kind, share of failures)."""
     unscored: dict[str, list[int]] = field(default_factory=dict)
     """Judge name -> rows without a verdict."""
+    reason: str = "no reply"
     images_a_question: int = 1
     repeats: int = 1
     version: str = "1"
@@ -64,6 +65,7 @@ class Made:
     responses: Callable[[str], str] = lambda item: f"answer to {item}"
     groups: Callable[[int], dict[str, str]] = lambda row: {"topic": f"topic {row % 4}"}
     fingerprints: dict[str, str] = field(default_factory=dict)
+    judge_models: dict[str, str] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str | None:
@@ -87,8 +89,9 @@ class Made:
                     verdicts[judge] = VerdictRecord(
                         kind=kind,
                         value=None if missing else coin(kind, share, salt, item),
-                        reason="no reply: made up" if missing else "keyword",
+                        reason=f"{self.reason}: made up" if missing else "keyword",
                         judge=self.fingerprints.get(judge, sha(judge)),
+                        model="" if missing else self.judge_models.get(judge, ""),
                     )
                 made.append(
                     SampleField(

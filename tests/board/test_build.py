@@ -81,6 +81,90 @@ def test_a_judge_with_another_rubric_is_another_column(results: Path, board: Pat
     assert len(index(board)["comparisons"]) == 2
 
 
+def test_two_models_behind_one_rubric_are_two_columns_that_name_them(results: Path, board: Path) -> None:
+    for number, model in enumerate(("judge-large", "judge-small")):
+        Made(
+            run=str(number),
+            date=str(number),
+            judges={"llm": ("harm", 0.4)},
+            fingerprints={"llm": sha(model)},
+            judge_models={"llm": model},
+        ).write(results)
+    build([results], board)
+    (cell,) = read_cells(board)
+    assert sorted(column.models for column in cell.judges) == [["judge-large"], ["judge-small"]]
+    for page in ("leaderboard.md", "index.html"):
+        text = (board / page).read_text()
+        for column in cell.judges:
+            assert f"llm@{column.fingerprint[:8]} ({column.models[0]})" in text
+    again = (board / "cells" / cell.path).read_bytes()
+    assert build([results], board) == []
+    assert (board / "cells" / cell.path).read_bytes() == again
+
+
+@pytest.mark.parametrize("order", [("1", "2"), ("2", "1")])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_verdict_takes_the_place_of_none_whatever_comes_first(
+    results: Path, board: Path, order: tuple[str, str], steps: int
+) -> None:
+    torn, whole = (results / name for name in order)
+    Made(run="first", date="1", unscored={"keyword_robust": [0, 4]}).write(torn)
+    Made(run="first", date="2").write(whole)
+    if steps == 1:
+        build([torn, whole], board)
+    else:
+        for folder in sorted((torn, whole)):
+            build([folder], board)
+    (cell,) = read_cells(board)
+    assert cell.judges[0].unscored == []
+    assert build([torn, whole], board) == []
+
+
+@pytest.mark.parametrize("folders", [("a", "b"), ("b", "a")])
+def test_of_two_reasons_for_no_verdict_the_earlier_one_stays(
+    results: Path, board: Path, folders: tuple[str, str]
+) -> None:
+    for date, folder, reason in (("1", folders[0], "timeout"), ("2", folders[1], "refused to judge")):
+        made = Made(run="first", date=date, unscored={"keyword_robust": [3]}, reason=reason)
+        made.write(results / folder)
+    build([results], board)
+    (cell,) = read_cells(board)
+    assert cell.judges[0].reasons == {"timeout": [3]}
+
+
+def test_two_different_verdicts_of_one_judge_still_contradict(results: Path, board: Path) -> None:
+    Made(run="first", date="1", judges={"llm": ("harm", 0.0)}).write(results)
+    Made(run="first", date="2", judges={"llm": ("harm", 1.0)}).write(results)
+    with pytest.raises(RecordError, match="verdict of llm differs"):
+        build([results], board)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"items": 5}, "run r1: cell .*task.items: 5, but 20 items were answered"),
+        ({"groups": lambda row: {"topic": "x" * 5000}}, "run r1: .*values"),
+        ({"task": "fig step"}, "run r1: .*name"),
+        ({"model": "x" * 300}, "run r1: .*id"),
+        ({"judges": {"two words": ("harm", 0.5)}}, "run r1: .*name"),
+    ],
+)
+def test_what_the_schema_refuses_is_told_with_run_and_field(
+    results: Path, board: Path, change: dict, message: str
+) -> None:
+    made = Made(**{"run": "r1", **change})
+    if "model" in change:
+        made.model = "org/tiny-vlm"
+        made.write(results)
+        record = made.record().model_dump()
+        write_json(results / "run-r1.json", record | {"model": change["model"]})
+    else:
+        made.write(results)
+    with pytest.raises(RecordError, match=message):
+        build([results], board)
+    assert not board.exists()
+
+
 def test_padding_copies_and_appended_rows_are_dropped(results: Path, board: Path) -> None:
     samples = Made().write(results)
     rows = samples.read_text()

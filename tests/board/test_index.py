@@ -87,9 +87,7 @@ def test_the_judge_and_the_task_say_what_a_score_means_and_never_the_judges_besi
 
 
 @pytest.mark.parametrize("run", ["ours", None])
-def test_what_a_task_says_of_its_scores_reaches_the_cell(
-    results: Path, board: Path, run: str | None
-) -> None:
+def test_what_a_task_says_of_its_scores_reaches_the_cell(results: Path, board: Path, run: str | None) -> None:
     Made(run=run, utility=False, judges={"graded": ("score", 0.5)}).write(results)
     _, measure, _ = only(index(results, board))
     assert measure.metric == "harm_score"
