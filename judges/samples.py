@@ -43,18 +43,22 @@ class SamplesFile:
     def unjudged(self, name: str, fingerprint: str) -> list[Answer]:
         """The answers without a scored verdict of this judge.
 
+        An unscored verdict of another judge says nothing and gives way, such as MM-Vet's note that no
+        grader was named.
+
         Raises:
-            ConfigError: verdicts of another judge stand under this name.
+            ConfigError: scored verdicts of another judge stand under this name.
         """
         todo = []
         for answer in self.answers:
             verdict = answer.field.verdicts.get(name)
-            if verdict is not None and verdict.judge != fingerprint:
+            scored = verdict is not None and verdict.value is not None
+            if verdict is not None and scored and verdict.judge != fingerprint:
                 raise ConfigError(
                     f"{self.path}: the verdicts under {name!r} are of a judge with other settings or another "
                     f"model; give this one a name of its own with `as=`, e.g. --judge '...;as={name}_2'"
                 )
-            if verdict is None or verdict.value is None:
+            if not scored:
                 todo.append(answer)
         return todo
 
@@ -145,7 +149,11 @@ def add_verdicts(path: Path, name: str, fingerprint: str, verdicts: Mapping[Key,
         verdict = verdicts.get((row["shiftdc"]["item"], row["shiftdc"].get("repeat", 0)))
         if verdict is not None:
             record = VerdictRecord(
-                kind=verdict.kind, value=verdict.value, reason=verdict.reason, judge=fingerprint
+                kind=verdict.kind,
+                value=verdict.value,
+                reason=verdict.reason,
+                judge=fingerprint,
+                model=verdict.model,
             )
             row["shiftdc"].setdefault("verdicts", {})[name] = record.model_dump()
             lines[number] = _dump(row)

@@ -129,6 +129,26 @@ def test_another_judge_may_not_take_over_a_name(run_folder: Path, capsys: pytest
     assert samples(run_folder) == before
 
 
+def test_an_unscored_verdict_of_another_judge_gives_way(
+    tmp_path: Path, server: JudgeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from shiftdc_eval.tasks.mmvet.task import NoGrader
+
+    rows = [row(n, answer) for n, answer in enumerate(["four", "five"])]
+    stand_in = {"kind": "score", "value": None, "reason": "no grader", "judge": NoGrader().fingerprint}
+    for one in rows:
+        one["shiftdc_item"]["reference"] = "four"
+        one["shiftdc"]["verdicts"]["llm_mmvet"] = stand_in
+    folder = write_run(tmp_path / "mmvet", rows)
+    server.reply = lambda seen: "1.0" if "| four | four |" in seen.text else "0.0"
+    spec = f"llm_mmvet:model=judge-1;base_url={server.url}"
+    assert main(["judge", str(folder), "--judge", spec]) == 0
+    assert values(folder, "llm_mmvet") == [1.0, 0.0]
+    assert main(["judge", str(folder), "--judge", spec.replace("judge-1", "judge-2")]) == 2
+    assert "as=" in capsys.readouterr().err
+    assert values(folder, "llm_mmvet") == [1.0, 0.0]
+
+
 def test_disagreements_are_listed(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["judge", str(run_folder), "--judge", "keyword_robust", "--judge", "keyword_gcg"]
     assert main(command) == 0
