@@ -21,7 +21,7 @@ from shiftdc_eval.judges.verdict import Item, Judge, Verdict
 from shiftdc_eval.records import SampleField, VerdictRecord
 from shiftdc_eval.tasks.catalogue import TASKS, TaskInfo
 from shiftdc_eval.tasks.example import Example, Source, require_unique
-from shiftdc_eval.tasks.judging import Answer, ask, judge_item, make_answer
+from shiftdc_eval.tasks.judging import Answer, ask, fingerprints, judge_item, make_answer
 from shiftdc_eval.tasks.metrics import Metric, require_each_once
 
 SPLIT = "test"
@@ -44,6 +44,8 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         self.info: TaskInfo = self._lookup(settings)
         self.settings: dict[str, Any] = dict(settings.get("dataset_kwargs") or {})
         self.judges: list[Judge] = self.make_judges()
+        # Now and once: a judge that cannot work ends the run before an answer is generated, not after.
+        self._fingerprints = fingerprints(self.judges)
         self._verdicts: dict[tuple[str, int], dict[str, Verdict]] = {}
         self._repeats: dict[str, int] = {}
         self._image_hashes: dict[str, str] = {}
@@ -238,7 +240,6 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
     def _sample_field(
         self, example: Example, repeat: int, response: str | None, verdicts: Mapping[str, Verdict]
     ) -> SampleField:
-        fingerprints = {judge.name: judge.fingerprint for judge in self.judges}
         return SampleField(
             item=example.id,
             question=example.question,
@@ -254,7 +255,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
                     kind=verdict.kind,
                     value=verdict.value,
                     reason=verdict.reason,
-                    judge=fingerprints[name],
+                    judge=self._fingerprints[name],
                     model=verdict.model,
                 )
                 for name, verdict in verdicts.items()

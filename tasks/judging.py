@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from shiftdc_eval.errors import JudgeError, ShiftDCError
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, unscored
 from shiftdc_eval.tasks.example import Example
 
@@ -54,6 +55,25 @@ def ask(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
             items
         )
     return verdicts
+
+
+def fingerprints(judges: Sequence[Judge]) -> dict[str, str]:
+    """Fingerprint by judge name, taken before an answer is generated.
+
+    Raises:
+        JudgeError: a judge cannot work (no such model), found out before hours are spent on answers.
+        ConfigError: a judge's settings do not fit.
+    """
+    found = {}
+    for judge in judges:
+        try:
+            found[judge.name] = judge.fingerprint
+        except ShiftDCError:
+            raise
+        except Exception as error:  # a boundary: whatever a judge's libraries raise becomes one line
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            raise JudgeError(f"judge {judge.name} cannot work: {type(error).__name__}: {reason}") from error
+    return found
 
 
 def needs_reference(judge: Judge) -> bool:

@@ -96,6 +96,45 @@ def test_a_failing_judge_leaves_every_item_unscored_and_is_asked_once(
     assert len(judge.asked) == 1
 
 
+def test_a_judge_that_cannot_be_loaded_ends_the_run_before_an_answer_is_generated(
+    evaluate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setenv("SHIFTDC_JUDGES", "local_harmbench:model=no-such/judge")
+    with pytest.raises(JudgeError, match="no-such/judge"):
+        evaluate(SAFE, lambda text, _: asked.append(text))
+    assert not asked
+
+
+def test_a_judge_that_breaks_after_the_generation_loses_no_answer(
+    evaluate: Any, judged_by: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = FakeJudge()
+    judged_by(judge)
+    expected = judge.fingerprint
+
+    def break_it(*_: Any) -> str:
+        def gone(self: FakeJudge) -> str:
+            raise JudgeError("the folder is gone")
+
+        monkeypatch.setattr(FakeJudge, "fingerprint", property(gone))
+        return "no"
+
+    results, _ = evaluate(SAFE, break_it)
+    assert {s["shiftdc"]["verdicts"]["fake"]["judge"] for s in results["samples"][SAFE]} == {expected}
+
+
+def test_what_a_judges_libraries_raise_becomes_one_line(judged_by: Callable[..., None]) -> None:
+    class Broken(FakeJudge):
+        @property
+        def fingerprint(self) -> str:
+            raise RuntimeError("first line\nsecond line")
+
+    judged_by(Broken())
+    with pytest.raises(JudgeError, match="judge fake cannot work: RuntimeError: first line$"):
+        XSTest({"task": SAFE, "dataset_kwargs": {"label": "safe"}, "metadata": {"version": 1}})
+
+
 def test_a_sample_row_is_a_valid_record_and_names_run_prompt_and_image(
     evaluate: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
