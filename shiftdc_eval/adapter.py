@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
 
 import torch
+import torch.distributed
+from accelerate import Accelerator, InitProcessGroupKwargs
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
@@ -55,6 +58,10 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         own, theirs = split_arguments({**self.defaults, **given}, fields)
         self.arguments = validated(AdapterArguments, own, what="model argument")
         self.defense: Any = validated(DEFENSES[self.arguments.defense], theirs, what="model argument")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+            # torch gives up on a process that waits ten minutes for the others; answers may take longer
+            patience = InitProcessGroupKwargs(timeout=timedelta(weeks=1))
+            self.accelerator = Accelerator(kwargs_handlers=[patience])
         self.backbone = backbone or load_backbone(
             ModelSpec(**{name: getattr(self.arguments, name) for name in ModelSpec.__dataclass_fields__})
         )
@@ -160,7 +167,9 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                 batch = same[start : start + self.batch_size]
                 begun = time.perf_counter() + self.tools.captions.reused_seconds
                 try:
-                    answers = self.defense.answer(self.tools, [sample.request for sample in batch], settings)
+                    answers = self.defense.answer(
+                        self.tools, [sample.request() for sample in batch], settings
+                    )
                 except torch.OutOfMemoryError as error:
                     self._halve(error)
                     continue
@@ -189,7 +198,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
 
     @property
     def _direction_sha256(self) -> str | None:
-        return self.tools.direction().sha256 if self.defense.uses_direction else None
+        direction = self.defense.direction_of(self.tools)
+        return None if direction is None else str(direction.sha256)
 
     def _config(self) -> dict[str, Any]:
         """Everything but the request itself that can change an answer."""
@@ -198,7 +208,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             "revision": self.backbone.revision,
             "template": self.backbone.template_sha256,
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
-            "attn_implementation": self.arguments.attn_implementation,
+            "attn_implementation": self.backbone.attention,
             "defense": self.arguments.defense,
             "settings": self.settings,
             "direction": self._direction_sha256,
@@ -228,12 +238,12 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             system_prompt=self.arguments.system_prompt,
             dtype=str(self.backbone.dtype).removeprefix("torch."),
             seed=self.arguments.seed,
-            tasks=task_records(samples, tasks, tally.answered),
+            tasks=task_records(samples, tasks, tally),
             cost=tally.cost(),
             command=provenance.command_line(),
             versions=provenance.versions(),
             git=provenance.git_state(),
-            hardware=provenance.hardware(self.device),
+            hardware=provenance.hardware(self.backbone.devices),
             answer_version=ANSWER_VERSION,
             notes=self._notes(tally),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,7 +33,7 @@ class AdapterArguments(BaseModel):
     """sdpa, eager, flash_attention_2."""
     trust_remote_code: bool = False
     """Run code that comes with the model."""
-    batch_size: int | Literal["auto"] = 1
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     """Requests answered together; auto starts at max_batch_size and halves when memory runs out."""
     max_batch_size: int | None = Field(default=None, ge=1)
     """Upper bound of batch_size=auto (default 32)."""
@@ -123,5 +123,7 @@ def validated(model: type[T], values: Mapping[str, Any], *, what: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][:1])
+        if first["type"] == "missing":
+            raise ConfigError(f"{what} {name}= is missing") from error
         said = f"{name}={first['input']}" if name else what
         raise ConfigError(f"{what} {said}: {first['msg'].removeprefix('Value error, ')}") from error

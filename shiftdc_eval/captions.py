@@ -38,16 +38,17 @@ class CaptionStore:
         """Answers found."""
         self.reused_seconds = 0.0
         """Seconds that the found answers took when they were made."""
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
             self._db.execute(
                 f"CREATE TABLE IF NOT EXISTS answers_{STORE_VERSION} (key TEXT PRIMARY KEY, text TEXT NOT NULL, "
                 "tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, seconds REAL NOT NULL)"
             )
-        except sqlite3.DatabaseError as error:
-            raise JournalError(f"cannot use the caption store {path}: {error}; move the file away") from error
+        except (sqlite3.Error, OSError) as error:
+            raise self._broken(error) from error
 
     def describe(self, backbone: Backbone, chats: Sequence[Chat], settings: GenerationSettings) -> list[str]:
         """One caption a chat, without white space around it."""
@@ -88,6 +89,17 @@ class CaptionStore:
         self._put(dict(zip(keys, answers, strict=True)), seconds / max(1, len(chats)))
 
     def _get(self, keys: Sequence[str]) -> dict[str, tuple[Generated, float]]:
+        try:
+            return self._found(keys)
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> JournalError:
+        return JournalError(
+            f"cannot use the caption store {self._path}: {error}; move the file away, or set SHIFTDC_CACHE"
+        )
+
+    def _found(self, keys: Sequence[str]) -> dict[str, tuple[Generated, float]]:
         marks = ",".join("?" * len(keys))
         query = f"SELECT * FROM answers_{STORE_VERSION} WHERE key IN ({marks})"  # noqa: S608 (marks are marks)
         return {
@@ -97,20 +109,23 @@ class CaptionStore:
 
     def _put(self, answers: dict[str, Generated], seconds: float) -> None:
         rows = [(key, a.text, a.tokens_in, a.tokens_out, seconds) for key, a in answers.items()]
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany(f"INSERT OR IGNORE INTO answers_{STORE_VERSION} VALUES (?, ?, ?, ?, ?)", rows)  # noqa: S608
-        self._db.execute("COMMIT")
+        insert = f"INSERT OR IGNORE INTO answers_{STORE_VERSION} VALUES (?, ?, ?, ?, ?)"  # noqa: S608
+        try:
+            with self._db:  # commits, or rolls back
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany(insert, rows)
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
 
 
 def answer_key(backbone: Backbone, chat: Chat, settings: GenerationSettings) -> str:
     """sha256 of everything that can change a greedy answer."""
-    attention = getattr(backbone.model.config, "_attn_implementation", None)
     parts = [
         STORE_VERSION,
         backbone.revision,
         backbone.template_sha256,
         str(backbone.dtype),
-        attention,
+        backbone.attention,
         chat.key(),
         settings.key(),
     ]

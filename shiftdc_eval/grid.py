@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import gc
 import json
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shiftdc_eval.errors import ConfigError, ShiftDCError
+import torch
+
+from shiftdc_eval.errors import ConfigError, RecordError, ShiftDCError
 from shiftdc_eval.grid_file import Cell, ModelEntry, read_grid
 from shiftdc_eval.runs import atomic_write
 
@@ -49,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: a grid file or selection that is wrong.
     """
-    cells = selected(list(read_grid(args.file).cells()), args.only, args.limit)
+    cells = selected(checked(list(read_grid(args.file).cells())), args.only, args.limit)
     todo = [cell for cell in cells if not is_complete(cell, args.out)]
     _print_plan(cells, todo)
     if args.dry_run or not todo:
@@ -63,6 +66,33 @@ def main(args: argparse.Namespace) -> int:
     if failures:
         _print_failures(failures)
     return 1 if failures else 0
+
+
+def checked(cells: list[Cell]) -> list[Cell]:
+    """The cells, once every defense and its settings are known to be right and no cell stands twice.
+
+    Raises:
+        ConfigError: names the defense, the setting or the cell.
+    """
+    from shiftdc_eval.arguments import AdapterArguments, split_arguments, validated
+    from shiftdc_eval.defenses import DEFENSES
+
+    fields = {name: list(defense.model_fields) for name, defense in DEFENSES.items()}
+    seen: set[Path] = set()
+    for cell in cells:
+        split_arguments({"defense": cell.defense.name}, fields)
+        own = [name for name in cell.defense.settings if name in AdapterArguments.model_fields]
+        if own:
+            raise ConfigError(
+                f"grid: {own[0]} of defense {cell.defense.name} is no setting of a defense; it belongs to models, "
+                "seeds or defaults"
+            )
+        split_arguments({"defense": cell.defense.name, **cell.defense.settings}, fields)
+        validated(DEFENSES[cell.defense.name], cell.defense.settings, what=f"grid: {cell.defense.name}:")
+        if cell.folder in seen:
+            raise ConfigError(f"grid: the cell {cell.label} stands there twice")
+        seen.add(cell.folder)
+    return cells
 
 
 def selected(cells: list[Cell], only: Sequence[str], limit: int | None) -> list[Cell]:
@@ -98,8 +128,9 @@ def run_cells(cells: Sequence[Cell], out: Path, *, report: Report) -> dict[str, 
         mine = [cell for cell in cells if cell.model == model]
         try:
             backbone = _load(model)
-        except ShiftDCError as error:
-            failures |= {cell.label: str(error) for cell in mine}
+        except Exception as error:  # the boundary: one model that cannot be loaded must not stop the others
+            reason = str(error) if isinstance(error, ShiftDCError) else f"{type(error).__name__}: {error}"
+            failures |= {cell.label: f"cannot load the model: {reason}" for cell in mine}
             continue
         for cell in mine:
             try:
@@ -113,6 +144,9 @@ def run_cells(cells: Sequence[Cell], out: Path, *, report: Report) -> dict[str, 
                 failures[cell.label] = f"{type(error).__name__}: {error} (see failure.txt in its folder)"
                 report(cell, f"failed: {type(error).__name__}")
         del backbone
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     return failures
 
 
@@ -167,9 +201,26 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> None:
     tracker.save_results_aggregated(results=results, samples=samples, datetime_str=stamp)
     for task in results["configs"]:
         tracker.save_results_samples(task_name=task, samples=samples[task])
-    if not list(folder.rglob("*_results.json")):
-        raise ShiftDCError(f"lmms-eval wrote no results file in {folder}; its own message stands above")
-    atomic_write(folder / COMPLETE, json.dumps(cell.description(), indent=1, sort_keys=True) + "\n")
+    _require_written(folder, stamp, {task: len(rows) for task, rows in samples.items()})
+    atomic_write(folder / COMPLETE, _completion(cell))
+
+
+def _require_written(folder: Path, stamp: str, rows: Mapping[str, int]) -> None:
+    """lmms-eval only warns when it cannot save: check its files before calling a cell complete."""
+    if not list(folder.rglob(f"{stamp}_results.json")):
+        raise RecordError(f"lmms-eval wrote no results file in {folder}; its own message stands above")
+    for task, count in rows.items():
+        found = [path for path in folder.rglob(f"*_samples_{task}.jsonl")]
+        lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in found)
+        if lines < count:
+            raise RecordError(f"lmms-eval wrote {lines} of {count} samples of {task} in {folder}")
+
+
+def _completion(cell: Cell) -> str:
+    from shiftdc_eval.adapter import ANSWER_VERSION
+
+    content = {"answer_version": ANSWER_VERSION, **cell.description()}
+    return json.dumps(content, indent=1, sort_keys=True, default=str) + "\n"
 
 
 def _load(model: ModelEntry) -> Backbone:
@@ -221,9 +272,12 @@ def _print_plan(cells: Sequence[Cell], todo: Sequence[Cell]) -> None:
         table.add_column(column, overflow="fold")
     waiting = {id(cell) for cell in todo}
     for cell in cells:
-        model, defense, _ = cell.label.split(" | ")
         table.add_row(
-            model, defense, cell.task, str(cell.seed), "to run" if id(cell) in waiting else "complete"
+            cell.model.pretrained,
+            cell.defense_label,
+            cell.task,
+            str(cell.seed),
+            "to run" if id(cell) in waiting else "complete",
         )
     Console().print(table)
 

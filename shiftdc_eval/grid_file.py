@@ -21,10 +21,10 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shiftdc_eval.errors import ConfigError
 
@@ -73,11 +73,11 @@ class DefenseEntry(BaseModel):
 class CellSettings(Entry):
     """How a cell is run."""
 
-    batch_size: int | str = "auto"
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Requests answered together."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first items of the task."""
-    gen_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    gen_kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Generation settings that replace the task's."""
     system_prompt: str = ""
     """System prompt of every chat."""
@@ -88,9 +88,9 @@ class CellSettings(Entry):
 class CellChange(Entry):
     """Settings to change; those left out stay."""
 
-    batch_size: int | str | None = None
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     limit: int | None = Field(default=None, ge=1)
-    gen_kwargs: dict[str, JsonValue] | None = None
+    gen_kwargs: dict[str, bool | int | float | str] | None = None
     system_prompt: str | None = None
     num_gpus: float | None = Field(default=None, ge=0)
 
@@ -174,7 +174,7 @@ class Cell:
     def digest(self) -> str:
         """Hash of the description without the task: tasks of one configuration share a folder."""
         return hashlib.sha256(
-            json.dumps({**self.description(), "task": None}, sort_keys=True).encode()
+            json.dumps({**self.description(), "task": None}, sort_keys=True, default=str).encode()
         ).hexdigest()
 
     @property
@@ -184,12 +184,16 @@ class Cell:
         return Path(model) / f"{_slug(self.defense.name)}-{self.digest[:8]}" / _slug(self.task)
 
     @property
+    def defense_label(self) -> str:
+        """The defense with its settings."""
+        settings = ",".join(f"{name}={value}" for name, value in sorted(self.defense.settings.items()))
+        return f"{self.defense.name}({settings})" if settings else self.defense.name
+
+    @property
     def label(self) -> str:
         """One line for people."""
-        settings = ",".join(f"{name}={value}" for name, value in sorted(self.defense.settings.items()))
-        defense = f"{self.defense.name}({settings})" if settings else self.defense.name
         seed = f" seed {self.seed}" if self.seed else ""
-        return f"{self.model.pretrained} | {defense} | {self.task}{seed}"
+        return f"{self.model.pretrained} | {self.defense_label} | {self.task}{seed}"
 
 
 def read_grid(path: Path) -> Grid:
@@ -200,10 +204,10 @@ def read_grid(path: Path) -> Grid:
     """
     if not path.is_file():
         raise ConfigError(f"no grid file at {path}")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         content: Any = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     try:
         return Grid.model_validate(content)

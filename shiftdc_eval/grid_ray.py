@@ -42,8 +42,12 @@ def run_with_ray(cells: Sequence[Cell], out: Path, work: Work) -> dict[str, str]
     for cell in cells:
         shares[cell.model, cell.settings.num_gpus].append(cell)
     task = ray.remote(work)
+    # Ray hides every GPU from a task that asks for none
+    usual = 1 if ray.cluster_resources().get("GPU") else 0
     pending = {
-        task.options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES).remote(mine, out.absolute()): mine
+        task.options(num_cpus=1, num_gpus=gpus or usual, max_retries=RETRIES).remote(
+            mine, out.absolute()
+        ): mine
         for (_, gpus), mine in shares.items()
     }
     failures: dict[str, str] = {}

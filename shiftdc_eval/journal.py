@@ -48,9 +48,10 @@ class Journal:
         self._records: dict[str, dict[str, Any]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._lock = self.path.with_suffix(".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._set_aside_foreign_version()
             self._file: IO[str] = self.path.open("a", encoding="utf-8")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise JournalError(
                 f"another run is writing {self.path}; wait for it, or give journal= another folder"
@@ -87,6 +88,7 @@ class Journal:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
+        self._lock.close()
 
     def _write(self, records: Iterable[dict[str, Any]]) -> None:
         with jsonlines.Writer(self._file) as writer:
@@ -119,11 +121,13 @@ class Journal:
                 file.truncate(kept)
 
     def _read(self, path: Path) -> None:
-        with path.open(encoding="utf-8") as file:
+        # a byte that is no UTF-8 becomes a lone surrogate, which no record holds: the line below refuses it
+        with path.open(encoding="utf-8", errors="surrogateescape") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith("\n"):
                     break  # another process is writing it, or was killed while it did
                 try:
+                    line.encode("utf-8")
                     record = json.loads(line)
                     if number > 1:
                         self._records[record["key"]] = record

@@ -27,6 +27,8 @@ def chat_from_messages(messages: Sequence[Mapping[str, Any]], system_prompt: str
         Turn(message["role"], tuple(_part(part, where) for part in _parts(message["content"])))
         for message in messages
     ]
+    if not any(turn.role == "user" for turn in turns):
+        raise ModelError(f"{where} has no user turn: there is nothing to answer")
     if system_prompt:
         turns = [Turn("system", (system_prompt,)), *(turn for turn in turns if turn.role != "system")]
     return Chat(tuple(turns))
@@ -42,12 +44,12 @@ def _part(part: Mapping[str, Any], where: str) -> str | Image.Image:
     if part["type"] != "image":
         raise ModelError(f"{where} holds {part['type']} content; this model takes text and images")
     source = part["url"]
-    if isinstance(source, Image.Image):
-        return source.convert("RGB")
     try:
+        if isinstance(source, Image.Image):
+            return source.convert("RGB")
         with Image.open(Path(source)) as image:
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, TypeError) as error:
+    except (OSError, UnidentifiedImageError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: cannot read the image {source}: {error}") from error
 
 
@@ -68,19 +70,38 @@ def settings_from_kwargs(
         until = []
     if (rest.pop("num_beams", None) or 1) != 1:
         raise ConfigError(f"{where} asks for beam search (num_beams={kwargs['num_beams']}); use num_beams=1")
-    temperature = float(rest.pop("temperature", None) or 0.0)
+    temperature = _number(rest, "temperature", 0.0, where)
     do_sample = bool(rest.pop("do_sample", temperature > 0))
-    limit = rest.pop("max_new_tokens", None) or rest.pop("max_gen_toks", None) or DEFAULT_MAX_NEW_TOKENS
+    if do_sample and "temperature" in kwargs and temperature <= 0:
+        raise ConfigError(f"{where}: do_sample needs a temperature above 0, got {kwargs['temperature']}")
+    fallback = _number(rest, "max_gen_toks", DEFAULT_MAX_NEW_TOKENS, where)
+    limit = _number(rest, "max_new_tokens", fallback, where)
+    top_p, top_k = _number(rest, "top_p", 1.0, where), _number(rest, "top_k", 0, where)
     settings = GenerationSettings(
         max_new_tokens=int(limit),
         do_sample=do_sample,
         temperature=(temperature or 1.0) if do_sample else 1.0,
-        top_p=float(rest.pop("top_p", None) or 1.0) if do_sample else 1.0,
-        top_k=int(rest.pop("top_k", None) or 0) if do_sample else 0,
+        top_p=top_p if do_sample else 1.0,
+        top_k=int(top_k) if do_sample else 0,
         until=tuple(until),
         use_cache=use_cache,
     )
-    ignored = sorted(set(rest) - {"top_p", "top_k"})
+    ignored = sorted(rest)
     if ignored:
         notes.append(f"generation settings that this model does not know were ignored: {', '.join(ignored)}")
     return settings, notes
+
+
+def _number(rest: dict[str, Any], name: str, default: float, where: str) -> float:
+    """Take a number out of the settings; None and absence mean the default.
+
+    Raises:
+        ConfigError: not a number.
+    """
+    value = rest.pop(name, None)
+    if value is None:
+        return default
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: generation setting {name}={value!r} is not a number") from error

@@ -39,26 +39,36 @@ def git_state() -> str:
         return ""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
-        )
+        command = ["git", "-C", str(folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError:  # git is not installed
+            return ""
         return done.stdout.strip()
 
     commit = git("rev-parse", "HEAD")
     return f"{commit}+dirty" if commit and git("status", "--porcelain", "-uno") else commit
 
 
-def hardware(device: torch.device) -> str:
-    """The processor or accelerator, in words."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} x{torch.cuda.device_count()}"
+def hardware(devices: Sequence[torch.device]) -> str:
+    """The processor or the accelerators that hold the model, in words; data-parallel processes counted."""
+    cuda = [device for device in devices if device.type == "cuda"]
+    if cuda:
+        return f"{torch.cuda.get_device_name(cuda[0])} x{len(cuda) * int(os.environ.get('WORLD_SIZE', '1'))}"
     return f"CPU {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
-    """This process's command, with the program's folder and anything that looks like a secret removed."""
+    """This process's command, with the program's folder and anything that looks like a secret removed.
+
+    `SHIFTDC_COMMAND` holds the command that a front end was called with.
+    """
+    if arguments is None and (given := os.environ.get("SHIFTDC_COMMAND")):
+        return redact(given)
     program, *rest = sys.argv if arguments is None else arguments
-    return redact(shlex.join([Path(program).name, *rest]))
+    path = Path(program)
+    name = path.parent.name.replace("_", "-") if path.name == "__main__.py" else path.name
+    return redact(shlex.join([name, *rest]))
 
 
 def redact(text: str) -> str:

@@ -25,6 +25,8 @@ class Tally:
     captions_reused: int = 0
     answered: Counter[str] = field(default_factory=Counter)
     """Answers by task."""
+    spent: dict[str, Counter[str]] = field(default_factory=dict)
+    """Seconds, tokens and reused answers, by task."""
     notes: Counter[str] = field(default_factory=Counter)
     """Answers by note."""
 
@@ -35,11 +37,29 @@ class Tally:
         self.tokens_in += record["tokens_in"]
         self.tokens_out += record["tokens_out"]
         self.answered[record["task"]] += 1
+        spent = self.spent.setdefault(record["task"], Counter())
+        spent.update(
+            {name: record[name] for name in ("seconds", "tokens_in", "tokens_out")} | {"reused": int(reused)}
+        )
         self.notes.update(record["notes"])
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            **{name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
+        names = [name for name in self.__dataclass_fields__ if name != "spent"]
+        spent = {
+            task: self.spent.get(task, Counter()) + other.spent.get(task, Counter())
+            for task in {**self.spent, **other.spent}
+        }
+        return Tally(**{name: getattr(self, name) + getattr(other, name) for name in names}, spent=spent)
+
+    def task_cost(self, task: str) -> Cost:
+        """What one task's answers cost."""
+        spent = self.spent.get(task, Counter())
+        return Cost(
+            seconds=round(float(spent["seconds"]), 3),
+            samples=self.answered[task],
+            reused=spent["reused"],
+            tokens_in=spent["tokens_in"],
+            tokens_out=spent["tokens_out"],
         )
 
     def cost(self) -> Cost:
@@ -75,17 +95,16 @@ def gathered(run_id: str, tally: Tally) -> tuple[str, Tally]:
     return str(everyone[0][0]), total
 
 
-def task_records(
-    samples: Sequence[Sample], tasks: Mapping[str, Any], answered: Mapping[str, int]
-) -> list[TaskRecord]:
+def task_records(samples: Sequence[Sample], tasks: Mapping[str, Any], tally: Tally) -> list[TaskRecord]:
     """One record a task.
 
     Args:
         samples: the samples of this process.
         tasks: task name -> lmms-eval task object; ours tell more about themselves with `facts()`.
-        answered: answers by task, over all processes.
+        tally: answers and cost by task, over all processes.
     """
     records = []
+    answered = tally.answered
     for name, task in sorted(tasks.items()):
         first = next(sample for sample in samples if sample.task == name)
         facts = task.facts() if hasattr(task, "facts") else {}
@@ -104,6 +123,7 @@ def task_records(
                 answered=answered[name],
                 generation=first.settings.key(),
                 notes=[*first.notes, *facts.get("notes", [])],
+                cost=tally.task_cost(name),
             )
         )
     return records

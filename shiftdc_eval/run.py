@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -44,16 +45,26 @@ def main(args: argparse.Namespace) -> int:
             "no arguments for lmms-eval; e.g. shiftdc-eval run --model shiftdc_llava --tasks figstep"
         )
     command, output = completed(args.passed_on)
-    environment = {**os.environ, "SHIFTDC_RUNS": str(output)}
+    if "journal=" in (_option(command, "--model_args") or ""):
+        raise ConfigError(
+            "journal= is set by shiftdc-eval run itself: journal and run record go to --output_path"
+        )
+    called = shlex.join(["shiftdc-eval", "run", *(f"--judge={name}" for name in args.judge), *args.passed_on])
+    environment = {**os.environ, "SHIFTDC_RUNS": str(output), "SHIFTDC_COMMAND": called}
+    ours = (_option(command, "--model") or "").startswith("shiftdc_")
     if args.judge:
         environment["SHIFTDC_JUDGES"] = ",".join(args.judge)
     begun = time.time()
     status = _stream([sys.executable, "-m", "lmms_eval", *command], environment)
     records = _newer(output, "run-*.json", begun)
     results = _newer(output, "*_results.json", begun)
-    if status == 0 and records and results:
+    if status == 0 and results and (records or not ours):
         return 0
-    missing = [what for what, found in (("run record", records), ("results file", results)) if not found]
+    missing = [
+        what
+        for what, found in (("run record", records), ("results file", results))
+        if not found and (ours or what != "run record")
+    ]
     said = (
         f"no complete {' and no '.join(missing)} in {output}"
         if missing

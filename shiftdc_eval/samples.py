@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shiftdc_eval.backbones import GenerationSettings
+from shiftdc_eval.backbones import Chat, GenerationSettings
 from shiftdc_eval.defenses import Answer, Request
 from shiftdc_eval.journal import digest
 from shiftdc_eval.messages import chat_from_messages, settings_from_kwargs
@@ -24,8 +24,12 @@ class Sample:
     """Index of the document in its task."""
     repeat: int
     """Index among the repeats of the document."""
-    request: Request
-    """What is asked."""
+    chat: Callable[[], Chat]
+    """Makes what is asked, images decoded: called when its batch comes, so that memory stays flat."""
+    seed: str
+    """Fixes the sampling of this request."""
+    length: tuple[int, int]
+    """Sort key that puts requests of like size side by side: images, then characters."""
     settings: GenerationSettings
     """How the answer is decoded."""
     notes: tuple[str, ...]
@@ -33,10 +37,9 @@ class Sample:
     padding: bool
     """A copy that only evens out the ranks of a data-parallel run: answered, never journalled."""
 
-    @property
-    def length(self) -> tuple[int, int]:
-        """Sort key that puts requests of like size side by side: images, then characters."""
-        return len(self.request.chat.images), len(self.request.chat.request)
+    def request(self) -> Request:
+        """The request, ready for a defense."""
+        return Request(self.chat(), self.seed)
 
     def record(self, answer: Answer, seconds: float) -> dict[str, Any]:
         """The journal record of this sample's answer."""
@@ -75,14 +78,22 @@ def samples_from(
         _, to_messages, kwargs, doc_id, task, split = instance.args
         where = f"task {task}, document {doc_id}"
         settings, notes = settings_from_kwargs(kwargs, use_cache=use_cache, where=where)
-        chat = chat_from_messages(to_messages(documents[task][split][doc_id]), system_prompt, where=where)
+
+        def make(
+            doc: Any = documents[task][split], index: int = doc_id, ask: Any = to_messages, at: str = where
+        ) -> Chat:
+            return chat_from_messages(ask(doc[index]), system_prompt, where=at)
+
+        chat = make()
         padding = bool((instance.metadata or {}).get("__padding_only__"))
         repeat = seen[task, doc_id] = 0 if padding else seen.get((task, doc_id), -1) + 1
         version = str(getattr(task_of(instance), "VERSION", ""))
         drawn = repeat if settings.do_sample else 0
         key = digest([task, version, doc_id, chat.key(), settings.key(), drawn])
-        request = Request(chat, seed=f"{seed}:{key}")
-        samples.append(Sample(key, task, doc_id, repeat, request, settings, tuple(notes), padding))
+        length = len(chat.images), len(chat.request)
+        samples.append(
+            Sample(key, task, doc_id, repeat, make, f"{seed}:{key}", length, settings, tuple(notes), padding)
+        )
     return samples
 
 

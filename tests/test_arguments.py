@@ -49,6 +49,7 @@ def test_a_key_given_as_an_argument_is_refused_without_repeating_it() -> None:
     ("values", "said"),
     [
         ({"batch_size": "many"}, "batch_size"),
+        ({"batch_size": "0"}, "batch_size"),
         ({"dtype": "float8"}, "dtype"),
         ({"seed": "-1"}, "seed"),
         ({"trust_remote_code": "perhaps"}, "trust_remote_code"),

@@ -124,6 +124,40 @@ def test_a_wrong_grid_file_names_line_and_entry(tmp_path: Path, text: str, said:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("defenses", "said"),
+    [
+        ("[shiftcd]", "defense=shiftcd is unknown; did you mean shiftdc?"),
+        ("[{name: shiftdc, alhpa: 1}]", "unknown model argument alhpa; did you mean alpha?"),
+        ("[{name: shiftdc, alpha: strong}]", "alpha=strong"),
+        ("[{name: none, seed: 3}]", "seed of defense none is no setting of a defense"),
+        ("[none, none]", "stands there twice"),
+    ],
+)
+def test_a_wrong_defense_is_refused_before_anything_is_loaded(
+    tmp_path: Path, defenses: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"models: [toy]\ndefenses: {defenses}\ntasks: [t]\n")
+    assert run(path, "-o", tmp_path / "out", "--dry-run") == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(
+    grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_llava: Path
+) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_llava, broken)
+    (broken / "model.safetensors").write_bytes(b"torn")
+    grid_file.write_text(grid_file.read_text().replace("models: [", f"models: [{broken}, "))
+    out = tmp_path / "out"
+    assert run(grid_file, "-o", out, "--only", "| none |", "--limit", 2) == 1
+    assert "1 cells failed" in capsys.readouterr().out
+    assert len(list(out.rglob("cell.json"))) == 1
+
+
 def test_toml_says_the_same_as_yaml(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text(
         'models = ["a"]\ntasks = ["t"]\n[[defenses]]\nname = "shiftdc"\nalpha = 0.5\n'

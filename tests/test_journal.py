@@ -54,6 +54,15 @@ def test_a_damaged_line_in_the_middle_names_file_and_line(tmp_path: Path) -> Non
         Journal(tmp_path, CONFIG)
 
 
+def test_bytes_that_are_no_text_name_file_and_line(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        journal.append([record("a"), record("b")])
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(lines[0] + lines[1].replace(b"answer", b"\xff\xfe") + lines[2])
+    with pytest.raises(JournalError, match="line 2 is damaged"):
+        Journal(tmp_path, CONFIG)
+
+
 def test_a_journal_of_another_version_is_set_aside_not_lost(tmp_path: Path) -> None:
     with Journal(tmp_path, CONFIG) as journal:
         journal.append([record("a")])

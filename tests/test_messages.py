@@ -63,3 +63,24 @@ def test_unknown_settings_are_noted_and_beams_refused() -> None:
     assert "image_aspect_ratio" in notes[0]
     with pytest.raises(ConfigError, match="beam search"):
         settings({"num_beams": 4})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"do_sample": True, "temperature": 0}, "needs a temperature above 0"),
+        ({"temperature": "hot"}, "temperature='hot' is not a number"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0 is out of range"),
+        ({"max_new_tokens": "many"}, "max_new_tokens='many' is not a number"),
+        ({"do_sample": True, "temperature": 1, "top_p": 0}, "top_p=0.0 is out of range"),
+    ],
+)
+def test_generation_settings_that_make_no_sense_name_themselves(kwargs: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(kwargs)
+    assert said in str(caught.value)
+
+
+def test_a_chat_without_a_user_turn_is_refused() -> None:
+    with pytest.raises(ModelError, match="no user turn"):
+        chat_from_messages([{"role": "system", "content": "x"}], "", where="task t")

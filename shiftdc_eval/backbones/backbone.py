@@ -24,7 +24,7 @@ from shiftdc_eval.backbones.families import (
     mend_attention,
 )
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, sampling_processors
-from shiftdc_eval.errors import ModelError
+from shiftdc_eval.errors import ConfigError, ModelError
 from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
 
 EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
@@ -112,11 +112,31 @@ class Backbone:
 
     @property
     def template_sha256(self) -> str:
-        """Hash of the chat template and of what it renders for a text-only and an image request."""
+        """Hash of the chat template and of what it renders for a request: some templates print today's date."""
         template = getattr(self.processor, "chat_template", None) or getattr(
             self.tokenizer, "chat_template", None
         )
-        return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
+        probe = [{"role": "user", "content": [{"type": "text", "text": "probe"}]}]
+        try:
+            rendered = self.processor.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+        ):  # families whose prompts are not a template's
+            rendered = ""
+        return hashlib.sha256(json.dumps([template, str(rendered)], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def attention(self) -> str:
+        """The attention kernel in use."""
+        return str(getattr(self.model.config, "_attn_implementation", None))
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Every device that holds parameters, in order."""
+        return sorted({p.device for p in self.model.parameters() if p.device.type != "meta"}, key=str)
 
     @property
     def contrast_file(self) -> Path | None:
@@ -247,12 +267,20 @@ class Backbone:
         Raises:
             ModelError: a layer that was to be edited was not reached.
         """
+        if settings.do_sample and seeds is None:
+            raise ConfigError(
+                "sampling needs one seed a request: pass seeds=[request.seed for request in requests]"
+            )
         answers: list[Generated | None] = [None] * len(chats)
         for group in _by_images(chats):
             encoded = self.encode([chats[row] for row in group])
             extra = LogitsProcessorList(processors(group, encoded) if processors else [])
             extra += sampling_processors(settings, [seeds[row] if seeds else str(row) for row in group])
             edits = self._reachable(edit(group), bool(chats[group[0]].images)) if edit else {}
+            if edit_decode and not settings.use_cache:
+                raise ConfigError(
+                    "steering every decode step (steer_decode) needs a KV cache; leave out use_cache=false"
+                )
             position = -1 if edit_decode else encoded.width - 1
             every_pass = edit_decode or not settings.use_cache
             with edit_last_token(self.layers, edits, position, every_pass=every_pass) as made:

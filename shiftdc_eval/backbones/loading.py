@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -118,10 +119,16 @@ def load_parts(spec: ModelSpec) -> Parts:
         revision=(
             _folder_revision(folder)
             if folder.is_dir()
-            else str(getattr(config, "_commit_hash", None) or "unknown")
+            else str(getattr(config, "_commit_hash", None) or f"unknown revision of {spec.pretrained}")
         ),
         note=note or CAVEATS.get(config.model_type, ""),
     )
+
+
+REVISION_SUFFIXES = (
+    *(".safetensors", ".bin", ".pt", ".pth", ".json", ".jinja", ".model", ".tiktoken", ".txt", ".py"),
+)
+"""Files of a folder that can change an answer: weights, configuration, tokenizer, template, code."""
 
 
 def load_backbone(spec: ModelSpec) -> Backbone:
@@ -141,7 +148,7 @@ def load_backbone(spec: ModelSpec) -> Backbone:
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(_cannot_load(spec, error)) from error
     return backbone_of(model, parts, spec)
 
@@ -166,6 +173,8 @@ def _cannot_load(spec: ModelSpec, error: Exception) -> str:
             f"cannot load {where}: {first} Give a hub id that can be reached from here, a local folder with "
             f"config, weights and processor, or one of the bundled models: {', '.join(BUNDLED)}"
         )
+    if isinstance(error, (RuntimeError, SafetensorError)):
+        return f"cannot load {where}: its weights are damaged, do not fit its configuration or the memory: {first}"
     return f"{where} is not a supported vision-language model of the installed transformers: {first}"
 
 
@@ -193,9 +202,7 @@ def _dtype(name: str, device: str) -> torch.dtype:
 def _folder_revision(folder: Path) -> str:
     """sha256 over a folder's weights and configuration files, so that a changed folder is another model."""
     digest = hashlib.sha256()
-    for path in sorted(
-        p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".bin", ".jinja")
-    ):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in REVISION_SUFFIXES):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

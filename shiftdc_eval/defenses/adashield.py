@@ -16,6 +16,8 @@ class AdaShieldS(Settings):
     """The static shield; requests without an image get it too, as in the authors' code."""
 
     name: ClassVar[str] = "adashield_s"
+    source: ClassVar[str] = "arXiv 2403.09513; SaFoLab-WISC/AdaShield 305df573"
+    extra_cost: ClassVar[str] = "a longer prompt"
 
     placement: Literal["between", "after", "before"] = "between"
     """`between`: query + shield + query, the authors' code for LLaVA and MiniGPT-4; `after`: query + shield;

@@ -91,8 +91,14 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    uses_direction: ClassVar[bool] = False
-    """True when a safety direction is needed."""
+    source: ClassVar[str] = ""
+    """Paper or repository, for `shiftdc-eval defenses`."""
+    extra_cost: ClassVar[str] = "-"
+    """What an answer costs beyond the undefended one, in words."""
+
+    def direction_of(self, tools: Tools) -> SafetyDirection | None:
+        """The safety direction that this defense uses, or None; fitted on first use."""
+        return None
 
     @property
     def control(self) -> str:

@@ -24,6 +24,8 @@ class Cmrm(Settings):
     """The sample-level variant: one shift a request, measured on an uncalibrated run."""
 
     name: ClassVar[str] = "cmrm"
+    source: ClassVar[str] = "arXiv 2410.09047"
+    extra_cost: ClassVar[str] = "two image prefills"
 
     against: Literal["blank", "noise"] = "blank"
     """What the image is compared with: a white image or uniform noise of the same size."""

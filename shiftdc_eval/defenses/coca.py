@@ -23,6 +23,8 @@ class Coca(Settings):
     """Contrastive decoding with a safety principle; requests without an image get it too."""
 
     name: ClassVar[str] = "coca"
+    source: ClassVar[str] = "arXiv 2409.11365"
+    extra_cost: ClassVar[str] = "a second decoding run alongside"
 
     alpha: float = Field(default=1.0, allow_inf_nan=False)
     """Strength; 0 is no defense, 1 decodes with the principle alone."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tqdm import tqdm
 
 from shiftdc_eval.backbones import Backbone, Chat
 from shiftdc_eval.contrast import ContrastSet, load_contrast
+from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.runs import cache_dir
 from shiftdc_eval.steering import SafetyDirection, fit_direction, safety_coordinate
 
@@ -73,17 +76,33 @@ def cached(
         backbone.revision,
         backbone.template_sha256,
         str(backbone.dtype),
+        backbone.attention,
         contrast.sha256,
         post_norm_last,
         HELD_OUT,
     ]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
     path = cache_dir() / "directions" / f"{key}.safetensors"
-    if path.exists():
-        return SafetyDirection.load(path)
+    with _alone(path):
+        if not path.exists():
+            _fit_into(path, backbone, contrast, batch_size, post_norm_last)
+    return SafetyDirection.load(path)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process fits a direction; the others of a data-parallel run wait and take the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fit_into(
+    path: Path, backbone: Backbone, contrast: ContrastSet, batch_size: int, post_norm_last: bool
+) -> None:
     direction = fit(backbone, contrast, batch_size=batch_size, post_norm_last=post_norm_last)
     direction.save(path)
-    return direction
 
 
 def check(direction: SafetyDirection, backbone: Backbone, source: Path) -> SafetyDirection:
@@ -169,6 +188,11 @@ class Directions:
 
     def __call__(self, *, post_norm_last: bool = False) -> SafetyDirection:
         if self._given is not None:
+            if post_norm_last:
+                raise ConfigError(
+                    "direction= cannot be combined with post_norm_last (preset=published): a file holds the direction "
+                    "before the final norm; leave direction= out to have the other one fitted"
+                )
             return self._given
         if post_norm_last not in self._made:
             self._made[post_norm_last] = cached(

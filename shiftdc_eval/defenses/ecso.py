@@ -27,6 +27,8 @@ class Ecso(Settings):
     """ECSO with its self-check."""
 
     name: ClassVar[str] = "ecso"
+    source: ClassVar[str] = "arXiv 2403.09572; gyhdog99/ECSO 3878522"
+    extra_cost: ClassVar[str] = "self-check; when it says yes: caption and a second answer"
 
     caption_max_new_tokens: int = Field(default=1024, ge=1)
     """Length limit of a caption."""
@@ -70,6 +72,8 @@ class EcsoCaption(Settings):
     """Every image replaced by its caption, no self-check."""
 
     name: ClassVar[str] = "ecso_caption"
+    source: ClassVar[str] = "as compared with in arXiv 2502.13095"
+    extra_cost: ClassVar[str] = "caption (the answer itself needs no image)"
 
     caption_max_new_tokens: int = Field(default=1024, ge=1)
     """Length limit of a caption."""

@@ -23,6 +23,7 @@ class NoDefense(Settings):
     """No defense."""
 
     name: ClassVar[str] = "none"
+    source: ClassVar[str] = "the backbone alone (Direct in arXiv 2502.13095)"
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """The backbone's own answers; greedy ones are kept for defenses that start from them."""

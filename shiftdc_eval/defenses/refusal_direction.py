@@ -15,14 +15,14 @@ from pydantic import Field
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
 from shiftdc_eval.defenses.layers import layer_range
-from shiftdc_eval.steering import AdaptiveShift, Edit, Shift
+from shiftdc_eval.steering import AdaptiveShift, Edit, SafetyDirection, Shift
 
 
 class RefusalDirection(Settings):
     """Add `alpha` times the unsafe-minus-safe direction at the chosen layers, to every request."""
 
     name: ClassVar[str] = "refusal_direction"
-    uses_direction: ClassVar[bool] = True
+    source: ClassVar[str] = "arXiv 2406.11717; adaptive rule arXiv 2411.16721"
 
     layers: str | None = None
     """Decoder layers, `first-last`; the middle one when None."""
@@ -43,9 +43,13 @@ class RefusalDirection(Settings):
             self.layers if self.layers is not None else str(middle), len(backbone.layers), default_start=0
         )
 
+    def direction_of(self, tools: Tools) -> SafetyDirection:
+        """The fitted direction."""
+        return tools.direction()
+
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Steered answers, with and without images alike."""
-        direction = tools.direction()
+        direction = self.direction_of(tools)
         edits: dict[int, Edit] = {}
         for layer in self._layers(tools.backbone):
             safe_minus_unsafe = direction.vectors[layer]

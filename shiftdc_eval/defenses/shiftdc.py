@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
@@ -25,7 +25,7 @@ from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings
 from shiftdc_eval.defenses.layers import layer_range
 from shiftdc_eval.defenses.none import undefended
 from shiftdc_eval.defenses.prompts import prompt
-from shiftdc_eval.steering import OnlineCalibration, Shift, safety_component
+from shiftdc_eval.steering import OnlineCalibration, SafetyDirection, Shift, safety_component
 
 SWITCHES = ("bare_text_prompt", "post_norm_last", "expert_prompt", "steer_decode")
 
@@ -34,7 +34,8 @@ class ShiftDC(Settings):
     """ShiftDC."""
 
     name: ClassVar[str] = "shiftdc"
-    uses_direction: ClassVar[bool] = True
+    source: ClassVar[str] = "arXiv 2502.13095; Renovamen/ShiftDC df91f41"
+    extra_cost: ClassVar[str] = "caption, text-only prefill (paper, official: one more image prefill)"
 
     variant: Literal["online", "paper", "official"] = "online"
     """Which reading of the method."""
@@ -44,7 +45,7 @@ class ShiftDC(Settings):
     """Strength; 1 is the paper's method, 0 changes nothing."""
     one_sided: bool = False
     """Remove only a shift towards "safe"."""
-    random_seed: int | None = None
+    random_seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Control: use a random direction of the same norm, drawn with this seed."""
     caption_max_new_tokens: int = Field(default=1024, ge=1)
     """Length limit of a caption."""
@@ -61,6 +62,11 @@ class ShiftDC(Settings):
     answer_max_new_tokens: int | None = Field(default=None, ge=1)
     """`official` only: length limit of the answer, below the task's own."""
 
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_number_is_a_range(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
     @model_validator(mode="after")
     def _switches_fit(self) -> Self:
         used = [name for name in (*SWITCHES, "preset", "answer_max_new_tokens") if getattr(self, name)]
@@ -72,6 +78,11 @@ class ShiftDC(Settings):
     def control(self) -> str:
         """A random direction is no defense."""
         return "" if self.random_seed is None else "random direction of the same norm"
+
+    def direction_of(self, tools: Tools) -> SafetyDirection:
+        """The fitted direction, or the random control of its norm."""
+        direction = tools.direction(post_norm_last=self._with_preset().post_norm_last)
+        return direction if self.random_seed is None else direction.random_like(self.random_seed)
 
     def _with_preset(self) -> ShiftDC:
         if self.preset is None:
@@ -129,9 +140,7 @@ class ShiftDC(Settings):
 
     def _edits(self, tools: Tools, chats: Sequence[Chat], counterparts: Sequence[Chat]) -> EditBuilder:
         layers = self.layer_indices(tools.backbone)
-        direction = tools.direction(post_norm_last=self.post_norm_last)
-        if self.random_seed is not None:
-            direction = direction.random_like(self.random_seed)
+        direction = self.direction_of(tools)
         text_only = self._activations(tools.backbone, counterparts, bare=self.bare_text_prompt)
         if self.variant == "online":
             return lambda rows: {
@@ -165,8 +174,10 @@ class RandomControl(ShiftDC):
     """ShiftDC along a random direction of the same norm: what any push of that size would do."""
 
     name: ClassVar[str] = "random"
+    source: ClassVar[str] = "control: ShiftDC along a random direction"
+    extra_cost: ClassVar[str] = "as shiftdc"
 
-    random_seed: int | None = 0
+    random_seed: int | None = Field(default=0, ge=0, lt=2**63)
     """Seed of the direction."""
 
     @model_validator(mode="after")

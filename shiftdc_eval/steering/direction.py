@@ -41,6 +41,11 @@ def fit_direction(safe: Tensor, unsafe: Tensor) -> Tensor:
         raise DirectionError(
             f"a direction needs samples of both sides, got {len(safe)} safe, {len(unsafe)} unsafe"
         )
+    for side, activations in (("safe", safe), ("unsafe", unsafe)):
+        if not torch.isfinite(activations).all():
+            raise DirectionError(
+                f"the {side} activations hold NaN or infinity; load the model in another dtype"
+            )
     return safe.double().mean(0).sub(unsafe.double().mean(0)).float()
 
 
@@ -77,13 +82,15 @@ class SafetyDirection:
 
     @property
     def sha256(self) -> str:
-        """Content hash of vectors and metadata (without `created_by`)."""
+        """Content hash of vectors and metadata, without the names of model and maker: weights are known by revision."""
         digest = hashlib.sha256(json.dumps(self._metadata(), sort_keys=True).encode())
         digest.update(self.vectors.contiguous().float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def _metadata(self) -> dict[str, str]:
-        fields = [f.name for f in dataclasses.fields(self) if f.name not in ("vectors", "created_by")]
+        fields = [
+            f.name for f in dataclasses.fields(self) if f.name not in ("vectors", "model", "created_by")
+        ]
         return {name: str(getattr(self, name)) for name in fields}
 
     def random_like(self, seed: int) -> SafetyDirection:
@@ -100,6 +107,7 @@ class SafetyDirection:
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {
             **self._metadata(),
+            "model": self.model,
             "created_by": self.created_by,
             "format": FORMAT,
             "sha256": self.sha256,

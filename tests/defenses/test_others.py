@@ -41,7 +41,7 @@ class Scripted:
     revision = "r"
     template_sha256 = "t"
     dtype = torch.float32
-    model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))
+    attention = "sdpa"
 
     def __init__(self, script: dict[str, str]) -> None:
         self.script = script
@@ -221,9 +221,8 @@ def test_a_refusal_direction_is_added_and_the_adaptive_rule_moves_only_the_safe_
 
 def test_every_defense_tells_its_source_and_cost(capsys: pytest.CaptureFixture[str]) -> None:
     from shiftdc_eval.cli import main
-    from shiftdc_eval.defenses.table import FACTS
 
-    assert list(FACTS) == list(DEFENSES)
+    assert all(defense.source for defense in DEFENSES.values())
     assert main(["defenses"]) == 0
     assert "adashield_s" in capsys.readouterr().out
 
@@ -234,3 +233,75 @@ def test_ecso_starts_from_the_undefended_answer_that_none_has_made(tools: Tools)
     Ecso(tell_max_new_tokens=4).answer(tools, batch(), SETTINGS)
     assert tools.captions.reused == before + 2, "two of the three requests have an image"
     assert tools.captions.reused_seconds > 0
+
+
+def captured_edits(
+    monkeypatch: pytest.MonkeyPatch, tools: Tools, defense: object, requests: list[Request]
+) -> dict:
+    """The edits that a defense hands to the backbone."""
+    found: dict = {}
+
+    def generate(
+        chats: list[Chat], settings: GenerationSettings, *, edit: object = None, **_: object
+    ) -> list[Generated]:
+        if edit is not None:
+            found.update(edit(list(range(len(chats)))))  # type: ignore[operator]
+        return [Generated("", 1, 1, ()) for _ in chats]
+
+    monkeypatch.setattr(tools.backbone, "generate", generate)
+    defense.answer(tools, requests, SETTINGS)  # type: ignore[attr-defined]
+    monkeypatch.undo()
+    return found
+
+
+@pytest.mark.parametrize("against", ["blank", "noise"])
+def test_cmrm_takes_the_last_token_to_the_neutral_images_activation(
+    monkeypatch: pytest.MonkeyPatch, backbone: Backbone, tools: Tools, against: str
+) -> None:
+    request = batch()[0]
+    defense = Cmrm(against=against)  # type: ignore[arg-type]
+    edits = captured_edits(monkeypatch, tools, defense, [request])
+    neutral = request.chat.with_images([defense._neutral(image) for image in request.chat.images])
+    for layer in range(4):
+        shown = backbone.last_token_activations([request.chat], [layer])[:, 0]
+        wanted = backbone.last_token_activations([neutral], [layer])[:, 0]
+        torch.testing.assert_close(edits[layer](shown), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_refusal_direction_points_towards_unsafe(monkeypatch: pytest.MonkeyPatch, tools: Tools) -> None:
+    (edit,) = captured_edits(monkeypatch, tools, RefusalDirection(alpha=2), batch()).values()
+    safe_minus_unsafe = tools.direction().vectors[2]
+    torch.testing.assert_close(edit(torch.zeros(3, 32)), (-2 * safe_minus_unsafe).expand(3, 32))
+    (adaptive,) = captured_edits(monkeypatch, tools, RefusalDirection(adaptive=True), batch()).values()
+    rows = torch.stack([safe_minus_unsafe, -safe_minus_unsafe])
+    torch.testing.assert_close(
+        adaptive(rows), torch.stack([torch.zeros(32), -safe_minus_unsafe]), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_one_sided_shiftdc_leaves_a_shift_towards_unsafe(
+    monkeypatch: pytest.MonkeyPatch, tools: Tools
+) -> None:
+    from shiftdc_eval.defenses.shiftdc import ShiftDC
+    from shiftdc_eval.steering import safety_coordinate
+
+    request = batch()[0]
+    both = captured_edits(monkeypatch, tools, ShiftDC(caption_max_new_tokens=4), [request])[3]
+    one = captured_edits(monkeypatch, tools, ShiftDC(one_sided=True, caption_max_new_tokens=4), [request])[3]
+    s = tools.direction().vectors[3]
+    far_unsafe, far_safe = both.text_only - 5 * s, both.text_only + 5 * s
+    assert torch.equal(one(far_unsafe), far_unsafe)
+    torch.testing.assert_close(one(far_safe), both(far_safe))
+    torch.testing.assert_close(safety_coordinate(both(far_unsafe), s), safety_coordinate(both.text_only, s))
+
+
+@pytest.mark.parametrize("change", ["revision", "template_sha256", "dtype", "attention"])
+def test_a_stored_answer_is_missed_when_the_model_differs(change: str) -> None:
+    from shiftdc_eval.captions import answer_key
+
+    chat = shown().chat
+    here = SimpleNamespace(revision="r", template_sha256="t", dtype="float32", attention="sdpa")
+    other = SimpleNamespace(**{**vars(here), change: "other"})
+    assert answer_key(here, chat, SETTINGS) == answer_key(here, chat, SETTINGS)  # type: ignore[arg-type]
+    assert answer_key(here, chat, SETTINGS) != answer_key(other, chat, SETTINGS)  # type: ignore[arg-type]
+    assert answer_key(here, chat, SETTINGS) != answer_key(here, shown("else").chat, SETTINGS)  # type: ignore[arg-type]
