@@ -6,6 +6,7 @@ is constant, dimension 2 marks a label just written, after which the text ends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -77,15 +78,25 @@ def save_judge(folder: Path, when_danger: str, otherwise: str, template: str | N
     return folder
 
 
-def save_classifier(folder: Path) -> Path:
-    """A classifier with labels ok and harm; harm when it read the word danger."""
+def save_classifier(
+    folder: Path,
+    labels: Sequence[str] = ("ok", "harm"),
+    problem_type: str | None = None,
+    scale: float = 1.0,
+) -> Path:
+    """A classifier with labels ok and harm; harm when it read the word danger.
+
+    Args:
+        scale: factor of all logits.
+    """
+    names = dict(enumerate(labels))
     model = LlamaForSequenceClassification(
-        _config(id2label={0: "ok", 1: "harm"}, label2id={"ok": 0, "harm": 1})
+        _config(id2label=names, label2id={label: n for n, label in names.items()}, problem_type=problem_type)
     )
     _set_up(model)
     with torch.no_grad():
-        model.score.weight[0, 1] = 1.0
-        model.score.weight[1, 0] = 1.0
+        model.score.weight[0, 1] = scale
+        model.score.weight[-1, 0] = scale
     model.save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return folder

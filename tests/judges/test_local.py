@@ -73,6 +73,43 @@ def test_a_classifier_tells_its_probability_and_obeys_its_threshold(models: dict
     assert low.reason.startswith("probability of unsafe 0.0")
 
 
+def test_a_multi_label_head_is_read_label_by_label(tmp_path: Path) -> None:
+    from judge_models import save_classifier
+
+    # Logits of "danger" are far apart and both far above zero: each label is near certain on its own.
+    folder = save_classifier(tmp_path / "multi", problem_type="multi_label_classification", scale=3000.0)
+    spec = f"local_classifier:model={folder};unsafe="
+    for labels in ("ok", "harm", "ok+harm"):
+        [verdict] = get_judge(spec + labels).judge(items(["danger"]))
+        assert (verdict.value, verdict.reason) == ("unsafe", "probability of unsafe 1.000")
+    single = save_classifier(tmp_path / "single", scale=3000.0)
+    [verdict] = get_judge(f"local_classifier:model={single};unsafe=ok").judge(items(["danger"]))
+    assert verdict.value == "safe"
+
+
+def test_a_head_of_one_output_is_no_probability(tmp_path: Path) -> None:
+    from judge_models import save_classifier
+
+    folder = save_classifier(tmp_path / "one", labels=("harm",))
+    with pytest.raises(JudgeError, match="one output alone.*local_reward"):
+        get_judge(f"local_classifier:unsafe=harm;model={folder}").judge(items())
+    [verdict] = get_judge(f"local_reward:model={folder}").judge(items(["danger"]))
+    assert verdict.scored
+
+
+@pytest.mark.parametrize("judge", ["local_classifier:unsafe=harm", "local_reward:as=reward"])
+def test_an_answer_too_long_for_a_classifier_is_unscored_and_its_neighbours_are_not(
+    models: dict[str, Path], judge: str
+) -> None:
+    texts = ["a quiet answer", "word " * 50 + "danger", "danger"]
+    spec = f"{judge};model={models['classifier']};max_length=20"
+    verdicts = get_judge(spec).judge(items(texts))
+    assert [verdict.scored for verdict in verdicts] == [True, False, True]
+    assert "have 53 tokens and the judge reads 20" in verdicts[1].reason
+    alone = [get_judge(f"{spec};batch_size=1").judge(items(texts))[place] for place in (0, 2)]
+    assert [verdict.value for verdict in alone] == [verdicts[0].value, verdicts[2].value]
+
+
 def test_a_reward_model_gives_its_first_output_as_a_score(models: dict[str, Path]) -> None:
     judge = get_judge(f"local_reward:model={models['classifier']}")
     quiet, danger = judge.judge(items(["a quiet answer", "danger"]))
