@@ -31,6 +31,8 @@ class Member:
         found = list(self.index.not_ranked)
         if too_many_unscored(self.index.measures[self.measure]):
             found.append("more than 2 % unscored")
+        elif self.index.measures[self.measure].value is None:
+            found.append("a subtask has no image with two scored answers")
         return found
 
 
@@ -81,9 +83,10 @@ def _pairs(ordered: Sequence[Member], ranked: int) -> list[Pair]:
     wanted = [(i, j) for i in range(ranked) for j in range(i + 1, ranked)]
     baselines = [n for n, member in enumerate(ordered) if member.index.defense_name == "none"]
     wanted += [(i, j) for i in range(ranked, len(ordered)) for j in baselines if i != j]
+    flips = statistics.flips_for(ranked * (ranked - 1) // 2)
     found = []
     for i, j in wanted:
-        difference = paired(ordered[i].column, ordered[j].column)
+        difference = paired(ordered[i].column, ordered[j].column, flips)
         if difference.n:
             both_rank = i < ranked and j < ranked
             found.append((ordered[i], ordered[j], difference, both_rank))
@@ -106,8 +109,8 @@ def _pairs(ordered: Sequence[Member], ranked: int) -> list[Pair]:
     ]
 
 
-def paired(first: Column, second: Column) -> Difference:
-    """Difference over the answers that both columns scored."""
+def paired(first: Column, second: Column, flips: int) -> Difference:
+    """Difference over the answers that both columns scored; `flips` as `statistics.drawn_flip_p`."""
     here, there = shared_rows(first, second)
     both = first.scored[here] & second.scored[there]
     here, there = here[both], there[both]
@@ -115,8 +118,9 @@ def paired(first: Column, second: Column) -> Difference:
     if first.is_rate:
         return statistics.paired_proportions(a > 0.5, b > 0.5, questions)
     if first.is_mme:
-        return statistics.paired_mme(a, b, questions, first.answers.subtasks[here])
-    return statistics.paired_scores(a, b, questions)
+        subtasks, repeats = first.answers.subtasks[here], first.answers.repeats[here]
+        return statistics.paired_mme(a, b, questions, subtasks, repeats, flips)
+    return statistics.paired_scores(a, b, questions, flips)
 
 
 def shared_rows(first: Column, second: Column) -> tuple[Ints, Ints]:

@@ -71,6 +71,11 @@ class Answers:
         return codes(samples.question or samples.item)
 
     @cached_property
+    def repeats(self) -> Ints:
+        """[n] index of each answer among the repeats of its item."""
+        return np.array(self.cell.samples.repeat or [0] * len(self.cell.samples), np.int64)
+
+    @cached_property
     def subtasks(self) -> Ints:
         """[n] subtask of each answer; one for all where there are none."""
         group = self.cell.samples.groups.get(SUBTASK)
@@ -118,12 +123,14 @@ class Column:
 
     def estimate(self, chosen: Bools) -> Estimate:
         """The measure over the chosen answers."""
+        if self.is_mme:
+            own = self.answers
+            parts = own.questions[chosen], own.subtasks[chosen], own.repeats[chosen]
+            return statistics.mme_score(self.values[chosen], *parts)
         chosen = chosen & self.scored
         values, questions = self.values[chosen], self.answers.questions[chosen]
         if self.is_rate:
             return statistics.proportion(values > 0.5, questions)
-        if self.is_mme:
-            return statistics.mme_score(values, questions, self.answers.subtasks[chosen])
         return statistics.mean_score(values, questions)
 
 

@@ -2,7 +2,8 @@
 
 Sources: Wilson 1927 (interval), Korn and Graubard 1998 (effective sample size of clustered samples), McNemar
 1947 and its exact form, Durkalski et al. 2003 (McNemar for clustered pairs, here as an exact sign-flip
-distribution), Bonett and Price 2012 (interval of a paired difference), Holm 1979, Efron 1979 (bootstrap).
+distribution), Bonett and Price 2012 (interval of a paired difference), Holm 1979, Efron 1979 (bootstrap),
+Fisher 1935 (sign flips), Besag and Clifford 1991 (drawing them until enough reach the observed difference).
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ Bools = npt.NDArray[np.bool_]
 CONFIDENCE = 0.95
 POWER = 0.8
 RESAMPLES = 2000
+MIN_FLIPS = 10_000
+FLIPS_A_PAIR = 400
+"""Sign flips drawn for each pair of a family: 20 / 0.05, so that Holm's smallest step is 20 times above the
+smallest p-value there can be."""
+ENOUGH = 200
+"""Flips at least as large as what was observed after which no more are drawn: the p-value is known to 7 %."""
 SEED = 20250213
 """Seed of the bootstrap: the same verdicts give the same bytes."""
 Z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
@@ -176,42 +183,54 @@ def _resampled_mean(sums: Floats, counts: Floats) -> Floats:
     return np.asarray(drawn[:, 0] / drawn[:, 1])
 
 
-def mme_columns(scores: Floats, images: Ints, subtasks: Ints) -> Floats:
-    """[images, 4 x subtasks]: right answers, answers, whether all are right, and 1, of each image.
+def mme_columns(scores: Floats, images: Ints, subtasks: Ints, repeats: Ints) -> Floats:
+    """[images, 4 x subtasks]: right answers, answers, pairs of right answers, and pairs, of each image.
+
+    Only an image whose two questions were both scored is a pair; a repeat of the two is another pair.
 
     Args:
-        scores: [n] 1 for a right answer, 0 for a wrong one.
+        scores: [n] 1 for a right answer, 0 for a wrong one, nan where unscored.
         images: [n] image of each answer, numbered from 0 without gaps.
         subtasks: [n] subtask of each answer.
+        repeats: [n] index of each answer among the repeats of its question.
     """
-    size = int(images.max()) + 1
+    size, times = int(images.max()) + 1, int(repeats.max()) + 1
+    scored = ~np.isnan(scores)
     columns = []
     for subtask in np.unique(subtasks):
-        inside = subtasks == subtask
-        right = np.bincount(images[inside], weights=scores[inside], minlength=size)
-        answers = np.bincount(images[inside], minlength=size).astype(np.float64)
-        present = answers > 0
-        columns += [right, answers, (right >= answers) & present, present]
+        inside = scored & (subtasks == subtask)
+        places = images[inside] * times + repeats[inside]
+        right = np.bincount(places, weights=scores[inside], minlength=size * times).reshape(size, times)
+        answers = np.bincount(places, minlength=size * times).reshape(size, times)
+        pair = answers == 2
+        columns += [part.sum(axis=1) for part in (right, answers, pair & (right == 2), pair)]
     return np.column_stack(columns).astype(np.float64)
 
 
 def mme_total(sums: Floats) -> Floats:
     """MME's score of each row of summed `mme_columns`: over subtasks, 100 acc + 100 acc_plus."""
-    right, answers, both, images = (sums[:, part::4] for part in range(4))
-    drawn = answers > 0  # a small subtask may be missing from a bootstrap draw
-    accuracy = np.divide(right, answers, out=np.zeros_like(right), where=drawn)
-    paired = np.divide(both, images, out=np.zeros_like(right), where=drawn)
+    right, answers, both, pairs = (sums[:, part::4] for part in range(4))
+    # a small subtask may be missing from a bootstrap draw
+    accuracy = np.divide(right, answers, out=np.zeros_like(right), where=answers > 0)
+    paired = np.divide(both, pairs, out=np.zeros_like(right), where=pairs > 0)
     return np.asarray(100 * (accuracy + paired).sum(axis=1))
 
 
-def mme_score(scores: Floats, clusters: Ints, subtasks: Ints) -> Estimate:
-    """MME's score (its authors' eval_tool: perception and cognition summed), bootstrapped over images."""
-    if not len(scores):
+def mme_score(scores: Floats, clusters: Ints, subtasks: Ints, repeats: Ints) -> Estimate:
+    """MME's score (its authors' eval_tool: perception and cognition summed), bootstrapped over images.
+
+    Arguments as `mme_columns`. There is no score (nan) when a subtask has no image with two scored answers.
+    """
+    scored = ~np.isnan(scores)
+    n, images = int(scored.sum()), len(np.unique(clusters[scored]))
+    if not n:
         return Estimate(math.nan, math.nan, math.nan, 0, 0)
-    columns = mme_columns(scores, _dense(clusters), subtasks)
+    columns = mme_columns(scores, _dense(clusters), subtasks, repeats)
+    sums = columns.sum(axis=0, keepdims=True)
+    if not sums[:, 3::4].all():
+        return Estimate(math.nan, math.nan, math.nan, n, images)
     low, high = percentiles(mme_total(resampled_sums(columns)))
-    value = float(mme_total(columns.sum(axis=0, keepdims=True))[0])
-    return Estimate(value, low, high, len(scores), len(columns))
+    return Estimate(float(mme_total(sums)[0]), low, high, n, images)
 
 
 def _dense(clusters: Ints) -> Ints:
@@ -268,32 +287,68 @@ def paired_proportions(first: Bools, second: Bools, clusters: Ints) -> Differenc
     return Difference(value, min(low, value), max(high, value), p, n, only_first, only_second)
 
 
-def bootstrap_difference(value: float, draws: Floats, n: int) -> Difference:
-    """A difference from its bootstrap draws; p is twice the smaller share of draws beyond zero."""
-    low, high = percentiles(draws)
-    tolerance = 1e-12
-    below = (float((draws <= tolerance).sum()) + 1) / (len(draws) + 1)
-    above = (float((draws >= -tolerance).sum()) + 1) / (len(draws) + 1)
-    return Difference(value, low, high, min(1.0, 2 * min(below, above)), n, 0, 0)
+def flips_for(pairs: int) -> int:
+    """Sign flips to draw for each pair of a family of `pairs`, so that Holm can separate every one of them."""
+    return max(MIN_FLIPS, FLIPS_A_PAIR * pairs)
 
 
-def paired_scores(first: Floats, second: Floats, clusters: Ints) -> Difference:
-    """Difference of two mean scores over shared answers, bootstrapped over questions."""
+def drawn_flip_p(differences: Floats, flips: int) -> float:
+    """Two-sided p-value that independent differences are symmetric around zero, from drawn sign flips.
+
+    Drawing stops early once `ENOUGH` flips reach the observed difference. The smallest p is 1 / (flips + 1).
+
+    Args:
+        differences: [clusters] first minus second, summed or weighted within each question.
+        flips: sign flips to draw.
+    """
+    sizes = np.abs(differences[differences != 0])
+    if not len(sizes):
+        return 1.0
+    total = float(sizes.sum())
+    observed = abs(float(differences.sum())) - 1e-9 * total  # ties count, however the sums are rounded
+    bits = np.random.PCG64(SEED)
+    width = -(-len(sizes) // 64)
+    reached, drawn = 0, 0
+    while drawn < flips and reached < ENOUGH:
+        rows = min(1000, flips - drawn)
+        raw = bits.random_raw(rows * width).astype("<u8").view(np.uint8).reshape(rows, 8 * width)
+        turned = np.unpackbits(raw, axis=1, count=len(sizes)).astype(np.float64) @ sizes
+        reached += int((np.abs(total - 2 * turned) >= observed).sum())
+        drawn += rows
+    return (reached + 1) / (drawn + 1)
+
+
+def paired_scores(first: Floats, second: Floats, clusters: Ints, flips: int = MIN_FLIPS) -> Difference:
+    """Difference of two mean scores over shared answers: bootstrap interval and sign-flip p, by question."""
     if not len(first):
         return Difference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0)
     sums, counts = cluster_sums(first - second, clusters)
-    return bootstrap_difference(float((first - second).mean()), _resampled_mean(sums, counts), len(first))
+    low, high = percentiles(_resampled_mean(sums, counts))
+    value = float((first - second).mean())
+    return Difference(value, low, high, drawn_flip_p(sums, flips), len(first), 0, 0)
 
 
-def paired_mme(first: Floats, second: Floats, clusters: Ints, subtasks: Ints) -> Difference:
-    """Difference of two MME scores over shared answers, bootstrapped over images."""
+def paired_mme(
+    first: Floats,
+    second: Floats,
+    clusters: Ints,
+    subtasks: Ints,
+    repeats: Ints,
+    flips: int = MIN_FLIPS,
+) -> Difference:
+    """Difference of two MME scores over shared answers: bootstrap interval and sign-flip p, by image.
+
+    Both are over the same answers, so that the difference of the scores is a sum over images.
+    """
     if not len(first):
         return Difference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0)
     images = _dense(clusters)
-    columns = [mme_columns(scores, images, subtasks) for scores in (first, second)]
-    value = [float(mme_total(column.sum(axis=0, keepdims=True))[0]) for column in columns]
-    drawn = [mme_total(resampled_sums(column)) for column in columns]
-    return bootstrap_difference(value[0] - value[1], drawn[0] - drawn[1], len(first))
+    one, other = (mme_columns(scores, images, subtasks, repeats) for scores in (first, second))
+    low, high = percentiles(mme_total(resampled_sums(one)) - mme_total(resampled_sums(other)))
+    answers, pairs = one[:, 1::4].sum(axis=0), one[:, 3::4].sum(axis=0)
+    change = 100 * (one - other)
+    by_image = (change[:, 0::4] / answers + change[:, 2::4] / np.maximum(pairs, 1)).sum(axis=1)
+    return Difference(float(by_image.sum()), low, high, drawn_flip_p(by_image, flips), len(first), 0, 0)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

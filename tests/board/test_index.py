@@ -137,6 +137,20 @@ def test_separable_defenses_get_ranks_and_the_others_share_them(results: Path, b
     assert "1 of 3 pairs are not separable; with n = 80" in comparison.power
 
 
+def test_scores_of_eleven_defenses_are_separated_where_they_differ_on_every_answer(
+    results: Path, board: Path
+) -> None:
+    for number in range(11):
+        share = 1.0 if number < 5 else 0.0
+        Made(defense=f"d{number:02d}", size=40, utility=True, judges={"graded": ("score", share)}).write(
+            results
+        )
+    (comparison,) = index(results, board).comparisons
+    ranks = [entry.rank for entry in comparison.entries]
+    assert len(comparison.pairs) == 55
+    assert ranks == [(1, 5)] * 5 + [(6, 11)] * 6
+
+
 def test_versions_judges_models_and_seeds_are_never_compared(results: Path, board: Path) -> None:
     Made().write(results)
     for change in (

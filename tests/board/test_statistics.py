@@ -16,6 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from shiftdc_eval.board import statistics
+from shiftdc_eval.tasks.mme.scoring import SUBTASKS, Answered, subtask_scores, total
 
 outcomes = st.lists(st.booleans(), min_size=1, max_size=200)
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200)
@@ -161,10 +162,81 @@ def test_mme_is_the_sum_over_subtasks_of_accuracy_and_paired_accuracy() -> None:
     scores = np.array([1, 1, 1, 0, 0, 0, 1, 1.0])
     images = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     subtasks = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    found = statistics.mme_score(scores, images, subtasks)
+    once = np.zeros(8, np.int64)
+    found = statistics.mme_score(scores, images, subtasks, once)
     assert found.value == pytest.approx((75 + 50) + (50 + 50))
     assert found.low <= found.value <= found.high
-    assert statistics.paired_mme(scores, scores, images, subtasks).value == 0
+    assert statistics.paired_mme(scores, scores, images, subtasks, once).value == 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(*2 * [st.sampled_from([0.0, 1.0, None])]), min_size=1, max_size=12),
+    st.integers(1, 3),
+)
+def test_mme_with_unscored_answers_is_what_the_task_itself_reports(
+    pairs: list[tuple[float | None, float | None]], kinds: int
+) -> None:
+    names = SUBTASKS[:kinds]
+    rows = [
+        Answered(names[image % kinds], str(image), right)
+        for image, pair in enumerate(pairs)
+        for right in pair
+    ]
+    wanted = total(subtask_scores(rows), SUBTASKS)
+    scores = np.array([math.nan if row.right is None else row.right for row in rows])
+    images = np.array([int(row.image) for row in rows])
+    found = statistics.mme_score(scores, images, images % kinds, np.zeros(len(rows), np.int64))
+    if isinstance(wanted, str):
+        assert math.isnan(found.value)
+    else:
+        assert found.value == pytest.approx(wanted)
+
+
+def test_each_repeat_of_an_mme_image_is_a_pair_of_its_own() -> None:
+    scores = np.array([1, 1, 1, 0.0])
+    zeros = np.zeros(4, np.int64)
+    found = statistics.mme_score(scores, zeros, zeros, np.array([0, 0, 1, 1]))
+    assert found.value == pytest.approx(75 + 50)
+
+
+def test_the_mme_difference_is_that_of_the_scores() -> None:
+    random = np.random.default_rng(5)
+    images = np.repeat(own(30), 2)
+    subtasks, once = images % 4, np.zeros(60, np.int64)
+    first, second = (random.integers(0, 2, 60).astype(float) for _ in range(2))
+    found = statistics.paired_mme(first, second, images, subtasks, once)
+    values = [statistics.mme_score(scores, images, subtasks, once).value for scores in (first, second)]
+    assert found.value == pytest.approx(values[0] - values[1])
+    assert found.low <= found.value <= found.high
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=11))
+def test_drawn_flips_come_near_all_flips(differences: list[int]) -> None:
+    exact = statistics.sign_flip_p(np.array(differences))
+    drawn = statistics.drawn_flip_p(np.array(differences) / 10, 20_000)
+    assert drawn == pytest.approx(exact, rel=0.35, abs=0.004)
+
+
+@pytest.mark.parametrize("mme", [False, True])
+def test_holm_separates_all_right_from_all_wrong_among_fifty_five_pairs(mme: bool) -> None:
+    images = np.repeat(own(40), 2)
+    right, wrong, once = np.ones(80), np.zeros(80), np.zeros(80, np.int64)
+    flips = statistics.flips_for(55)
+    if mme:
+        found = statistics.paired_mme(right, wrong, images, images % 2, once, flips)
+    else:
+        found = statistics.paired_scores(right, wrong, images, flips)
+    assert statistics.holm([found.p, *[1.0] * 54])[0] < 0.05
+
+
+def test_drawn_flips_keep_their_level() -> None:
+    hits = 0
+    for seed in range(400):
+        random = np.random.default_rng(seed)
+        hits += statistics.paired_scores(random.random(50), random.random(50), own(50)).p < 0.05
+    assert 0.02 <= hits / 400 <= 0.08
 
 
 def test_ranks_span_all_that_is_not_separable() -> None:
