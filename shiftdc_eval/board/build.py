@@ -10,7 +10,7 @@ from pathlib import Path
 from shiftdc_eval.board.cell import Cell, content_hash
 from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.files import canonical, read_cells, record_text, write_text
-from shiftdc_eval.board.index import Index, IndexCell
+from shiftdc_eval.board.index import PARTIAL, Index, IndexCell
 from shiftdc_eval.board.join import join
 from shiftdc_eval.board.markdown import markdown
 from shiftdc_eval.board.measures import Column, agreements, columns_of, measure
@@ -116,7 +116,7 @@ def reasons_not_to_rank(cell: Cell, notes: Sequence[str]) -> list[str]:
     """Why a cell does not rank, whatever the judge."""
     found = []
     if cell.partial:
-        found.append("partial")
+        found.append(PARTIAL)
     if cell.ablation:
         found.append("ablation")
     if any(note.startswith(LEAKAGE) for note in notes):

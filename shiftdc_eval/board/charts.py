@@ -146,7 +146,7 @@ def scatter(section: Section) -> Scatter | None:
     for line in section.lines:
         utility = line.beside[column]
         value = line.measure.value
-        if utility is not None and utility.value is not None and value is not None:
+        if utility is not None and utility.whole and utility.value is not None and value is not None:
             points.append((utility.value, value, line.cell.model, line.cell.defense))
     if not 2 <= len(points) <= MAX_ROWS:
         return None

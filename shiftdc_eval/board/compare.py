@@ -9,8 +9,16 @@ import numpy as np
 
 from shiftdc_eval.board import statistics
 from shiftdc_eval.board.cell import content_hash
-from shiftdc_eval.board.index import Comparison, Entry, IndexCell, Pair, lower_is_better
-from shiftdc_eval.board.measures import Column, too_many_unscored
+from shiftdc_eval.board.index import (
+    UNSCORED,
+    Comparison,
+    Entry,
+    IndexCell,
+    Pair,
+    lower_is_better,
+    too_many_unscored,
+)
+from shiftdc_eval.board.measures import Column
 from shiftdc_eval.board.statistics import Difference, Ints
 
 LEVEL = 0.05
@@ -30,7 +38,7 @@ class Member:
         """Why it does not rank by this judge."""
         found = list(self.index.not_ranked)
         if too_many_unscored(self.index.measures[self.measure]):
-            found.append("more than 2 % unscored")
+            found.append(UNSCORED)
         elif self.index.measures[self.measure].value is None:
             found.append("a subtask has no image with two scored answers")
         return found

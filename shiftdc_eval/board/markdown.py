@@ -63,10 +63,7 @@ def _cells(line: Line, section: Section) -> list[str]:
     unscored = str(measure.unscored)
     if measure.unscored and metric in RATES:
         unscored += f" ({show(measure.bound_low, metric)}-{show(measure.bound_high, metric)})"
-    beside = [
-        "–" if found is None else show(found.value, column.metric)
-        for found, column in zip(line.beside, section.beside, strict=True)
-    ]
+    beside = ["–" if found is None else found.text for found in line.beside]
     return [
         show_rank(line.rank),
         cell.model,

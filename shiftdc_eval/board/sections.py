@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
-from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, Metric, Pair
+from shiftdc_eval.board.index import (
+    PARTIAL,
+    UNSCORED,
+    Comparison,
+    Index,
+    IndexCell,
+    Measure,
+    Metric,
+    Pair,
+    too_many_unscored,
+)
 
 METRIC_NAMES: dict[Metric, str] = {
     "asr": "ASR",
@@ -24,6 +34,33 @@ RATES = ("asr", "keyword_asr", "over_refusal", "unsafe_rate")
 
 
 @dataclass(frozen=True)
+class BesideValue:
+    """A measure of another task, with what keeps it from standing beside a full one."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    metric: Metric
+    answered: int
+    items: int
+    reasons: tuple[str, ...]
+    """Why it would not rank on its own task, less what its row is marked with anyway."""
+
+    @property
+    def whole(self) -> bool:
+        """True when it may be set against other rows' values."""
+        return not self.reasons and self.value is not None
+
+    @property
+    def text(self) -> str:
+        """The value; with `n/items` when it is partial, a dash when it must not be compared."""
+        if self.reasons and self.reasons != (PARTIAL,):
+            return "–"
+        shown = show(self.value, self.metric)
+        return f"{shown} ({self.answered}/{self.items})" if self.reasons else shown
+
+
+@dataclass(frozen=True)
 class Line:
     """One row of a section."""
 
@@ -35,8 +72,8 @@ class Line:
     not_ranked: list[str]
     baseline: Pair | None
     """Difference to `none`, whichever way round it is stored."""
-    beside: list[Measure | None]
-    """Measures of the same model and defense on the section's other tasks."""
+    beside: list[BesideValue | None]
+    """What the same model and defense reach on the section's other tasks."""
     setting: str
     """What tells this comparison from another one of the same model, e.g. `seed=3`."""
 
@@ -57,13 +94,23 @@ class Beside:
 
     task: str
     version: str
+    revision: str
+    generation: str
+    """Resolved generation settings as JSON text."""
     judge: str
     metric: Metric
+    setting: str = ""
+    """What tells it from another column of the same task."""
 
     @property
     def title(self) -> str:
         """Column title."""
-        return f"{METRIC_NAMES[self.metric]}: {self.task}"
+        title = f"{METRIC_NAMES[self.metric]}: {self.task}"
+        return f"{title} ({self.setting})" if self.setting else title
+
+    def of(self, cell: IndexCell) -> bool:
+        """Whether a cell holds this task as it was run for this column."""
+        return data_of(cell) == (self.task, self.version, self.revision, self.generation)
 
 
 @dataclass(frozen=True)
@@ -150,23 +197,46 @@ def beside_of(cells: list[IndexCell], judge: str, task: str) -> list[Beside]:
     Over-refusal is by the section's own judge where it judged, else by the first one. Of equally common
     tasks those of the same benchmark come first; `MAX_BESIDE` of each kind are shown, all have sections.
     """
-    found: dict[tuple[Metric, str, str], set[Beside]] = defaultdict(set)
-    seen: Counter[tuple[Metric, str, str]] = Counter()
+    found: dict[tuple[Metric, str, str, str, str], set[Beside]] = defaultdict(set)
+    seen: Counter[tuple[Metric, str, str, str, str]] = Counter()
     for cell in {cell.path: cell for cell in cells}.values():
         kinds = {measure.metric for measure in cell.measures} & set(MAX_BESIDE)
-        seen.update((kind, cell.task, cell.version) for kind in kinds)
+        seen.update((kind, *data_of(cell)) for kind in kinds)
         for measure in cell.measures:
             if measure.metric in kinds:
-                column = Beside(cell.task, cell.version, measure.judge, measure.metric)
-                found[measure.metric, cell.task, cell.version].add(column)
+                column = Beside(*data_of(cell), measure.judge, measure.metric)
+                found[measure.metric, *data_of(cell)].add(column)
     chosen: list[Beside] = []
     for metric, most in MAX_BESIDE.items():
         made = sorted(
             (key for key in found if key[0] == metric),
-            key=lambda key: (-seen[key], *_distance(task, key[1]), key[2]),
+            key=lambda key: (-seen[key], *_distance(task, key[1]), *key[2:]),
         )
         chosen += [min(found[key], key=lambda one: (one.judge != judge, one.judge)) for key in made[:most]]
-    return sorted(chosen, key=lambda one: (ORDER.index(one.metric), one.task, one.version))
+    chosen.sort(
+        key=lambda one: (ORDER.index(one.metric), one.task, one.version, one.revision, one.generation)
+    )
+    return _told_apart(chosen)
+
+
+def data_of(cell: IndexCell) -> tuple[str, str, str, str]:
+    """Task, version, data revision and generation settings: only equal ones share a column."""
+    return cell.task, cell.version, cell.revision, json.dumps(cell.generation, sort_keys=True)
+
+
+def _told_apart(columns: list[Beside]) -> list[Beside]:
+    """Columns, with what differs in the title where it would not tell two of them apart."""
+    made = []
+    for column in columns:
+        siblings = [one for one in columns if one.title == column.title]
+        facts = [
+            {"version": one.version, "revision": one.revision[:12], **json.loads(one.generation)}
+            for one in siblings
+        ]
+        own = facts[siblings.index(column)]
+        varying = [name for name in own if len({json.dumps(fact.get(name)) for fact in facts}) > 1]
+        made.append(replace(column, setting=", ".join(f"{name}={own[name]}" for name in varying)))
+    return made
 
 
 def _distance(task: str, other: str) -> tuple[int, str]:
@@ -199,19 +269,31 @@ def _lines(
                 rank=entry.rank,
                 not_ranked=entry.not_ranked,
                 baseline=None if entry.cell in nones else pairs.get(entry.cell),
-                beside=[_beside(column, systems[cell.system]) for column in beside],
+                beside=[_beside(column, cell, systems[cell.system]) for column in beside],
                 setting=setting,
             )
         )
     return lines
 
 
-def _beside(column: Beside, cells: list[IndexCell]) -> Measure | None:
-    for cell in cells:
-        if (cell.task, cell.version) == (column.task, column.version):
-            for measure in cell.measures:
-                if (measure.judge, measure.metric) == (column.judge, column.metric):
-                    return measure
+def _beside(column: Beside, row: IndexCell, cells: list[IndexCell]) -> BesideValue | None:
+    for cell in filter(column.of, cells):
+        for measure in cell.measures:
+            if (measure.judge, measure.metric) == (column.judge, column.metric):
+                reasons = [
+                    reason for reason in cell.not_ranked if reason == PARTIAL or reason not in row.not_ranked
+                ]
+                if too_many_unscored(measure):
+                    reasons.append(UNSCORED)
+                return BesideValue(
+                    value=measure.value,
+                    low=measure.low,
+                    high=measure.high,
+                    metric=measure.metric,
+                    answered=cell.answered,
+                    items=cell.items,
+                    reasons=tuple(reasons),
+                )
     return None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from made import Made, small_grid
 
+from shiftdc_eval.board import charts
 from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.files import read_cells
 from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure
@@ -191,6 +192,61 @@ def test_the_columns_beside_are_few_and_of_the_same_benchmark_first(results: Pat
         ("a_mme", "loose"),
         ("toy_vqa", "loose"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({}, "{value}"),
+        ({"items": 90}, "{value} (60/90)"),
+        ({"notes": ["leakage: 3 of 60 items were used for calibration"]}, "–"),
+        ({"unscored": {"exact": [1, 2, 3]}}, "–"),
+        ({"notes": ["ablation: half the layers"]}, "–"),
+    ],
+)
+def test_a_value_beside_is_marked_where_it_could_not_rank_itself(
+    results: Path, board: Path, change: dict[str, Any], text: str
+) -> None:
+    Made(task="figstep", judges={"llm": ("harm", 0.5)}).write(results)
+    Made(**{"task": "mini_vqa", "size": 60, "judges": {"exact": ("score", 0.9)}, **change}).write(results)
+    found = index(results, board)
+    section = next(one for one in sections_of(found) if one.metric == "asr")
+    (line,), (column,) = section.lines, section.beside
+    (measure,) = next(cell for cell in found.cells if cell.task == "mini_vqa").measures
+    (value,) = line.beside
+    wanted = text.format(value=f"{measure.value:.3f}")
+    assert column.metric == "score"
+    assert value is not None
+    assert value.text == wanted
+    assert value.whole == (not change)
+    assert f"| {wanted} |" in (board / "leaderboard.md").read_text()
+    assert f">{wanted}</td>" in (board / "index.html").read_text()
+
+
+def test_an_ablation_row_still_shows_what_the_ablation_did_to_utility(results: Path, board: Path) -> None:
+    notes = ["ablation: half the layers"]
+    Made(task="figstep", judges={"llm": ("harm", 0.5)}, notes=notes).write(results)
+    Made(task="mini_vqa", judges={"exact": ("score", 0.9)}, notes=notes).write(results)
+    section = next(one for one in sections_of(index(results, board)) if one.metric == "asr")
+    (value,) = section.lines[0].beside
+    assert value is not None
+    assert value.whole
+
+
+def test_other_data_or_generation_never_shares_a_column_beside(results: Path, board: Path) -> None:
+    for defense, revision in (("none", "rev-one"), ("shiftdc", "rev-two")):
+        Made(task="figstep", defense=defense, judges={"llm": ("harm", 0.5)}).write(results)
+        Made(task="mini_vqa", defense=defense, revision=revision, judges={"exact": ("score", 0.9)}).write(
+            results
+        )
+    section = next(one for one in sections_of(index(results, board)) if one.metric == "asr")
+    assert [column.title for column in section.beside] == [
+        "score: mini_vqa (revision=rev-one)",
+        "score: mini_vqa (revision=rev-two)",
+    ]
+    shown = {line.cell.defense: [value is not None for value in line.beside] for line in section.lines}
+    assert shown == {"none": [True, False], "shiftdc": [False, True]}
+    assert charts.scatter(section) is None
 
 
 def test_differences_to_none_are_this_defense_minus_none(results: Path, board: Path) -> None:
