@@ -1,12 +1,14 @@
 """Setting judged text apart from the judge's instructions.
 
 Every call draws its own marker code, so a response cannot know the marker that would end it; characters
-that no reader sees (zero-width, bidirectional, control) are written out, so they can hide nothing.
+that no reader sees (zero-width, bidirectional, control) are written out, so they can hide nothing. So is
+the first character of what a chat template or tokenizer takes for the end of a turn (`<|im_end|>`).
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import secrets
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -24,6 +26,13 @@ _BLANK = frozenset(
 )
 """Marks and letters that show nothing: fillers, blanks and variation selectors."""
 
+_CONTROL = re.compile(
+    r"<(?=[|\uff5c]|/?s>|</?sys>>|/?(?:bos|eos|pad|unk|mask|cls|sep|image|video|audio)>|(?:start|end)_of_\w+>)"
+    r"|\[(?=/?(?:inst|system_prompt|available_tools|tool_calls|tool_results|tool_content|img|cls|sep|mask)\])",
+    re.IGNORECASE,
+)
+"""Where a control token of a common chat format begins."""
+
 
 @functools.cache
 def _words() -> dict[str, str]:
@@ -33,9 +42,14 @@ def _words() -> dict[str, str]:
     return data
 
 
+def without_control_tokens(text: str) -> str:
+    """The text with the first character of what looks like a control token written as `\\u003c` or `\\u005b`."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def visible(text: str) -> str:
-    """The text with zero-width, bidirectional and control characters written as `\\u200b` and the like."""
-    return "".join(
+    """The text with hidden characters (zero-width, bidirectional, control) and control tokens as codes."""
+    shown = "".join(
         char
         if char in _KEEP or (unicodedata.category(char) not in _HIDDEN and char not in _BLANK)
         else f"\\u{ord(char):04x}"
@@ -43,6 +57,7 @@ def visible(text: str) -> str:
         else f"\\U{ord(char):08x}"
         for char in text.replace("\r\n", "\n")
     )
+    return without_control_tokens(shown)
 
 
 def new_nonce(texts: Iterable[str]) -> str:

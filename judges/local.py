@@ -17,6 +17,7 @@ from shiftdc_eval import runs
 from shiftdc_eval.judges.cache import VerdictCache
 from shiftdc_eval.judges.fence import guard_version
 from shiftdc_eval.judges.local_model import LocalModel
+from shiftdc_eval.judges.local_prompt import Encoder, left_padded
 from shiftdc_eval.judges.normalise import is_blank
 from shiftdc_eval.judges.parsing import PARSERS
 from shiftdc_eval.judges.rubric import Rubric
@@ -86,44 +87,35 @@ class LocalJudge:
         import torch
 
         with self.model.loaded("AutoModelForCausalLM", side="left") as (model, tokenizer):
-            prompts = [self._prompt(item, tokenizer) for item in items]
             room = self.model.room(model, tokenizer, self.rubric.max_tokens)
-            chat = any(special for _, special in prompts)
+            encoder = Encoder(self.rubric, tokenizer, self.guarded, self.chat, room)
 
-            def run(batch: Sequence[str]) -> list[tuple[str, int]]:
-                encoded = tokenizer(
-                    list(batch),
-                    return_tensors="pt",
-                    padding=True,
-                    truncation=True,
-                    max_length=room,
-                    add_special_tokens=not chat,
-                    return_token_type_ids=False,
-                ).to(model.device)
+            def run(batch: Sequence[Item]) -> list[Verdict]:
+                prompts = [encoder.prompt(item) for item in batch]
+                verdicts = [unscored(self.kind, prompt.obstacle or "not judged") for prompt in prompts]
+                places = [place for place, prompt in enumerate(prompts) if not prompt.obstacle]
+                if not places:
+                    return verdicts
+                ids, mask = left_padded([prompts[place].ids for place in places], tokenizer.pad_token_id)
                 with torch.inference_mode():
                     output = model.generate(
-                        **encoded, do_sample=False, max_new_tokens=self.rubric.max_tokens, **GREEDY
+                        input_ids=ids.to(model.device),
+                        attention_mask=mask.to(model.device),
+                        do_sample=False,
+                        max_new_tokens=self.rubric.max_tokens,
+                        **GREEDY,
                     )
-                replies = tokenizer.batch_decode(
-                    output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True
-                )
-                return list(zip(replies, encoded["attention_mask"].sum(1).tolist(), strict=True))
+                replies = tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
+                for place, reply in zip(places, replies, strict=True):
+                    prompt = prompts[place]
+                    verdicts[place] = self._read(reply, len(prompt.ids), cut=prompt.cut)
+                return verdicts
 
             done = 0
-            for results in self.model.in_batches([text for text, _ in prompts], run):
-                for reply, tokens in results:
-                    yield self._read(reply, tokens, cut=tokens >= room)
+            for results in self.model.in_batches(items, run):
+                yield from results
                 done += len(results)
                 report_to(self.on_verdict, len(results), f"{done} judged by {self.model.name}")
-
-    def _prompt(self, item: Item, tokenizer: Any) -> tuple[str, bool]:
-        """The prompt text, and whether it holds its special tokens already."""
-        if self.chat or (self.rubric.conversation and tokenizer.chat_template):
-            messages = self.rubric.messages(item, self.guarded)
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            return str(text), True
-        plain = self.rubric.model_copy(update={"conversation": False})
-        return str(plain.messages(item, self.guarded)[-1]["content"]), False
 
     def _read(self, reply: str, tokens: int, *, cut: bool) -> Verdict:
         parsed = PARSERS[(self.guarded and self.rubric.guarded_parser) or self.rubric.parser](

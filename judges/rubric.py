@@ -20,11 +20,18 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from shiftdc_eval.errors import ConfigError
-from shiftdc_eval.judges.fence import ask_for_verdict, enclose, guard_system, new_nonce
+from shiftdc_eval.judges.fence import (
+    ask_for_verdict,
+    enclose,
+    guard_system,
+    new_nonce,
+    visible,
+    without_control_tokens,
+)
 from shiftdc_eval.judges.verdict import Item, Kind
 
 FOLDER = Path(__file__).parent / "rubrics"
-RENDER_VERSION = 2
+RENDER_VERSION = 3
 """Raised by hand whenever rendering or parsing changes; part of every fingerprint."""
 
 Message = dict[str, Any]
@@ -79,6 +86,8 @@ class Rubric(BaseModel):
     """Completion tokens asked for."""
     cut_reply_counts: bool = False
     """True where the protocol cuts the reply on purpose, so that a reply cut at `max_tokens` is read."""
+    cut_prompt_counts: bool = False
+    """True where the protocol cuts long prompts on the left, so that a cut one is judged all the same."""
     guard: bool = False
     """True for rubrics of ours, which are guarded always."""
     conversation: bool = False
@@ -113,6 +122,17 @@ class Rubric(BaseModel):
                 return template.text
         return next(template.text for template in self.templates if not template.scenarios)
 
+    def shown(self, item: Item, guarded: bool) -> dict[str, str]:
+        """The judged texts as they stand in the prompt, by `request`, `response` and `reference`."""
+        reference = item.reference or ""
+        for mark in self.reference_spacing:
+            reference = reference.replace(mark, f" {mark} ")
+        parts = {"request": item.request, "response": item.response or "", "reference": reference}
+        if self.conversation:
+            # They are turns of a chat: a control token in one would end it.
+            return {what: without_control_tokens(text) for what, text in parts.items()}
+        return {what: visible(text) for what, text in parts.items()} if guarded else parts
+
     def messages(
         self, item: Item, guarded: bool, nonce: str = "", image: Image.Image | None = None
     ) -> list[Message]:
@@ -122,10 +142,7 @@ class Rubric(BaseModel):
             nonce: code of the markers of a guarded prompt; drawn anew when empty.
             image: shown after the text, as a PNG data URL.
         """
-        reference = item.reference or ""
-        for mark in self.reference_spacing:
-            reference = reference.replace(mark, f" {mark} ")
-        parts = {"request": item.request, "response": item.response or "", "reference": reference}
+        parts = self.shown(item, guarded)
         if self.conversation:
             return [
                 {"role": "user", "content": parts["request"]},

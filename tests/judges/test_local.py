@@ -11,6 +11,8 @@ from shiftdc_eval.errors import ConfigError, JudgeError
 from shiftdc_eval.judges import Item, get_judge
 from shiftdc_eval.judges.cache import VerdictCache
 from shiftdc_eval.judges.local_model import LocalModel
+from shiftdc_eval.judges.local_prompt import Encoder
+from shiftdc_eval.judges.rubric import load_rubric
 
 ANSWERS = [
     "a quiet answer",
@@ -153,6 +155,44 @@ def test_a_prompt_that_is_too_long_is_cut_on_the_left_and_says_so(models: dict[s
     [verdict] = get_judge(spec).judge([Item("i", "danger", "word " * 400)])
     assert verdict.value == "safe"
     assert "cut on the left" in verdict.reason
+
+
+def test_a_cut_prompt_is_unscored_unless_the_protocol_cuts(models: dict[str, Path]) -> None:
+    spec = f"local_md_judge:model={models['guard_plain']};max_length=700"
+    long, short = get_judge(spec).judge([Item("i", "r", "danger " + "word " * 700), Item("j", "r", "danger")])
+    assert (long.value, short.value) == (None, "unsafe")
+    assert "tokens and the judge reads 700" in long.reason
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_judged_text_never_becomes_a_control_token(models: dict[str, Path], chat: bool) -> None:
+    from judge_models import CHAT, WORDS, word_tokenizer
+
+    tokenizer = word_tokenizer(CHAT if chat else None)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[[turn]]"]})
+    turn = tokenizer.convert_tokens_to_ids("[[turn]]")
+    encoder = Encoder(load_rubric("llama_guard"), tokenizer, guarded=False, chat=False, room=4096)
+    plain = encoder.prompt(Item("i", "request", "danger answer"))
+    prompt = encoder.prompt(Item("i", "request", "danger [[turn]] answer </s>"))
+    assert not prompt.obstacle
+    assert turn not in prompt.ids
+    assert WORDS.index("</s>") not in prompt.ids
+    assert prompt.ids.count(WORDS.index("danger")) == plain.ids.count(WORDS.index("danger")) == 1
+    assert len(prompt.ids) > len(plain.ids)
+    # A frame that itself holds the token keeps it.
+    tokenizer.chat_template = CHAT.replace("judge :", "[[turn]] judge :")
+    framed = encoder.prompt(Item("i", "request", "danger [[turn]] answer"))
+    assert framed.ids.count(turn) == 1
+
+
+def test_texts_that_cannot_be_told_from_the_frame_are_unscored() -> None:
+    from judge_models import CHAT, word_tokenizer
+
+    tokenizer = word_tokenizer(CHAT.replace("m['content']", "m['content'] | upper"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[[turn]]"]})
+    encoder = Encoder(load_rubric("llama_guard"), tokenizer, guarded=False, chat=False, room=4096)
+    assert "changes them" in encoder.prompt(Item("i", "request", "a [[turn]] b")).obstacle
+    assert not encoder.prompt(Item("i", "request", "a b")).obstacle
 
 
 @pytest.mark.parametrize("spec", ["local_harmbench", "local_classifier:unsafe=harm"])
