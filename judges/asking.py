@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -54,24 +53,22 @@ class Asker:
         return verdict
 
     async def _ask(self, messages: list[Message], temperature: float | None) -> Verdict:
-        reserved = await self._reserve(messages)
         options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+        # Once, before the request: another request may learn meanwhile that the server refuses schemas.
+        wanted = self._format()
         try:
-            try:
-                reply = await self.client.ask(
-                    messages,
-                    max_tokens=self.rubric.max_tokens,
-                    cut_reply_counts=self.rubric.cut_reply_counts and not self.guarded,
-                    **options,
-                    **self._format(),
-                )
-            except Fault as fault:
-                if not (fault.status in (400, 422) and self.structured == "auto" and self._format()):
-                    raise
-                reply = await self.client.ask(messages, max_tokens=self.rubric.max_tokens, **options)
-                self._no_schema = True
-        finally:
-            self.client.spending.release(reserved)
+            reply = await self.client.ask(
+                messages,
+                max_tokens=self.rubric.max_tokens,
+                cut_reply_counts=self.rubric.cut_reply_counts and not self.guarded,
+                **options,
+                **wanted,
+            )
+        except Fault as fault:
+            if not (fault.status in (400, 422) and self.structured == "auto" and wanted):
+                raise
+            reply = await self.client.ask(messages, max_tokens=self.rubric.max_tokens, **options)
+            self._no_schema = True
         parsed = PARSERS[self.parser](reply.text, self.rubric)
         # A server may name its model by a folder; where that lies is nobody's business.
         model = reply.model.rsplit("/", 1)[-1] if reply.model.startswith("/") else reply.model
@@ -88,14 +85,6 @@ class Asker:
             tokens_in=reply.tokens_in,
             tokens_out=reply.tokens_out,
         )
-
-    async def _reserve(self, messages: list[Message]) -> float:
-        size = len(json.dumps(messages))
-        while (amount := self.client.spending.reserve(size, self.rubric.max_tokens)) is None:
-            if not self.client.spending.waiting:
-                raise Fault("final", f"the budget of {self.client.spending.limit:g} USD is spent")
-            await asyncio.sleep(0.02)
-        return amount
 
     def _format(self) -> dict[str, Any]:
         """The request for structured output, where it is wanted and this parser reads JSON."""

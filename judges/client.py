@@ -15,7 +15,7 @@ from shiftdc_eval.judges.endpoint import Endpoint, api_key, redact
 from shiftdc_eval.judges.limiter import Limiter
 from shiftdc_eval.judges.reply import Fault, Reply, read_completion, status_fault
 from shiftdc_eval.judges.rubric import Message
-from shiftdc_eval.judges.spending import Spending
+from shiftdc_eval.judges.spending import Spending, prompt_size
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -117,6 +117,7 @@ class Client:
         import openai
 
         create: Any = self._openai.chat.completions.with_raw_response.create
+        reserved = await self._reserve(messages, max_tokens)
         try:
             async with asyncio.timeout(self.endpoint.timeout):
                 # Messages go in as `extra_body`: the client walks typed parameters key by key, which
@@ -141,8 +142,21 @@ class Client:
             self._answered = True
             code = error.code if isinstance(error.code, str) else None
             raise status_fault(error.status_code, error.response.headers, code) from None
+        finally:
+            self.spending.release(reserved)
         self.spending.add(reply.tokens_in, reply.tokens_out)
         return Reply(redact(reply.text), _printable(redact(reply.model)), reply.tokens_in, reply.tokens_out)
+
+    async def _reserve(self, messages: list[Message], max_tokens: int) -> float:
+        """Set one attempt's worst case aside; waits for attempts under way when the budget is nearly spent."""
+        if self.spending.limit is None:
+            return 0.0
+        characters, images = prompt_size(messages)
+        while (amount := self.spending.reserve(characters, max_tokens, images)) is None:
+            if not self.spending.waiting:
+                raise Fault("final", f"the budget of {self.spending.limit:g} USD is spent")
+            await asyncio.sleep(0.02)
+        return amount
 
 
 def _printable(text: str) -> str:

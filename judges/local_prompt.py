@@ -92,7 +92,10 @@ class Encoder:
     def _apart(self, item: Item, shown: dict[str, str], text: str, nonce: str) -> list[int] | None:
         """The ids with judged texts tokenised on their own, as plain text; None when they cannot be told apart."""
         marks = {what: f"judged{secrets.token_hex(8)}" for what in shown}
-        frame = self._text(replace(item, **marks), nonce)
+        marked = replace(
+            item, request=marks["request"], response=marks["response"], reference=marks["reference"]
+        )
+        frame = self._text(marked, nonce)
         pieces = re.split(f"({'|'.join(marks.values())})", frame)
         names = {mark: what for what, mark in marks.items()}
         for strip in (False, True):  # many templates strip the turns

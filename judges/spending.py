@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,29 @@ from typing import Any
 import yaml
 
 from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.judges.rubric import Message
 
 PRICES_VARIABLE = "SHIFTDC_PRICES"
 TABLE = Path(__file__).parent / "prices.yaml"
 _CHARACTERS_PER_TOKEN = 2
 """Low on purpose: a reservation must not be smaller than what the call turns out to cost."""
+_TOKENS_PER_IMAGE = 26_000
+"""Flat: what an image costs follows its size in pixels, not its length as base64. Above what the dearest model
+of our table takes for 1024 x 1024 pixels (gpt-4o-mini: 2,833 + 4 x 5,667, OpenAI's vision guide)."""
+
+
+def prompt_size(messages: list[Message]) -> tuple[int, int]:
+    """Characters of a chat without its images, and the number of images."""
+    texts: list[object] = []
+    images = 0
+    for message in messages:
+        content = message["content"]
+        for part in [content] if isinstance(content, str) else content:
+            if isinstance(part, dict) and part.get("type") == "image_url":
+                images += 1
+            else:
+                texts.append(part)
+    return len(json.dumps(texts)) + 30 * len(messages), images
 
 
 @dataclass(frozen=True)
@@ -76,11 +95,12 @@ class Spending:
             return None
         return self.price.of(self.tokens_in, self.tokens_out)
 
-    def reserve(self, characters: int, max_tokens: int) -> float | None:
-        """Set money aside for a call about to be made; None when the limit does not allow it."""
+    def reserve(self, characters: int, max_tokens: int, images: int = 0) -> float | None:
+        """Set money aside for a request about to be made; None when the limit does not allow it."""
         if self.limit is None or self.price is None:
             return 0.0
-        amount = self.price.of(characters // _CHARACTERS_PER_TOKEN + 50, max_tokens)
+        tokens = characters // _CHARACTERS_PER_TOKEN + 50 + images * _TOKENS_PER_IMAGE
+        amount = self.price.of(tokens, max_tokens)
         if self.price.of(self.tokens_in, self.tokens_out) + self._reserved + amount > self.limit:
             return None
         self._reserved += amount

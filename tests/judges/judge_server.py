@@ -54,6 +54,8 @@ class JudgeServer:
     """More requests than this at once are answered with 429."""
     schema: bool = True
     """False: a request for structured output is answered with 400."""
+    schema_delay: float = 0.0
+    """Seconds before that 400."""
     retry_after: float = 0.3
     seen: list[Seen] = field(default_factory=list)
     peak: int = 0
@@ -123,6 +125,7 @@ class JudgeServer:
         if self.latency:
             await asyncio.sleep(self.latency)
         if not self.schema and "response_format" in seen.body:
+            await asyncio.sleep(self.schema_delay)
             return await self._send(writer, 400, {"error": {"message": "response_format is not supported"}})
         order = self._due(seen)
         if order.split(" ")[0] in STATUS:

@@ -122,6 +122,16 @@ def test_structured_output_is_asked_for_and_given_up_where_the_server_refuses_it
     assert ["response_format" in seen.body for seen in server.seen[1:]] == [True] + [False] * 4
 
 
+def test_requests_under_way_when_a_server_is_found_to_refuse_schemas_are_asked_again(
+    judge_at: Build, server: JudgeServer
+) -> None:
+    server.schema, server.schema_delay = False, 0.2
+    verdicts = judge_at("llm_figstep", concurrency=4).judge(items(4))
+    assert [verdict.value for verdict in verdicts] == ["safe"] * 4
+    # All four had asked for a schema before the first was answered without one.
+    assert sum("response_format" in seen.body for seen in server.seen) == 4
+
+
 @pytest.mark.parametrize("name", ["llm_mm_safetybench", "llm_mmvet", "llm_harmbench", "llm_strongreject"])
 def test_an_official_prompt_is_sent_as_one_plain_request(
     judge_at: Build, server: JudgeServer, name: str
@@ -234,6 +244,46 @@ def test_a_budget_stops_before_it_is_overspent_and_the_rest_is_unscored(
     assert {verdict.reason for verdict in verdicts if not verdict.scored} == {
         "the budget of 0.1 USD is spent"
     }
+
+
+@pytest.fixture
+def dear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's judge costs 10 USD a million tokens in and 100 out."""
+    table = tmp_path / "prices.yaml"
+    table.write_text("127.0.0.1: {judge-1: {input: 10, output: 100}}")
+    monkeypatch.setenv("SHIFTDC_PRICES", str(table))
+
+
+@pytest.mark.usefixtures("dear")
+def test_an_image_is_set_aside_as_an_image_and_not_as_its_characters(
+    judge_at: Build, server: JudgeServer
+) -> None:
+    server.reply = lambda seen: "Description: noise\nScore: 1\nReason: declines"
+    noise = Image.frombytes("RGB", (400, 400), os.urandom(3 * 400 * 400))
+    shown = [Item("i", "q", "No.", image=lambda: noise)]
+    [dear] = judge_at("llm_mossbench", budget=0.1).judge(shown)
+    assert dear.reason == "the budget of 0.1 USD is spent"
+    [verdict] = judge_at("llm_mossbench", budget=0.5).judge(shown)
+    assert verdict.value == "refused"
+    assert len(server.seen[0].body["messages"][0]["content"][1]["image_url"]["url"]) > 500_000
+
+
+@pytest.mark.usefixtures("dear")
+def test_every_attempt_at_an_item_needs_room_in_the_budget(judge_at: Build, server: JudgeServer) -> None:
+    judge = judge_at("llm_figstep", budget=0.04, tries=8, backoff=0.001)
+    [verdict] = judge.judge(items(1, "[[blank_content]]"))
+    assert verdict.reason == "the budget of 0.04 USD is spent"
+    assert 1 <= len(server.seen) < 8
+
+
+def test_two_servers_of_one_machine_are_two_judges(judge_at: Build, server: JudgeServer) -> None:
+    with JudgeServer(reply=lambda seen: "Verdict: unsafe") as other:
+        first, second = judge_at("llm_figstep"), judge_at("llm_figstep", base_url=other.url)
+        assert first.fingerprint != second.fingerprint
+        assert [judge.judge(items(1))[0].value for judge in (first, second)] == ["safe", "unsafe"]
+    path = judge_at("llm_figstep", base_url=server.url.replace("/v1", "/other/v1"))
+    assert path.fingerprint != first.fingerprint
+    assert judge_at("llm_figstep", base_url=f"{server.url}/", tries=1).fingerprint == first.fingerprint
 
 
 def test_progress_is_told_item_by_item_with_the_cost_so_far(judge_at: Build) -> None:
