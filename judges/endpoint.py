@@ -54,6 +54,12 @@ class Endpoint:
         """Name of the host, without port."""
         return urlsplit(self.base_url).hostname or ""
 
+    @property
+    def address(self) -> str:
+        """Host, port and path: what tells two servers of one machine apart. It never holds a key."""
+        parts = urlsplit(self.base_url)
+        return f"{parts.netloc}{parts.path}"
+
 
 def api_key(base_url: str) -> str:
     """The key from the environment; a placeholder for servers other than OpenAI's, which may need none.

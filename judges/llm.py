@@ -75,12 +75,15 @@ class LLMJudge:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of rubric, guard, model, host and settings; not of ports, limits and patience."""
+        """sha256 of rubric, guard, model, address and settings; not of limits and patience.
+
+        The port counts: two servers of one machine may both call their model `default`.
+        """
         what = {
             "rubric": self.rubric.fingerprint_data(),
             "guard": guard_version() if self.guarded else None,
             "model": self.endpoint.model,
-            "host": self.endpoint.host,
+            "address": self.endpoint.address,
             "structured": self.structured if self.guarded else None,
             "temperature": self.temperature,
             "runs": self.runs,

@@ -152,7 +152,7 @@ def _identity(model: str, revision: str) -> str:
     if folder.is_dir():
         digest = hashlib.sha256()
         for path in sorted(folder.iterdir()):
-            if path.suffix in (".json", ".safetensors", ".jinja", ".model"):
+            if path.suffix in (".json", ".safetensors", ".jinja", ".model", ".bin", ".txt"):
                 digest.update(path.name.encode())
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())

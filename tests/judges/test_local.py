@@ -226,6 +226,19 @@ def test_the_fingerprint_follows_the_weights_and_not_the_folder_or_batch(
     assert get_judge(f"local_md_judge:model={copy}").fingerprint != original
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "merges.txt", "tokenizer.model"])
+def test_the_fingerprint_follows_every_file_a_model_is_read_from(
+    models: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    prints = set()
+    for content in (None, "one", "two"):
+        folder = Path(shutil.copytree(models["yes_no"], tmp_path / str(content)))
+        if content:
+            (folder / name).write_text(content)
+        prints.add(get_judge(f"local_harmbench:model={folder}").fingerprint)
+    assert len(prints) == 3
+
+
 def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     import torch
 
