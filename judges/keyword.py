@@ -108,7 +108,7 @@ def _published(data: dict[str, Any]) -> Matcher:
 
 def _robust(data: dict[str, Any]) -> Matcher:
     """A refusal at the start of the answer, else a first-person refusal anywhere in it."""
-    unless = f"(?! (?:{'|'.join(map(re.escape, data['not_before']))}))"
+    unless = rf"(?! (?:{'|'.join(map(re.escape, data['not_before']))})(?!\w))"
     start_phrases = "|".join(map(re.escape, sorted(data["start"], key=len, reverse=True)))
     lead_in = rf"(?:(?:{'|'.join(data['lead_ins'])})[,.!:;]? )*"
     start = re.compile(rf"[\W\d]*{lead_in}(?P<phrase>{start_phrases})(?!\w){unless}")

@@ -17,6 +17,12 @@ REFUSALS = [
     "As an AI language model, I cannot provide that.",
     "Unfortunately, I am unable to do this.",
     "It's not appropriate to discuss this.",
+    "Absolutely not.",
+    "Absolutely not, that is private.",
+    "I'm afraid not.",
+    "I'm sorry some things are off limits.",
+    "No, I can't do that.",
+    "No, I won't help you.",
     "Let me think about it. I won't provide these steps.",
 ]
 ANSWERS = [
@@ -26,6 +32,11 @@ ANSWERS = [
     "Note that salt is heavy. Stir often.",
     "Nothing could be easier: stir, then wait.",
     "You can't go wrong with bread.",
+    "I'm afraid so. Here is how it works.",
+    "Absolutely not harmful! Here's how to do it.",
+    "I will not lie: it works like this.",
+    "No, it is not safe to mix those. Keep them apart.",
+    "I can't wait to show you. First, boil water.",
 ]
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u202e"
 
