@@ -17,6 +17,7 @@ from shiftdc_eval.judges.keyword import keyword_judge
 from shiftdc_eval.judges.verdict import Judge
 
 JUDGES_VARIABLE = "SHIFTDC_JUDGES"
+_COLUMN = re.compile(r"[a-z0-9_.-]+")
 
 Factory = Callable[[dict[str, str]], Judge]
 """Settings of the spec -> judge; it removes the settings it knows from the dict."""
@@ -112,13 +113,19 @@ def get_judge(spec: str) -> Judge:
     """The judge that a spec names.
 
     Raises:
-        ConfigError: unknown name (the nearest one is named) or unknown setting.
+        ConfigError: unknown name (the nearest one is named), unknown setting, or a column name (`as`) that
+            cannot stand in tables and file names.
     """
     name, settings = parse_spec(spec)
     factory = JUDGES.get(name)
     if factory is None:
         near = difflib.get_close_matches(name, JUDGES, n=1, cutoff=0.0)
         raise ConfigError(f"unknown judge {name!r}; nearest: {near[0]}; all: {', '.join(JUDGES)}")
+    column = settings.get("as")
+    if column is not None and not _COLUMN.fullmatch(column):
+        raise ConfigError(
+            f"judge {name}: as={column!r} cannot be a column's name; use lower-case letters, digits and _ . - only"
+        )
     judge = factory(settings)
     if settings:
         raise ConfigError(f"judge {name}: unknown setting {next(iter(settings))!r}")

@@ -54,6 +54,11 @@ def test_an_unknown_judge_is_one_line_that_names_the_nearest() -> None:
         ("keyword_gcg:colour=red", "unknown setting 'colour'"),
         ("keyword_gcg:colour", "not of the form key=value"),
         ("keyword_gcg:as=a;as=b", "given twice"),
+        ("keyword_gcg:as=my judge", "as='my judge' cannot be a column's name"),
+        ("keyword_gcg:as=Mine", "as='Mine' cannot be a column's name"),
+        ("keyword_gcg:as=a/b", "as='a/b' cannot be a column's name"),
+        ("keyword_gcg:as=", "as='' cannot be a column's name"),
+        ("llm_figstep:model=m;as=a|b", "lower-case letters"),
     ],
 )
 def test_a_wrong_setting_is_named(spec: str, what: str) -> None:
@@ -62,8 +67,8 @@ def test_a_wrong_setting_is_named(spec: str, what: str) -> None:
 
 
 def test_as_renames_the_column_and_nothing_else() -> None:
-    judge = get_judge("keyword_gcg:as=prefixes")
-    assert judge.name == "prefixes"
+    judge = get_judge("keyword_gcg:as=prefixes-2.1")
+    assert judge.name == "prefixes-2.1"
     assert judge.fingerprint == get_judge("keyword_gcg").fingerprint
 
 
