@@ -79,6 +79,8 @@ class LocalModel:
         import torch
         import transformers
 
+        # In a run the evaluated model stands beside the judge: what its generation left cached is free.
+        _free(torch)
         try:
             sides = {"padding_side": side, "truncation_side": side} if side else {}
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.id, revision=self.revision, **sides)
@@ -96,9 +98,7 @@ class LocalModel:
             yield model, tokenizer
         finally:
             del model
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            _free(torch)
 
     def room(self, model: Any, tokenizer: Any, new_tokens: int) -> int:
         """Prompt tokens that fit: the smallest of ours, the tokenizer's and the model's limits."""
@@ -124,6 +124,13 @@ class LocalModel:
                 continue
             yield results
             start += size
+
+
+def _free(torch: Any) -> None:
+    """Give back accelerator memory that no tensor uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def local_model(settings: dict[str, str], default: str = "") -> LocalModel:

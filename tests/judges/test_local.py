@@ -239,6 +239,26 @@ def test_the_fingerprint_follows_every_file_a_model_is_read_from(
     assert len(prints) == 3
 
 
+def test_cached_memory_is_given_back_before_a_judge_is_loaded(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    import transformers
+
+    order: list[str] = []
+    load = transformers.AutoModelForCausalLM.from_pretrained
+
+    def loading(*args: object, **settings: object) -> object:
+        order.append("loaded")
+        return load(*args, **settings)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("freed"))
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", loading)
+    get_judge(f"local_harmbench:model={models['yes_no']};device=cpu").judge(items(["danger"]))
+    assert order == ["freed", "loaded", "freed"]
+
+
 def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     import torch
 
