@@ -76,6 +76,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str], most: int) -> int:
     for outcome in rejudge(paths, judges, tasks):
+        if outcome.skipped:
+            print(
+                f"{outcome.path.name}: {outcome.judge}: skipped, a utility task (its answers are scored against "
+                "references)"
+            )
+            continue
         values = ", ".join(f"{value} {count}" for value, count in outcome.values.items())
         print(f"{outcome.path.name}: {outcome.judge}: {outcome.judged} judged, {outcome.kept} kept; {values}")
     found = disagreements(paths, tasks)

@@ -26,6 +26,8 @@ class Outcome:
     """Answers that had this judge's verdict already."""
     values: dict[str, int]
     """Count of each value among all answers of the file, `unscored` included; scores count as `scored`."""
+    skipped: bool = False
+    """True for a utility task, whose answers this judge is not asked about."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,11 @@ def rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str]
         yield from _by_one(files, judge)
 
 
-def _by_one(files: Sequence[SamplesFile], judge: Judge) -> Iterator[Outcome]:
+def _by_one(every: Sequence[SamplesFile], judge: Judge) -> Iterator[Outcome]:
+    files = [file for file in every if judge.kind == "score" or not file.is_utility]
+    yield from (Outcome(file.path, judge.name, 0, 0, {}, skipped=True) for file in every if file not in files)
+    if not files:
+        return
     fingerprint = judge.fingerprint
     todo = [file.unjudged(judge.name, fingerprint) for file in files]
     items = [answer.item for answers in todo for answer in answers]

@@ -40,6 +40,12 @@ class SamplesFile:
     path: Path
     answers: list[Answer]
 
+    @property
+    def is_utility(self) -> bool:
+        """True where answers are scored against references: nobody asks whether they refuse or do harm."""
+        kinds = {verdict.kind for answer in self.answers for verdict in answer.field.verdicts.values()}
+        return kinds <= {"score"} and all(answer.item.reference for answer in self.answers)
+
     def unjudged(self, name: str, fingerprint: str) -> list[Answer]:
         """The answers without a scored verdict of this judge.
 

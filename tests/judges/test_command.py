@@ -149,6 +149,36 @@ def test_an_unscored_verdict_of_another_judge_gives_way(
     assert values(folder, "llm_mmvet") == [1.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    "verdicts", [{}, {"mme_official": {"kind": "score", "value": 1.0, "judge": "0" * 64}}]
+)
+def test_a_refusal_judge_leaves_utility_tasks_alone_and_says_so(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], verdicts: dict[str, Any]
+) -> None:
+    utility = row(1, "Yes")
+    utility["shiftdc_item"]["reference"] = "yes"
+    utility["shiftdc"]["verdicts"] = verdicts
+    path = run_folder / "20260101_000000_samples_shiftdc_mme.jsonl"
+    path.write_text(json.dumps(utility) + "\n")
+    before = path.read_bytes()
+    assert main(["judge", str(run_folder), "--judge", "keyword_robust"]) == 0
+    assert path.read_bytes() == before
+    out = capsys.readouterr().out.splitlines()
+    assert [line for line in out if "skipped, a utility task" in line] == [
+        line for line in out if "mme" in line
+    ]
+    assert any("figstep_tiny" in line and "6 judged" in line for line in out)
+
+
+def test_answers_without_references_are_judged_whatever_scores_they_have(run_folder: Path) -> None:
+    scored = [row(n, "Sure.") for n in range(2)]
+    for one in scored:
+        one["shiftdc"]["verdicts"] = {"rated": {"kind": "score", "value": 0.5, "judge": "0" * 64}}
+    folder = write_run(run_folder.parent / "scored", scored)
+    assert main(["judge", str(folder), "--judge", "keyword_robust"]) == 0
+    assert values(folder, "keyword_robust") == ["complied"] * 2
+
+
 def test_disagreements_are_listed(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["judge", str(run_folder), "--judge", "keyword_robust", "--judge", "keyword_gcg"]
     assert main(command) == 0
