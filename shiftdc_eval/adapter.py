@@ -22,7 +22,7 @@ from shiftdc_eval.arguments import AdapterArguments, parse_pairs, split_argument
 from shiftdc_eval.backbones import Backbone, ModelSpec, load_backbone
 from shiftdc_eval.captions import CaptionStore
 from shiftdc_eval.defenses import DEFENSES, Tools
-from shiftdc_eval.defenses.direction import Directions
+from shiftdc_eval.defenses.direction import Directions, normalised
 from shiftdc_eval.errors import ModelError
 from shiftdc_eval.journal import Journal
 from shiftdc_eval.records import RunRecord
@@ -73,6 +73,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             contrast=self.arguments.contrast,
             batch_size=max(self.batch_size, 8),
         )
+        self._directions = directions
         self.tools = Tools(self.backbone, CaptionStore(runs.cache_dir() / "captions.sqlite"), directions)
 
     @classmethod
@@ -114,6 +115,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         tally = Tally()
         with Journal(folder, self._config(), rank=self.rank) as journal:
             done = self._answer_all(samples, journal, tally)
+        tally.leaked = self._leaked(samples)
         run_id, total = gathered(f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", tally)
         if self.rank == 0:
             tasks = {
@@ -248,11 +250,22 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             notes=self._notes(tally),
         )
 
+    def _leaked(self, samples: Sequence[Sample]) -> int:
+        """Items of this process that the direction was fitted on."""
+        seen = self._directions.texts() if self._direction_sha256 else set()
+        asked = [sample for sample in samples if not sample.padding]
+        return len({(s.task, s.doc_id) for s in asked if {normalised(s.question), s.words} & seen})
+
     def _notes(self, tally: Tally) -> list[str]:
         ablation = self.arguments.ablation or self.defense.control
         total = sum(tally.answered.values())
         return [
             *([f"ablation: {ablation}"] if ablation else []),
+            *(
+                [f"leakage: {tally.leaked} items stand in the contrast set of the direction"]
+                if tally.leaked
+                else []
+            ),
             *(f"{note}: {count} of {total} answers" for note, count in sorted(tally.notes.items())),
         ]
 

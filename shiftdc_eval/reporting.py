@@ -23,6 +23,8 @@ class Tally:
     tokens_out: int = 0
     captions_made: int = 0
     captions_reused: int = 0
+    leaked: int = 0
+    """Items that the direction was fitted on."""
     answered: Counter[str] = field(default_factory=Counter)
     """Answers by task."""
     spent: dict[str, Counter[str]] = field(default_factory=dict)

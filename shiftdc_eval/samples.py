@@ -8,6 +8,7 @@ from typing import Any
 
 from shiftdc_eval.backbones import Chat, GenerationSettings
 from shiftdc_eval.defenses import Answer, Request
+from shiftdc_eval.defenses.direction import normalised
 from shiftdc_eval.journal import digest
 from shiftdc_eval.messages import chat_from_messages, settings_from_kwargs
 
@@ -34,6 +35,10 @@ class Sample:
     """How the answer is decoded."""
     notes: tuple[str, ...]
     """What was ignored of the task's generation settings."""
+    question: str
+    """What the item is about in words, where its document says so (FigStep: the instruction in the image)."""
+    words: str
+    """The text prompt, normalised, to find items that a direction was fitted on."""
     padding: bool
     """A copy that only evens out the ranks of a data-parallel run: answered, never journalled."""
 
@@ -90,9 +95,23 @@ def samples_from(
         version = str(getattr(task_of(instance), "VERSION", ""))
         drawn = repeat if settings.do_sample else 0
         key = digest([task, version, doc_id, chat.key(), settings.key(), drawn])
-        length = len(chat.images), len(chat.request)
+        document = documents[task][split][doc_id]
+        question = str(document.get("request", "")) if isinstance(document, Mapping) else ""
         samples.append(
-            Sample(key, task, doc_id, repeat, make, f"{seed}:{key}", length, settings, tuple(notes), padding)
+            Sample(
+                key=key,
+                task=task,
+                doc_id=doc_id,
+                repeat=repeat,
+                chat=make,
+                seed=f"{seed}:{key}",
+                length=(len(chat.images), len(chat.request)),
+                settings=settings,
+                notes=tuple(notes),
+                question=question,
+                words=normalised(chat.request),
+                padding=padding,
+            )
         )
     return samples
 

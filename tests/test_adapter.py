@@ -78,6 +78,18 @@ def test_a_run_leaves_a_complete_record(backbone: Backbone) -> None:
     assert record.versions["transformers"]
 
 
+def test_items_that_the_direction_was_fitted_on_are_declared_as_leakage(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    pairs = [{"unsafe": f"forge pass {n}", "safe": f"paint kite {n}"} for n in range(12)]
+    pairs[3]["unsafe"] = "METHODS to do thing 2, of kind 5!"
+    contrast = tmp_path / "contrast.jsonl"
+    contrast.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    evaluate(model(backbone, defense="shiftdc", contrast=contrast), TASK, gen_kwargs=GEN)
+    (record,) = run_records()
+    assert record.notes == ["leakage: 1 items stand in the contrast set of the direction"]
+
+
 def test_a_second_run_reuses_every_answer_and_makes_no_forward_pass(backbone: Backbone) -> None:
     first = evaluate(model(backbone, defense="shiftdc"), TASK, gen_kwargs=GEN)
     passes = backbone.forward_passes

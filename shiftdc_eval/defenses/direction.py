@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -202,3 +203,15 @@ class Directions:
                 post_norm_last=post_norm_last,
             )
         return self._made[post_norm_last]
+
+    def texts(self) -> set[str]:
+        """Requests that the direction was fitted on, normalised; unknown (empty) for a given file."""
+        if self._given is not None:
+            return set()
+        pairs = load_contrast(self._contrast).pairs
+        return {normalised(text) for pair in pairs for text in (pair.unsafe, pair.safe)}
+
+
+def normalised(text: str) -> str:
+    """A text by its words alone: case and punctuation do not matter."""
+    return " ".join(re.findall(r"\w+", text.lower()))
