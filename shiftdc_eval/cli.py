@@ -36,7 +36,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("shiftdc_eval.doctor", "check a model before a long run"),
     "grid": ("shiftdc_eval.grid", "run a grid of models x defenses x tasks"),
     "analyse": ("shiftdc_eval.analysis.command", "see what an image does to a model, layer by layer"),
-    "explain": ("shiftdc_eval.analysis.explain", "one answered sample: its safety coordinate over the layers"),
+    "explain": (
+        "shiftdc_eval.analysis.explain",
+        "one answered sample: its safety coordinate over the layers",
+    ),
     "sweep": ("shiftdc_eval.analysis.sweep", "run a shipped ablation, or sum up a finished one"),
 }
 """Verb -> (module, one line of help)."""
