@@ -65,7 +65,7 @@ class CellTask(Record):
 class CellModel(Record):
     """What answered."""
 
-    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+:@=,/-]*$", max_length=200)]
     """Hub id, or the name of a local folder."""
     revision: Text
     """Revision of the weights; empty when unknown."""

@@ -107,6 +107,7 @@ def _pairs(ordered: Sequence[Member], ranked: int) -> list[Pair]:
             low=round(difference.low, 4) + 0.0,
             high=round(difference.high, 4) + 0.0,
             n=difference.n,
+            size=round(difference.size, 1),
             first_only=difference.first_only,
             second_only=difference.second_only,
             p=significant(difference.p),
@@ -146,7 +147,7 @@ def shared_rows(first: Column, second: Column) -> tuple[Ints, Ints]:
 def _detectable(column: Column, difference: Difference) -> float:
     if column.is_rate:
         discordant = (difference.first_only + difference.second_only) / difference.n
-        return statistics.detectable_difference(difference.n, discordant)
+        return statistics.detectable_difference(difference.size, discordant)
     spread = (difference.high - difference.low) / (2 * statistics.Z)
     return (statistics.Z + statistics.Z_POWER) * spread
 
@@ -167,10 +168,11 @@ def _power(ranked: Sequence[Member], pairs: Sequence[Pair], rate: bool) -> str:
     if not open_pairs:
         return ""
     worst = max(open_pairs, key=lambda pair: (pair.detectable, -pair.n))
+    effective = f" (worth {worst.size:.0f} independent ones)" if rate and worst.size < 0.95 * worst.n else ""
     size = f"{100 * worst.detectable:.1f} points" if rate else f"{worst.detectable:.3g}"
     return (
         f"{len(open_pairs)} of {len([pair for pair in pairs if pair.p_holm is not None])} pairs are not "
-        f"separable; with n = {worst.n} shared answers, differences under about {size} are likely missed"
+        f"separable; with n = {worst.n} shared answers{effective}, differences under about {size} are likely missed"
     )
 
 

@@ -30,6 +30,19 @@ class Group(Record):
     """Scored answers."""
 
 
+class Official(Record):
+    """A mean as the benchmark's authors report it."""
+
+    name: str
+    """What it is the mean of."""
+    value: float | None
+    """None when a part is absent: a mean over fewer parts is another number."""
+    absent: list[str]
+    """Parts without a scored answer."""
+    of: int
+    """Parts there should be."""
+
+
 class Measure(Record):
     """What one judge's verdicts on one cell amount to."""
 
@@ -59,6 +72,8 @@ class Measure(Record):
     """Results by topic, scenario, ...; `flag` holds the answers that carry a flag."""
     macro: dict[str, float] = Field(default_factory=dict)
     """Unweighted mean over the groups of each kind."""
+    official: list[Official] = Field(default_factory=list)
+    """Means as the benchmark's authors report them, where these are not `value`."""
 
 
 class Agreement(Record):
@@ -133,6 +148,8 @@ class Pair(Record):
     low: float
     high: float
     n: int
+    size: float
+    """Independent answers these are worth; fewer than `n` where a question has several."""
     first_only: int
     second_only: int
     p: float

@@ -207,7 +207,7 @@ def _recorded_head(record: RunRecord, task: TaskRecord) -> Head:
     return Head(
         task=CellTask.model_validate(task.model_dump(exclude={"answered", "cost"})),
         model=CellModel(
-            id=public_name(record.model),
+            id=model_id(record.model),
             revision=record.revision,
             architecture=record.architecture,
             note=record.model_note,
@@ -292,7 +292,7 @@ def _bare_head(file: SampleFile, config: Mapping[str, Any]) -> Head:
             score="mme" if facts.get("score") == "mme" else "mean",
             notes=list(facts.get("notes", [])),
         ),
-        model=CellModel(id=public_name(model), revision="", architecture=str(settings.get("model", ""))),
+        model=CellModel(id=model_id(model), revision="", architecture=str(settings.get("model", ""))),
         defense=CellDefense(name="none"),
         dtype="",
         seed=int(settings.get("random_seed") or 0),
@@ -307,6 +307,11 @@ def _bare_head(file: SampleFile, config: Mapping[str, Any]) -> Head:
             ],
         ),
     )
+
+
+def model_id(model: str) -> str:
+    """A model's name in the characters of a cell's model id."""
+    return re.sub(r"[^A-Za-z0-9._+:@=,/-]+", "_", public_name(model)).lstrip("._+:@=,/-") or "model"
 
 
 def public_name(model: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from shiftdc_eval.board.index import Index
 from shiftdc_eval.board.reported import Reported
@@ -14,9 +16,11 @@ from shiftdc_eval.board.sections import (
     sections_of,
     show,
     show_difference,
+    show_official,
     show_p,
     show_rank,
 )
+from shiftdc_eval.board.text import readable
 
 INTRODUCTION = """\
 # Leaderboard
@@ -31,6 +35,7 @@ rank. `keyword ASR` is one minus the refusal rate found by keywords: it is not a
 
 def markdown(index: Index) -> str:
     """The board as Markdown."""
+    index = readable(index)
     parts = [INTRODUCTION, "## Measured\n"]
     sections = sections_of(index)
     parts += [_section(section) for section in sections] or ["No measured cells yet.\n"]
@@ -41,14 +46,23 @@ def markdown(index: Index) -> str:
 
 
 def _section(section: Section) -> str:
-    header = ["rank", "model", "defense", METRIC_NAMES[section.metric], "95 %", "against none"]
+    header = [
+        "rank",
+        "model",
+        "defense",
+        METRIC_NAMES[section.metric],
+        "95 %",
+        *section.official,
+        "against none",
+    ]
     header += [column.title for column in section.beside]
     header += ["time / none", "unscored", "items", "remarks", "cell"]
-    rows = [_cells(line, section) for line in section.lines]
+    # only the link is ours, so only the link is not escaped
+    rows = [[*map(_escape, _cells(line, section)), _link(line)] for line in section.lines]
     lines = [f"### {_escape(section.name)}\n"]
     if section.revision:
-        lines.append(f"Data revision `{_escape(section.revision)}`.\n")
-    lines.append(_table(header, rows))
+        lines.append(f"Data revision {_escape(section.revision)}.\n")
+    lines.append(_table([*map(_escape, header)], rows))
     lines += [f"\n{_escape(note)}" for note in section.power]
     return "\n".join(lines) + "\n"
 
@@ -70,14 +84,18 @@ def _cells(line: Line, section: Section) -> list[str]:
         cell.defense,
         show(measure.value, metric),
         interval,
+        *(show_official(mean, metric) for mean in measure.official),
         against,
         *beside,
         "–" if cell.relative is None else f"{cell.relative:.2f}",
         unscored,
         f"{cell.answered}/{cell.items}",
         remarks(line),
-        f"[json](cells/{cell.path})",
     ]
+
+
+def _link(line: Line) -> str:
+    return f"[json](cells/{quote(line.cell.path)})"
 
 
 def remarks(line: Line) -> str:
@@ -102,16 +120,22 @@ def _reported(paper: Reported) -> str:
         if table.detail:
             continue
         lines.append(f"**{_escape(table.title)}** ({_escape(table.about)})\n")
-        rows = [[row.label, *map(table.shown, row.values)] for row in table.rows]
-        lines.append(_table(["", *table.columns], rows) + "\n")
+        rows = [
+            [_escape(row.label), *(_escape(table.shown(value)) for value in row.values)] for row in table.rows
+        ]
+        lines.append(_table(["", *map(_escape, table.columns)], rows) + "\n")
     return "\n".join(lines)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells that are escaped already, as a table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(_escape, line)) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _escape(text: str) -> str:
-    """Text that cannot end a table cell, start a tag or, but for our own links, mean anything."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    """Text that means nothing in Markdown: no cell end, tag, link, image, emphasis, code or address."""
+    text = re.sub(r"([\\`*_\[\]!|~])", r"\\\1", " ".join(text.split()))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # GitHub makes links of bare addresses
+    return re.sub(r"(?i)\bwww\.", lambda found: f"{found[0][:-1]}\\.", text.replace("://", "\\://"))

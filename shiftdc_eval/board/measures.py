@@ -12,6 +12,7 @@ import numpy as np
 from shiftdc_eval.board import statistics
 from shiftdc_eval.board.cell import Cell, JudgeColumn
 from shiftdc_eval.board.index import Agreement, Group, Measure, Metric
+from shiftdc_eval.board.official import official_means
 from shiftdc_eval.board.statistics import Bools, Estimate, Floats, Ints
 
 FAILURES = {"keyword_asr": "C", "over_refusal": "R", "asr": "U", "unsafe_rate": "U"}
@@ -164,6 +165,7 @@ def measure(column: Column) -> Measure:
             for name, parts in groups.items()
             if name != "flag" and len(parts) > 1
         },
+        official=official_means(column.answers.cell.task.name, column.answers.cell.samples, column.values),
     )
 
 
@@ -206,7 +208,7 @@ def agreements(columns: Sequence[Column]) -> list[Agreement]:
     found = []
     for position, first in enumerate(rates):
         for second in rates[position + 1 :]:
-            if first.metric == "over_refusal" or second.metric == "over_refusal":
+            if first.metric != second.metric and "over_refusal" in (first.metric, second.metric):
                 continue  # a refusal and a harm are not the same failure on benign requests
             both = first.scored & second.scored
             if both.any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -14,9 +14,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from shiftdc_eval.board import charts, sections
 from shiftdc_eval.board.index import Index, IndexCell
 from shiftdc_eval.board.sections import Section, sections_of
+from shiftdc_eval.board.text import readable
 
 MAX_BYTES = 300_000
 """A larger page is written again with less detail."""
+TOO_LARGE = f"Even so this page is larger than {MAX_BYTES // 1000} kB."
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,24 @@ LEVELS = (
         rows=5,
         said="Only the first 5 rows of each section are shown, and their cells; leaderboard.md holds all.",
     ),
+    Detail(
+        groups=False,
+        charts=0,
+        commands=False,
+        rows=1,
+        said="Only the first row of each section is shown, and its cell; leaderboard.md holds all.",
+    ),
 )
 
 
 def page(index: Index) -> str:
-    """The page, with as much detail as fits."""
-    for detail in LEVELS[:-1]:
+    """The page, with as much detail as fits; one that fits with none says so."""
+    index = readable(index)
+    for detail in LEVELS:
         text = render(index, detail)
         if len(text.encode()) < MAX_BYTES:
             return text
-    return render(index, LEVELS[-1])
+    return render(index, replace(LEVELS[-1], said=f"{LEVELS[-1].said} {TOO_LARGE}"))
 
 
 def render(index: Index, detail: Detail) -> str:

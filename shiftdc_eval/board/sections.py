@@ -15,6 +15,7 @@ from shiftdc_eval.board.index import (
     IndexCell,
     Measure,
     Metric,
+    Official,
     Pair,
     too_many_unscored,
 )
@@ -126,6 +127,11 @@ class Section:
     lines: list[Line] = field(default_factory=list)
     power: list[str] = field(default_factory=list)
     """What cannot be separated, by model."""
+
+    @property
+    def official(self) -> list[str]:
+        """Names of the authors' own means, where they are not the share itself."""
+        return [mean.name for mean in self.lines[0].measure.official] if self.lines else []
 
     @property
     def name(self) -> str:
@@ -304,6 +310,14 @@ def show(value: float | None, metric: Metric) -> str:
     if metric in RATES:
         return f"{100 * value:.1f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def show_official(mean: Official, metric: Metric) -> str:
+    """An official mean, or a dash with what it lacks."""
+    if not mean.absent:
+        return show(mean.value, metric)
+    named = ", ".join(mean.absent) if len(mean.absent) <= 3 else f"{len(mean.absent)} of {mean.of}"
+    return f"– ({named} absent)"
 
 
 def show_difference(value: float, metric: Metric) -> str:

@@ -8,7 +8,6 @@ every script but the page's own.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +21,10 @@ from shiftdc_eval.board.files import explain
 from shiftdc_eval.board.page import assets, template
 from shiftdc_eval.board.pictures import Pictures
 from shiftdc_eval.board.results import FIELD, ITEM_FIELD, sample_files
+from shiftdc_eval.board.text import clean
 from shiftdc_eval.errors import RecordError
 from shiftdc_eval.records import SampleField
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-"""Characters that no page may hold: controls but tab and line feed, lone surrogates, noncharacters."""
 FAILURE = {"complied": True, "unsafe": True, "refused": False, "safe": False}
 
 
@@ -75,11 +73,6 @@ class Part:
     task: str
     file: str
     samples: list[Sample] = field(default_factory=list)
-
-
-def clean(text: object) -> str:
-    """Any value as text that a page may hold."""
-    return CONTROL.sub("\ufffd", str(text))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

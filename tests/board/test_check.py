@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from made import Made, sha
 
 from shiftdc_eval import cli
@@ -252,3 +256,22 @@ def test_the_committed_reported_numbers_agree_with_each_other() -> None:
             )
             compared += 1
     assert compared == 26
+
+
+def test_the_workflow_runs_whenever_a_module_that_the_check_imports_changes() -> None:
+    root = Path(__file__).parents[2]
+    workflow = yaml.safe_load((root / ".github" / "workflows" / "board.yml").read_text())
+    script = (
+        "import sys\n"
+        "from shiftdc_eval import cli\n"
+        "cli.main(['board', 'check', sys.argv[1]])\n"
+        "names = [name for name in sys.modules if name.split('.')[0] == 'shiftdc_eval']\n"
+        "print(*(sys.modules[name].__file__ for name in names), sep='\\n')\n"
+    )
+    command = [sys.executable, "-c", script, str(root / "leaderboards")]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout
+    files = [Path(line).relative_to(root) for line in output.splitlines() if line.endswith(".py")]
+    assert len(files) > 20
+    for event in workflow[True].values():  # YAML reads the key `on` as true
+        for file in files:
+            assert any(fnmatch(file.as_posix(), pattern) for pattern in event["paths"]), file

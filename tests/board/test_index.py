@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import Made, small_grid
+from made import Made, small_grid, write_rows
 
 from shiftdc_eval.board import charts
 from shiftdc_eval.board.build import build, index_of
@@ -349,6 +349,42 @@ def test_judges_agreement_is_shown_beside(results: Path, board: Path) -> None:
     assert agreement.n == 40
     assert agreement.agreement == 1  # both draw from the same coin
     assert agreement.kappa == 1
+
+
+def test_two_refusal_judges_of_a_benign_task_are_compared_but_not_with_a_harm_judge(
+    results: Path, board: Path
+) -> None:
+    judges = {"keyword": ("refusal", 0.5), "llm_refusal": ("refusal", 0.5), "llm": ("harm", 0.5)}
+    Made(size=40, benign=True, judges=judges).write(results)
+    (cell,) = index(results, board).cells
+    (agreement,) = cell.agreement
+    assert {agreement.first.split("@")[0], agreement.second.split("@")[0]} == {"keyword", "llm_refusal"}
+    assert agreement.agreement == 1
+
+
+def test_answers_of_one_question_show_less_than_as_many_questions_would(results: Path, board: Path) -> None:
+    powers = {}
+    for images in (1, 4):
+        folder = results / str(images)
+        for defense in ("none", "shiftdc"):
+            Made(defense=defense, size=80, images_a_question=images, judges={"llm": ("harm", 0.5)}).write(
+                folder
+            )
+            samples = next(folder.rglob(f"*-{defense}-*_samples_*.jsonl"))
+            rows = [json.loads(line) for line in samples.read_text().splitlines()]
+            for number, row in enumerate(rows):  # the images of a question are answered alike
+                unsafe = (number // 4) % 2 == (0 if defense == "none" else (number // 8) % 2)
+                row["shiftdc"]["verdicts"]["llm"]["value"] = "unsafe" if unsafe else "safe"
+            write_rows(samples, rows)
+        (comparison,) = index(folder, board / str(images)).comparisons
+        powers[images] = comparison
+    alone, together = (powers[images].pairs[0] for images in (1, 4))
+    assert (alone.n, together.n) == (80, 80)
+    assert alone.size == 80
+    assert together.size < 25
+    assert together.detectable > 1.5 * alone.detectable
+    assert "independent ones" in powers[4].power
+    assert "independent ones" not in powers[1].power
 
 
 def test_the_index_file_is_the_index(results: Path, board: Path) -> None:

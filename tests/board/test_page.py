@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -10,12 +11,17 @@ from pathlib import Path
 import pytest
 from browser import dump_dom, screenshot
 from made import Made, small_grid
+from markdown_it import MarkdownIt
 from PIL import Image
+from pydantic import ValidationError
 
 from shiftdc_eval.board.build import build, index_of
+from shiftdc_eval.board.cell import CellModel
 from shiftdc_eval.board.files import read_cells
-from shiftdc_eval.board.page import LEVELS, MAX_BYTES, page
+from shiftdc_eval.board.official import MEANS
+from shiftdc_eval.board.page import LEVELS, MAX_BYTES, TOO_LARGE, page
 from shiftdc_eval.board.reported import read_reported
+from shiftdc_eval.tasks.mm_safetybench.scenarios import SCENARIOS
 
 COMMITTED = Path(__file__).parents[2] / "leaderboards"
 
@@ -195,6 +201,110 @@ def test_hostile_names_make_no_element(results: Path, board: Path) -> None:
     assert len(document.of("script")) == 1
     assert not [attributes for _, attributes in document.elements if "onerror" in attributes]
     assert "<img" not in (board / "leaderboard.md").read_text()
+
+
+HOSTILE = (
+    "[a](https://bad.example)",
+    "![a](https://bad.example/x.png)",
+    "https://bad.example and www.bad.example",
+    "`code` *bold* _slanted_ ~~gone~~",
+    "<b>tag</b> &lt;",
+    "a | b",
+)
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_free_text_means_nothing_in_markdown(results: Path, board: Path, attack: str) -> None:
+    made = Made(run="bad", note=attack, revision=attack, notes=[f"ablation {attack}"])
+    made.write(results)
+    Made(run="other", seed=2, note=attack, version=f"2 {attack}"[:40]).write(results)
+    build([results], board)
+    text = (board / "leaderboard.md").read_text().partition("## Measured")[2]
+    html = MarkdownIt("gfm-like", {"linkify": False}).render(text)
+    document = Document(html)
+    assert {link["href"].split("/")[0] for link in document.of("a")} == {"cells"}
+    assert not {tag for tag, _ in document.elements} & {"img", "code", "em", "s", "b"}
+    assert attack in "".join(document.text)
+    assert not re.search(r"(?<!\\)://|www\.", text)
+
+
+@pytest.mark.parametrize("mark", ["\u202e", "\u2066", "\u200f", "\x1b"])
+def test_no_mark_turns_text_round(results: Path, board: Path, mark: str) -> None:
+    Made(note=f"a{mark}b", revision=f"r{mark}s", notes=[f"ablation{mark}"]).write(results)
+    build([results], board)
+    for name in ("index.html", "leaderboard.md"):
+        text = (board / name).read_text()
+        assert mark not in text
+        assert "a\ufffdb" in text
+
+
+def test_a_model_is_named_in_plain_characters_only(results: Path, board: Path) -> None:
+    made = Made(run="bad")
+    made.write(results)
+    record = made.record().model_dump() | {"model": "/models/my [model](x) \u202e!"}
+    (results / "run-bad.json").write_text(json.dumps(record))
+    build([results], board)
+    (cell,) = read_cells(board)
+    assert cell.model.id == "my_model_x_"
+    with pytest.raises(ValidationError, match="pattern"):
+        CellModel(id="[a](b)", revision="")
+
+
+def test_the_means_of_mm_safetybench_stand_beside_the_share_of_all_answers(
+    results: Path, board: Path
+) -> None:
+    names = [scenario.name for scenario in SCENARIOS]
+    made = Made(
+        task="mm_safetybench_sd",
+        size=60,
+        judges={"llm": ("harm", 0.5)},
+        groups=lambda row: {"scenario": names[min(row, 12)]},
+    )
+    made.write(results)
+    build([results], board)
+    failed = [sample.verdicts["llm"].value == "unsafe" for sample in made.samples()]
+    shares = [float(one) for one in failed[:12]] + [sum(failed[12:]) / 48]
+    clear = [share for share, scenario in zip(shares, SCENARIOS, strict=True) if scenario.clear_harm]
+    (entry,) = index_of(read_cells(board), []).cells
+    means = [mean.value for mean in entry.measures[0].official]
+    assert means == pytest.approx([sum(shares) / 13, sum(clear) / 8], abs=1e-4)
+    assert means[0] != pytest.approx(sum(failed) / 60, abs=0.01)
+    markdown, html = (board / "leaderboard.md").read_text(), (board / "index.html").read_text()
+    assert f"| {100 * means[0]:.1f} | {100 * means[1]:.1f} |" in markdown
+    assert f"mean of 13 scenarios {100 * means[0]:.1f}<" in html
+    assert f"mean of 8 clear-harm scenarios {100 * means[1]:.1f}<" in html
+
+
+def test_an_official_mean_without_a_scenario_is_none_and_names_it(results: Path, board: Path) -> None:
+    names = [scenario.name for scenario in SCENARIOS if not scenario.name.startswith("13")]
+    Made(
+        task="mm_safetybench_typo_tiny",
+        size=48,
+        judges={"llm": ("harm", 0.5)},
+        groups=lambda row: {"scenario": names[row % 12]},
+    ).write(results)
+    build([results], board)
+    (entry,) = index_of(read_cells(board), []).cells
+    thirteen, eight = entry.measures[0].official
+    assert (thirteen.value, thirteen.absent) == (None, ["13-Gov_Decision"])
+    assert eight.value is not None
+    assert "mean of 13 scenarios – (13-Gov_Decision absent)" in (board / "index.html").read_text()
+    assert "– (13-Gov\\_Decision absent)" in (board / "leaderboard.md").read_text()
+
+
+def test_the_scenarios_of_the_board_are_those_of_the_task() -> None:
+    clear = [scenario.name for scenario in SCENARIOS if scenario.clear_harm]
+    assert [list(names) for names in MEANS.values()] == [[scenario.name for scenario in SCENARIOS], clear]
+
+
+def test_a_page_that_cannot_be_made_small_enough_says_so(
+    grid: Path, board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert TOO_LARGE not in grid.read_text()
+    monkeypatch.setattr("shiftdc_eval.board.page.MAX_BYTES", 5_000)
+    text = page(index_of(read_cells(board), []))
+    assert TOO_LARGE in text
+    assert LEVELS[-1].said in text
 
 
 @pytest.mark.slow
