@@ -118,7 +118,7 @@ def _pairs(ordered: Sequence[Member], ranked: int) -> list[Pair]:
     ]
 
 
-def paired(first: Column, second: Column, flips: int) -> Difference:
+def paired(first: Column, second: Column, flips: int = statistics.MIN_FLIPS) -> Difference:
     """Difference over the answers that both columns scored; `flips` as `statistics.drawn_flip_p`."""
     here, there = shared_rows(first, second)
     both = first.scored[here] & second.scored[there]

@@ -21,7 +21,7 @@ from shiftdc_eval.board.files import explain
 from shiftdc_eval.board.page import assets, template
 from shiftdc_eval.board.pictures import Pictures
 from shiftdc_eval.board.results import FIELD, ITEM_FIELD, sample_files
-from shiftdc_eval.board.text import clean
+from shiftdc_eval.board.text import clean as clean  # the pages of `analysis` take it from here
 from shiftdc_eval.errors import RecordError
 from shiftdc_eval.records import SampleField
 
