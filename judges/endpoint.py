@@ -36,7 +36,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         try:
             parts = urlsplit(self.base_url)
-            valid = parts.scheme in _SCHEMES and bool(parts.hostname)
+            valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
         except ValueError:
             valid = False
         if not valid:
@@ -58,7 +58,8 @@ class Endpoint:
     def address(self) -> str:
         """Host, port and path: what tells two servers of one machine apart. It never holds a key."""
         parts = urlsplit(self.base_url)
-        return f"{parts.netloc}{parts.path}"
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return f"{parts.hostname}:{port}{parts.path}"
 
 
 def api_key(base_url: str) -> str:

@@ -178,6 +178,7 @@ def test_an_unknown_rubric_or_field_is_refused() -> None:
         ("llm_mmvet:model=a", "llm_mmvet:model=a;runs=5"),
         ("llm_figstep:model=a", "llm_figstep:model=a;temperature=1"),
         ("llm_figstep:model=a", "llm_figstep:model=a;base_url=http://elsewhere/v1"),
+        ("llm_figstep:model=a;base_url=http://h/v1", "llm_figstep:model=a;base_url=http://h:2/v1"),
     ],
 )
 def test_what_can_change_a_verdict_changes_the_fingerprint(one: str, other: str) -> None:
@@ -185,7 +186,7 @@ def test_what_can_change_a_verdict_changes_the_fingerprint(one: str, other: str)
 
 
 @pytest.mark.parametrize(
-    "same", ["concurrency=3", "timeout=9", "tries=1", "patience=1", "as=other", "base_url=http://h:2/v1"]
+    "same", ["concurrency=3", "timeout=9", "tries=1", "patience=1", "as=other", "base_url=http://H:80/v1/"]
 )
 def test_what_cannot_change_a_verdict_does_not(same: str) -> None:
     base = "" if same.startswith("base_url") else ";base_url=http://h/v1"
