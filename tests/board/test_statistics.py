@@ -228,7 +228,9 @@ def test_holm_separates_all_right_from_all_wrong_among_fifty_five_pairs(mme: boo
         found = statistics.paired_mme(right, wrong, images, images % 2, once, flips)
     else:
         found = statistics.paired_scores(right, wrong, images, flips)
-    assert statistics.holm([found.p, *[1.0] * 54])[0] < 0.05
+    assert (
+        statistics.holm([found.p, *[1.0] * 54])[0] < 0.05 / 10
+    )  # no step is near the floor of drawn p-values
 
 
 def test_drawn_flips_keep_their_level() -> None:
