@@ -138,7 +138,7 @@ def measure(backbone: Backbone, items: int, batch_size: int, sweeps: bool) -> di
         "model": backbone.name,
         "revision": backbone.revision,
         "items": items,
-        "hardware": provenance.hardware(backbone.device),
+        "hardware": provenance.hardware(backbone.devices),
         "versions": provenance.versions(),
         "table": table,
     }

@@ -175,7 +175,7 @@ def measure(backbone: Backbone, args: argparse.Namespace) -> dict[str, Any]:
         "model": backbone.name
         if args.pretrained is None or args.shape != "tiny"
         else Path(args.pretrained).name,
-        "hardware": provenance.hardware(backbone.device),
+        "hardware": provenance.hardware(backbone.devices),
         "versions": provenance.versions(),
         "settings": {k: v for k, v in vars(args).items() if k != "json"},
         "ms_a_sample": found,
