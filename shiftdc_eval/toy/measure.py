@@ -1,8 +1,8 @@
 """Measures a toy model: `python -m shiftdc_eval.toy.measure [FOLDER] --items 300 --out FILE`.
 
-Held-out items of every kind, answered undefended, under ShiftDC, under the random control and with the whole
-shift subtracted; with `--sweeps` also over alpha, layer ranges and variants. Writes JSON with counts and 95 %
-Wilson intervals and prints the table of the model card.
+Held-out items of every kind, answered undefended, under ShiftDC and under
+the random control; with `--sweeps` over variants, alpha and layer ranges instead. Writes JSON with counts and 95 %
+Wilson intervals and prints the table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +32,8 @@ BENIGN = tuple(f"benign_{kind}" for kind in ATTACKS)
 UTILITY = ("yes_no", "vqa", "caption")
 LIMIT = 48
 """Answer and caption tokens; the longest answer of the world has 40."""
+SWEPT = ("figstep", "benign")
+"""Kinds of items that the sweeps are measured on."""
 Variant = Literal["online", "paper", "official"]
 SEED = 991
 """Seed of the items: another one than the mini benchmarks use."""
@@ -123,33 +124,29 @@ def sweep_ways(layers: int) -> dict[str, Settings]:
 
 
 def measure(backbone: Backbone, items: int, batch_size: int, sweeps: bool) -> dict[str, Any]:
-    """All shares of one model, JSON-ready."""
+    """All shares of one model, JSON-ready: the main table, or with `sweeps` the sweep table."""
     bench = Bench(backbone, items, batch_size)
     begun = time.perf_counter()
-    table = {
-        kind: {name: bench.share(kind, way) for name, way in ways.items()}
-        for kinds, ways in (
-            (("text_harmful", "text_benign"), {"undefended": NoDefense()}),
-            ((*ATTACKS, "benign", *UTILITY), main_ways()),
-        )
-        for kind in kinds
-    }
-    found: dict[str, Any] = {
+    if sweeps:
+        ways = sweep_ways(len(backbone.layers))
+        shares = {name: {kind: bench.share(kind, way) for kind in SWEPT} for name, way in ways.items()}
+    else:
+        plain = {"undefended": NoDefense()}
+        shares = {
+            kind: {n: bench.share(kind, w) for n, w in plain.items()}
+            for kind in ("text_harmful", "text_benign")
+        }
+        for kind in (*ATTACKS, "benign", *UTILITY):
+            shares[kind] = {name: bench.share(kind, way) for name, way in main_ways().items()}
+    return {
         "model": backbone.name,
         "revision": backbone.revision,
         "items": items,
         "hardware": provenance.hardware(backbone.devices),
         "versions": provenance.versions(),
-        "table": table,
+        "sweeps" if sweeps else "table": shares,
+        "seconds": round(time.perf_counter() - begun, 1),
     }
-    if sweeps:
-        ways = sweep_ways(len(backbone.layers))
-        found["sweeps"] = {
-            name: {kind: bench.share(kind, way) for kind in ("figstep", "typo", "benign", "caption")}
-            for name, way in ways.items()
-        }
-    found["seconds"] = round(time.perf_counter() - begun, 1)
-    return found
 
 
 def percent(share: dict[str, Any]) -> str:
@@ -169,22 +166,15 @@ def markdown(found: dict[str, Any]) -> str:
         "vqa": "short questions right",
         "caption": "captions exact",
     }
-    columns = list(main_ways())
+    columns = list(SWEPT) if "sweeps" in found else list(main_ways())
+    heads = [names[c] for c in columns] if "sweeps" in found else columns
     lines = [
-        f"| % of {found['items']} held-out items | {' | '.join(columns)} |",
+        f"| % of {found['items']} held-out items | {' | '.join(heads)} |",
         "|---" * (len(columns) + 1) + "|",
     ]
-    for kind, row in found["table"].items():
-        lines.append(
-            f"| {names[kind]} | {' | '.join(percent(row[c]) if c in row else '' for c in columns)} |"
-        )
-    if "sweeps" in found:
-        kinds: Sequence[str] = ("figstep", "typo", "benign", "caption")
-        lines += ["", f"| ShiftDC | {' | '.join(names[k] for k in kinds)} |", "|---" * (len(kinds) + 1) + "|"]
-        lines += [
-            f"| {name} | {' | '.join(percent(row[k]) for k in kinds)} |"
-            for name, row in found["sweeps"].items()
-        ]
+    for label, row in found.get("sweeps", found.get("table", {})).items():
+        cells = " | ".join(percent(row[c]) if c in row else "" for c in columns)
+        lines.append(f"| {names.get(label, label)} | {cells} |")
     return "\n".join(lines)
 
 
@@ -196,7 +186,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="toy", help="folder made by the training script, or toy")
     parser.add_argument("--items", type=int, default=300, help="items a column")
     parser.add_argument("--batch-size", type=int, default=50)
-    parser.add_argument("--sweeps", action="store_true", help="also alpha, layers and variants")
+    parser.add_argument("--sweeps", action="store_true", help="variants, alpha and layer ranges instead")
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args()
     found = measure(load_backbone(ModelSpec(args.model)), args.items, args.batch_size, args.sweeps)
