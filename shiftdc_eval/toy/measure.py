@@ -106,16 +106,19 @@ def main_ways() -> dict[str, Settings]:
 
 
 def sweep_ways(layers: int) -> dict[str, Settings]:
-    """The rows of the sweep table: variants, strengths, layer ranges."""
+    """The rows of the sweep table: strengths and layer ranges of both readings, and the published preset.
+
+    `official` with all switches off equals `paper` (tested), so it has no rows of its own.
+    """
     ways: dict[str, Settings] = {}
-    variants: tuple[Variant, ...] = ("online", "paper", "official")
+    variants: tuple[Variant, ...] = ("online", "paper")
+    half, last = layers // 2, layers - 1
     for variant in variants:
-        for alpha in (0.25, 0.5, 0.75, 1.0):
+        for alpha in (0.05, 0.1, 0.15, 0.25, 0.5, 1.0):
             ways[f"{variant}, alpha {alpha}"] = ShiftDC(
                 variant=variant, alpha=alpha, caption_max_new_tokens=LIMIT
             )
-        for first in (0, layers // 4, 3 * layers // 4, layers - 1):
-            span = f"{first}-{layers - 1}"
+        for span in (f"0-{last}", "0-0", f"0-{half - 1}", f"{half}-{half}", f"{last}-{last}"):
             ways[f"{variant}, layers {span}"] = ShiftDC(
                 variant=variant, layers=span, caption_max_new_tokens=LIMIT
             )
