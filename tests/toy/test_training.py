@@ -15,8 +15,15 @@ from shiftdc_eval.toy.train import Recipe, Trainer
 from shiftdc_eval.toy.vocabulary import OBJECTS, WEAPONS
 
 SETTINGS = (
-    *("pictures=40", "texts=60", "tower_steps=2", "projector_steps=2", "base_steps=2", "aligned_steps=2"),
-    *("joint_steps=2", "tower_batch=4", "picture_batch=4", "text_batch=2", "text_only_batch=4"),
+    *("pictures=40", "texts=60", "tower_steps=2", "reading_steps=2", "base_steps=2", "aligned_steps=2"),
+    *(
+        "projector_steps=2",
+        "joint_steps=2",
+        "tower_batch=4",
+        "picture_batch=4",
+        "text_batch=2",
+        "text_only_batch=4",
+    ),
 )
 
 
@@ -60,11 +67,28 @@ def test_the_loss_is_that_of_the_real_model(trainer: Trainer) -> None:
     pixels = trainer.pixels[index].float() / 127.5 - 1
     mask = (rows.ids[index] != trainer.tokenizer.pad_token_id).long()
     with torch.no_grad():
-        ours = trainer.answer_loss(rows, index, trainer._patches(index))
+        seen = trainer.model.model.multi_modal_projector(trainer._patches(index))
+        ours = trainer.answer_loss(rows, index, seen)
         real = trainer.model(
             input_ids=rows.ids[index], pixel_values=pixels, attention_mask=mask, labels=labels
         )
     torch.testing.assert_close(ours, real.loss, atol=1e-4, rtol=0)
+
+
+def test_a_named_patch_is_the_embedding_of_what_lies_in_it(trainer: Trainer) -> None:
+    named = trainer.named_patches()(torch.arange(3))
+    table = trainer.model.get_input_embeddings().weight.detach()
+
+    def embedding(label: str) -> torch.Tensor:
+        name = pools.token_name(label)
+        token = trainer.tokenizer(name, add_special_tokens=False)["input_ids"][0] if name else None
+        return torch.zeros(table.shape[1]) if token is None else table[token]
+
+    for picture in range(3):
+        for patch in range(64):
+            what = pools.WHAT[trainer.pool.what[picture, patch]]
+            colour = pools.COLOUR[trainer.pool.colour[picture, patch]]
+            torch.testing.assert_close(named[picture, patch], embedding(what) + embedding(colour))
 
 
 def test_a_word_is_labelled_where_it_lies(trainer: Trainer) -> None:
