@@ -93,15 +93,13 @@ def main_measure(cell: IndexCell) -> Measure:
 
 
 def shown(measure: Measure) -> str:
-    """A value with its 95 % interval, in percent."""
+    """A value with its 95 % interval: shares in percent, sums (MME) as they are."""
     if measure.value is None:
         return "unscored"
-    interval = (
-        ""
-        if measure.low is None or measure.high is None
-        else f" [{100 * measure.low:.0f}-{100 * measure.high:.0f}]"
-    )
-    return f"{100 * measure.value:.0f}{interval}"
+    scale = 100 if measure.value <= 1 else 1
+    ends = (measure.low, measure.high)
+    interval = "" if None in ends else f" [{scale * (ends[0] or 0):.0f}-{scale * (ends[1] or 0):.0f}]"
+    return f"{scale * measure.value:.0f}{interval}"
 
 
 def table(index: Index) -> Table:
@@ -115,11 +113,13 @@ def table(index: Index) -> Table:
         ][::-1]
     )
     cells = {(cell.defense_name, cell.task): cell for cell in index.cells}
-    made = Table(title="percent, 95 % interval in brackets", show_lines=True)
+    made = Table(
+        title="percent (MME: sum of accuracies, at most 400), 95 % interval in brackets", show_lines=True
+    )
     made.add_column("defense")
     for task in tasks:
         metric = next(main_measure(cell).metric for cell in index.cells if cell.task == task)
-        made.add_column(f"{task}\n{metric.replace('_', ' ')}", justify="right")
+        made.add_column(f"{task.replace('_', ' ')}\n{metric.replace('_', ' ')}", justify="right")
     for defense in dict.fromkeys(cell.defense_name for cell in index.cells):
         row = [cells.get((defense, task)) for task in tasks]
         made.add_row(defense, *("" if cell is None else shown(main_measure(cell)) for cell in row))
@@ -135,13 +135,16 @@ def plot(index: Index, path: Path) -> None:
     for defense in dict.fromkeys(cell.defense_name for cell in index.cells):
         measures = [main_measure(cell) for cell in index.cells if cell.defense_name == defense]
         attacks = [m.value for m in measures if m.metric in ("keyword_asr", "asr") and m.value is not None]
-        scores = [m.value for m in measures if m.metric == "score" and m.value is not None]
+        scores = [m.value for m in measures if m.metric == "score" and m.value is not None and m.value <= 1]
         if attacks and scores:
             x, y = 100 * sum(attacks) / len(attacks), 100 * sum(scores) / len(scores)
             axes.plot(x, y, "o", markersize=9)
             axes.annotate(f" {defense}", (x, y), fontsize=11)
     axes.set(
-        xlim=(-5, 115), ylim=(-5, 105), xlabel="keyword ASR, mean over attacks (%)", ylabel="utility (%)"
+        xlim=(-5, 115),
+        ylim=(-5, 105),
+        xlabel="keyword ASR, mean over attacks (%)",
+        ylabel="short questions right (%)",
     )
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
