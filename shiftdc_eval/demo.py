@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import logging
 import os
 from collections.abc import Iterator
@@ -132,14 +133,14 @@ def plot(index: Index, path: Path) -> None:
 
     figure = Figure(figsize=(5.6, 4), layout="constrained")
     axes = figure.subplots()
+    marks = itertools.cycle("osD^vP*X")
     for defense in dict.fromkeys(cell.defense_name for cell in index.cells):
         measures = [main_measure(cell) for cell in index.cells if cell.defense_name == defense]
         attacks = [m.value for m in measures if m.metric in ("keyword_asr", "asr") and m.value is not None]
         scores = [m.value for m in measures if m.metric == "score" and m.value is not None and m.value <= 1]
         if attacks and scores:
             x, y = 100 * sum(attacks) / len(attacks), 100 * sum(scores) / len(scores)
-            axes.plot(x, y, "o", markersize=9)
-            axes.annotate(f" {defense}", (x, y), fontsize=11)
+            axes.plot(x, y, next(marks), markersize=9, alpha=0.8, label=defense)
     axes.set(
         xlim=(-5, 115),
         ylim=(-5, 105),
