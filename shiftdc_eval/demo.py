@@ -148,5 +148,6 @@ def plot(index: Index, path: Path) -> None:
         ylabel="short questions right (%)",
     )
     axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -19,6 +19,8 @@ def test_the_demo_runs_offline_and_leaves_table_plot_and_board(
     said = capsys.readouterr().out
     for word in ("none", "shiftdc", "random", "figstep", "keyword asr", "over refusal"):
         assert word in said
-    assert (out / "plot.svg").read_text().lstrip().startswith("<?xml")
+    drawn = (out / "plot.svg").read_text()
+    assert drawn.lstrip().startswith("<?xml")
+    assert 'id="legend_1"' in drawn
     assert "toy" in (out / "board" / "index.html").read_text()
     assert len(list((out / "board" / "cells").rglob("*.json"))) == 18
