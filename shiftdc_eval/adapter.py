@@ -103,7 +103,6 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answer all requests of a run: reuse what the journal holds, then go on batch by batch."""
         started = datetime.now(UTC)
-        runs.current = None
         samples = samples_from(
             requests,
             self.task_dict,
@@ -125,7 +124,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             path = folder / f"run-{run_id}.json"
             runs.atomic_write(path, record.model_dump_json(indent=1) + "\n")
             logger.warning("%s: %s; run record %s", self._label, total.sentence(), path)
-        runs.current = run_id
+        runs.mark(requests, run_id)
         return [
             GenerationResult(record["text"], TokenCounts(record["tokens_in"], record["tokens_out"]))
             for record in (done[sample.key] for sample in samples)

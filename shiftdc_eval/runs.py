@@ -1,7 +1,7 @@
-"""Where runs live, and which run is answering right now.
+"""Where runs live, and which run answered a request.
 
-The adapter sets `current` before lmms-eval hands the responses to the tasks, so that each sample
-row can name the run it came from. Another lmms-eval model leaves it None.
+The adapter marks every request it answers, so that each sample row can name the run it came from. Another
+lmms-eval model, in the same process or not, leaves no mark.
 """
 
 from __future__ import annotations
@@ -9,13 +9,26 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from PIL import Image
 
-current: str | None = None
-"""Id of the run whose answers are being scored in this process; None for models other than ours."""
+RUN_MARK = "__shiftdc_run__"
+"""Key of the run id in a request's metadata."""
+
+
+def mark(requests: Iterable[Any], run_id: str) -> None:
+    """Note on lmms-eval's requests which run answered them."""
+    for request in requests:
+        request.metadata = {**(request.metadata or {}), RUN_MARK: run_id}
+
+
+def run_of(request: Any) -> str | None:
+    """Id of the run that answered a request; None for models other than ours."""
+    return (request.metadata or {}).get(RUN_MARK)
 
 
 def cache_dir() -> Path:

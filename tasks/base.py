@@ -48,6 +48,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         self._fingerprints = fingerprints(self.judges)
         self._verdicts: dict[tuple[str, int], dict[str, Verdict]] = {}
         self._repeats: dict[str, int] = {}
+        self._runs: dict[str, str | None] = {}
         self._image_hashes: dict[str, str] = {}
         self._expected: list[str] = []
         super().__init__(config=settings)
@@ -200,6 +201,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             if not (instance.metadata or {}).get("__padding_only__"):
                 example = self.source.examples[instance.doc_id]
                 self._repeats[example.id] = len(responses)
+                self._runs[example.id] = runs.run_of(instance)
                 keys += [(example.id, repeat) for repeat in range(len(responses))]
                 items += [judge_item(example, response) for response in responses]
         if "bypass" not in self._metric_fn_list:  # --predict_only asks for answers alone
@@ -247,7 +249,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             prompt_sha256=runs.text_sha256(example.prompt),
             image_sha256=self._image_sha256(example),
             response_sha256=None if response is None else runs.text_sha256(response),
-            run=runs.current,
+            run=self._runs.get(example.id),
             groups=dict(example.groups),
             flags=list(example.flags),
             verdicts={

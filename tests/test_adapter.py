@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from adapter_harness import answers, evaluate, write_figstep
+from lmms_eval.api.model import lmms
 
 from shiftdc_eval import runs
 from shiftdc_eval.adapter import ShiftDCLlava, ShiftDCVlm
@@ -76,6 +77,32 @@ def test_a_run_leaves_a_complete_record(backbone: Backbone) -> None:
     assert record.cost.captions_made == 9
     assert record.cost.tokens_out > 0
     assert record.versions["transformers"]
+
+
+class Parrot(lmms):  # type: ignore[misc]
+    """Another lmms-eval model."""
+
+    is_simple = False
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        return ["Sure." for _ in requests]
+
+    def loglikelihood(self, requests: list[Any]) -> Any:
+        raise NotImplementedError
+
+    def generate_until_multi_round(self, requests: list[Any]) -> Any:
+        raise NotImplementedError
+
+
+def test_another_model_in_the_same_process_does_not_get_our_run_id(backbone: Backbone) -> None:
+    ours = evaluate(model(backbone), TASK, gen_kwargs=GEN)
+    theirs = evaluate(Parrot(), TASK, gen_kwargs=GEN)
+    again = evaluate(model(backbone), TASK, gen_kwargs=GEN)
+    found = [{row["shiftdc"]["run"] for row in result["samples"][TASK]} for result in (ours, theirs, again)]
+    assert found[1] == {None}
+    assert len(found[0]) == len(found[2]) == 1
+    assert found[0] != found[2]
+    assert None not in found[0] | found[2]
 
 
 def test_items_that_the_direction_was_fitted_on_are_declared_as_leakage(
