@@ -27,6 +27,8 @@ from shiftdc_eval.runs import atomic_write
 if TYPE_CHECKING:
     from shiftdc_eval.backbones import Backbone
 
+    StandIn = Callable[[Backbone], Backbone]
+
 COMPLETE = "cell.json"
 Report = Callable[[Cell, str], None]
 
@@ -117,8 +119,16 @@ def is_complete(cell: Cell, out: Path) -> bool:
     return (out / cell.folder / COMPLETE).is_file()
 
 
-def run_cells(cells: Sequence[Cell], out: Path, *, report: Report) -> dict[str, str]:
+def run_cells(
+    cells: Sequence[Cell], out: Path, *, report: Report, stand_in: StandIn | None = None
+) -> dict[str, str]:
     """Run cells in order; a model stays loaded from its first cell to its last.
+
+    Args:
+        cells: the cells.
+        out: folder that their own folders stand in.
+        report: told of every cell that ended.
+        stand_in: puts something in a loaded model's place (a sweep: one that remembers its activations).
 
     Returns:
         Label -> reason of every cell that failed.
@@ -128,6 +138,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, report: Report) -> dict[str, 
         mine = [cell for cell in cells if cell.model == model]
         try:
             backbone = _load(model)
+            backbone = stand_in(backbone) if stand_in else backbone
         except Exception as error:  # the boundary: one model that cannot be loaded must not stop the others
             reason = str(error) if isinstance(error, ShiftDCError) else f"{type(error).__name__}: {error}"
             failures |= {cell.label: f"cannot load the model: {reason}" for cell in mine}
@@ -183,7 +194,7 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> None:
     results: dict[str, Any] = simple_evaluate(
         model=model,
         tasks=[cell.task],
-        task_manager=_task_manager(),
+        task_manager=task_manager(),
         limit=cell.settings.limit,
         gen_kwargs=",".join(f"{name}={value}" for name, value in cell.settings.gen_kwargs.items()) or None,
         bootstrap_iters=0,
@@ -232,7 +243,7 @@ def _load(model: ModelEntry) -> Backbone:
 _manager: list[Any] = []
 
 
-def _task_manager() -> Any:
+def task_manager() -> Any:
     """lmms-eval's task index, made once: it takes seconds."""
     if not _manager:
         import lmms_eval.models  # noqa: F401 (makes plugins known)

@@ -45,9 +45,9 @@ def load_task(name: str) -> Any:
     """
     if name not in TASKS:
         raise ConfigError(f"no task {name!r}; there are: {', '.join(TASKS)}")
-    from shiftdc_eval.grid import _task_manager
+    from shiftdc_eval.grid import task_manager
 
-    return _task_manager().load_task_or_group([name])[name]
+    return task_manager().load_task_or_group([name])[name]
 
 
 def collect(
