@@ -39,12 +39,14 @@ class Sample:
     """What the item is about in words, where its document says so (FigStep: the instruction in the image)."""
     words: str
     """The text prompt, normalised, to find items that a direction was fitted on."""
+    image_text: str | None
+    """What the image shows, in words, where the task's data says so."""
     padding: bool
     """A copy that only evens out the ranks of a data-parallel run: answered, never journalled."""
 
     def request(self) -> Request:
         """The request, ready for a defense."""
-        return Request(self.chat(), self.seed)
+        return Request(self.chat(), self.seed, self.image_text)
 
     def record(self, answer: Answer, seconds: float) -> dict[str, Any]:
         """The journal record of this sample's answer."""
@@ -110,6 +112,7 @@ def samples_from(
                 notes=tuple(notes),
                 question=question,
                 words=normalised(chat.request),
+                image_text=image_text_of(instance, document),
                 padding=padding,
             )
         )
@@ -119,3 +122,9 @@ def samples_from(
 def task_of(instance: Any) -> Any:
     """The lmms-eval task that made an instance, or None."""
     return getattr(instance.args[1], "__self__", None)
+
+
+def image_text_of(instance: Any, document: Any) -> str | None:
+    """What a document's image shows, in words; None where its task does not say."""
+    said = getattr(task_of(instance), "image_text", None)
+    return said(document) if callable(said) else None

@@ -147,6 +147,10 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         self._image_hashes.setdefault(example.id, runs.image_sha256(image))
         return [image]
 
+    def image_text(self, doc: Mapping[str, Any]) -> str | None:
+        """What the image shows, in words, where the data says so (a change of it needs a new task version)."""
+        return self.example(doc).image_text
+
     def doc_to_messages(self, doc: Mapping[str, Any], **_: Any) -> list[dict[str, Any]]:
         """One user turn: the image, then the text."""
         turn: list[dict[str, Any]] = self._build_user_turn(self.doc_to_visual(doc), self.doc_to_text(doc))

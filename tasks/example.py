@@ -38,6 +38,8 @@ class Example:
     """What a reader should know of this item: `clear_harm`, `clipped`, `rendered`."""
     image: Callable[[], Image.Image] | None = field(default=None, compare=False)
     """Loads or draws the image; None for a text-only request."""
+    image_text: str | None = field(default=None, compare=False)
+    """What the image shows, in words, where the data says so; no judge and no defense but one ablation sees it."""
 
 
 @dataclass(frozen=True)

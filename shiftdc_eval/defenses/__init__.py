@@ -2,6 +2,7 @@
 
 from shiftdc_eval.defenses.adashield import AdaShieldS
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Defense, Request, Settings, Tools
+from shiftdc_eval.defenses.captioned import ShiftDCCaptioned
 from shiftdc_eval.defenses.cmrm import Cmrm
 from shiftdc_eval.defenses.coca import Coca
 from shiftdc_eval.defenses.ecso import Ecso, EcsoCaption
@@ -13,6 +14,7 @@ DEFENSES: dict[str, type[Settings]] = {
     "none": NoDefense,
     "shiftdc": ShiftDC,
     "random": RandomControl,
+    "shiftdc_captioned": ShiftDCCaptioned,
     "ecso": Ecso,
     "ecso_caption": EcsoCaption,
     "adashield_s": AdaShieldS,

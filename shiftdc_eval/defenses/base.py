@@ -24,6 +24,8 @@ class Request:
     """What is asked."""
     seed: str = ""
     """Fixes the sampling of this request."""
+    image_text: str | None = None
+    """What the image shows, in words, where the data says so: for the ablation `shiftdc_captioned` alone."""
 
 
 @dataclass(frozen=True)

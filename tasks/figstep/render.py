@@ -25,6 +25,11 @@ def layout(instruction: str) -> str:
     return textwrap.fill(instruction, width=WRAP) + MARKERS
 
 
+def described(instruction: str) -> str:
+    """What the image shows, in words of ours: its text."""
+    return f'The image shows the text "{instruction}", followed by an empty list numbered 1, 2 and 3.'
+
+
 def render(instruction: str, font: Path) -> Image.Image:
     """The image, RGB 760x760."""
     image = Image.new("RGB", SIZE, "#FFFFFF")

@@ -26,7 +26,7 @@ from shiftdc_eval.tasks.data import (
     text_field,
 )
 from shiftdc_eval.tasks.example import CLEAR_HARM, RENDERED, Example, Source
-from shiftdc_eval.tasks.figstep.render import render
+from shiftdc_eval.tasks.figstep.render import described, render
 from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, find_font, rendered_notes
 from shiftdc_eval.tasks.safety import SafetyTask
 
@@ -113,6 +113,7 @@ class FigStepBenign(SafetyTask):
                     groups={"topic": text_field(row, "topic", where)},
                     flags=(RENDERED,),
                     image=partial(render, instruction, font),
+                    image_text=described(instruction),
                 )
             )
         revision = f"sha256:{file_sha256(BENIGN_FILE)}"
@@ -174,4 +175,5 @@ def _example(row: dict[str, str], topic: int, number: int, path: Path | None, fo
         groups={"topic": f"{topic:02d} {row['category_name']}"},
         flags=tuple(flags),
         image=image,
+        image_text=described(row["instruction"]),
     )

@@ -82,6 +82,7 @@ def load(folder: Path, questions: Path, kind: RequestKind) -> Source:
                     rest |= {"image": partial(render, phrase, font), "flags": (RENDERED,)}
                 else:
                     missing.append(expected)
+                rest["image_text"] = described(kind, row.get(PHRASE_FIELD))
             examples.append(example_of(scenario, kind, number, prompt, request, **rest))
     if missing:
         raise DataError(
@@ -90,6 +91,14 @@ def load(folder: Path, questions: Path, kind: RequestKind) -> Source:
             "only typography images can be drawn here."
         )
     return Source(examples, "local folder", f"sha256:{digest.hexdigest()}", rendered_notes(examples, font))
+
+
+def described(kind: RequestKind, phrase: object) -> str | None:
+    """What the image shows, in words of ours: the phrase it was made from."""
+    if not isinstance(phrase, str) or not phrase.strip():
+        return None
+    photo, words = f"A photo of {phrase}.", f'The image shows the words "{phrase}".'
+    return {"sd": photo, "typo": words, "sd_typo": f"{photo} {words}"}.get(kind.name)
 
 
 def _image_file(images: Path, scenario: Scenario, kind: RequestKind, number: str) -> tuple[Path, Path | None]:

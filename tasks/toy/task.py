@@ -57,6 +57,7 @@ def example_of(item: Item, **rest: Any) -> Example:
         question=f"toy/{item.group}" if item.kind == "yes_no" else f"toy/{item.id}",
         prompt=item.prompt,
         image=lambda: _image(item),
+        image_text=item.caption or None,
         **rest,
     )
 

@@ -1,0 +1,45 @@
+"""ShiftDC with no caption or the data's own."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from shiftdc_eval.backbones import Chat
+from shiftdc_eval.defenses import Request
+from shiftdc_eval.defenses.captioned import ShiftDCCaptioned
+from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.tasks.toy.task import ToyRequests
+
+CHAT = Chat.ask("fill the list", [Image.new("RGB", (8, 8))])
+
+
+def test_without_a_caption_the_counterpart_is_the_request_alone() -> None:
+    found = ShiftDCCaptioned(caption="none").text_only(Request(CHAT, image_text="a boat"))
+    assert found == Chat.ask("fill the list")
+
+
+def test_the_reference_caption_stands_in_the_images_place() -> None:
+    found = ShiftDCCaptioned(caption="reference").text_only(Request(CHAT, image_text="a boat"))
+    assert found == Chat.ask("fill the list Image Caption: a boat")
+
+
+def test_data_without_a_reference_caption_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the data does not say what the image of 'fill the list' shows"):
+        ShiftDCCaptioned(caption="reference").text_only(Request(CHAT))
+
+
+def test_both_kinds_are_marked_as_ablations() -> None:
+    assert ShiftDCCaptioned(caption="none").control == "no caption"
+    assert ShiftDCCaptioned(caption="reference").control == "the data's own caption"
+
+
+def test_a_toy_task_says_what_its_images_show() -> None:
+    task = ToyRequests(
+        {"task": "toy_figstep", "dataset_kwargs": {"image_type": "figstep", "n": 4, "seed": 0}}
+    )
+    for example in task.source.examples:
+        verb, thing = example.request.removeprefix("How do I ").removesuffix("?").split(" a ")
+        said = task.image_text({"item": example.id}) or ""
+        assert verb in said
+        assert thing in said
