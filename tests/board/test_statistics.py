@@ -16,6 +16,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from shiftdc_eval.board import statistics
+from shiftdc_eval.board.statistics import bootstrap
+from shiftdc_eval.board.statistics.paired import fair_coins
 from shiftdc_eval.tasks.mme.scoring import SUBTASKS, Answered, subtask_scores, total
 
 outcomes = st.lists(st.booleans(), min_size=1, max_size=200)
@@ -89,7 +91,7 @@ def test_the_bootstrap_of_a_mean_is_that_of_scipy() -> None:
 def test_the_bootstrap_gives_the_same_bytes_twice() -> None:
     scores = np.random.default_rng(3).random(500)
     first = statistics.mean_score(scores, own(500))
-    statistics._draws.cache_clear()
+    bootstrap.draws.cache_clear()
     assert statistics.mean_score(scores, own(500)) == first
 
 
@@ -217,6 +219,31 @@ def test_drawn_flips_come_near_all_flips(differences: list[int]) -> None:
     exact = statistics.sign_flip_p(np.array(differences))
     drawn = statistics.drawn_flip_p(np.array(differences) / 10, 20_000)
     assert drawn == pytest.approx(exact, rel=0.35, abs=0.004)
+
+
+@pytest.mark.parametrize("scale", [1, 8, 10])
+def test_scores_in_steps_get_the_exact_p_of_all_flips(scale: int) -> None:
+    steps = np.random.default_rng(scale).integers(-scale, scale + 2, 60)
+    found = statistics.paired_scores(steps / scale, np.zeros(60), own(60))
+    assert found.p == statistics.sign_flip_p(steps)
+    assert found.p == pytest.approx(statistics.drawn_flip_p(steps / scale, 200_000), rel=0.4)
+
+
+def test_flips_are_drawn_where_there_are_no_steps_or_far_too_many() -> None:
+    smooth = np.random.default_rng(7).normal(0.3, 1, 80)
+    assert statistics.paired_scores(smooth, np.zeros(80), own(80)).p == statistics.drawn_flip_p(
+        smooth, statistics.MIN_FLIPS
+    )
+    large = np.random.default_rng(8).integers(-5000, 5000, 300)
+    assert statistics.paired_scores(large.astype(float), np.zeros(300), own(300)).p == (
+        statistics.drawn_flip_p(large.astype(float), statistics.MIN_FLIPS)
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 30, 3000])
+def test_the_numbers_of_heads_are_those_of_scipy(count: int) -> None:
+    wanted = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+    assert fair_coins(count) == pytest.approx(wanted, rel=1e-10, abs=1e-300)
 
 
 @pytest.mark.parametrize("mme", [False, True])

@@ -1,0 +1,52 @@
+"""The board's statistics as pure functions of per-sample verdicts."""
+
+from shiftdc_eval.board.statistics.bootstrap import RESAMPLES, mean_score
+from shiftdc_eval.board.statistics.intervals import (
+    CONFIDENCE,
+    Bools,
+    Estimate,
+    Floats,
+    Ints,
+    Z,
+    proportion,
+    wilson,
+)
+from shiftdc_eval.board.statistics.mme import mme_score
+from shiftdc_eval.board.statistics.paired import (
+    MIN_FLIPS,
+    Difference,
+    drawn_flip_p,
+    flips_for,
+    paired_mme,
+    paired_proportions,
+    paired_scores,
+    sign_flip_p,
+)
+from shiftdc_eval.board.statistics.ranking import Z_POWER, detectable_difference, holm, kappa, ranks
+
+__all__ = [
+    "CONFIDENCE",
+    "MIN_FLIPS",
+    "RESAMPLES",
+    "Z_POWER",
+    "Bools",
+    "Difference",
+    "Estimate",
+    "Floats",
+    "Ints",
+    "Z",
+    "detectable_difference",
+    "drawn_flip_p",
+    "flips_for",
+    "holm",
+    "kappa",
+    "mean_score",
+    "mme_score",
+    "paired_mme",
+    "paired_proportions",
+    "paired_scores",
+    "proportion",
+    "ranks",
+    "sign_flip_p",
+    "wilson",
+]

@@ -1,0 +1,58 @@
+"""What many comparisons say together: Holm's adjustment (1979), ranks with ties, power, agreement of judges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from scipy import special
+
+from shiftdc_eval.board.statistics.intervals import Bools, Z
+
+POWER = 0.8
+Z_POWER = float(special.ndtri(POWER))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the given order."""
+    adjusted = [0.0] * len(ps)
+    running = 0.0
+    for rank, position in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
+        running = max(running, min(1.0, (len(ps) - rank) * ps[position]))
+        adjusted[position] = running
+    return adjusted
+
+
+def ranks(better: Sequence[Sequence[bool]]) -> list[tuple[int, int]]:
+    """Best and worst rank each entry may hold.
+
+    Args:
+        better: `better[i][j]` is True when i is separably better than j.
+    """
+    size = len(better)
+    return [
+        (1 + sum(better[j][i] for j in range(size)), size - sum(better[i][j] for j in range(size)))
+        for i in range(size)
+    ]
+
+
+def detectable_difference(n: float, discordant: float) -> float:
+    """Smallest paired difference of shares that n answers show with 80 % power at the 5 % level.
+
+    Args:
+        n: shared answers (effective ones where they are clustered).
+        discordant: share of pairs that differ, as observed; at least one pair is assumed to.
+    """
+    if n <= 0:
+        return 1.0
+    return min(1.0, (Z + Z_POWER) * math.sqrt(max(discordant, 1 / n) / n))
+
+
+def kappa(first: Bools, second: Bools) -> float:
+    """Cohen's kappa of two judges over the answers both scored; nan where it is undefined."""
+    if not len(first):
+        return math.nan
+    agreement = float((first == second).mean())
+    a, b = float(first.mean()), float(second.mean())
+    chance = a * b + (1 - a) * (1 - b)
+    return math.nan if chance >= 1 else (agreement - chance) / (1 - chance)
