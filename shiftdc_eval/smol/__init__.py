@@ -1,1 +1,1 @@
-"""The small research model: a LLaVA on SmolLM2-135M that reads the real benchmarks offline."""
+"""A small research model on a real pretrained language model: `pretrained=smol`."""
