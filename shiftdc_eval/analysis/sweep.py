@@ -9,19 +9,14 @@ among theirs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from shiftdc_eval.errors import ConfigError
 
 if TYPE_CHECKING:
-    from shiftdc_eval.grid_file import Cell, Grid
-
-CONTRAST = "contrast:"
-"""A defense's `contrast` that begins so is a set made here: `contrast:40` has the first 40 pairs,
-`contrast:shuffled` has the sides of about every other pair exchanged, so that it says nothing."""
+    from shiftdc_eval.backbones import Backbone
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +31,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run.add_argument("name", help="name of a shipped sweep, or a grid file")
     run.add_argument("-o", "--out", type=Path, default=Path("sweep"), help="output folder")
     run.add_argument("--limit", type=int, help="only the first items of each task")
+    run.add_argument("--contrast", action="append", default=[], help="contrast set to add as an ablation")
+    run.add_argument(
+        "--direction", action="append", default=[], help="direction file or model of the same shape to add"
+    )
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     table = actions.add_parser("table", help="sum up a finished sweep")
     table.add_argument("results", type=Path, help="folder of the cells")
@@ -79,110 +78,37 @@ def _file(name: str) -> Path:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from shiftdc_eval.analysis import sweep_plan, sweep_sets
+    from shiftdc_eval.analysis.items import load_task
+    from shiftdc_eval.analysis.store import ActivationStore, Remembering
     from shiftdc_eval.grid import Progress, is_complete, run_cells, selected
     from shiftdc_eval.grid_file import read_grid
 
-    grid = with_contrast_sets(read_grid(_file(args.name)), args.out / "contrast")
-    cells = selected(list(grid.cells()), [], args.limit)
+    file = _file(args.name)
+    grid = sweep_sets.with_entries(read_grid(file), args.contrast, args.direction)
+    grid, directions = sweep_sets.with_files(grid, args.out / "sets", file.parent)
+    cells = selected(sweep_sets.checked(list(grid.cells())), [], args.limit)
     todo = [cell for cell in cells if not is_complete(cell, args.out / "results")]
-    for line in plan(cells, todo):
+    tasks = {cell.task: load_task(cell.task) for cell in todo}
+    sizes = [(cell, sweep_plan.size_of(cell, tasks.__getitem__)) for cell in todo]
+    for line in sweep_plan.in_words(cells, sizes, sweep_plan.direction_texts(todo, sweep_sets.own_contrast)):
         print(line)
     if args.dry_run:
         return 0
-    failures = run_cells(todo, args.out / "results", report=Progress(len(todo)))
+    store = ActivationStore(args.out / "activations.sqlite")
+
+    def stand_in(backbone: Backbone) -> Backbone:
+        sweep_sets.make_directions(directions, backbone)
+        return cast("Backbone", Remembering(backbone, store))
+
+    failures = run_cells(todo, args.out / "results", report=Progress(len(todo)), stand_in=stand_in)
+    if todo:
+        print(f"activations: {store.made} made, {store.reused} found in the store")
     for label, reason in failures.items():
         print(f"{label}: {reason}")
     if failures:
         return 1
     return _table(args.out / "results", args.out, args.judge)
-
-
-def plan(cells: Sequence[Cell], todo: Sequence[Cell]) -> list[str]:
-    """What a run takes: cells, and captions that are shared instead of made anew."""
-    captions = {
-        (cell.model.pretrained, cell.task, cell.defense.settings.get("caption_max_new_tokens"))
-        for cell in cells
-        if _captions(cell)
-    }
-    users = sum(_captions(cell) for cell in cells)
-    return [
-        f"{len(cells)} cells, {len(cells) - len(todo)} complete, {len(todo)} to run",
-        f"captions: {len(captions)} sets are made, {users - len(captions)} are reused; text-only passes are "
-        "repeated by every cell",
-    ]
-
-
-def _captions(cell: Cell) -> bool:
-    return cell.defense.name in ("shiftdc", "random", "ecso_caption")
-
-
-def with_contrast_sets(grid: Grid, folder: Path) -> Grid:
-    """The same grid with files in place of `contrast:N` and `contrast:shuffled`.
-
-    Raises:
-        ConfigError: a set of more pairs than there are, or a word that is not known.
-    """
-    defenses = []
-    for entry in grid.defenses:
-        wanted = str(entry.settings.get("contrast", ""))
-        if wanted.startswith(CONTRAST):
-            model = grid.models[0].pretrained
-            path = write_contrast(model, wanted.removeprefix(CONTRAST), folder)
-            entry = entry.model_copy(update={"contrast": str(path)})
-        defenses.append(entry)
-    return grid.model_copy(update={"defenses": defenses})
-
-
-def write_contrast(model: str, which: str, folder: Path) -> Path:
-    """A part of a model's own contrast set (the built-in one where it has none) as a file.
-
-    Raises:
-        ConfigError: `which` is neither `shuffled` nor a number of pairs that the set has.
-    """
-    import json
-
-    from shiftdc_eval import runs
-    from shiftdc_eval.backbones.loading import BUNDLED
-    from shiftdc_eval.contrast import load_contrast
-
-    home = BUNDLED[model]()[0] if model in BUNDLED else Path(model)
-    own = home / "contrast.jsonl"
-    pairs = list(load_contrast(own if own.is_file() else None).pairs)
-    if which == "shuffled":
-        rows = _shuffled(pairs)
-    elif which.isdigit() and 8 <= int(which) <= len(pairs):
-        rows = [_row(pair, swap=False) for pair in pairs[: int(which)]]
-    else:
-        raise ConfigError(
-            f"contrast: {CONTRAST}{which}: give {CONTRAST}shuffled or a number from 8 to {len(pairs)}"
-        )
-    path = folder / f"{which}.jsonl"
-    runs.atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def _shuffled(pairs: Sequence[Any]) -> list[dict[str, str]]:
-    """Every other pair with its sides exchanged; a request that stands in several pairs keeps one side."""
-    sides: dict[str, str] = {}
-    rows = []
-    for at, pair in enumerate(pairs):
-        for swap in (at % 2 == 0, at % 2 == 1):
-            row = _row(pair, swap=swap)
-            wanted = {" ".join(row[side].casefold().split()): side for side in ("unsafe", "safe")}
-            if all(sides.get(request, side) == side for request, side in wanted.items()):
-                sides |= wanted
-                rows.append(row)
-                break
-    return rows
-
-
-def _row(pair: Any, *, swap: bool) -> dict[str, str]:
-    unsafe, safe = ("safe", "unsafe") if swap else ("unsafe", "safe")
-    row = {"id": pair.id, "unsafe": getattr(pair, unsafe), "safe": getattr(pair, safe)}
-    if pair.unsafe_caption is not None:
-        row["unsafe_caption"] = getattr(pair, f"{unsafe}_caption")
-        row["safe_caption"] = getattr(pair, f"{safe}_caption")
-    return row
 
 
 def _table(results: Path, out: Path, judge: str | None) -> int:
