@@ -111,7 +111,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             seed=self.arguments.seed,
         )
         folder = self.arguments.journal or runs.journal_dir()
-        tally = Tally()
+        tally = Tally(hardware=self._hardware)
         with Journal(folder, self._config(), rank=self.rank) as journal:
             done = self._answer_all(samples, journal, tally)
         tally.leaked = self._leaked(samples)
@@ -166,7 +166,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             start = 0
             while start < len(same):
                 batch = same[start : start + self.batch_size]
-                begun = time.perf_counter() + self.tools.captions.reused_seconds
+                captions = self.tools.captions
+                begun, untimed = time.perf_counter() + captions.reused_seconds, captions.untimed
                 try:
                     answers = self.defense.answer(
                         self.tools, [sample.request() for sample in batch], settings
@@ -175,8 +176,12 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                     self._halve(error)
                     continue
                 # what was reused counts with the seconds it took when it was made
-                seconds = (time.perf_counter() - begun + self.tools.captions.reused_seconds) / len(batch)
-                yield batch, [s.record(answer, seconds) for s, answer in zip(batch, answers, strict=True)]
+                seconds = (time.perf_counter() - begun + captions.reused_seconds) / len(batch)
+                hardware = self._hardware if captions.untimed == untimed else ""
+                yield (
+                    batch,
+                    [s.record(answer, seconds, hardware) for s, answer in zip(batch, answers, strict=True)],
+                )
                 start += len(batch)
 
     def _halve(self, error: torch.OutOfMemoryError) -> None:
@@ -196,6 +201,10 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     @property
     def _label(self) -> str:
         return f"{self.arguments.defense} on {self.backbone.name}"
+
+    @property
+    def _hardware(self) -> str:
+        return provenance.hardware(self.backbone.devices)
 
     @property
     def _direction_sha256(self) -> str | None:
@@ -238,13 +247,15 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             template_sha256=self.backbone.template_sha256,
             system_prompt=self.arguments.system_prompt,
             dtype=str(self.backbone.dtype).removeprefix("torch."),
+            attention=self.backbone.attention,
+            batch_size=self.batch_size,
             seed=self.arguments.seed,
             tasks=task_records(samples, tasks, tally),
             cost=tally.cost(),
             command=provenance.command_line(),
             versions=provenance.versions(),
             git=provenance.git_state(),
-            hardware=provenance.hardware(self.backbone.devices),
+            hardware=self._hardware,
             answer_version=ANSWER_VERSION,
             notes=self._notes(tally),
         )
@@ -263,6 +274,11 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             *(
                 [f"leakage: {tally.leaked} items stand in the contrast set of the direction"]
                 if tally.leaked
+                else []
+            ),
+            *(
+                [f"timing: {total - tally.timed} of {total} answers rest on work of other hardware and have no seconds"]
+                if tally.timed < total
                 else []
             ),
             *(f"{note}: {count} of {total} answers" for note, count in sorted(tally.notes.items())),

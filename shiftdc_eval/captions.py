@@ -2,7 +2,8 @@
 
 Captions and first answers (ECSO) are found again under everything that can change them: weights, chat
 template, the whole chat (image pixels, not file names), dtype, attention kernel and length limit. Each entry
-keeps the seconds it took, so that a defense's cost can be told as if nothing had been reused.
+keeps the seconds it took and on what hardware, so that a defense's cost can be told as if nothing had been
+reused; seconds of other hardware are never told.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from shiftdc_eval import provenance
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.errors import JournalError
 
@@ -37,7 +39,9 @@ class CaptionStore:
         self.reused = 0
         """Answers found."""
         self.reused_seconds = 0.0
-        """Seconds that the found answers took when they were made."""
+        """Seconds that the found answers took when they were made, on this hardware."""
+        self.untimed = 0
+        """Found answers that were made on other hardware: their seconds say nothing here."""
         self._path = path
         try:
             if path is not None:
@@ -46,6 +50,9 @@ class CaptionStore:
             self._db.execute(
                 f"CREATE TABLE IF NOT EXISTS answers_{STORE_VERSION} (key TEXT PRIMARY KEY, text TEXT NOT NULL, "
                 "tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, seconds REAL NOT NULL)"
+            )
+            self._db.execute(
+                f"CREATE TABLE IF NOT EXISTS made_on_{STORE_VERSION} (key TEXT PRIMARY KEY, hardware TEXT NOT NULL)"
             )
         except (sqlite3.Error, OSError) as error:
             raise self._broken(error) from error
@@ -63,15 +70,18 @@ class CaptionStore:
         """
         assert not settings.do_sample, "only greedy answers are stored"
         keys = [answer_key(backbone, chat, settings) for chat in chats]
-        found = self._get(keys)
+        hardware = provenance.hardware(backbone.devices)
+        found = self._get(keys, hardware)
         missing = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in found}
         self.reused += len(keys) - len(missing)
-        self.reused_seconds += sum(found[key][1] for key in keys if key in found)
+        known = [found[key][1] for key in keys if key in found]
+        self.reused_seconds += sum(seconds for seconds in known if seconds is not None)
+        self.untimed += known.count(None)
         if missing:
             begun = time.perf_counter()
             made = dict(zip(missing, backbone.generate(list(missing.values()), settings), strict=True))
             seconds = (time.perf_counter() - begun) / len(missing)
-            self._put(made, seconds)
+            self._put(made, seconds, hardware)
             found |= {key: (answer, seconds) for key, answer in made.items()}
             self.made += len(missing)
         return [found[key][0] for key in keys]
@@ -86,11 +96,13 @@ class CaptionStore:
     ) -> None:
         """Store greedy answers made elsewhere; `seconds` is what the whole batch took."""
         keys = (answer_key(backbone, chat, settings) for chat in chats)
-        self._put(dict(zip(keys, answers, strict=True)), seconds / max(1, len(chats)))
+        hardware = provenance.hardware(backbone.devices)
+        self._put(dict(zip(keys, answers, strict=True)), seconds / max(1, len(chats)), hardware)
 
-    def _get(self, keys: Sequence[str]) -> dict[str, tuple[Generated, float]]:
+    def _get(self, keys: Sequence[str], hardware: str) -> dict[str, tuple[Generated, float | None]]:
+        """Answers by key, with their seconds; None where they were made on other hardware."""
         try:
-            return self._found(keys)
+            return self._found(keys, hardware)
         except sqlite3.Error as error:
             raise self._broken(error) from error
 
@@ -99,21 +111,27 @@ class CaptionStore:
             f"cannot use the caption store {self._path}: {error}; move the file away, or set SHIFTDC_CACHE"
         )
 
-    def _found(self, keys: Sequence[str]) -> dict[str, tuple[Generated, float]]:
+    def _found(self, keys: Sequence[str], hardware: str) -> dict[str, tuple[Generated, float | None]]:
         marks = ",".join("?" * len(keys))
-        query = f"SELECT * FROM answers_{STORE_VERSION} WHERE key IN ({marks})"  # noqa: S608 (marks are marks)
+        query = (
+            f"SELECT key, text, tokens_in, tokens_out, seconds, hardware FROM answers_{STORE_VERSION} "  # noqa: S608
+            f"LEFT JOIN made_on_{STORE_VERSION} USING (key) WHERE key IN ({marks})"
+        )
         return {
-            key: (Generated(text, tokens_in, tokens_out, ()), seconds)
-            for key, text, tokens_in, tokens_out, seconds in self._db.execute(query, keys)
+            key: (Generated(text, tokens_in, tokens_out, ()), seconds if made_on == hardware else None)
+            for key, text, tokens_in, tokens_out, seconds, made_on in self._db.execute(query, keys)
         }
 
-    def _put(self, answers: dict[str, Generated], seconds: float) -> None:
+    def _put(self, answers: dict[str, Generated], seconds: float, hardware: str) -> None:
         rows = [(key, a.text, a.tokens_in, a.tokens_out, seconds) for key, a in answers.items()]
         insert = f"INSERT OR IGNORE INTO answers_{STORE_VERSION} VALUES (?, ?, ?, ?, ?)"  # noqa: S608
+        place = f"INSERT OR IGNORE INTO made_on_{STORE_VERSION} VALUES (?, ?)"  # noqa: S608
         try:
             with self._db:  # commits, or rolls back
                 self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(insert, rows)
+                for row in rows:
+                    if self._db.execute(insert, row).rowcount:  # an older answer keeps the hardware it has
+                        self._db.execute(place, (row[0], hardware))
         except sqlite3.Error as error:
             raise self._broken(error) from error
 

@@ -64,9 +64,11 @@ class Cost(Record):
     """What a run cost."""
 
     seconds: float
-    """Wall seconds spent answering, without loading; reused answers cost what they cost when made."""
+    """Wall seconds spent answering, without loading; what is reused costs what it cost when made."""
     samples: int
     """Answers, reused ones included."""
+    timed: int | None = None
+    """Answers that `seconds` is of: those made on this run's hardware; None: all of them."""
     reused: int
     """Answers taken from the journal."""
     tokens_in: int
@@ -141,6 +143,10 @@ class RunRecord(Record):
     """System prompt of every chat."""
     dtype: str
     """Compute dtype."""
+    attention: str = ""
+    """Attention kernel."""
+    batch_size: int | None = None
+    """Requests answered together at the end of the run (halved where memory ran out)."""
     seed: int
     """Seed of sampling and of random controls."""
     tasks: list[TaskRecord]

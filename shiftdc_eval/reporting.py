@@ -17,7 +17,11 @@ from shiftdc_eval.samples import Sample
 class Tally:
     """What one process has answered so far, and at what cost."""
 
+    hardware: str = ""
+    """What this process answers on: only seconds that were measured on it count."""
     seconds: float = 0.0
+    timed: int = 0
+    """Answers that the seconds are of."""
     reused: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
@@ -34,19 +38,23 @@ class Tally:
 
     def count(self, record: Mapping[str, Any], *, reused: bool) -> None:
         """Add one answer's journal record."""
-        self.seconds += record["seconds"]
+        timed = bool(self.hardware) and record.get("hardware") == self.hardware
+        seconds = record["seconds"] if timed else 0.0
+        self.seconds += seconds
+        self.timed += timed
         self.reused += reused
         self.tokens_in += record["tokens_in"]
         self.tokens_out += record["tokens_out"]
         self.answered[record["task"]] += 1
         spent = self.spent.setdefault(record["task"], Counter())
         spent.update(
-            {name: record[name] for name in ("seconds", "tokens_in", "tokens_out")} | {"reused": int(reused)}
+            {name: record[name] for name in ("tokens_in", "tokens_out")}
+            | {"seconds": seconds, "timed": int(timed), "reused": int(reused)}
         )
         self.notes.update(record["notes"])
 
     def __add__(self, other: Tally) -> Tally:
-        names = [name for name in self.__dataclass_fields__ if name != "spent"]
+        names = [name for name in self.__dataclass_fields__ if name not in ("spent", "hardware")]
         spent = {
             task: self.spent.get(task, Counter()) + other.spent.get(task, Counter())
             for task in {**self.spent, **other.spent}
@@ -59,6 +67,7 @@ class Tally:
         return Cost(
             seconds=round(float(spent["seconds"]), 3),
             samples=self.answered[task],
+            timed=spent["timed"],
             reused=spent["reused"],
             tokens_in=spent["tokens_in"],
             tokens_out=spent["tokens_out"],
@@ -69,6 +78,7 @@ class Tally:
         return Cost(
             seconds=round(self.seconds, 3),
             samples=sum(self.answered.values()),
+            timed=self.timed,
             reused=self.reused,
             tokens_in=self.tokens_in,
             tokens_out=self.tokens_out,

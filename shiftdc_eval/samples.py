@@ -48,8 +48,14 @@ class Sample:
         """The request, ready for a defense."""
         return Request(self.chat(), self.seed, self.image_text)
 
-    def record(self, answer: Answer, seconds: float) -> dict[str, Any]:
-        """The journal record of this sample's answer."""
+    def record(self, answer: Answer, seconds: float, hardware: str) -> dict[str, Any]:
+        """The journal record of this sample's answer.
+
+        Args:
+            answer: what the defense answered.
+            seconds: what it took, reused captions included.
+            hardware: what all of these seconds were measured on; empty when not on one machine.
+        """
         return {
             "key": self.key,
             "task": self.task,
@@ -59,6 +65,7 @@ class Sample:
             "tokens_in": answer.tokens_in,
             "tokens_out": answer.tokens_out,
             "seconds": round(seconds, 6),
+            "hardware": hardware,
             "notes": list(answer.notes),
             "extra": answer.extra,
         }

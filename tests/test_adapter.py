@@ -169,6 +169,25 @@ def test_reused_captions_count_with_the_seconds_they_took(backbone: Backbone, tm
     assert second.seconds >= again.tools.captions.reused_seconds > 0
 
 
+@pytest.mark.parametrize("what", ["answers", "captions"])
+def test_seconds_of_other_hardware_are_not_told(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    settings = {"defense": "shiftdc", "caption_max_new_tokens": 6}
+    first, second = tmp_path / "a", tmp_path / ("a" if what == "answers" else "b")
+    evaluate(model(backbone, **settings, journal=first), TASK, gen_kwargs=GEN, limit=4)
+    monkeypatch.setattr("shiftdc_eval.provenance.hardware", lambda devices: "another machine")
+    evaluate(model(backbone, **settings, journal=second, batch_size=1), TASK, gen_kwargs=GEN)
+    records = [RunRecord.model_validate_json(path.read_text()) for path in tmp_path.rglob("run-*.json")]
+    moved, stayed = sorted(records, key=lambda record: record.hardware != "another machine")
+    assert (stayed.cost.samples, stayed.cost.timed) == (4, 4)
+    assert moved.cost.samples == 9
+    assert moved.cost.timed == moved.tasks[0].cost.timed == 5  # type: ignore[union-attr]
+    assert moved.notes == ["timing: 4 of 9 answers rest on work of other hardware and have no seconds"]
+    assert moved.cost.seconds > 0
+    assert (moved.batch_size, moved.attention) == (1, backbone.attention)
+
+
 def test_an_interrupted_run_keeps_its_finished_batches(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,8 @@ def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: floa
         defense_name=cell.defense.name,
         settings=cell.defense.settings,
         dtype=cell.dtype,
+        attention=cell.attention,
+        batch_sizes=sorted({run.batch_size for run in cell.runs if run.batch_size}),
         seed=cell.seed,
         generation=cell.task.generation,
         answered=cell.answered,
@@ -125,7 +127,7 @@ def reasons_not_to_rank(cell: Cell, notes: Sequence[str]) -> list[str]:
 
 
 def system_id(cell: Cell) -> str:
-    """What stays the same over tasks: model, defense, dtype and seed."""
+    """What stays the same over tasks: model, defense, dtype, attention kernel and seed."""
     key = cell.key()
     del key["task"]
     return content_hash(key)[:12]
@@ -178,9 +180,9 @@ def costs(cell: Cell) -> list[Cost]:
 
 
 def seconds_per_answer(cell: Cell) -> float | None:
-    """Wall seconds an answer over the runs that say so."""
+    """Wall seconds an answer over the runs that say so, and over the answers made on their run's hardware."""
     known = costs(cell)
-    samples = sum(cost.samples for cost in known)
+    samples = sum(cost.samples if cost.timed is None else cost.timed for cost in known)
     return sum(cost.seconds for cost in known) / samples if samples else None
 
 
@@ -207,7 +209,7 @@ def hardware(cell: Cell) -> str:
 
 
 def relative_seconds(cells: Sequence[Cell]) -> dict[str, float]:
-    """Seconds an answer relative to `none` on the same task, model, dtype, generation and hardware."""
+    """Seconds an answer relative to `none` on the same task, model, dtype, kernel, generation and hardware."""
 
     def setting(cell: Cell) -> str:
         key = cell.key()

@@ -1,4 +1,5 @@
-"""A cell: every verdict on one (task, model, defense configuration, generation settings, dtype, seed).
+"""A cell: every verdict on one (task, model, defense configuration, generation settings, dtype, attention
+kernel, seed).
 
 A cell holds hashes and verdicts, never text and never an aggregate: what the board shows is computed from
 the verdicts each time. Samples are kept as columns, one entry an answer, sorted by item and repeat, so that
@@ -224,6 +225,8 @@ class RunSource(Record):
     """Commit and state of the working tree."""
     hardware: Text = ""
     """Processor or accelerator."""
+    batch_size: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """Requests answered together; None when unknown."""
     cost: Cost | None = None
     """What the answers of this cell cost in that run; None when unknown."""
     cost_shared: bool = False
@@ -242,6 +245,8 @@ class Cell(Record):
     defense: CellDefense
     dtype: Text
     """Compute dtype; empty when unknown."""
+    attention: Text = ""
+    """Attention kernel; empty when unknown."""
     seed: Count
     """Seed of sampling and of random controls."""
     ablation: Text = ""
@@ -284,11 +289,16 @@ class Cell(Record):
 
     def key(self) -> dict[str, Any]:
         """All that tells this cell from any other."""
-        return cell_key(self.task, self.model, self.defense, self.dtype, self.seed)
+        return cell_key(self.task, self.model, self.defense, self.dtype, self.attention, self.seed)
 
 
-def cell_key(task: CellTask, model: CellModel, defense: CellDefense, dtype: str, seed: int) -> dict[str, Any]:
-    """The key of a cell: everything that can change an answer, and nothing that cannot."""
+def cell_key(
+    task: CellTask, model: CellModel, defense: CellDefense, dtype: str, attention: str, seed: int
+) -> dict[str, Any]:
+    """The key of a cell: everything that can change an answer, and nothing that cannot.
+
+    An attention kernel that is not known is not in it.
+    """
     return {
         "task": {
             **task.model_dump(include={"name", "version", "generation"}),
@@ -298,6 +308,7 @@ def cell_key(task: CellTask, model: CellModel, defense: CellDefense, dtype: str,
         "model": model.model_dump(include={"id", "revision", "template_sha256", "system_prompt"}),
         "defense": defense.model_dump(),
         "dtype": dtype,
+        **({"attention": attention} if attention else {}),
         "seed": seed,
     }
 

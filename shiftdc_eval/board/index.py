@@ -105,6 +105,10 @@ class IndexCell(Record):
     defense_name: str
     settings: dict[str, JsonValue]
     dtype: str
+    attention: str
+    """Attention kernel; empty when unknown."""
+    batch_sizes: list[int]
+    """Requests answered together, of each run that says so; in 16 bit they can change an answer."""
     seed: int
     generation: dict[str, JsonValue]
     """Resolved generation settings."""

@@ -39,6 +39,7 @@ class Head:
     model: CellModel
     defense: CellDefense
     dtype: str
+    attention: str
     seed: int
     ablation: str
     run: RunSource
@@ -46,7 +47,9 @@ class Head:
     @property
     def path(self) -> str:
         """Path of the cell below `cells/`."""
-        return cell_path(cell_key(self.task, self.model, self.defense, self.dtype, self.seed))
+        return cell_path(
+            cell_key(self.task, self.model, self.defense, self.dtype, self.attention, self.seed)
+        )
 
 
 Part = tuple[RowKey, JudgeId | None]
@@ -127,6 +130,7 @@ class Draft:
                 model=head.model,
                 defense=head.defense,
                 dtype=head.dtype,
+                attention=head.attention,
                 seed=head.seed,
                 ablation=head.ablation,
                 samples=samples,
@@ -224,6 +228,7 @@ def _recorded_head(record: RunRecord, task: TaskRecord) -> Head:
             answer_version=record.answer_version,
         ),
         dtype=record.dtype,
+        attention=record.attention,
         seed=record.seed,
         ablation=ablation or _control(record),
         run=RunSource(
@@ -235,6 +240,7 @@ def _recorded_head(record: RunRecord, task: TaskRecord) -> Head:
             versions=record.versions,
             git=record.git,
             hardware=record.hardware,
+            batch_size=record.batch_size,
             cost=task_cost(record, task),
             cost_shared=task.cost is None and len(record.tasks) > 1,
             notes=record.notes,
@@ -259,6 +265,7 @@ def task_cost(record: RunRecord, task: TaskRecord) -> Cost:
     return Cost(
         seconds=whole.seconds * share,
         samples=task.answered,
+        timed=None if whole.timed is None else round(whole.timed * share),
         reused=round(whole.reused * share),
         tokens_in=round(whole.tokens_in * share),
         tokens_out=round(whole.tokens_out * share),
@@ -295,6 +302,7 @@ def _bare_head(file: SampleFile, config: Mapping[str, Any]) -> Head:
         model=CellModel(id=model_id(model), revision="", architecture=str(settings.get("model", ""))),
         defense=CellDefense(name="none"),
         dtype="",
+        attention="",
         seed=int(settings.get("random_seed") or 0),
         ablation="",
         run=RunSource(

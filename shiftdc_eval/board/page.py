@@ -191,6 +191,10 @@ def cell_notes(cell: IndexCell) -> str:
     """What a cell says of itself beside its numbers."""
     parts = [f"revision {cell.model_revision[:12]}" if cell.model_revision else "revision unknown"]
     parts.append(cell.dtype or "dtype unknown")
+    if cell.attention:
+        parts.append(f"{cell.attention} attention")
+    if cell.batch_sizes:
+        parts.append(f"batches of {' and '.join(map(str, cell.batch_sizes))}")
     if cell.seconds is not None:
         parts.append(f"{cell.seconds:g} s an answer on {cell.hardware or 'unknown hardware'}")
     if cell.tokens is not None:

@@ -181,6 +181,7 @@ def settings_of(index: Index, comparisons: list[Comparison]) -> list[str]:
         known = {
             "revision": cell.model_revision[:12],
             "dtype": cell.dtype,
+            "attention": cell.attention,
             "seed": cell.seed,
             **cell.generation,
         }

@@ -56,6 +56,10 @@ class Made:
     model_revision: str = "abc123"
     note: str = "toy"
     seed: int = 0
+    attention: str = "sdpa"
+    batch_size: int | None = 8
+    timed: int | None = None
+    """Answers that the seconds are of."""
     run: str | None = ""
     """Run id; made up when empty; None for another lmms-eval model."""
     seconds: float = 10.0
@@ -73,6 +77,7 @@ class Made:
             return None
         name = json.dumps(
             [self.task, self.model, self.defense, self.settings, self.seed, self.version, self.revision]
+            + [self.attention]
         )
         return self.run or f"r{sha(name)[:10]}"
 
@@ -147,6 +152,8 @@ class Made:
             settings=self.settings,
             template_sha256=sha("template"),
             dtype="float32",
+            attention=self.attention,
+            batch_size=self.batch_size,
             seed=self.seed,
             tasks=[
                 TaskRecord(
@@ -162,7 +169,14 @@ class Made:
                     score=self.score,
                 )
             ],
-            cost=Cost(seconds=self.seconds, samples=answers, reused=0, tokens_in=1000, tokens_out=500),
+            cost=Cost(
+                seconds=self.seconds,
+                samples=answers,
+                timed=self.timed,
+                reused=0,
+                tokens_in=1000,
+                tokens_out=500,
+            ),
             command=f"lmms-eval --model shiftdc_vlm --model_args defense={self.defense} --tasks {self.task}",
             versions={"torch": "2.14.1"},
             hardware="1 CPU",

@@ -159,11 +159,12 @@ def test_versions_judges_models_and_seeds_are_never_compared(results: Path, boar
         {"revision": "other"},
         {"model": "org/b"},
         {"seed": 5},
+        {"attention": "eager"},
         {"judges": {"keyword_other": ("refusal", 0.5)}, "defense": "ecso"},
     ):
         Made(**change).write(results)
     found = index(results, board)
-    assert len(found.comparisons) == 6
+    assert len(found.comparisons) == 7
     assert all(len(comparison.entries) == 1 for comparison in found.comparisons)
 
 
@@ -302,6 +303,21 @@ def test_seconds_are_relative_to_none_on_the_same_hardware(results: Path, board:
     assert found["none"].tokens == (50, 25)
     assert found["none"].price is None
     assert found["shiftdc"].relative == 2.5
+
+
+def test_seconds_are_over_the_answers_that_were_made_on_the_hardware(results: Path, board: Path) -> None:
+    Made(defense="none", seconds=10, timed=5).write(results)
+    Made(defense="shiftdc", seconds=0, timed=0).write(results)
+    found = {cell.defense: cell for cell in index(results, board).cells}
+    assert (found["none"].seconds, found["shiftdc"].seconds, found["shiftdc"].relative) == (2, None, None)
+    assert found["none"].tokens == found["shiftdc"].tokens == (50, 25)
+
+
+def test_kernel_and_batch_size_stand_beside_the_cell(results: Path, board: Path) -> None:
+    Made(batch_size=4).write(results)
+    (cell,) = index(results, board).cells
+    assert (cell.attention, cell.batch_sizes) == ("sdpa", [4])
+    assert "sdpa attention; batches of 4" in (board / "index.html").read_text()
 
 
 def test_settings_are_named_only_where_they_differ(results: Path, board: Path) -> None:

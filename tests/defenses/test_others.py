@@ -42,6 +42,7 @@ class Scripted:
     template_sha256 = "t"
     dtype = torch.float32
     attention = "sdpa"
+    devices = ()
 
     def __init__(self, script: dict[str, str]) -> None:
         self.script = script
