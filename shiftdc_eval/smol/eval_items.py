@@ -42,12 +42,15 @@ def eval_items(data: Path) -> list[EvalItem]:
     found = [item for name, read in READERS.items() for item in _read(read, data / name)]
     if not found:
         raise DataError(f"{data} holds none of {', '.join(READERS)}; nothing would be checked")
-    own = files("shiftdc_eval.tasks.figstep") / "benign.jsonl"
-    for line in own.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if "instruction" in row:
-            found.append(EvalItem("figstep_benign", str(row["id"]), str(row["instruction"])))
+    found += [EvalItem("twins", str(number), text) for number, text in enumerate(twins(), start=1)]
     return list({(item.dataset, item.text): item for item in reversed(found)}.values())[::-1]
+
+
+def twins() -> list[str]:
+    """Benign headings in FigStep's form, never trained on: the packaged benign twin of FigStep, and our own."""
+    rows = (files("shiftdc_eval.tasks.figstep") / "benign.jsonl").read_text(encoding="utf-8").splitlines()
+    own = (files("shiftdc_eval.smol") / "twins.txt").read_text(encoding="utf-8").splitlines()
+    return [str(row["instruction"]) for line in rows if "instruction" in (row := json.loads(line))] + own
 
 
 def _read(read: Callable[[Path], Iterator[EvalItem]], folder: Path) -> list[EvalItem]:
