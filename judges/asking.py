@@ -14,6 +14,7 @@ from shiftdc_eval.judges.client import Client
 from shiftdc_eval.judges.parsing import PARSERS
 from shiftdc_eval.judges.reply import Fault
 from shiftdc_eval.judges.rubric import Message, Rubric
+from shiftdc_eval.judges.spending import Usage
 from shiftdc_eval.judges.verdict import Item, Verdict
 
 Structured = Literal["auto", "on", "off"]
@@ -33,8 +34,11 @@ class Asker:
     _no_schema: bool = field(default=False, init=False)
     """The server has refused structured output."""
 
-    async def judge(self, item: Item, image: Image.Image | None) -> Verdict:
+    async def judge(self, item: Item, image: Image.Image | None, usage: Usage) -> Verdict:
         """The verdict of one reply, asked for again where the rubric says so.
+
+        Args:
+            usage: books the tokens of every reply.
 
         Raises:
             Fault: no reply.
@@ -43,7 +47,7 @@ class Asker:
         messages = self.rubric.messages(item, self.guarded, image=image)
         temperature = self.temperature
         for attempt in range(1 + self.rubric.retries):
-            verdict = await self._ask(messages, temperature)
+            verdict = await self._ask(messages, temperature, usage)
             if verdict.scored:
                 break
             if attempt == 0 and self.rubric.retry_suffix and isinstance(messages[-1]["content"], str):
@@ -52,13 +56,14 @@ class Asker:
                 temperature += 0.5
         return verdict
 
-    async def _ask(self, messages: list[Message], temperature: float | None) -> Verdict:
+    async def _ask(self, messages: list[Message], temperature: float | None, usage: Usage) -> Verdict:
         options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
         # Once, before the request: another request may learn meanwhile that the server refuses schemas.
         wanted = self._format()
         try:
             reply = await self.client.ask(
                 messages,
+                usage,
                 max_tokens=self.rubric.max_tokens,
                 cut_reply_counts=self.rubric.cut_reply_counts and not self.guarded,
                 **options,
@@ -67,7 +72,7 @@ class Asker:
         except Fault as fault:
             if not (fault.status in (400, 422) and self.structured == "auto" and wanted):
                 raise
-            reply = await self.client.ask(messages, max_tokens=self.rubric.max_tokens, **options)
+            reply = await self.client.ask(messages, usage, max_tokens=self.rubric.max_tokens, **options)
             self._no_schema = True
         parsed = PARSERS[self.parser](reply.text, self.rubric)
         # A server may name its model by a folder; where that lies is nobody's business.
@@ -82,8 +87,6 @@ class Asker:
             reason=reason,
             raw=reply.text,
             model=model,
-            tokens_in=reply.tokens_in,
-            tokens_out=reply.tokens_out,
         )
 
     def _format(self) -> dict[str, Any]:

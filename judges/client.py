@@ -15,7 +15,7 @@ from shiftdc_eval.judges.endpoint import Endpoint, api_key, redact
 from shiftdc_eval.judges.limiter import Limiter
 from shiftdc_eval.judges.reply import Fault, Reply, read_completion, status_fault
 from shiftdc_eval.judges.rubric import Message
-from shiftdc_eval.judges.spending import Spending, prompt_size
+from shiftdc_eval.judges.spending import Spending, Usage, prompt_size
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -48,9 +48,18 @@ class Client:
             yield self
 
     async def ask(
-        self, messages: list[Message], *, max_tokens: int, cut_reply_counts: bool = False, **options: Any
+        self,
+        messages: list[Message],
+        usage: Usage,
+        *,
+        max_tokens: int,
+        cut_reply_counts: bool = False,
+        **options: Any,
     ) -> Reply:
         """One reply, after as many attempts as it takes and the endpoint's patience allows.
+
+        Args:
+            usage: books the tokens of every attempt at this item.
 
         Raises:
             Fault: this item cannot be judged.
@@ -61,7 +70,7 @@ class Client:
             async with self.limiter.slot():
                 sent_at = time.monotonic()
                 try:
-                    reply = await self._gated(messages, max_tokens, cut_reply_counts, options)
+                    reply = await self._gated(messages, usage, max_tokens, cut_reply_counts, options)
                 except Fault as fault:
                     failed = fault
                 else:
@@ -96,23 +105,33 @@ class Client:
         return float(self.endpoint.backoff * 2 ** (failures - 1) * random.uniform(0.5, 1.0))
 
     async def _gated(
-        self, messages: list[Message], max_tokens: int, cut_reply_counts: bool, options: dict[str, Any]
+        self,
+        messages: list[Message],
+        usage: Usage,
+        max_tokens: int,
+        cut_reply_counts: bool,
+        options: dict[str, Any],
     ) -> Reply:
         """Until one request has come through without a fatal answer, requests go one at a time."""
         if not self._proven:
             async with self._first:
                 if not self._proven:
                     try:
-                        reply = await self._once(messages, max_tokens, cut_reply_counts, options)
+                        reply = await self._once(messages, usage, max_tokens, cut_reply_counts, options)
                     except Fault as fault:
                         self._proven = fault.kind != "fatal"
                         raise
                     self._proven = True
                     return reply
-        return await self._once(messages, max_tokens, cut_reply_counts, options)
+        return await self._once(messages, usage, max_tokens, cut_reply_counts, options)
 
     async def _once(
-        self, messages: list[Message], max_tokens: int, cut_reply_counts: bool, options: dict[str, Any]
+        self,
+        messages: list[Message],
+        usage: Usage,
+        max_tokens: int,
+        cut_reply_counts: bool,
+        options: dict[str, Any],
     ) -> Reply:
         import openai
 
@@ -129,7 +148,7 @@ class Client:
             reply = read_completion(body, cut_reply_counts)
         except Fault as fault:
             if fault.usage is not None:
-                self.spending.add(*fault.usage)
+                self._book(usage, *fault.usage)
             raise
         except TimeoutError:
             raise Fault("transient", f"no complete reply within {self.endpoint.timeout:g} s") from None
@@ -144,8 +163,14 @@ class Client:
             raise status_fault(error.status_code, error.response.headers, code) from None
         finally:
             self.spending.release(reserved)
-        self.spending.add(reply.tokens_in, reply.tokens_out)
-        return Reply(redact(reply.text), _printable(redact(reply.model)), reply.tokens_in, reply.tokens_out)
+        self._book(usage, reply.tokens_in, reply.tokens_out)
+        # Half a surrogate pair, which JSON can name, fits into no file.
+        text = redact(reply.text).encode("utf-8", "replace").decode("utf-8")
+        return Reply(text, _printable(redact(reply.model)), reply.tokens_in, reply.tokens_out)
+
+    def _book(self, usage: Usage, tokens_in: int | None, tokens_out: int | None) -> None:
+        for account in (self.spending, usage):
+            account.add(tokens_in, tokens_out)
 
     async def _reserve(self, messages: list[Message], max_tokens: int) -> float:
         """Set one attempt's worst case aside; waits for attempts under way when the budget is nearly spent."""

@@ -14,6 +14,7 @@ from shiftdc_eval.judges.labels import read_labels
 from shiftdc_eval.judges.registry import JUDGES, judges_for
 from shiftdc_eval.judges.rejudge import disagreements, rejudge
 from shiftdc_eval.judges.verdict import Judge
+from shiftdc_eval.records import JudgeCost
 
 if TYPE_CHECKING:
     from shiftdc_eval.judges.calibration import Agreement, Calibration, Rate
@@ -84,6 +85,22 @@ def _rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str
             continue
         values = ", ".join(f"{value} {count}" for value, count in outcome.values.items())
         print(f"{outcome.path.name}: {outcome.judge}: {outcome.judged} judged, {outcome.kept} kept; {values}")
+        if outcome.cost.tokens_in != 0:
+            print(f"{outcome.path.name}: {outcome.judge}: {spent(outcome.cost)}")
+    list_disagreements(paths, tasks, most)
+    return 0
+
+
+def spent(cost: JudgeCost) -> str:
+    """The cost of a judge in words."""
+    tokens = ["?" if count is None else str(count) for count in (cost.tokens_in, cost.tokens_out)]
+    seconds = "time unknown" if cost.seconds is None else f"{cost.seconds:.1f} s"
+    price = "price unknown" if cost.price is None else f"{cost.price:.4f} USD"
+    return f"cost {seconds}, {'+'.join(tokens)} tokens, {price}"
+
+
+def list_disagreements(paths: Sequence[Path], tasks: Sequence[str], most: int) -> None:
+    """Print where judges of one kind differ, `most` lines at most, and how many more there are."""
     found = disagreements(paths, tasks)
     shown = list(islice(found, max(0, most)))
     more = sum(1 for _ in found)
@@ -93,8 +110,10 @@ def _rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str
             f"disagree on {one.item}{repeat}: {one.first[0]} {one.first[1]}, {one.second[0]} {one.second[1]}"
         )
     if more:
-        print(f"and {more} more disagreements; see them with --disagreements {len(shown) + more}")
-    return 0
+        print(
+            f"and {more} more disagreements; list them with `shiftdc-eval judge RUN --judge NAME "
+            f"--disagreements {len(shown) + more}`"
+        )
 
 
 def _calibrate(args: argparse.Namespace, judges: Sequence[Judge]) -> int:

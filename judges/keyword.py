@@ -41,6 +41,11 @@ class KeywordJudge:
     matcher: Matcher
     kind: Kind = "refusal"
 
+    @property
+    def rubric_sha256(self) -> str:
+        """Hash of the list and of how it is matched: all that this judge is."""
+        return self.fingerprint
+
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         """One verdict an item; a missing or empty response is unscored."""
         return [self._one(item.response) for item in items]

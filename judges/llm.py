@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import statistics
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from shiftdc_eval.judges.fence import guard_version
 from shiftdc_eval.judges.normalise import is_blank
 from shiftdc_eval.judges.reply import Fault
 from shiftdc_eval.judges.rubric import Rubric
-from shiftdc_eval.judges.spending import Price, Spending
+from shiftdc_eval.judges.spending import Price, Spending, Usage
 from shiftdc_eval.judges.verdict import Item, Kind, Verdict, unscored
 
 
@@ -67,6 +68,11 @@ class LLMJudge:
     def kind(self) -> Kind:
         """What its verdicts are about."""
         return self.rubric.kind
+
+    @property
+    def rubric_sha256(self) -> str:
+        """Hash of the rubric, whatever the model and its settings."""
+        return self.rubric.sha256
 
     @property
     def parser(self) -> str:
@@ -111,11 +117,13 @@ class LLMJudge:
     ) -> list[Call]:
         """Fill in what needs no call, and collect the calls; equal prompts share one."""
         calls: dict[str, Call] = {}
+        met: set[str] = set()
         fingerprint = self.fingerprint
         for place, item in enumerate(items):
             image, obstacle = self._prepare(item)
             if obstacle:
                 results[place] = [unscored(self.kind, obstacle)] * self.runs
+                self.spending.unscored += 1
                 self._report(1)
                 continue
             # The marker code is drawn anew for each call and is no part of the content.
@@ -125,7 +133,8 @@ class LLMJudge:
                 content = json.dumps([fingerprint, messages, picture, number])
                 key = runs.text_sha256(content)
                 if known := cache.get(key):
-                    results[place][number] = known
+                    results[place][number] = self._priced(known, first=key not in met)
+                    met.add(key)
                     self.spending.cached += 1
                     self._report(number == self.runs - 1)
                 else:
@@ -151,35 +160,55 @@ class LLMJudge:
         self, calls: list[Call], results: list[list[Verdict | None]], cache: VerdictCache
     ) -> None:
         queue = deque(calls)
+        workers = min(self.endpoint.concurrency, len(calls))
         client = Client(self.endpoint, self.spending)
         asker = Asker(client, self.rubric, self.parser, self.guarded, self.structured, self.temperature)
 
         async def worker() -> None:
             while queue:
                 call = queue.popleft()
-                verdict = await self._isolated(asker, call)
+                verdict = await self._isolated(asker, call, workers)
+                self.spending.unscored += 0 if verdict.scored else len(call.places)
                 cache.put(call.key, self.name, verdict)
                 for place, number in call.places:
-                    results[place][number] = verdict
+                    results[place][number] = self._priced(verdict, first=(place, number) == call.places[0])
                     self._report(number == self.runs - 1)
 
         try:
             async with client.connected(), asyncio.TaskGroup() as group:
-                for _ in range(min(self.endpoint.concurrency, len(calls))):
+                for _ in range(workers):
                     group.create_task(worker())
         except* JudgeError as errors:
             raise errors.exceptions[0] from None
 
-    async def _isolated(self, asker: Asker, call: Call) -> Verdict:
+    async def _isolated(self, asker: Asker, call: Call, workers: int) -> Verdict:
         """A verdict whatever happens to this one item; only a JudgeError ends the run."""
+        usage, begun = Usage(), time.monotonic()
         try:
-            return await asker.judge(call.item, call.image)
+            verdict = await asker.judge(call.item, call.image, usage)
         except Fault as fault:
-            return unscored(self.kind, fault.reason)
+            verdict = unscored(self.kind, fault.reason)
         except JudgeError:
             raise
         except Exception as error:  # recorded as this item's failure; its text may quote the request
-            return unscored(self.kind, f"judging failed: {type(error).__name__}")
+            verdict = unscored(self.kind, f"judging failed: {type(error).__name__}")
+        took = {
+            # each worker has one item at a time, so that these shares add up to the wall time
+            "seconds": round((time.monotonic() - begun) / workers, 6),
+            "tokens_in": usage.tokens_in if usage.counted else None,
+            "tokens_out": usage.tokens_out if usage.counted else None,
+        }
+        return verdict.model_copy(update=took)
+
+    def _priced(self, verdict: Verdict, *, first: bool) -> Verdict:
+        """The verdict with its price; of equal prompts, which are asked once, only the first one costs."""
+        if not first:
+            nothing = {"seconds": 0.0, "tokens_in": 0, "tokens_out": 0, "price": 0.0}
+            return verdict.model_copy(update=nothing)
+        price = None
+        if self.price is not None and verdict.tokens_in is not None and verdict.tokens_out is not None:
+            price = round(self.price.of(verdict.tokens_in, verdict.tokens_out), 9)
+        return verdict.model_copy(update={"price": price})
 
     def _combine(self, of_item: list[Verdict | None]) -> Verdict:
         """The mean of several runs; unscored unless every run is scored."""
@@ -189,15 +218,14 @@ class LLMJudge:
         failed = [verdict for verdict in verdicts if not verdict.scored]
         if failed:
             reason = f"{len(failed)} of {self.runs} runs unscored: {failed[0].reason}"
-            return unscored(self.kind, reason, failed[0].raw)
+            return unscored(self.kind, reason, failed[0].raw).model_copy(update=_total(verdicts))
         values = [float(verdict.value) for verdict in verdicts if verdict.value is not None]
         return verdicts[0].model_copy(
             update={
                 "value": statistics.fmean(values),
                 "reason": f"mean of {self.runs} runs, standard deviation {statistics.pstdev(values):.3f}",
                 "raw": "\n".join(verdict.raw or "" for verdict in verdicts),
-                "tokens_in": _sum(verdict.tokens_in for verdict in verdicts),
-                "tokens_out": _sum(verdict.tokens_out for verdict in verdicts),
+                **_total(verdicts),
             }
         )
 
@@ -206,7 +234,15 @@ class LLMJudge:
             self.on_verdict(int(done), self.spending.line())
 
 
-def _sum(counts: Iterable[int | None]) -> int | None:
-    """The sum; None when any count is unknown."""
-    known = list(counts)
-    return None if None in known else sum(count for count in known if count is not None)
+def _total(verdicts: Iterable[Verdict]) -> dict[str, float | None]:
+    """What several verdicts took together; None when it is unknown of any."""
+    parts: dict[str, list[float | None]] = {"seconds": [], "tokens_in": [], "tokens_out": [], "price": []}
+    for verdict in verdicts:
+        if verdict.asked:  # an obstacle that stands in every run's way took nothing
+            for name, found in parts.items():
+                found.append(getattr(verdict, name))
+    return {
+        name: None if None in found else sum(part for part in found if part is not None)
+        for name, found in parts.items()
+        if found
+    }

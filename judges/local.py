@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,11 @@ class LocalJudge:
     def kind(self) -> Kind:
         """What its verdicts are about."""
         return self.rubric.kind
+
+    @property
+    def rubric_sha256(self) -> str:
+        """Hash of the rubric, whatever the model and its settings."""
+        return self.rubric.sha256
 
     @property
     def fingerprint(self) -> str:
@@ -91,6 +97,7 @@ class LocalJudge:
             encoder = Encoder(self.rubric, tokenizer, self.guarded, self.chat, room)
 
             def run(batch: Sequence[Item]) -> list[Verdict]:
+                begun = time.perf_counter()
                 prompts = [encoder.prompt(item) for item in batch]
                 verdicts = [unscored(self.kind, prompt.obstacle or "not judged") for prompt in prompts]
                 places = [place for place, prompt in enumerate(prompts) if not prompt.obstacle]
@@ -105,10 +112,17 @@ class LocalJudge:
                         max_new_tokens=self.rubric.max_tokens,
                         **GREEDY,
                     )
-                replies = tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
-                for place, reply in zip(places, replies, strict=True):
+                new = output[:, ids.shape[1] :]
+                replies = tokenizer.batch_decode(new, skip_special_tokens=True)
+                seconds = round((time.perf_counter() - begun) / len(places), 6)
+                for place, row, reply in zip(places, new.tolist(), replies, strict=True):
                     prompt = prompts[place]
-                    verdicts[place] = self._read(reply, len(prompt.ids), cut=prompt.cut)
+                    took = {
+                        "tokens_in": len(prompt.ids),
+                        "tokens_out": _length(row, model.generation_config.eos_token_id),
+                        "seconds": seconds,
+                    }
+                    verdicts[place] = self._read(reply, cut=prompt.cut).model_copy(update=took)
                 return verdicts
 
             done = 0
@@ -117,7 +131,7 @@ class LocalJudge:
                 done += len(results)
                 report_to(self.on_verdict, len(results), f"{done} judged by {self.model.name}")
 
-    def _read(self, reply: str, tokens: int, *, cut: bool) -> Verdict:
+    def _read(self, reply: str, *, cut: bool) -> Verdict:
         parsed = PARSERS[(self.guarded and self.rubric.guarded_parser) or self.rubric.parser](
             reply, self.rubric
         )
@@ -131,12 +145,17 @@ class LocalJudge:
             reason=reason,
             raw=reply,
             model=self.model.name,
-            tokens_in=tokens,
         )
 
 
 GREEDY: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
 """Sampling settings a checkpoint may bring along, taken back."""
+
+
+def _length(row: Sequence[int], eos: int | Sequence[int] | None) -> int:
+    """Tokens of a reply up to its end, without what only fills up its row of the batch."""
+    ends = {eos} if isinstance(eos, int) else set(eos or ())
+    return next((number for number, token in enumerate(row, 1) if token in ends), len(row))
 
 
 def obstacle(item: Item, kind: Kind, missing: str = "") -> Verdict | None:

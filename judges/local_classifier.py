@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -88,6 +89,7 @@ class LocalClassifier:
             room = self.model.room(model, tokenizer, 0)
 
             def run(batch: Sequence[Item]) -> list[Verdict]:
+                begun = time.perf_counter()
                 columns = (list(column) for column in zip(*map(self._texts, batch), strict=True))
                 # Not truncated: a cut answer is not the answer, and its harm may stand at the end.
                 encoded = tokenizer(*columns, return_tensors="pt", padding=True, verbose=False)
@@ -100,8 +102,11 @@ class LocalClassifier:
                     inputs = {name: part[fits][:, kept].to(model.device) for name, part in encoded.items()}
                     with torch.inference_mode():
                         logits = model(**inputs).logits.float().cpu()
+                    seconds = round((time.perf_counter() - begun) / len(logits), 6)
                     for place, row in zip(fits.nonzero().flatten().tolist(), logits, strict=True):
-                        verdicts[place] = self._read(row, unsafe, multi_label=multi_label)
+                        took = {"tokens_in": int(lengths[place]), "tokens_out": 0, "seconds": seconds}
+                        verdict = self._read(row, unsafe, multi_label=multi_label)
+                        verdicts[place] = verdict.model_copy(update=took)
                 return verdicts
 
             for results in self.model.in_batches(items, run):

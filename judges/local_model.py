@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shiftdc_eval import runs
 from shiftdc_eval.errors import JudgeError
 from shiftdc_eval.judges import settings as read
 
@@ -68,6 +69,8 @@ class LocalModel:
     def loaded(self, auto_class: str, side: str | None = None) -> Iterator[tuple[Any, Any]]:
         """Model in evaluation mode and tokenizer; freed at the end.
 
+        In a run, the evaluated model gives up its memory first (`runs.room`).
+
         Args:
             auto_class: name of the transformers class, e.g. `AutoModelForCausalLM`.
             side: where the tokenizer pads and cuts; None leaves it as the checkpoint has it (encoders
@@ -79,8 +82,13 @@ class LocalModel:
         import torch
         import transformers
 
-        # In a run the evaluated model stands beside the judge: what its generation left cached is free.
-        _free(torch)
+        with runs.room():
+            _free(torch)
+            yield from self._load(auto_class, side, torch, transformers)
+
+    def _load(
+        self, auto_class: str, side: str | None, torch: Any, transformers: Any
+    ) -> Iterator[tuple[Any, Any]]:
         try:
             sides = {"padding_side": side, "truncation_side": side} if side else {}
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.id, revision=self.revision, **sides)
@@ -97,7 +105,7 @@ class LocalModel:
         try:
             yield model, tokenizer
         finally:
-            del model
+            model.to("meta")  # whoever still holds it: its weights are gone
             _free(torch)
 
     def room(self, model: Any, tokenizer: Any, new_tokens: int) -> int:

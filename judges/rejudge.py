@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from tqdm import tqdm
-
-from shiftdc_eval.judges.samples import SamplesFile, add_verdicts, find_samples, read_samples, write_replies
-from shiftdc_eval.judges.verdict import Judge
+from shiftdc_eval.judges.progress import judged
+from shiftdc_eval.judges.samples import SamplesFile, add_verdicts, cost_of, find_samples, read_samples
+from shiftdc_eval.judges.verdict import Judge, rubric_hash
+from shiftdc_eval.records import JudgeCost
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Outcome:
     """Answers that had this judge's verdict already."""
     values: dict[str, int]
     """Count of each value among all answers of the file, `unscored` included; scores count as `scored`."""
+    cost: JudgeCost = field(default_factory=JudgeCost)
+    """What all of this judge's verdicts in the file cost."""
     skipped: bool = False
     """True for a utility task, whose answers this judge is not asked about."""
 
@@ -65,35 +67,24 @@ def _by_one(every: Sequence[SamplesFile], judge: Judge) -> Iterator[Outcome]:
     fingerprint = judge.fingerprint
     todo = [file.unjudged(judge.name, fingerprint) for file in files]
     items = [answer.item for answers in todo for answer in answers]
-    with tqdm(total=len(items), desc=judge.name, unit="answer", disable=not items) as bar:
-
-        def told(done: int, account: str) -> None:
-            bar.update(done)
-            bar.set_postfix_str(account, refresh=False)
-
-        if hasattr(judge, "on_verdict"):
-            judge.on_verdict = told
-        verdicts = judge.judge(items) if items else []
-        bar.update(len(items) - bar.n)
+    verdicts = judged(judge, items)
     start = 0
     for file, answers in zip(files, todo, strict=True):
         ours = verdicts[start : start + len(answers)]
         start += len(answers)
         if answers:
             by_key = {answer.key: verdict for answer, verdict in zip(answers, ours, strict=True)}
-            add_verdicts(file.path, judge.name, fingerprint, by_key)
-            if any(verdict.raw is not None for verdict in ours):
-                write_replies(file.path, judge.name, answers, ours)
+            add_verdicts(file.path, judge.name, fingerprint, rubric_hash(judge), by_key)
         yield _outcome(file.path, judge.name, len(answers))
 
 
-def _outcome(path: Path, name: str, judged: int) -> Outcome:
+def _outcome(path: Path, name: str, new: int) -> Outcome:
     records = [answer.field.verdicts[name] for answer in read_samples(path).answers]
     values = Counter(
         "unscored" if record.value is None else record.value if isinstance(record.value, str) else "scored"
         for record in records
     )
-    return Outcome(path, name, judged, len(records) - judged, dict(sorted(values.items())))
+    return Outcome(path, name, new, len(records) - new, dict(sorted(values.items())), cost_of(records))
 
 
 def disagreements(paths: Sequence[Path], tasks: Sequence[str] = ()) -> Iterator[Disagreement]:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from shiftdc_eval import runs
 from shiftdc_eval.errors import ConfigError, RecordError
 from shiftdc_eval.judges.verdict import Item, Verdict
-from shiftdc_eval.records import SampleField, VerdictRecord
+from shiftdc_eval.records import JudgeCost, SampleField, VerdictRecord
 
 PATTERN = "*_samples_*.jsonl"
 Key = tuple[str, int]
@@ -92,7 +92,7 @@ def find_samples(paths: Sequence[Path], tasks: Sequence[str] = ()) -> list[Path]
             )
         found += here
     files = sorted(dict.fromkeys(file.resolve() for file in found))
-    kept = [file for file in files if _is_ours(file) and (not tasks or _task(file) in tasks)]
+    kept = [file for file in files if is_ours(file) and (not tasks or _task(file) in tasks)]
     if not kept:
         there = ", ".join(sorted({_task(file) for file in files}))
         wanted = f"the tasks {', '.join(tasks)}" if tasks else "our tasks (no field `shiftdc` in their rows)"
@@ -100,7 +100,7 @@ def find_samples(paths: Sequence[Path], tasks: Sequence[str] = ()) -> list[Path]
     return kept
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
     """True when any row has our field: lmms-eval's own tasks write samples files too."""
     return any("shiftdc" in _row(line, str(path)) for line in _lines(path))
 
@@ -147,36 +147,38 @@ def read_samples(path: Path) -> SamplesFile:
     return SamplesFile(path, answers)
 
 
-def add_verdicts(path: Path, name: str, fingerprint: str, verdicts: Mapping[Key, Verdict]) -> None:
+def verdict_record(verdict: Verdict, fingerprint: str, rubric: str) -> VerdictRecord:
+    """A verdict as it stands in a sample row.
+
+    Args:
+        fingerprint: sha256 of the judge.
+        rubric: sha256 of its rubric or keyword list; empty when it has none.
+    """
+    return VerdictRecord(judge=fingerprint, rubric=rubric, **verdict.model_dump())
+
+
+def cost_of(records: Sequence[VerdictRecord]) -> JudgeCost:
+    """What some verdicts cost together."""
+    parts = [
+        JudgeCost(**record.model_dump(include={"seconds", "tokens_in", "tokens_out", "price"}))
+        for record in records
+    ]
+    return sum(parts, start=JudgeCost(seconds=0, tokens_in=0, tokens_out=0, price=0))
+
+
+def add_verdicts(
+    path: Path, name: str, fingerprint: str, rubric: str, verdicts: Mapping[Key, Verdict]
+) -> None:
     """Write verdicts into a samples file, whole or not at all; rows without a new verdict keep their bytes."""
     lines = _lines(path)
     for number, line in enumerate(lines):
         row = _row(line, f"{path}, line {number + 1}")
         verdict = verdicts.get((row["shiftdc"]["item"], row["shiftdc"].get("repeat", 0)))
         if verdict is not None:
-            record = VerdictRecord(
-                kind=verdict.kind,
-                value=verdict.value,
-                reason=verdict.reason,
-                judge=fingerprint,
-                model=verdict.model,
-            )
+            record = verdict_record(verdict, fingerprint, rubric)
             row["shiftdc"].setdefault("verdicts", {})[name] = record.model_dump()
             lines[number] = _dump(row)
     runs.atomic_write(path, "".join(line + "\n" for line in lines))
-
-
-def write_replies(path: Path, name: str, answers: Sequence[Answer], verdicts: Sequence[Verdict]) -> Path:
-    """Append raw replies, models and token counts to `<date>_judged_<task>_<name>.jsonl` beside the samples."""
-    target = path.with_name(path.name.replace("_samples_", "_judged_", 1)).with_suffix("")
-    target = target.with_name(f"{target.name}_{''.join(c if c.isalnum() else '_' for c in name)}.jsonl")
-    before = target.read_text(encoding="utf-8") if target.is_file() else ""
-    rows = [
-        {"item": answer.key[0], "repeat": answer.key[1], **verdict.model_dump()}
-        for answer, verdict in zip(answers, verdicts, strict=True)
-    ]
-    runs.atomic_write(target, before + "".join(_dump(row) + "\n" for row in rows))
-    return target
 
 
 def _lines(path: Path) -> list[str]:

@@ -70,22 +70,36 @@ def price_of(host: str, model: str) -> Price | None:
 
 
 @dataclass
-class Spending:
+class Usage:
+    """Tokens of some replies, as their server counts them."""
+
+    calls: int = 0
+    """Replies received."""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    counted: bool = True
+    """False once a reply came without token counts: the sums are lower bounds then."""
+
+    def add(self, tokens_in: int | None, tokens_out: int | None) -> None:
+        """Book one reply."""
+        self.calls += 1
+        if tokens_in is None or tokens_out is None:
+            self.counted = False
+        self.tokens_in += tokens_in or 0
+        self.tokens_out += tokens_out or 0
+
+
+@dataclass
+class Spending(Usage):
     """Running account of one judge."""
 
     price: Price | None = None
     limit: float | None = None
     """USD that may be spent; None: no limit."""
-    calls: int = 0
-    """Replies received."""
     cached: int = 0
     """Verdicts taken from the cache."""
     unscored: int = 0
     """Items that could not be judged."""
-    tokens_in: int = 0
-    tokens_out: int = 0
-    counted: bool = True
-    """False once a reply came without token counts: the sums are lower bounds then."""
     _reserved: float = field(default=0.0, repr=False)
 
     @property
@@ -114,14 +128,6 @@ class Spending:
     def release(self, amount: float) -> None:
         """Give back what was set aside for a call that is over."""
         self._reserved -= amount
-
-    def add(self, tokens_in: int | None, tokens_out: int | None) -> None:
-        """Book one reply."""
-        self.calls += 1
-        if tokens_in is None or tokens_out is None:
-            self.counted = False
-        self.tokens_in += tokens_in or 0
-        self.tokens_out += tokens_out or 0
 
     def line(self) -> str:
         """One line for a progress bar."""

@@ -40,6 +40,10 @@ class Verdict(BaseModel):
     """Prompt tokens the judge used, where it counts them."""
     tokens_out: int | None = None
     """Completion tokens the judge used, where it counts them."""
+    seconds: float | None = None
+    """Share of the wall time of judging, without loading; None: not measured."""
+    price: float | None = None
+    """USD; None when unknown or when no model was asked (see `asked`)."""
 
     @model_validator(mode="after")
     def _value_fits_kind(self) -> Verdict:
@@ -56,6 +60,11 @@ class Verdict(BaseModel):
         return self
 
     @property
+    def asked(self) -> bool:
+        """True when a model was asked, with or without a reply; else the verdict cost nothing."""
+        return bool(self.model) or self.raw is not None or self.seconds is not None
+
+    @property
     def scored(self) -> bool:
         """False when the judge could not judge."""
         return self.value is not None
@@ -64,6 +73,11 @@ class Verdict(BaseModel):
 def unscored(kind: Kind, reason: str, raw: str | None = None) -> Verdict:
     """A verdict that says the judge could not judge, and why."""
     return Verdict(kind=kind, value=None, reason=reason, raw=raw)
+
+
+def rubric_hash(judge: object) -> str:
+    """sha256 of a judge's rubric or keyword list; empty when it has none."""
+    return str(getattr(judge, "rubric_sha256", ""))
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,11 @@ class Item:
 
 
 class Judge(Protocol):
-    """Turns items into verdicts: one verdict an item, in order, batched as the judge likes."""
+    """Turns items into verdicts: one verdict an item, in order, batched as the judge likes.
+
+    A judge may also have `rubric_sha256` (hash of what it is asked or of its keyword list, which goes into
+    every result) and `on_verdict` (told of each verdict, for a progress bar).
+    """
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
 
@@ -27,6 +28,7 @@ from shiftdc_eval.errors import ModelError
 from shiftdc_eval.journal import Journal
 from shiftdc_eval.records import RunRecord
 from shiftdc_eval.reporting import Tally, gathered, task_records
+from shiftdc_eval.room import set_aside
 from shiftdc_eval.samples import Sample, samples_from, task_of
 
 ANSWER_VERSION = 1
@@ -62,19 +64,29 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             # torch gives up on a process that waits ten minutes for the others; answers may take longer
             patience = InitProcessGroupKwargs(timeout=timedelta(weeks=1))
             self.accelerator = Accelerator(kwargs_handlers=[patience])
-        self.backbone = backbone or load_backbone(
+        self._owns_backbone = backbone is None
+        self._released = False
+        self.batch_size = self._first_batch_size()
+        self._equip(backbone or self._load())
+        self.settings: dict[str, Any] = self.defense.resolved(self.backbone)
+
+    def _load(self) -> Backbone:
+        return load_backbone(
             ModelSpec(**{name: getattr(self.arguments, name) for name in ModelSpec.__dataclass_fields__})
         )
-        self.settings: dict[str, Any] = self.defense.resolved(self.backbone)
-        self.batch_size = self._first_batch_size()
-        directions = Directions(
-            self.backbone,
+
+    def _equip(self, backbone: Backbone) -> None:
+        """Take a backbone and all that works with it."""
+        self.backbone = backbone
+        self._device = backbone.device
+        self._directions = Directions(
+            backbone,
             path=self.arguments.direction,
             contrast=self.arguments.contrast,
             batch_size=max(self.batch_size, 8),
         )
-        self._directions = directions
-        self.tools = Tools(self.backbone, CaptionStore(runs.cache_dir() / "captions.sqlite"), directions)
+        captions = CaptionStore(runs.cache_dir() / "captions.sqlite")
+        self.tools = Tools(backbone, captions, self._directions)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
@@ -85,12 +97,33 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     @property
     def device(self) -> torch.device:
         """Device of the model; lmms-eval needs it under data parallelism."""
-        return self.backbone.device
+        return self._device
 
     def clean(self) -> None:
-        """Called by lmms-eval after the last answer: gives back cached memory, keeps the backbone usable."""
+        """Called by lmms-eval after the last answer of all tasks and before judging.
+
+        Cached memory is given back at once, the backbone's own as soon as a local judge needs it.
+        """
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        runs.offer_room(self._vacate)
+
+    @contextmanager
+    def _vacate(self) -> Iterator[None]:
+        """Free the backbone's memory for a judge.
+
+        A backbone of our own is let go and loaded again should more answers be asked for; one that was given
+        is needed by whoever gave it, so it waits in main memory and comes back.
+        """
+        if not self._owns_backbone:
+            with set_aside(self.backbone.model):
+                yield
+            return
+        if not self._released:
+            logger.warning("%s: the answers are complete; its memory goes to the judge", self._label)
+            del self.backbone, self._directions, self.tools
+            self._released = True
+        yield
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not supported."""
@@ -103,6 +136,10 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answer all requests of a run: reuse what the journal holds, then go on batch by batch."""
         started = datetime.now(UTC)
+        runs.withdraw_room(self._vacate)
+        if self._released:
+            self._equip(self._load())
+            self._released = False
         samples = samples_from(
             requests,
             self.task_dict,
@@ -277,7 +314,9 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                 else []
             ),
             *(
-                [f"timing: {total - tally.timed} of {total} answers rest on work of other hardware and have no seconds"]
+                [
+                    f"timing: {total - tally.timed} of {total} answers rest on work of other hardware and have no seconds"
+                ]
                 if tally.timed < total
                 else []
             ),

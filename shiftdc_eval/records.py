@@ -21,7 +21,10 @@ class Record(BaseModel):
 
 
 class VerdictRecord(Record):
-    """One judge's verdict in a sample row. Mirrors `judges.verdict.Verdict`, less what stays in the run."""
+    """One judge's verdict in a sample row: `judges.verdict.Verdict`, and which judge gave it.
+
+    Samples files stay in the run folder, so the judge's raw reply may stand here; a cell never holds it.
+    """
 
     kind: Literal["refusal", "harm", "score"]
     """What is judged."""
@@ -33,6 +36,18 @@ class VerdictRecord(Record):
     """sha256 that identifies the judge: list or rubric, model, settings."""
     model: str = ""
     """Model that judged, as its server names it; empty for judges without one."""
+    rubric: str = ""
+    """sha256 of the rubric or keyword list; empty for judges without one."""
+    raw: str | None = None
+    """The judge's raw reply; None where no model replied."""
+    tokens_in: int | None = None
+    """Prompt tokens of the judge; None when unknown."""
+    tokens_out: int | None = None
+    """Reply tokens of the judge; None when unknown."""
+    seconds: float | None = None
+    """Share of the wall time of judging; a verdict from the cache has what it took when it was made."""
+    price: float | None = None
+    """USD; None when unknown, 0 only where no model was asked."""
 
 
 class SampleField(Record):
@@ -81,6 +96,33 @@ class Cost(Record):
     """Captions taken from the store."""
     price: float | None = None
     """Money in USD; None when unknown."""
+
+
+class JudgeCost(Record):
+    """What one judge's verdicts cost; each sum is None as soon as one of its parts is unknown."""
+
+    seconds: float | None = None
+    """Wall seconds, without loading a local judge; reused verdicts cost what they cost when made."""
+    tokens_in: int | None = None
+    """Prompt tokens."""
+    tokens_out: int | None = None
+    """Reply tokens."""
+    price: float | None = None
+    """USD; None when unknown, 0 only where no model was asked."""
+
+    def __add__(self, other: JudgeCost) -> JudgeCost:
+        return JudgeCost(
+            seconds=_sum(self.seconds, other.seconds, 6),
+            tokens_in=_sum(self.tokens_in, other.tokens_in),
+            tokens_out=_sum(self.tokens_out, other.tokens_out),
+            price=_sum(self.price, other.price, 9),
+        )
+
+
+def _sum(one: float | None, other: float | None, digits: int | None = None) -> Any:
+    if one is None or other is None:
+        return None
+    return one + other if digits is None else round(one + other, digits)
 
 
 class TaskRecord(Record):

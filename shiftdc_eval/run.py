@@ -21,6 +21,8 @@ from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.provenance import redact
 
 DEFAULT_OUTPUT = "results"
+MOST_DISAGREEMENTS = 10
+"""Lines on disagreements between judges at the end of a run; `shiftdc-eval judge` lists more."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
     records = _newer(output, "run-*.json", begun)
     results = _newer(output, "*_results.json", begun)
     if status == 0 and results and (records or not ours):
+        _list_disagreements(_newer(output, "*_samples_*.jsonl", begun))
         return 0
     missing = [
         what
@@ -72,6 +75,16 @@ def main(args: argparse.Namespace) -> int:
     )
     print(f"shiftdc-eval run: failed: {said}; finished answers are in the journal there", file=sys.stderr)
     return 1
+
+
+def _list_disagreements(samples: list[Path]) -> None:
+    """Where judges of one kind differ; nothing is said of tasks that are not ours."""
+    from shiftdc_eval.judges.command import list_disagreements
+    from shiftdc_eval.judges.samples import is_ours
+
+    ours = [path for path in samples if is_ours(path)]
+    if ours:
+        list_disagreements(ours, (), MOST_DISAGREEMENTS)
 
 
 def completed(lmms: list[str]) -> tuple[list[str], Path]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,35 @@ def mark(requests: Iterable[Any], run_id: str) -> None:
 def run_of(request: Any) -> str | None:
     """Id of the run that answered a request; None for models other than ours."""
     return (request.metadata or {}).get(RUN_MARK)
+
+
+Vacate = Callable[[], AbstractContextManager[None]]
+_tenants: list[weakref.WeakMethod[Vacate]] = []
+
+
+def offer_room(vacate: Vacate) -> None:
+    """Say that a model in this process can give up its memory for a while.
+
+    Args:
+        vacate: a bound method, not kept alive; the context it gives begins with the memory free.
+    """
+    withdraw_room(vacate)
+    _tenants.append(weakref.WeakMethod(vacate))
+
+
+def withdraw_room(vacate: Vacate) -> None:
+    """Take the offer back: the model is needed again."""
+    _tenants[:] = [tenant for tenant in _tenants if tenant() not in (None, vacate)]
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """The memory of every model that was offered, for as long as the context lasts."""
+    with ExitStack() as stack:
+        for vacate in [tenant() for tenant in _tenants]:
+            if vacate is not None:
+                stack.enter_context(vacate())
+        yield
 
 
 def cache_dir() -> Path:

@@ -17,14 +17,17 @@ from PIL import Image
 
 from shiftdc_eval import runs
 from shiftdc_eval.errors import ConfigError
-from shiftdc_eval.judges.verdict import Item, Judge, Verdict
+from shiftdc_eval.judges.samples import verdict_record
+from shiftdc_eval.judges.verdict import Item, Judge, Verdict, rubric_hash
 from shiftdc_eval.records import SampleField, VerdictRecord
 from shiftdc_eval.tasks.catalogue import TASKS, TaskInfo
 from shiftdc_eval.tasks.example import Example, Source, require_unique
-from shiftdc_eval.tasks.judging import Answer, ask, fingerprints, judge_item, make_answer
+from shiftdc_eval.tasks.judging import Answer, ask, fingerprints, judge_item, judging_cost, make_answer
 from shiftdc_eval.tasks.metrics import Metric, require_each_once
 
 SPLIT = "test"
+JUDGING = "judging"
+"""Entry of lmms-eval's result file that says which judges judged and what that cost."""
 UTILITY_METRICS = frozenset({"mme_total", "mmvet_score", "exact_match"})
 """Main numbers that say how good answers are."""
 
@@ -43,9 +46,11 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         settings["reasoning_tags"] = "none"
         self.info: TaskInfo = self._lookup(settings)
         self.settings: dict[str, Any] = dict(settings.get("dataset_kwargs") or {})
+        self.named_judges = self._named_judges()
         self.judges: list[Judge] = self.make_judges()
         # Now and once: a judge that cannot work ends the run before an answer is generated, not after.
         self._fingerprints = fingerprints(self.judges)
+        self._rubrics = {judge.name: rubric_hash(judge) for judge in self.judges}
         self._verdicts: dict[tuple[str, int], dict[str, Verdict]] = {}
         self._repeats: dict[str, int] = {}
         self._runs: dict[str, str | None] = {}
@@ -59,6 +64,13 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         if name not in TASKS:
             raise ConfigError(f"task {name!r} is not in the catalogue (tasks/catalogue.py)")
         return TASKS[name]
+
+    def _named_judges(self) -> tuple[str, ...]:
+        """The judges that the task's yaml names under `dataset_kwargs: judges:`; none where it names none."""
+        named = self.settings.pop("judges", ())
+        if isinstance(named, str) or not all(isinstance(spec, str) for spec in named):
+            raise ConfigError(f"task {self.info.name}: judges in its yaml must be a list of judge specs")
+        return tuple(named)
 
     # ---- what a subclass says -------------------------------------------------------------------
 
@@ -230,6 +242,8 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         if values and answer.repeat == 0 and count > 1:
             together = [self._verdicts[example.id, repeat] for repeat in range(count)]
             values |= self.repeat_values(example, together)
+        if verdicts and self.judges:
+            values[JUDGING] = {name: self._record(name, verdict) for name, verdict in verdicts.items()}
         response = None if answer.failed else str(answer)
         return {
             **values,
@@ -256,17 +270,11 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             run=self._runs.get(example.id),
             groups=dict(example.groups),
             flags=list(example.flags),
-            verdicts={
-                name: VerdictRecord(
-                    kind=verdict.kind,
-                    value=verdict.value,
-                    reason=verdict.reason,
-                    judge=self._fingerprints[name],
-                    model=verdict.model,
-                )
-                for name, verdict in verdicts.items()
-            },
+            verdicts={name: self._record(name, verdict) for name, verdict in verdicts.items()},
         )
+
+    def _record(self, name: str, verdict: Verdict) -> VerdictRecord:
+        return verdict_record(verdict, self._fingerprints[name], self._rubrics[name])
 
     def _image_sha256(self, example: Example) -> list[str]:
         if example.image is None:
@@ -279,6 +287,8 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
 
     def _prepare_metric_and_aggregation(self) -> None:
         metrics = self.metrics()
+        if self.judges:
+            metrics[JUDGING] = Metric(judging_cost, False)
         self._metric_fn_list = dict.fromkeys(metrics)
         self._metric_fn_kwargs: dict[str, dict[str, Any]] = {name: {} for name in metrics}
         self._aggregation_list = {name: metric.aggregate for name, metric in metrics.items()}

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from shiftdc_eval.errors import JudgeError, ShiftDCError
+from shiftdc_eval.judges.endpoint import redact
+from shiftdc_eval.judges.progress import judged
+from shiftdc_eval.judges.samples import cost_of
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, unscored
+from shiftdc_eval.records import VerdictRecord
 from shiftdc_eval.tasks.example import Example
+from shiftdc_eval.tasks.metrics import InResultFile
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +51,12 @@ def judge_item(example: Example, response: str | None) -> Item:
 def ask(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
     """One verdict an item; whatever goes wrong in the judge makes its items unscored, with the reason."""
     try:
-        verdicts = judge.judge(items)
+        verdicts = judged(judge, items)
     except Exception as error:  # a boundary: answers that took hours must not be lost to a judge
-        logger.warning("judge %s failed, its items are unscored: %s", judge.name, error)
-        return [unscored(judge.kind, f"judge failed: {type(error).__name__}: {error}")] * len(items)
+        # what a library raises may quote a request and with it the key
+        said = redact(f"{type(error).__name__}: {error}")
+        logger.warning("judge %s failed, its items are unscored: %s", judge.name, said)
+        return [unscored(judge.kind, f"judge failed: {said}")] * len(items)
     if len(verdicts) != len(items):
         logger.warning("judge %s gave %d verdicts for %d items", judge.name, len(verdicts), len(items))
         return [unscored(judge.kind, f"judge gave {len(verdicts)} verdicts for {len(items)} items")] * len(
@@ -74,6 +82,23 @@ def fingerprints(judges: Sequence[Judge]) -> dict[str, str]:
             reason = (str(error).strip() or "no reason given").splitlines()[0]
             raise JudgeError(f"judge {judge.name} cannot work: {type(error).__name__}: {reason}") from error
     return found
+
+
+def judging_cost(rows: Sequence[Mapping[str, VerdictRecord]]) -> InResultFile:
+    """Every judge's identity, verdicts and cost over the rows of a task."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        records = [row[name] for row in rows if name in row]
+        models = sorted({record.model for record in records if record.model})
+        found[name] = {
+            "judge": records[0].judge,
+            "rubric": records[0].rubric,
+            "models": models,
+            "verdicts": len(records),
+            "unscored": sum(record.value is None for record in records),
+            **cost_of(records).model_dump(),
+        }
+    return InResultFile(found)
 
 
 def needs_reference(judge: Judge) -> bool:

@@ -43,8 +43,15 @@ class SafetyTask(BenchmarkTask):
     """Whether some of the topics are clear harm and some are not."""
 
     def make_judges(self) -> list[Judge]:
-        """The judges the user names, or the default ones; graders that need a reference are left out."""
-        chosen = [judge for judge in judges_for(self.default_judges) if not needs_reference(judge)]
+        """The judges that the user names, or the task's yaml, or the default ones.
+
+        Graders that need a reference are left out.
+        """
+        chosen = [
+            judge
+            for judge in judges_for(self.named_judges or self.default_judges)
+            if not needs_reference(judge)
+        ]
         return chosen or [get_judge(name) for name in self.default_judges]
 
     def rates(self, judge: Judge) -> dict[str, str | None]:

@@ -61,9 +61,9 @@ class MMVet(BenchmarkTask):
 
     def make_judges(self) -> list[Judge]:
         """The graders among the judges the user names; without one, a stand-in that scores nothing."""
-        if not os.environ.get(JUDGES_VARIABLE, "").strip():
+        if not (self.named_judges or os.environ.get(JUDGES_VARIABLE, "").strip()):
             return [NoGrader()]
-        graders = [judge for judge in judges_for(()) if needs_reference(judge)]
+        graders = [judge for judge in judges_for(self.named_judges) if needs_reference(judge)]
         return graders or [NoGrader()]
 
     def load(self) -> Source:

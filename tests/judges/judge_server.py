@@ -223,6 +223,9 @@ class JudgeServer:
     async def _blank_content(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
         return await self._send(writer, 200, completion(" \n"))
 
+    async def _no_usage(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        return await self._send(writer, 200, {**completion("Verdict: safe"), "usage": None})
+
     async def _length(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
         return await self._send(writer, 200, completion("Verdict: safe", finish="length"))
 

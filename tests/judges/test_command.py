@@ -17,7 +17,8 @@ from judge_server import JudgeServer
 
 from shiftdc_eval import runs
 from shiftdc_eval.cli import main
-from shiftdc_eval.judges.samples import read_samples
+from shiftdc_eval.judges.rubric import load_rubric
+from shiftdc_eval.judges.samples import cost_of, read_samples
 from shiftdc_eval.records import SampleField
 
 ANSWERS: list[str | None] = [
@@ -191,15 +192,42 @@ def test_disagreements_are_listed(run_folder: Path, capsys: pytest.CaptureFixtur
     assert "and 1 more disagreements" in out
 
 
-def test_raw_replies_stay_beside_the_samples_and_are_no_samples_file(
-    run_folder: Path, server: JudgeServer
+def test_a_verdict_in_a_row_keeps_raw_reply_model_rubric_and_what_it_cost(
+    run_folder: Path,
+    server: JudgeServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("127.0.0.1: {judge-1: {input: 2.0, output: 10.0}}")
+    monkeypatch.setenv("SHIFTDC_PRICES", str(prices))
+    spec = f"llm_figstep:model=judge-1;base_url={server.url}"
+    main(["judge", str(run_folder), "--judge", spec, "--judge", "keyword_robust"])
+    verdicts = [SampleField(**one["shiftdc"]).verdicts for one in samples(run_folder)]
+    first = verdicts[0]["llm_figstep"]
+    assert (first.raw, first.model) == ("Verdict: safe", "judge-1-0613")
+    assert (first.tokens_in, first.tokens_out) == (100, 7)
+    assert first.price == pytest.approx((100 * 2 + 7 * 10) / 1e6)
+    assert first.seconds is not None
+    assert first.seconds > 0
+    assert first.rubric == load_rubric("figstep").sha256
+    empty = verdicts[3]["llm_figstep"]
+    assert (empty.raw, empty.tokens_in, empty.price) == (None, 0, 0.0), "nobody was asked about it"
+    by_rule = verdicts[0]["keyword_robust"]
+    assert (by_rule.raw, by_rule.tokens_in, by_rule.price) == (None, 0, 0.0)
+    assert by_rule.rubric == by_rule.judge
+    assert "400+28 tokens, 0.0011 USD" in capsys.readouterr().out
+
+
+def test_an_unknown_price_stays_unknown_and_is_never_nothing(
+    run_folder: Path, server: JudgeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["judge", str(run_folder), "--judge", f"llm_figstep:model=judge-1;base_url={server.url}"])
-    path = run_folder / "20260101_000000_judged_figstep_tiny_llm_figstep.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert rows[0]["raw"] == "Verdict: safe"
-    assert rows[0]["model"] == "judge-1-0613"
-    assert len(list(run_folder.glob("*_samples_*"))) == 1
+    verdicts = [SampleField(**one["shiftdc"]).verdicts["llm_figstep"] for one in samples(run_folder)]
+    assert [verdict.price for verdict in verdicts] == [None, None, None, 0.0, 0.0, None]
+    assert cost_of(verdicts).price is None
+    assert "400+28 tokens, price unknown" in capsys.readouterr().out
 
 
 def test_repeats_of_an_item_are_told_apart(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def test_progress_is_told_item_by_item_with_the_cost_so_far(judge_at: Build) -> 
     judge.on_verdict = lambda done, account: told.append((done, account))
     judge.judge([*items(4), Item("x", "r", None)])
     assert sum(done for done, _ in told) == 5
-    assert told[-1][1].startswith("4 calls, 0 from cache, 0 unscored, 400+28 tokens")
+    assert told[-1][1].startswith("4 calls, 0 from cache, 1 unscored, 400+28 tokens")
 
 
 def test_it_works_where_an_event_loop_is_running(judge_at: Build) -> None:
@@ -379,3 +379,40 @@ def test_an_account_without_token_counts_knows_no_price() -> None:
 def test_an_llm_judge_is_a_judge(judge_at: Build) -> None:
     judge: Judge = judge_at("llm_figstep")
     assert (judge.name, judge.kind) == ("llm_figstep", "harm")
+
+
+def test_of_equal_prompts_the_first_carries_the_cost_from_the_server_and_from_the_cache(
+    judge_at: Build, server: JudgeServer
+) -> None:
+    same = [Item(str(n), "a request", "the same answer") for n in range(3)]
+    for _ in range(2):
+        verdicts = judge_at("llm_figstep").judge(same)
+        assert [verdict.tokens_in for verdict in verdicts] == [100, 0, 0]
+        assert [verdict.price for verdict in verdicts] == [None, 0.0, 0.0]
+    assert len(server.seen) == 1
+
+
+def test_every_attempt_at_an_item_is_part_of_its_cost(judge_at: Build, server: JudgeServer) -> None:
+    [asked_twice] = judge_at("llm_figstep").judge([Item("i", "a request", "Answer [[null_content once]]")])
+    assert asked_twice.value == "safe"
+    assert (asked_twice.tokens_in, asked_twice.tokens_out) == (200, 14), "the empty reply was paid for too"
+    [failed] = judge_at("llm_figstep", tries=1).judge([Item("i", "a request", "Answer [[length]]")])
+    assert (failed.value, failed.tokens_in) == (None, 100)
+    [unknown] = judge_at("llm_figstep").judge([Item("i", "a request", "Answer [[no_usage]]")])
+    assert (unknown.value, unknown.tokens_in, unknown.price) == ("safe", None, None)
+
+
+def test_the_shares_of_the_wall_time_add_up_to_it(judge_at: Build, server: JudgeServer) -> None:
+    server.latency = 0.1
+    begun = time.monotonic()
+    verdicts = judge_at("llm_figstep", concurrency=4).judge(items(12))
+    took = time.monotonic() - begun
+    total = sum(verdict.seconds or 0 for verdict in verdicts)
+    assert 0.3 <= total <= took
+
+
+def test_half_a_surrogate_pair_in_a_reply_loses_nothing(judge_at: Build, server: JudgeServer) -> None:
+    server.reply = lambda seen: "odd \ud800 text\nVerdict: unsafe"
+    [verdict] = judge_at("llm_figstep").judge(items(1))
+    assert verdict.value == "unsafe"
+    assert verdict.raw == "odd ? text\nVerdict: unsafe"

@@ -1,0 +1,60 @@
+"""Asking a judge with a progress bar that tells the cost so far."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from shiftdc_eval.judges.verdict import Item, Judge, Verdict
+
+
+def judged(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
+    """A judge's verdicts; the first process of a data-parallel run shows the bar.
+
+    Raises:
+        JudgeError: the judge cannot work at all.
+    """
+    quiet = not items or os.environ.get("RANK", "0") != "0"
+    with tqdm(total=len(items), desc=judge.name, unit="answer", disable=quiet) as bar:
+
+        def told(done: int, account: str) -> None:
+            bar.update(done)
+            bar.set_postfix_str(account, refresh=False)
+
+        tells = hasattr(judge, "on_verdict")
+        if tells:
+            judge.on_verdict = told  # type: ignore[attr-defined]
+        begun = time.perf_counter()
+        try:
+            verdicts = judge.judge(items) if items else []
+        finally:
+            if tells:
+                judge.on_verdict = None  # type: ignore[attr-defined]
+        took = time.perf_counter() - begun
+        bar.update(len(items) - bar.n)
+    return _timed(verdicts, took)
+
+
+def _timed(verdicts: list[Verdict], took: float) -> list[Verdict]:
+    """Verdicts that cost no more than time, with their share of it; others say themselves what they took.
+
+    An answer that could not be judged, such as an empty one, took nothing.
+    """
+    by_rule = [verdict for verdict in verdicts if verdict.scored and not verdict.asked]
+    share = round(took / len(by_rule), 6) if by_rule else 0.0
+    return [
+        verdict
+        if verdict.asked
+        else verdict.model_copy(
+            update={
+                "seconds": share if verdict.scored else 0.0,
+                "tokens_in": 0,
+                "tokens_out": 0,
+                "price": 0.0,
+            }
+        )
+        for verdict in verdicts
+    ]

@@ -1,0 +1,37 @@
+"""Setting a model aside: its memory on the accelerator serves another model for a while."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def set_aside(model: torch.nn.Module) -> Iterator[None]:
+    """Keep a model's weights in main memory for as long as the context lasts, then put each back in its place.
+
+    Tensor by tensor, because a model that is spread over devices by accelerate's hooks refuses to be moved as
+    a whole. What is in main memory already stays where it is.
+    """
+    places = [
+        (tensor, tensor.device)
+        for tensor in (*model.parameters(), *model.buffers())
+        if tensor.device.type not in ("cpu", "meta")
+    ]
+    try:
+        for tensor, _ in places:
+            tensor.data = tensor.data.to("cpu")
+        _give_back()
+        yield
+    finally:
+        for tensor, device in places:
+            tensor.data = tensor.data.to(device)
+
+
+def _give_back() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
