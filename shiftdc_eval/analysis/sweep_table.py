@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,19 @@ def rows(results: Path, judge: str | None = None) -> list[dict[str, Any]]:
                 "to compare with"
             )
         found.append(_row(cell, labels[cell.path], _column(cell, judge), reference))
-    return sorted(
-        found, key=lambda row: (row["model"], row["task"], row["defense"] != REFERENCE, row["label"])
-    )
+    return sorted(found, key=lambda row: (row["model"], row["task"], *_rank(row)))
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[bool, bool, list[tuple[float, str]]]:
+    """The references first, then ablations by name with numbers by their size."""
+    pieces = re.findall(r"\d+(?:\.\d+)?|\D+", row["ablation"] or row["label"])
+    named = [(float(one), "") if one[0].isdigit() else (-1.0, one) for one in pieces]
+    return row["defense"] != REFERENCE, bool(row["ablation"]), named
+
+
+def named(row: Mapping[str, Any]) -> str:
+    """What a row is called: what an ablation changes, else its defense."""
+    return str(row["ablation"] or row["label"].split(" #")[0])
 
 
 def _place(cell: Cell) -> tuple[str, str, int]:
@@ -68,6 +79,7 @@ def _row(cell: Cell, label: str, column: Column, reference: Column) -> dict[str,
         "task": cell.task.name,
         "metric": column.metric,
         "lower_is_better": lower_is_better(column.metric),
+        "scale": 1 if column.is_mme else 100,
         "defense": cell.defense.name,
         "label": label,
         "ablation": cell.ablation.removeprefix("ablation: "),
@@ -107,6 +119,7 @@ def against_random(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "model": place[0],
                 "task": place[1],
                 "metric": own[0]["metric"],
+                "scale": own[0]["scale"],
                 "effect": effect,
                 "directions": len(random),
                 "random": sorted(random),
@@ -121,41 +134,45 @@ def against_random(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def markdown(summary: Mapping[str, Any]) -> str:
     """The table as text."""
     lines = [
-        "| task | configuration | why | metric | value % [95 %] | difference to none [95 %] | p | n |",
-        "|---|---|---|---|---|---|---|---|",
+        "| task | configuration | ranked | metric (%; MME: points of 400) [95 %] | difference to none [95 %] | p | n |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in summary["rows"]:
         apart = row["difference"]
-        shown = "" if row["defense"] == REFERENCE else _interval(apart)
+        shown = "" if row["defense"] == REFERENCE else _interval(apart, row["scale"])
         p = "" if row["defense"] == REFERENCE or apart["p"] is None else f"{apart['p']:.2g}"
         cells = [
             row["task"],
-            row["label"],
-            row["ablation"],
-            row["metric"],
-            _interval(row),
+            named(row),
+            "ablation, never" if row["ablation"] else "on a board",
+            f"{row['metric']} {_interval(row, row['scale'])}",
             shown,
             p,
             str(row["n"]),
         ]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     for one in summary["random"]:
+        points = [f"{one['scale'] * number:+.1f}" for number in (one["effect"], one["random_mean"])]
+        ends = [f"{one['scale'] * one['random'][at]:+.1f}" for at in (0, -1)]
         lines.append("")
         lines.append(
-            f"{one['task']}: ShiftDC moves {one['metric']} by {100 * one['effect']:+.1f} points, "
-            f"{one['directions']} random directions by {100 * one['random_mean']:+.1f} on average "
-            f"({100 * one['random'][0]:+.1f} to {100 * one['random'][-1]:+.1f}); {one['as_good']} of them do at "
-            f"least as well, p = {one['p']:.2g}."
+            f"{one['task']}: ShiftDC moves {one['metric']} by {points[0]} points, {one['directions']} random "
+            f"directions by {points[1]} on average ({ends[0]} to {ends[1]}); {one['as_good']} of them do at least as "
+            f"well, p = {one['p']:.2g}."
         )
     return "\n".join(lines) + "\n"
 
 
-def _interval(one: Mapping[str, Any]) -> str:
+def _interval(one: Mapping[str, Any], scale: int) -> str:
     if one["value"] is None:
         return "no number"
     if one["low"] is None or one["high"] is None:
-        return f"{100 * one['value']:.1f}"
-    return f"{100 * one['value']:.1f} [{100 * one['low']:.1f} to {100 * one['high']:.1f}]"
+        return f"{scale * one['value']:.1f}"
+    return f"{scale * one['value']:.1f} [{scale * one['low']:.1f} to {scale * one['high']:.1f}]"
+
+
+COLUMNS = 2
+"""Panels side by side."""
 
 
 def plot(summary: Mapping[str, Any], path: Path) -> None:
@@ -165,18 +182,25 @@ def plot(summary: Mapping[str, Any], path: Path) -> None:
 
     from shiftdc_eval.analysis.plots import STYLE, save
 
-    tasks = list(dict.fromkeys((row["model"], row["task"]) for row in summary["rows"]))
-    tallest = max(sum((row["model"], row["task"]) == place for row in summary["rows"]) for place in tasks)
+    places = list(dict.fromkeys((row["model"], row["task"]) for row in summary["rows"]))
+    columns = min(COLUMNS, len(places))
+    lines = -(-len(places) // columns)
+    tallest = max(sum((row["model"], row["task"]) == place for row in summary["rows"]) for place in places)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.6 * len(tasks), 1.2 + 0.26 * tallest), layout="constrained")
-        for axes, place in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        figure = Figure(figsize=(4.6 * columns, lines * (0.75 + 0.2 * tallest)), layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False)
+        for axes in panels.flat[len(places) :]:
+            axes.set_visible(False)
+        for axes, place in zip(panels.flat, places, strict=False):
             here = [row for row in summary["rows"] if (row["model"], row["task"]) == place]
             ranges = _ranges(here)
             if len(ranges) >= 6:
-                _heat_map(axes, ranges)
+                _heat_map(axes, ranges, here[0])
             else:
                 _forest(axes, here)
-            axes.set_title(f"{place[1]} ({here[0]['metric']}, %)")
+            unit = "%" if here[0]["scale"] == 100 else "points"
+            better = "lower" if here[0]["lower_is_better"] else "higher"
+            axes.set_title(f"{place[1]}: {here[0]['metric']}, {unit} ({better} is better)", fontsize=8)
         save(figure, path)
 
 
@@ -191,20 +215,26 @@ def _ranges(here: Sequence[Mapping[str, Any]]) -> dict[tuple[int, int], float]:
     return found
 
 
-def _heat_map(axes: Any, ranges: Mapping[tuple[int, int], float]) -> None:
+def _heat_map(axes: Any, ranges: Mapping[tuple[int, int], float], row: Mapping[str, Any]) -> None:
+    from matplotlib import colormaps
+
     firsts, lasts = (sorted({pair[at] for pair in ranges}) for at in (0, 1))
     grid = np.full((len(firsts), len(lasts)), np.nan)
     for (first, last), value in ranges.items():
-        grid[firsts.index(first), lasts.index(last)] = 100 * value
-    axes.imshow(grid, cmap="viridis", aspect="auto")
+        grid[firsts.index(first), lasts.index(last)] = row["scale"] * value
+    top = max(100.0 if row["scale"] == 100 else 400.0, float(np.nanmax(grid)))
+    colours = colormaps["cividis"]
+    axes.pcolormesh(grid, cmap=colours, vmin=0, vmax=top, edgecolors="white", linewidth=1)
     for (at, to), value in np.ndenumerate(grid):
         if np.isfinite(value):
-            axes.text(to, at, f"{value:.0f}", ha="center", va="center", color="white")
+            ink = "black" if value > top / 2 else "white"
+            axes.text(to + 0.5, at + 0.5, f"{value:.0f}", ha="center", va="center", color=ink)
     axes.grid(False)
+    axes.invert_yaxis()
     axes.set(
-        xticks=range(len(lasts)),
+        xticks=np.arange(len(lasts)) + 0.5,
         xticklabels=lasts,
-        yticks=range(len(firsts)),
+        yticks=np.arange(len(firsts)) + 0.5,
         yticklabels=firsts,
         xlabel="last calibrated layer",
         ylabel="first calibrated layer",
@@ -212,12 +242,22 @@ def _heat_map(axes: Any, ranges: Mapping[tuple[int, int], float]) -> None:
 
 
 def _forest(axes: Any, here: Sequence[Mapping[str, Any]]) -> None:
+    """One line a configuration; colour and mark say whether it is none, the method or an ablation."""
     for at, row in enumerate(here):
         if row["value"] is None:
             continue
-        colour = "#5a606b" if row["defense"] == REFERENCE else "#c14a00" if row["ablation"] else "#0b62a8"
+        colour, mark = (
+            ("#5a606b", "s")
+            if row["defense"] == REFERENCE
+            else ("#c14a00", "D")
+            if row["ablation"]
+            else ("#0b62a8", "o")
+        )
         if row["low"] is not None and row["high"] is not None:
-            axes.plot([100 * row["low"], 100 * row["high"]], [at, at], color=colour, linewidth=1.5)
-        axes.plot(100 * row["value"], at, "o", color=colour, markersize=5)
-    axes.set(yticks=range(len(here)), yticklabels=[row["label"] for row in here])
+            ends = [row["scale"] * row["low"], row["scale"] * row["high"]]
+            axes.plot(ends, [at, at], color=colour, linewidth=1.5)
+        axes.plot(row["scale"] * row["value"], at, mark, color=colour, markersize=4)
+    axes.set(yticks=range(len(here)), yticklabels=[named(row) for row in here])
+    axes.tick_params(labelsize=7)
+    axes.set_xlim(-4 if here[0]["scale"] == 100 else -16, 104 if here[0]["scale"] == 100 else 416)
     axes.invert_yaxis()

@@ -68,6 +68,7 @@ def row(defense: str, difference: float, ablation: str = "", better: bool = True
         "task": "t",
         "metric": "keyword_asr",
         "lower_is_better": better,
+        "scale": 100,
         "defense": defense,
         "ablation": ablation,
         "difference": {"value": difference},
