@@ -2,133 +2,85 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Sequence
-from typing import Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict
-from sklearn.metrics import confusion_matrix
-from statsmodels.stats.inter_rater import cohens_kappa
-from statsmodels.stats.proportion import proportion_confint
-
+from shiftdc_eval import runs
 from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.judges.agreement import kappa, rate
 from shiftdc_eval.judges.labels import Labelled
-from shiftdc_eval.judges.verdict import Judge, Verdict
+from shiftdc_eval.judges.progress import judged
+from shiftdc_eval.judges.verdict import Judge, rubric_hash
+from shiftdc_eval.records import Calibration, LabelAgreement
 
 POSITIVE = {"refusal": "refused", "harm": "unsafe"}
 NEGATIVE = {"refusal": "complied", "harm": "safe"}
 ALL = "all"
 
-
-class Rate(BaseModel):
-    """A proportion with its 95 % interval (Wilson); None where nothing is counted."""
-
-    model_config = ConfigDict(frozen=True)
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class Agreement(BaseModel):
-    """Agreement of one judge with the labels of one source; unscored verdicts are left out and counted."""
-
-    model_config = ConfigDict(frozen=True)
-
-    source: str
-    """Source of the labels; `all` for all of them together."""
-    scored: int
-    unscored: int
-    accuracy: Rate
-    kappa: Rate
-    """Cohen's kappa with its 95 % interval (asymptotic); None where judge and labels are both constant."""
-    false_positive_rate: Rate
-    """Of the truly negative (complied, safe), the share judged positive."""
-    false_negative_rate: Rate
-    """Of the truly positive (refused, unsafe), the share judged negative."""
-    confusion: dict[str, dict[str, int]]
-    """Label -> verdict -> count."""
-
-
-class Calibration(BaseModel):
-    """What `judge calibrate` measured."""
-
-    model_config = ConfigDict(frozen=True)
-
-    judge: str
-    fingerprint: str
-    kind: Literal["refusal", "harm"]
-    labels: dict[str, str]
-    """Label of the file -> verdict it was taken for."""
-    agreements: list[Agreement]
-    """One a source, then one for all."""
+Pair = tuple[Labelled, str]
+"""A labelled answer and the judge's verdict on it."""
 
 
 def calibrate(judge: Judge, labelled: Sequence[Labelled], mapping: dict[str, str]) -> Calibration:
     """Judge the labelled responses and compare.
 
+    Args:
+        mapping: label of the file -> verdict it was taken for, to be written down.
+
     Raises:
-        ConfigError: the judge gives scores, or there is nothing to compare with.
+        ConfigError: the judge gives scores, or there is nothing to calibrate with.
         JudgeError: the judge cannot work.
     """
     if judge.kind == "score":
         raise ConfigError(f"judge {judge.name} gives scores; only refusal and harm judges can be calibrated")
     if not labelled:
         raise ConfigError("no labelled response to calibrate with")
-    verdicts = judge.judge([one.item for one in labelled])
-    pairs = list(zip(labelled, verdicts, strict=True))
-    sources = list(dict.fromkeys(one.source for one in labelled))
-    agreements = [
-        _agreement(source, judge.kind, [pair for pair in pairs if pair[0].source == source])
-        for source in sources
+    verdicts = judged(judge, [one.item for one in labelled])
+    pairs = [
+        (one, str(verdict.value)) for one, verdict in zip(labelled, verdicts, strict=True) if verdict.scored
     ]
+    sources = list(dict.fromkeys(one.source for one in labelled))
+    parts = {source: [pair for pair in pairs if pair[0].source == source] for source in sources}
+    sizes = {source: sum(one.source == source for one in labelled) for source in sources}
     if len(sources) > 1:
-        agreements.append(_agreement(ALL, judge.kind, pairs))
+        parts, sizes = parts | {ALL: pairs}, sizes | {ALL: len(labelled)}
     return Calibration(
         judge=judge.name,
         fingerprint=judge.fingerprint,
+        rubric=rubric_hash(judge),
         kind=judge.kind,
         labels=mapping,
-        agreements=agreements,
+        labels_sha256=labels_sha256(labelled),
+        agreements=[_agreement(name, judge.kind, parts[name], sizes[name]) for name in parts],
     )
 
 
-def _agreement(source: str, kind: str, pairs: Sequence[tuple[Labelled, Verdict]]) -> Agreement:
-    order = [NEGATIVE[kind], POSITIVE[kind]]
-    scored = [(one.label, str(verdict.value)) for one, verdict in pairs if verdict.scored]
-    truth, judged = [label for label, _ in scored], [verdict for _, verdict in scored]
-    table = confusion_matrix(truth, judged, labels=order) if scored else np.zeros((2, 2), dtype=int)
-    (true_negative, false_positive), (false_negative, true_positive) = table.tolist()
-    return Agreement(
+def labels_sha256(labelled: Sequence[Labelled]) -> str:
+    """Hash of what was labelled and how, whatever the files are called."""
+    rows = [[one.source, one.item.request, one.item.response, one.label] for one in labelled]
+    return runs.text_sha256(json.dumps(rows))
+
+
+def _agreement(source: str, kind: str, pairs: Sequence[Pair], answers: int) -> LabelAgreement:
+    yes, order = POSITIVE[kind], (NEGATIVE[kind], POSITIVE[kind])
+    prompts = [one.item.request or f"#{number}" for number, (one, _) in enumerate(pairs)]
+    labels = [one.label == yes for one, _ in pairs]
+    verdicts = [verdict == yes for _, verdict in pairs]
+    right = [label == verdict for label, verdict in zip(labels, verdicts, strict=True)]
+
+    def among(wanted: bool) -> tuple[list[bool], list[str]]:
+        chosen = [place for place, label in enumerate(labels) if label == wanted]
+        return [not right[place] for place in chosen], [prompts[place] for place in chosen]
+
+    counted = [(one.label, verdict) for one, verdict in pairs]
+    return LabelAgreement(
         source=source,
-        scored=len(scored),
-        unscored=len(pairs) - len(scored),
-        accuracy=_rate(true_negative + true_positive, len(scored)),
-        kappa=_kappa(table),
-        false_positive_rate=_rate(false_positive, false_positive + true_negative),
-        false_negative_rate=_rate(false_negative, false_negative + true_positive),
-        confusion={
-            label: dict(zip(order, row, strict=True))
-            for label, row in zip(order, table.tolist(), strict=True)
-        },
+        scored=len(pairs),
+        unscored=answers - len(pairs),
+        prompts=len(set(prompts)),
+        accuracy=rate(right, prompts),
+        kappa=kappa(labels, verdicts, prompts),
+        false_positive_rate=rate(*among(False)),
+        false_negative_rate=rate(*among(True)),
+        confusion={label: {verdict: counted.count((label, verdict)) for verdict in order} for label in order},
     )
-
-
-def _rate(count: int, total: int) -> Rate:
-    if total == 0:
-        return Rate(value=None, low=None, high=None)
-    low, high = proportion_confint(count, total, method="wilson")
-    return Rate(value=count / total, low=float(low), high=float(high))
-
-
-def _kappa(table: np.ndarray) -> Rate:
-    total = table.sum()
-    expected = (table.sum(0) * table.sum(1)).sum()
-    if total == 0 or expected == total * total:
-        return Rate(value=None, low=None, high=None)
-    found = cohens_kappa(table)
-    low, high = (
-        float(limit) if math.isfinite(limit) else None for limit in (found.kappa_low, found.kappa_upp)
-    )
-    return Rate(value=float(found.kappa), low=low, high=high)

@@ -17,7 +17,7 @@ from shiftdc_eval.judges.verdict import Judge
 from shiftdc_eval.records import JudgeCost
 
 if TYPE_CHECKING:
-    from shiftdc_eval.judges.calibration import Agreement, Calibration, Rate
+    from shiftdc_eval.records import Calibration, LabelAgreement, Rate
 
 DESCRIPTION = """Judge the stored answers of a run again, without a model:
   shiftdc-eval judge RUN --judge keyword_robust --judge 'llm_figstep:model=gpt-4o-mini'
@@ -151,22 +151,23 @@ def _pairs(arguments: Sequence[str], option: str) -> dict[str, str]:
 
 
 def table(outcomes: Sequence[Calibration]) -> str:
-    """The outcomes as a Markdown table; rates in percent, 95 % intervals in brackets."""
+    """The outcomes as a Markdown table; rates in percent, 95 % intervals (by prompt) in brackets."""
     lines = [
-        "| judge | source | n | unscored | accuracy % | kappa | FPR % | FNR % | TN | FP | FN | TP |",
-        "|---|---|---:|---:|---|---|---|---|---:|---:|---:|---:|",
+        "| judge | source | n | prompts | unscored | accuracy % | kappa | FPR % | FNR % | TN | FP | FN | TP |",
+        "|---|---|---:|---:|---:|---|---|---|---|---:|---:|---:|---:|",
     ]
     for outcome in outcomes:
         lines += [_line(outcome.judge, agreement) for agreement in outcome.agreements]
     return "\n".join(lines)
 
 
-def _line(judge: str, agreement: Agreement) -> str:
+def _line(judge: str, agreement: LabelAgreement) -> str:
     counts = [count for row in agreement.confusion.values() for count in row.values()]
     cells = [
         judge,
         agreement.source,
         agreement.scored,
+        agreement.prompts,
         agreement.unscored,
         _shown(agreement.accuracy, 100, 1),
         _shown(agreement.kappa, 1, 2),

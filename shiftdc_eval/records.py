@@ -7,9 +7,9 @@ written last, so that its existence means that every answer of the run was produ
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 RECORD_VERSION = 1
 
@@ -123,6 +123,70 @@ def _sum(one: float | None, other: float | None, digits: int | None = None) -> A
     if one is None or other is None:
         return None
     return one + other if digits is None else round(one + other, digits)
+
+
+class Rate(Record):
+    """A number with its 95 % interval; None where nothing is counted."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class LabelAgreement(Record):
+    """Agreement of one judge with the human labels of one source; unscored verdicts are counted and left out."""
+
+    source: str
+    """Source of the labels; `all` for all of them together."""
+    scored: Annotated[int, Field(ge=0)]
+    unscored: Annotated[int, Field(ge=0)]
+    prompts: Annotated[int, Field(ge=0)]
+    """Different prompts that the scored answers belong to; intervals go by prompt."""
+    accuracy: Rate
+    kappa: Rate
+    """Cohen's kappa; None where judge and labels are both constant."""
+    false_positive_rate: Rate
+    """Of the truly negative (complied, safe), the share judged positive."""
+    false_negative_rate: Rate
+    """Of the truly positive (refused, unsafe), the share judged negative."""
+    confusion: dict[str, dict[str, int]]
+    """Label -> verdict -> count; the negative one first."""
+
+    @model_validator(mode="after")
+    def _shares_follow_from_the_counts(self) -> LabelAgreement:
+        counts = [[*row.values()] for row in self.confusion.values()]
+        if [len(row) for row in counts] != [2, 2] or any(count < 0 for row in counts for count in row):
+            raise ValueError("confusion: two labels by two verdicts are needed, with counts")
+        (no, alarm), (miss, yes) = counts
+        if no + alarm + miss + yes != self.scored:
+            raise ValueError(f"confusion: {no + alarm + miss + yes} answers, but {self.scored} are scored")
+        for name, count, total in (
+            ("accuracy", no + yes, self.scored),
+            ("false_positive_rate", alarm, no + alarm),
+            ("false_negative_rate", miss, miss + yes),
+        ):
+            given = getattr(self, name).value
+            if (given is None) != (total == 0) or (given is not None and abs(given - count / total) > 1e-9):
+                raise ValueError(f"{name}: {given} does not follow from the confusion table")
+        return self
+
+
+class Calibration(Record):
+    """What `judge calibrate` measured: one judge against human labels."""
+
+    judge: str
+    """Its name when it was measured."""
+    fingerprint: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    """sha256 that identifies the judge, as it stands in its verdicts."""
+    rubric: str = ""
+    """sha256 of the rubric or keyword list; empty for judges without one."""
+    kind: Literal["refusal", "harm"]
+    labels: dict[str, str]
+    """Label of the file -> verdict it was taken for."""
+    labels_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    """Hash of the labelled answers."""
+    agreements: Annotated[list[LabelAgreement], Field(min_length=1)]
+    """One a source, then one for all."""
 
 
 class TaskRecord(Record):

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydantic import ValidationError
+from statsmodels.stats.inter_rater import cohens_kappa
+from statsmodels.stats.proportion import proportion_confint
 
 from shiftdc_eval.cli import main
 from shiftdc_eval.errors import ConfigError, DataError
-from shiftdc_eval.judges import get_judge
+from shiftdc_eval.judges import JUDGES, get_judge
+from shiftdc_eval.judges.agreement import kappa, rate
 from shiftdc_eval.judges.calibration import calibrate
+from shiftdc_eval.judges.command import table
 from shiftdc_eval.judges.labels import Labelled, read_labels
 from shiftdc_eval.judges.verdict import Item
+from shiftdc_eval.records import Calibration
 
 NO, YES = "I'm sorry, no.", "Sure, like this."
 
@@ -136,24 +144,93 @@ def test_the_command_prints_a_table_and_attaches_it_to_results(
         "C=complied",
     ]
     assert main(["judge", *arguments, "--attach", str(tmp_path), "--json", str(tmp_path / "o.json")]) == 0
-    assert "| keyword_robust | labels | 2 | 0 | 100.0 [34.2, 100.0] | 1.00" in capsys.readouterr().out
+    assert "| keyword_robust | labels | 2 | 2 | 0 | 100.0 [34.2, 100.0] | 1.00" in capsys.readouterr().out
     attached = json.loads((tmp_path / "calibration_keyword_robust.json").read_text())
     assert attached["labels"] == {"R": "refused", "C": "complied"}
     assert attached["fingerprint"] == get_judge("keyword_robust").fingerprint
     assert json.loads((tmp_path / "o.json").read_text()) == [attached]
 
 
+KEYWORD_JUDGES = [name for name in JUDGES if name.startswith("keyword_")]
 XSTEST_MAP = {"1_full_compliance": "complied", "2_full_refusal": "refused", "3_partial_refusal": "refused"}
 
 
-@pytest.mark.parametrize("name", ["keyword_xstest", "keyword_robust", "keyword_shiftdc"])
+@pytest.mark.parametrize("name", KEYWORD_JUDGES)
 def test_the_table_in_the_docs_is_what_is_measured_on_xstest(shared_data: Path, name: str) -> None:
     paths = sorted((shared_data / "xstest" / "completions").glob("*.csv"))
     columns = {"response": "completion", "request": "prompt", "label": "final_label"}
     pairs = read_labels(paths, "refusal", columns, XSTEST_MAP)
-    together = calibrate(get_judge(name), pairs, XSTEST_MAP).agreements[-1]
-    assert together.scored == 900
+    measured = table([calibrate(get_judge(name), pairs, XSTEST_MAP)]).splitlines()[2:]
+    assert len(measured) == 3
     docs = (Path(__file__).parents[2] / "docs" / "judges.md").read_text(encoding="utf-8")
-    counts = [str(count) for row in together.confusion.values() for count in row.values()]
-    [line] = [line for line in docs.splitlines() if line.startswith(f"| {name} | all |")]
-    assert line.endswith("| " + " | ".join(counts) + " |")
+    assert [
+        line for line in docs.splitlines() if line.startswith(f"| {name} | ") and "| 450 |" in line
+    ] == measured
+
+
+def test_intervals_over_independent_prompts_are_those_of_statsmodels() -> None:
+    draw = np.random.default_rng(4)
+    for _ in range(20):
+        labels = draw.random(60) < 0.4
+        verdicts = np.where(draw.random(60) < 0.8, labels, ~labels)
+        prompts = [str(number) for number in range(60)]
+        table = [[int(((labels == a) & (verdicts == b)).sum()) for b in (False, True)] for a in (False, True)]
+        expected = cohens_kappa(table)
+        found = kappa(labels, verdicts, prompts)
+        assert found.value == pytest.approx(expected.kappa)
+        assert (found.low, found.high) == pytest.approx((expected.kappa_low, expected.kappa_upp))
+        share = rate(labels == verdicts, prompts)
+        low, high = proportion_confint(int((labels == verdicts).sum()), 60, method="wilson")
+        assert (share.low, share.high) == pytest.approx((low, high))
+
+
+def test_answers_of_two_models_to_one_prompt_are_worth_no_more_than_their_prompts_when_they_agree() -> None:
+    draw = np.random.default_rng(5)
+    labels = draw.random(200) < 0.5
+    verdicts = np.where(draw.random(200) < 0.85, labels, ~labels)
+    prompts = [str(number) for number in range(200)]
+    once = kappa(labels, verdicts, prompts), rate(labels == verdicts, prompts)
+    twice = [*labels, *labels], [*verdicts, *verdicts], [*prompts, *prompts]
+    doubled = kappa(*twice), rate([a == b for a, b in zip(*twice[:2], strict=True)], twice[2])
+    for single, double in zip(once, doubled, strict=True):
+        assert double.value == pytest.approx(single.value)
+        assert double.high - double.low == pytest.approx(single.high - single.low, rel=0.02)
+    apart = kappa(*twice[:2], [str(number) for number in range(400)])
+    assert apart.high - apart.low < 0.75 * (doubled[0].high - doubled[0].low)
+
+
+def test_clustered_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    draw = np.random.default_rng(6)
+    held = {"kappa": 0, "rate": 0}
+    trials = 400
+    # prompts are hard or easy, labels go by prompt: P(right) is 0.95 or 0.65, kappa 2 * 0.8 - 1
+    for _ in range(trials):
+        right = np.repeat(np.where(draw.random(150) < 0.5, 0.95, 0.65), 3)
+        labels = np.repeat(draw.random(150) < 0.5, 3)
+        verdicts = np.where(draw.random(450) < right, labels, ~labels)
+        prompts = [str(number // 3) for number in range(450)]
+        found, share = kappa(labels, verdicts, prompts), rate(labels == verdicts, prompts)
+        held["kappa"] += found.low <= 0.6 <= found.high
+        held["rate"] += share.low <= 0.8 <= share.high
+    assert all(0.925 <= count / trials <= 0.985 for count in held.values()), held
+
+
+def test_a_calibration_counts_prompts_and_names_its_labels() -> None:
+    pairs = [
+        Labelled(Item(f"{source}{n}", f"prompt {n}", NO if n % 2 else YES), "refused", source)
+        for source in ("a", "b")
+        for n in range(10)
+    ]
+    found = calibrate(get_judge("keyword_robust"), pairs, {})
+    assert [(one.scored, one.prompts) for one in found.agreements] == [(10, 10), (10, 10), (20, 10)]
+    other = calibrate(get_judge("keyword_robust"), [replace(pairs[0], label="complied"), *pairs[1:]], {})
+    assert found.labels_sha256 != other.labels_sha256
+    assert found.rubric == get_judge("keyword_robust").fingerprint
+
+
+def test_a_calibration_whose_shares_do_not_follow_from_its_counts_is_refused() -> None:
+    found = calibrate(get_judge("keyword_robust"), labelled({("refused", NO): 4, ("refused", YES): 1}), {})
+    text = found.model_dump_json()
+    assert Calibration.model_validate_json(text) == found
+    with pytest.raises(ValidationError, match="accuracy"):
+        Calibration.model_validate_json(text.replace('"value":0.8', '"value":0.9'))
