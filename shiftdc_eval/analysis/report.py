@@ -75,9 +75,10 @@ def analyse(
 
     # a thread a layer: the matrices are too small for several threads of linear algebra to help each other
     with threadpool_limits(1), ThreadPoolExecutor(WORKERS) as pool:
+        drawn = pool.submit(_planes, recording, chosen, labels) if tsne else None
         layers = pool.map(one, range(manifest.layers))
         rows = list(tqdm(layers, total=manifest.layers, desc="analysing", unit="layer"))
-    planes = projection.project(recording.layer(chosen), labels.harmful, labels.benign) if tsne else {}
+        planes = drawn.result() if drawn else {}
     report = {
         "format": FORMAT,
         **_about(manifest, labels),
@@ -99,6 +100,10 @@ def analyse(
     }
     report["findings"] = findings(report)
     return report
+
+
+def _planes(recording: Recording, layer: int, labels: Labels) -> dict[str, Any]:
+    return projection.project(recording.layer(layer), labels.harmful, labels.benign)
 
 
 def focus(manifest: Manifest) -> int:

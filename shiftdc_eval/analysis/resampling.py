@@ -113,19 +113,16 @@ def weighted_auroc(scores: Floats, positive: Bools, weights: Floats) -> Floats:
     Returns:
         `[draws]`; NaN where a side is empty.
     """
-    if not len(scores):
-        return np.full(weights.shape[1], np.nan)
-    order, starts, _ = _ties(scores)
-    drawn = weights[order]
-    side = positive[order][:, None]
-    up, down = drawn * side, drawn * ~side
-    if len(starts) < len(order):
-        up, down = (np.add.reduceat(one, starts, axis=0) for one in (up, down))
-    below = np.cumsum(down, axis=0)  # counts: exact in float32 up to 8 million items
-    below -= down / 2
+    below = np.zeros((int((~positive).sum()) + 1, weights.shape[1]), dtype=np.float32)
+    order = np.argsort(scores[~positive], kind="stable")
+    np.cumsum(weights[~positive][order], axis=0, out=below[1:])  # counts: exact up to 16 million items
+    ranked, asked, up = scores[~positive][order], scores[positive], weights[positive]
+    first, last = (np.searchsorted(ranked, asked, side) for side in ("left", "right"))
+    won = (up * below[first]).sum(0, dtype=np.float64)
+    if not np.array_equal(first, last):
+        won = (won + (up * below[last]).sum(0, dtype=np.float64)) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        pairs = up.sum(0, dtype=np.float64) * down.sum(0, dtype=np.float64)
-        return np.asarray(np.einsum("ij,ij->j", up, below, dtype=np.float64) / pairs)
+        return np.asarray(won / (up.sum(0, dtype=np.float64) * below[-1]))
 
 
 def weighted_spearman(x: Floats, y: Floats, weights: Floats) -> Floats:

@@ -193,7 +193,9 @@ def is_written(folder: Path, manifest: Manifest, index: int) -> bool:
         if metadata.get("recording") != manifest.sha256:
             raise RecordError(f"{path} belongs to another recording; {_advice()}")
         for name in file.keys():  # noqa: SIM118 (a safetensors file is no dict)
-            if str(zlib.crc32(file.get_tensor(name).tobytes())) != metadata.get(f"crc32 {name}"):
+            if str(
+                zlib.crc32(np.ascontiguousarray(file.get_tensor(name)).view(np.uint8).data)
+            ) != metadata.get(f"crc32 {name}"):
                 raise RecordError(f"{path} is damaged (tensor {name!r} does not match its sum); {_advice()}")
     return True
 
