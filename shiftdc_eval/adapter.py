@@ -315,7 +315,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             ),
             *(
                 [
-                    f"timing: {total - tally.timed} of {total} answers rest on work of other hardware and have no seconds"
+                    f"timing: {total - tally.timed} of {total} answers rest on work of other hardware "
+                    "and have no seconds"
                 ]
                 if tally.timed < total
                 else []

@@ -34,7 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "write a model that is published in a layout of its own for transformers",
     ),
     "doctor": ("shiftdc_eval.doctor", "check a model before a long run"),
-    "grid": ("shiftdc_eval.grid", "run a grid of models x defenses x tasks"),
+    "grid": ("shiftdc_eval.grid_command", "run a grid of models x defenses x tasks"),
     "analyse": ("shiftdc_eval.analysis.command", "see what an image does to a model, layer by layer"),
     "explain": (
         "shiftdc_eval.analysis.explain",

@@ -45,8 +45,9 @@ def _run(args: argparse.Namespace) -> int:
 
     from shiftdc_eval.board.build import build
     from shiftdc_eval.board.index import Index
-    from shiftdc_eval.grid import Progress, is_complete, run_cells, selected
+    from shiftdc_eval.grid import Progress, run_cells
     from shiftdc_eval.grid_file import read_grid
+    from shiftdc_eval.grid_plan import is_complete, selected
 
     path = args.grid or Path(str(files("shiftdc_eval.toy") / "demo.yaml"))
     cells = selected(list(read_grid(path).cells()), [], args.limit)

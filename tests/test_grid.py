@@ -1,15 +1,20 @@
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from adapter_harness import manager, write_figstep
+from tiny_models import save_tiny_llava
 
 from shiftdc_eval import grid
+from shiftdc_eval.board.build import build
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.grid_file import read_grid
 from shiftdc_eval.records import RunRecord
@@ -146,8 +151,6 @@ def test_a_wrong_defense_is_refused_before_anything_is_loaded(
 def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(
     grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_llava: Path
 ) -> None:
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(tiny_llava, broken)
     (broken / "model.safetensors").write_bytes(b"torn")
@@ -188,32 +191,85 @@ sys.exit(main(["grid", "run", {file!r}, "-o", {out!r}]))
 """
 
 
+def journalled(out: Path) -> dict[str, list[str]]:
+    """Keys of the finished answers by journal, torn last lines left out."""
+    found = {}
+    for path in out.rglob("journal-*.jsonl"):
+        lines = path.read_text().split("\n")[:-1]
+        found[str(path.relative_to(out))] = [json.loads(line)["key"] for line in lines[1:]]
+    return found
+
+
+def responses(out: Path) -> dict[str, dict[str, str]]:
+    """Responses by folder of a cell and item."""
+    return {
+        str(path.relative_to(out).parents[1]): {
+            row["shiftdc"]["item"]: row["shiftdc_item"]["response"]
+            for row in map(json.loads, path.read_text().splitlines())
+        }
+        for path in out.rglob("*_samples_*.jsonl")
+    }
+
+
 @pytest.mark.slow
-def test_a_grid_killed_in_the_middle_goes_on_and_does_nothing_twice(grid_file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+@pytest.mark.timeout(400)
+def test_a_grid_killed_at_random_goes_on_and_loses_and_repeats_nothing(
+    grid_file: Path, tmp_path: Path
+) -> None:
+    whole, out, answers = tmp_path / "whole", tmp_path / "out", 9 + 9 + 9 + 5
+    seed = random.randrange(10**6)
+    print(f"seed of the kills: {seed}")
+    targets = random.Random(seed).sample(range(1, answers), 2)
     code = WORKER.format(tests=str(Path(__file__).parent), file=str(grid_file), out=str(out))
+    command = [sys.executable, "-c", code]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as child:
-        assert child.stdout is not None
-        while "[2/4" not in child.stdout.readline():
-            pass
+    for target in sorted(targets):
+        child = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while sum(map(len, journalled(out).values())) < target and child.poll() is None:
+            time.sleep(0.005)
         child.send_signal(signal.SIGKILL)
-    complete = {path: path.stat().st_mtime_ns for path in out.rglob("cell.json")}
-    assert 2 <= len(complete) < 4
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+        assert child.wait() == -signal.SIGKILL, (
+            "the grid ended before it was killed: the test would show nothing"
+        )
+        kept = journalled(out)
+        complete = {path: path.stat().st_mtime_ns for path in out.rglob("cell.json")}
+        assert len(complete) < 4
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list(out.rglob("cell.json"))) == 4
-    assert all(path.stat().st_mtime_ns == time for path, time in complete.items()), (
-        "a complete cell was run again"
-    )
-    for journal in out.rglob("journal-*.jsonl"):
-        keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
-        assert len(keys) == len(set(keys))
+    for path, written in complete.items():
+        assert path.stat().st_mtime_ns == written, "a complete cell was run again"
+    final = journalled(out)
+    for path, keys in kept.items():
+        assert final[path][: len(keys)] == keys, "a finished answer was lost"
+    assert all(len(keys) == len(set(keys)) for keys in final.values()), "an answer was made twice"
+    assert sum(map(len, final.values())) == answers
+    assert run(grid_file, "-o", whole) == 0
+    assert responses(out) == responses(whole)
+
+
+def test_a_model_whose_files_changed_is_another_model(
+    grid_file: Path, tmp_path: Path, tiny_llava: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(tiny_llava, mine)
+    grid_file.write_text(FILE.format(model=mine))
+    out, only = tmp_path / "out", ["--only", "| none |", "--limit", 2]
+    assert run(grid_file, "-o", out, *only) == 0
+    assert run(grid_file, "-o", out, *only, "--dry-run") == 0
+    assert "1 complete, 0 to run" in capsys.readouterr().out
+    save_tiny_llava(mine, seed=5)
+    assert run(grid_file, "-o", out, *only, "--dry-run") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "0 complete, 1 to run" in said
+    assert "changed" in said
+    assert run(grid_file, "-o", out, *only) == 0
+    found = records(out)
+    assert len({record.revision for record in found}) == len(found) == 2
+    assert [record.cost.reused for record in found] == [0, 0]
+    board = tmp_path / "board"
+    (path,) = build([out], board)
+    newest = max(found, key=lambda record: record.id)
+    assert json.loads((board / "cells" / path).read_text())["model"]["revision"] == newest.revision

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from transformers import (
 from shiftdc_eval.backbones.backbone import Backbone
 from shiftdc_eval.backbones.families import CAVEATS, MULTIMODAL_LM_ONLY, convertible
 from shiftdc_eval.backbones.native import NATIVE, register
-from shiftdc_eval.errors import ConfigError, ModelError
+from shiftdc_eval.errors import ConfigError, ModelError, ShiftDCError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -117,7 +118,7 @@ def load_parts(spec: ModelSpec) -> Parts:
         device=device,
         source=str(source),
         revision=(
-            _folder_revision(folder)
+            folder_revision(folder)
             if folder.is_dir()
             else str(getattr(config, "_commit_hash", None) or f"unknown revision of {spec.pretrained}")
         ),
@@ -199,11 +200,28 @@ def _dtype(name: str, device: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def _folder_revision(folder: Path) -> str:
+def revision_on_disk(pretrained: str) -> str | None:
+    """Revision of a local or bundled model's files as they stand now; None for hub ids and what is not there."""
+    try:
+        folder = BUNDLED[pretrained]()[0] if pretrained in BUNDLED else Path(pretrained)
+        return folder_revision(folder) if folder.is_dir() else None
+    except (ShiftDCError, OSError):
+        return None
+
+
+def folder_revision(folder: Path) -> str:
     """sha256 over a folder's weights and configuration files, so that a changed folder is another model."""
+    found = sorted(path for path in folder.iterdir() if path.suffix in REVISION_SUFFIXES)
+    stats = [(path, path.stat()) for path in found]
+    return _hashed(tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats))
+
+
+@lru_cache(maxsize=16)
+def _hashed(files: tuple[tuple[Path, int, int, int], ...]) -> str:
+    """Read once in this process as long as sizes and times stay: a grid asks for every cell."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in REVISION_SUFFIXES):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+    for path, size, *_ in files:
+        digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -1,0 +1,90 @@
+"""`shiftdc-eval grid run FILE`: every cell of a grid, each model loaded once, resumable after any kill.
+
+Prints what there is to run, runs it, and ends with a table of what failed and why. A killed grid goes on from
+its journals when the same command is called again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from shiftdc_eval.grid_file import Cell, read_grid
+from shiftdc_eval.grid_plan import COMPLETE, checked, is_complete, selected
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.description = __doc__
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("action", choices=["run"], help="what to do with the grid")
+    parser.add_argument("file", type=Path, help="grid file, yaml or toml")
+    parser.add_argument("-o", "--out", type=Path, default=Path("results/grid"), help="output folder")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument(
+        "--only", action="append", default=[], help="run cells whose label matches this pattern"
+    )
+    parser.add_argument("--limit", type=int, help="only the first items of each task")
+    parser.add_argument("--ray", action="store_true", help="run models as Ray tasks (extra [ray])")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Plan, run what is missing, report; 1 when a cell failed.
+
+    Raises:
+        ConfigError: a grid file or selection that is wrong.
+    """
+    cells = selected(checked(list(read_grid(args.file).cells())), args.only, args.limit)
+    todo = [cell for cell in cells if not is_complete(cell, args.out)]
+    _print_plan(cells, todo, args.out)
+    if args.dry_run or not todo:
+        return 0
+    if args.ray:
+        from shiftdc_eval.grid import run_share
+        from shiftdc_eval.grid_ray import run_with_ray
+
+        failures = run_with_ray(todo, args.out, run_share)
+    else:
+        from shiftdc_eval.grid import Progress, run_cells
+
+        failures = run_cells(todo, args.out, report=Progress(len(todo)))
+    if failures:
+        _print_failures(failures)
+    return 1 if failures else 0
+
+
+def _print_plan(cells: Sequence[Cell], todo: Sequence[Cell], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(cells)} cells, {len(cells) - len(todo)} complete, {len(todo)} to run")
+    for column in ("model", "defense", "task", "seed", "state"):
+        table.add_column(column, overflow="fold")
+    waiting = {id(cell) for cell in todo}
+    for cell in cells:
+        state = "complete"
+        if id(cell) in waiting:
+            state = "model changed" if (out / cell.folder / COMPLETE).exists() else "to run"
+        table.add_row(
+            cell.model.pretrained,
+            cell.defense_label,
+            cell.task,
+            str(cell.seed),
+            state,
+        )
+    Console().print(table)
+
+
+def _print_failures(failures: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{len(failures)} cells failed; run the same command again to retry them", show_lines=True
+    )
+    table.add_column("cell", overflow="fold")
+    table.add_column("why", overflow="fold")
+    for label, reason in failures.items():
+        table.add_row(label, reason)
+    Console().print(table)
