@@ -33,6 +33,8 @@ class AdapterArguments(BaseModel):
     """sdpa, eager, flash_attention_2."""
     trust_remote_code: bool = False
     """Run code that comes with the model."""
+    engine: Literal["auto", "plain", "fast"] = "auto"
+    """plain: transformers' generate; fast: stored image prefixes and a static cache; auto: fast where it is exact."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     """Requests answered together; auto starts at max_batch_size and halves when memory runs out."""
     max_batch_size: int | None = Field(default=None, ge=1)

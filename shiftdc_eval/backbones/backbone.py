@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jinja2 import TemplateError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from shiftdc_eval.backbones.chat import Chat
+from shiftdc_eval.backbones.encoding import (
+    ENCODING_ERRORS,
+    Encoded,
+    control_tokens,
+    encode_chats,
+    plain,
+    prefill_kwargs,
+)
 from shiftdc_eval.backbones.families import (
-    ENCODERS,
-    encode_by_template,
     image_placeholders,
     layers_that_need_an_image,
     mend_attention,
 )
+from shiftdc_eval.backbones.fast.engine import FastEngine
+from shiftdc_eval.backbones.fast.refusal import refusal, window
+from shiftdc_eval.backbones.following import Follower
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, sampling_processors
+from shiftdc_eval.backbones.layers import find_decoder_layers, reachable, source
 from shiftdc_eval.errors import ConfigError, ModelError
 from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
 
 EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
 """Rows of a sub-batch (indices into the batch) -> layer index -> edit."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A left-padded batch on the model's device."""
-
-    inputs: dict[str, Tensor]
-    """What the model's forward takes."""
-
-    @property
-    def width(self) -> int:
-        """Padded prompt length; the last prompt token of every row is at `width - 1`."""
-        return int(self.inputs["input_ids"].shape[1])
-
-    @property
-    def lengths(self) -> list[int]:
-        """Prompt tokens of each row, padding excluded."""
-        return [int(length) for length in self.inputs["attention_mask"].sum(-1).tolist()]
 
 
 class Backbone:
@@ -64,6 +55,7 @@ class Backbone:
         revision: str,
         note: str = "",
         folder: str | None = None,
+        engine: Literal["auto", "plain", "fast"] = "auto",
     ) -> None:
         self.model = model.eval()
         mend_attention(model)
@@ -87,6 +79,41 @@ class Backbone:
         """Decoder layers that a prompt without images passes by (cross-attention layers)."""
         self.forward_passes = 0
         """Forward passes of whole prompts since loading (prefills), for tests and cost tables."""
+        self.asked_engine = engine
+        """`auto` takes the fast engine where it is exact for this model; `plain` never takes it."""
+        if engine == "fast" and (reason := self.fast_refusal):
+            raise ConfigError(f"engine=fast cannot be used with {name}: {reason}; use engine=auto")
+
+    @property
+    def fast_refusal(self) -> str | None:
+        """Why the fast engine is not used; None where it is."""
+        if self.asked_engine == "plain":
+            return "engine=plain was asked for"
+        return refusal(self.model)
+
+    @property
+    def engine(self) -> Literal["plain", "fast"]:
+        """The engine that answers: `plain` is transformers' own `generate`."""
+        return "plain" if self.fast_refusal else "fast"
+
+    @cached_property
+    def fast(self) -> FastEngine:
+        """The fast engine of this model; it takes no memory before its first answer."""
+        return FastEngine(self)
+
+    @contextmanager
+    def sharing(self, chats: Sequence[Chat]) -> Iterator[None]:
+        """Several prompts about these chats' images follow: keep what they share, where the engine can."""
+        if self.engine == "plain":
+            yield
+            return
+        with self.fast.sharing(chats):
+            yield
+
+    def release(self) -> None:
+        """Give back memory that is kept between calls."""
+        if "fast" in vars(self):
+            self.fast.release()
 
     @property
     def device(self) -> torch.device:
@@ -150,24 +177,32 @@ class Backbone:
         Raises:
             ModelError: the model's processor cannot take these chats.
         """
-        encode = ENCODERS.get(self.model.config.model_type, encode_by_template)
+        return self.features(chats).to(self.device)
+
+    def features(self, chats: Sequence[Chat]) -> Encoded:
+        """As `encode`, but on the CPU.
+
+        Raises:
+            ModelError: the model's processor cannot take these chats.
+        """
         try:
-            features = encode(self.processor, chats)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, TemplateError) as error:
+            return encode_chats(self.processor, self.model.config.model_type, chats, self._control)
+        except ENCODING_ERRORS as error:
             images = sorted({len(chat.images) for chat in chats})
             raise ModelError(
                 f"the processor of {self.name} ({type(self.processor).__name__}) cannot encode chats with "
                 f"{images} images: {error}"
             ) from error
-        return Encoded(
-            {key: value.to(self.device) for key, value in features.items() if torch.is_tensor(value)}
-        )
+
+    @cached_property
+    def _control(self) -> list[str]:
+        return control_tokens(self.tokenizer, self.processor)
 
     def encode_bare(self, texts: Sequence[str]) -> Encoded:
         """Tokenize texts without the chat template, left-padded."""
-        features = self.tokenizer(list(texts), return_tensors="pt", padding=True, padding_side="left")
-        kept = {key: features[key].to(self.device) for key in ("input_ids", "attention_mask")}
-        return Encoded(kept)
+        texts = [plain(text, self._control) for text in texts]
+        features = self.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
+        return Encoded({key: features[key] for key in ("input_ids", "attention_mask")}).to(self.device)
 
     @torch.inference_mode()
     def last_token_activations(
@@ -184,11 +219,14 @@ class Backbone:
             `[batch, layers, hidden]` on the model's device, in the model's dtype.
         """
         indices = list(range(len(self.layers)) if only is None else only)
+        if not bare and self.engine == "fast" and self.fast.shares(chats):
+            self.forward_passes += 1
+            return self.fast.activations(chats, indices)
         rows: list[Tensor | None] = [None] * len(chats)
         for group in _by_images(chats):
             shown = [chats[row] for row in group]
             encoded = self.encode_bare([chat.request for chat in shown]) if bare else self.encode(shown)
-            sources = [self._source(index, bool(shown[0].images) and not bare) for index in indices]
+            sources = [source(at, self._passed_by(bool(shown[0].images) and not bare)) for at in indices]
             with record_last_token(self.layers, encoded.width - 1, only=sorted(set(sources))) as seen:
                 self.forward(encoded)
             stacked = torch.stack([seen[source].to(self.device) for source in sources], dim=1)
@@ -218,29 +256,17 @@ class Backbone:
         padding, and with them the activations, are those of the pass that answers.
         """
         self.forward_passes += 1
-        kwargs = _prefill_kwargs(self.model, encoded)
+        kwargs = prefill_kwargs(self.model, encoded)
         inputs = self.model.prepare_inputs_for_generation(
             encoded.inputs["input_ids"], is_first_iteration=True, use_cache=False, **kwargs
         )
         inputs.pop("logits_to_keep", None)
         self.model.base_model(**inputs)
 
-    def _source(self, layer: int, with_image: bool) -> int:
-        """The layer whose output is the residual stream after `layer`: itself, unless it is passed by."""
-        while not with_image and layer in self.skipped_without_image and layer > 0:
-            layer -= 1
-        return layer
+    def _passed_by(self, with_image: bool) -> frozenset[int]:
+        """Layers that a prompt does not run through."""
+        return frozenset() if with_image else self.skipped_without_image
 
-    def _reachable(self, edits: Mapping[int, Edit], with_image: bool) -> dict[int, Edit]:
-        """The same edits at layers that this kind of prompt runs through, in their order."""
-        reachable: dict[int, Edit] = {}
-        for layer in sorted(edits):
-            source = self._source(layer, with_image)
-            earlier = reachable.get(source)
-            reachable[source] = edits[layer] if earlier is None else _in_turn(earlier, edits[layer])
-        return reachable
-
-    @torch.inference_mode()
     def generate(
         self,
         chats: Sequence[Chat],
@@ -271,28 +297,70 @@ class Backbone:
             raise ConfigError(
                 "sampling needs one seed a request: pass seeds=[request.seed for request in requests]"
             )
-        answers: list[Generated | None] = [None] * len(chats)
+        if edit_decode and not settings.use_cache:
+            raise ConfigError(
+                "steering every decode step (steer_decode) needs a KV cache; leave out use_cache=false"
+            )
+        seeds = seeds if seeds is not None else [str(row) for row in range(len(chats))]
+        simple = processors is None and not edit_decode and settings.use_cache
+        answers: dict[int, Generated] = {}
         for group in _by_images(chats):
-            encoded = self.encode([chats[row] for row in group])
-            extra = LogitsProcessorList(processors(group, encoded) if processors else [])
-            extra += sampling_processors(settings, [seeds[row] if seeds else str(row) for row in group])
-            edits = self._reachable(edit(group), bool(chats[group[0]].images)) if edit else {}
-            if edit_decode and not settings.use_cache:
-                raise ConfigError(
-                    "steering every decode step (steer_decode) needs a KV cache; leave out use_cache=false"
-                )
-            position = -1 if edit_decode else encoded.width - 1
-            every_pass = edit_decode or not settings.use_cache
-            with edit_last_token(self.layers, edits, position, every_pass=every_pass) as made:
-                sequences = self._decode(encoded, settings, extra)
-            missed = [layer for layer, count in made.items() if not count]
-            if missed:
-                raise ModelError(
-                    f"decoder layers {missed} of {self.name} were not reached by the forward pass"
-                )
-            for row, generated in zip(group, self._finish(encoded, sequences, settings), strict=True):
-                answers[row] = generated
-        return [answer for answer in answers if answer is not None]
+            shown, seeded = [chats[row] for row in group], [seeds[row] for row in group]
+            if simple and self.engine == "fast" and self._in_window(shown, settings):
+                found = self._fast(shown, settings, seeded, group, edit)
+            else:
+                found = self._plain(shown, settings, seeded, group, edit, edit_decode, processors)
+            answers.update(zip(group, found, strict=True))
+        return [answers[row] for row in range(len(chats))]
+
+    def _in_window(self, chats: Sequence[Chat], settings: GenerationSettings) -> bool:
+        """Whether every token sees all tokens before it, which the fast engine takes for granted."""
+        width = window(self.model)
+        return width is None or self.features(chats).width + settings.max_new_tokens <= width
+
+    def _fast(
+        self,
+        chats: Sequence[Chat],
+        settings: GenerationSettings,
+        seeds: Sequence[str],
+        group: Sequence[int],
+        edit: EditBuilder | None,
+    ) -> list[Generated]:
+        self.forward_passes += 1
+
+        def edits(rows: list[int]) -> Mapping[int, Edit]:
+            assert edit is not None
+            return edit([group[row] for row in rows])
+
+        rows = self.fast.generate(chats, settings, seeds=seeds, edits=edits if edit else None)
+        return [self._finished(ids, length, settings) for length, ids in rows]
+
+    @torch.inference_mode()
+    def _plain(
+        self,
+        chats: Sequence[Chat],
+        settings: GenerationSettings,
+        seeds: Sequence[str],
+        group: list[int],
+        edit: EditBuilder | None,
+        edit_decode: bool,
+        processors: Callable[[Sequence[int], Encoded], Iterable[LogitsProcessor]] | None,
+    ) -> list[Generated]:
+        encoded = self.encode(chats)
+        extra = LogitsProcessorList(processors(group, encoded) if processors else [])
+        extra += sampling_processors(settings, seeds)
+        edits = reachable(edit(group), self._passed_by(bool(chats[0].images))) if edit else {}
+        position = -1 if edit_decode else encoded.width - 1
+        every_pass = edit_decode or not settings.use_cache
+        with edit_last_token(self.layers, edits, position, every_pass=every_pass) as made:
+            sequences = self._decode(encoded, settings, extra)
+        missed = [layer for layer, count in made.items() if not count]
+        if missed:
+            raise ModelError(f"decoder layers {missed} of {self.name} were not reached by the forward pass")
+        return [
+            self._finished(ids, length, settings)
+            for length, ids in zip(encoded.lengths, sequences.tolist(), strict=True)
+        ]
 
     def follower(self, chats: Sequence[Chat]) -> Follower:
         """Runs the same number of answer tokens after other prompts, step by step (contrastive decoding)."""
@@ -313,20 +381,17 @@ class Backbone:
             use_cache=settings.use_cache,
             logits_processor=extra,
             pad_token_id=self.tokenizer.pad_token_id,
-            suppress_tokens=self._placeholder_ids() or None,
+            suppress_tokens=self.placeholder_ids() or None,
             **({"tokenizer": self.tokenizer} if self._stop_strings else {}),
         )
         return output[:, encoded.width :]
 
-    def _finish(self, encoded: Encoded, sequences: Tensor, settings: GenerationSettings) -> list[Generated]:
+    def _finished(self, ids: list[int], length: int, settings: GenerationSettings) -> Generated:
         ends = self._end_ids()
-        answers = []
-        for length, row in zip(encoded.lengths, sequences.tolist(), strict=True):
-            stop = next((index + 1 for index, token in enumerate(row) if token in ends), len(row))
-            text = self.tokenizer.decode(row[:stop], skip_special_tokens=True)
-            until = (*settings.until, *self._stop_strings)
-            answers.append(Generated(cut(text, until), length, stop, tuple(row[:stop])))
-        return answers
+        stop = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
+        text = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
+        until = (*settings.until, *self._stop_strings)
+        return Generated(cut(text, until), length, stop, tuple(ids[:stop]))
 
     @property
     def _stop_strings(self) -> list[str]:
@@ -334,7 +399,7 @@ class Backbone:
         stop = self.model.generation_config.stop_strings or []
         return [stop] if isinstance(stop, str) else list(stop)
 
-    def _placeholder_ids(self) -> list[int]:
+    def placeholder_ids(self) -> list[int]:
         """Ids that an answer must not hold: those that stand for images, and those the model rules out."""
         ruled_out = self.model.generation_config.suppress_tokens or []
         return sorted({*image_placeholders(self.model.config), *ruled_out})
@@ -344,76 +409,6 @@ class Backbone:
         if end is None:
             end = self.tokenizer.eos_token_id
         return set(end) if isinstance(end, list) else {end}
-
-
-class Follower:
-    """A prompt that is continued, with a KV cache, by tokens that are chosen elsewhere."""
-
-    def __init__(self, model: Any, encoded: Encoded) -> None:
-        self._model = model
-        self._prompt = encoded.inputs["input_ids"]
-        self._kwargs = _prefill_kwargs(model, encoded)
-        self._first = True
-
-    @torch.inference_mode()
-    def next_logits(self, answered: Tensor) -> Tensor:
-        """Logits of the next token, `[batch, vocabulary]`.
-
-        Args:
-            answered: all answer tokens so far, `[batch, tokens]`: none at the first call, one more each time.
-        """
-        ids = torch.cat([self._prompt, answered.to(self._prompt.device)], dim=1)
-        inputs = self._model.prepare_inputs_for_generation(
-            ids,
-            next_sequence_length=None if self._first else 1,
-            is_first_iteration=self._first,
-            use_cache=True,
-            logits_to_keep=1,
-            **self._kwargs,
-        )
-        outputs = self._model(**inputs, return_dict=True)
-        self._kwargs = self._model._update_model_kwargs_for_generation(
-            outputs, self._kwargs, is_encoder_decoder=False
-        )
-        self._first = False
-        logits: Tensor = outputs.logits[:, -1]
-        return logits
-
-
-def _prefill_kwargs(model: Any, encoded: Encoded) -> dict[str, Any]:
-    """Everything but the token ids that a prefill takes, with the positions that `generate` would use.
-
-    Positions are given explicitly because a model that infers them counts padding, and one with
-    multimodal positions (Qwen2-VL and later) keeps the offset of the last batch as state, which another
-    prompt run in between would change.
-    """
-    kwargs = {name: value for name, value in encoded.inputs.items() if name != "input_ids"}
-    if "position_ids" in inspect.signature(model.forward).parameters:
-        ids = encoded.inputs["input_ids"]
-        kwargs["position_ids"] = model._prepare_position_ids_for_generation(ids, {**kwargs, "input_ids": ids})
-    return kwargs
-
-
-def _in_turn(first: Edit, second: Edit) -> Edit:
-    return lambda activation: second(first(activation))
-
-
-def find_decoder_layers(model: Any) -> list[nn.Module]:
-    """The language model's decoder layers, found by structure.
-
-    Raises:
-        ModelError: the model does not show its decoder, or not as many layers as its config says.
-    """
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    layers = getattr(decoder, "layers", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise ModelError(f"{type(model).__name__} does not show its decoder layers (no get_decoder().layers)")
-    expected = getattr(model.config.get_text_config(), "num_hidden_layers", len(layers))
-    if len(layers) != expected:
-        raise ModelError(
-            f"{type(model).__name__} has {len(layers)} decoder layers, its config says {expected}"
-        )
-    return list(layers)
 
 
 def _by_images(chats: Sequence[Chat]) -> list[list[int]]:

@@ -99,10 +99,15 @@ class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
             )
             for seed in seeds
         ]
+        self.rows: Sequence[int] = range(len(seeds))
+        """The seed that each row of the scores belongs to; -1 for a row without any."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         width = scores.shape[-1]
-        uniform = torch.stack([torch.rand(width, generator=generator) for generator in self._generators])
+        nothing = torch.full((width,), 0.5)
+        uniform = torch.stack(
+            [torch.rand(width, generator=self._generators[at]) if at >= 0 else nothing for at in self.rows]
+        )
         noise = -torch.log(-torch.log(uniform.clamp(1e-30, 1 - 1e-7)))
         return scores.float() + noise.to(scores.device)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -49,6 +49,8 @@ class ModelSpec:
     """`sdpa`, `eager`, `flash_attention_2`; the model's default when None."""
     trust_remote_code: bool = False
     """Run code that comes with the model; only when the user says so for this model."""
+    engine: Literal["auto", "plain", "fast"] = "auto"
+    """`plain` is transformers' `generate`; `fast` is this package's engine; `auto` is fast where it is exact."""
 
 
 def _toy_folder() -> tuple[Path, str]:
@@ -163,6 +165,7 @@ def backbone_of(model: Any, parts: Parts, spec: ModelSpec) -> Backbone:
         revision=parts.revision,
         note=parts.note,
         folder=parts.source if Path(parts.source).is_dir() else None,
+        engine=spec.engine,
     )
 
 

@@ -43,9 +43,15 @@ class Cmrm(Settings):
         """Answers with the shift subtracted; requests without an image are answered undefended."""
         return split_by_image(
             requests,
-            with_image=lambda shown: self._calibrated(tools, shown, settings),
+            with_image=lambda shown: self._sharing(tools, shown, settings),
             without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
         )
+
+    def _sharing(
+        self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
+    ) -> list[Answer]:
+        with tools.backbone.sharing([request.chat for request in requests]):
+            return self._calibrated(tools, requests, settings)
 
     def _calibrated(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings

@@ -39,9 +39,15 @@ class Ecso(Settings):
         """First answers where the self-check passes, answers from a caption where it does not."""
         return split_by_image(
             requests,
-            with_image=lambda shown: self._checked(tools, shown, settings),
+            with_image=lambda shown: self._sharing(tools, shown, settings),
             without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
         )
+
+    def _sharing(
+        self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
+    ) -> list[Answer]:
+        with tools.backbone.sharing([request.chat for request in requests]):
+            return self._checked(tools, requests, settings)
 
     def _checked(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings

@@ -116,6 +116,12 @@ class ShiftDC(Settings):
     def _calibrated(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
     ) -> list[Answer]:
+        with tools.backbone.sharing([request.chat for request in requests]):
+            return self._answered(tools, requests, settings)
+
+    def _answered(
+        self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
+    ) -> list[Answer]:
         chats = [request.chat for request in requests]
         captions = self.captions(tools, chats, settings)
         counterparts = [counterpart(chat, caption) for chat, caption in zip(chats, captions, strict=True)]

@@ -1,0 +1,115 @@
+"""Chats as the model's inputs: rendered, tokenized, left-padded."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+
+from shiftdc_eval.backbones.chat import Chat
+from shiftdc_eval.backbones.families import ENCODERS, encode_by_template
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A left-padded batch."""
+
+    inputs: dict[str, Tensor]
+    """What the model's forward takes."""
+
+    @property
+    def width(self) -> int:
+        """Padded prompt length; the last prompt token of every row is at `width - 1`."""
+        return int(self.inputs["input_ids"].shape[1])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Prompt tokens of each row, padding excluded."""
+        return [int(length) for length in self.inputs["attention_mask"].sum(-1).tolist()]
+
+    def to(self, device: torch.device) -> Encoded:
+        """The same batch on a device; from pinned memory the copy does not wait."""
+        return Encoded({name: value.to(device, non_blocking=True) for name, value in self.inputs.items()})
+
+    def pinned(self) -> Encoded:
+        """The same batch in memory that a GPU reads without waiting."""
+        return Encoded({name: value.pin_memory() for name, value in self.inputs.items()})
+
+
+ENCODING_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, TemplateError)
+"""What processors raise for chats that they cannot take."""
+
+
+def encode_chats(processor: Any, model_type: str, chats: Sequence[Chat], control: Sequence[str]) -> Encoded:
+    """Inputs on the CPU of chats that either all have images or all have none.
+
+    Args:
+        processor: the model's own.
+        model_type: chooses the family's own encoder where it has one.
+        chats: what to encode.
+        control: tokens that mean something to the model; spelled out in a chat's text they are plain text.
+    """
+    encode = ENCODERS.get(model_type, encode_by_template)
+    features = encode(processor, [spelled_out(chat, control) for chat in chats])
+    return Encoded({key: value for key, value in features.items() if torch.is_tensor(value)})
+
+
+def control_tokens(tokenizer: Any, processor: Any) -> list[str]:
+    """Tokens that mean something to the model, longest first: special tokens, and the processor's image tokens."""
+    names = ("image_token", "video_token", "boi_token", "eoi_token", "fake_image_token")
+    own = [getattr(processor, name, None) for name in names]
+    added = [str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special]
+    found = {*added, *tokenizer.all_special_tokens, *(token for token in own if isinstance(token, str))}
+    return sorted((token for token in found if len(token) > 1), key=lambda token: (-len(token), token))
+
+
+def spelled_out(chat: Chat, control: Sequence[str]) -> Chat:
+    """The chat with a blank put after the first character of every control token in its texts.
+
+    A request may speak of `<image>` without showing an image: as a token it would ask for one that is not
+    there and fail the whole batch, so it is given to the model as plain text.
+    """
+    if not control or not any(
+        token in part
+        for turn in chat.turns
+        for part in turn.parts
+        if isinstance(part, str)
+        for token in control
+    ):
+        return chat
+    return Chat(
+        tuple(
+            replace(
+                turn,
+                parts=tuple(plain(part, control) if isinstance(part, str) else part for part in turn.parts),
+            )
+            for turn in chat.turns
+        )
+    )
+
+
+def plain(text: str, control: Sequence[str]) -> str:
+    """A text whose control tokens are broken up."""
+    if not control:
+        return text
+    return re.sub("|".join(map(re.escape, control)), lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def prefill_kwargs(model: Any, encoded: Encoded) -> dict[str, Any]:
+    """Everything but the token ids that a prefill takes, with the positions that `generate` would use.
+
+    Positions are given explicitly because a model that infers them counts padding, and one with
+    multimodal positions (Qwen2-VL and later) keeps the offset of the last batch as state, which another
+    prompt run in between would change.
+    """
+    kwargs = {name: value for name, value in encoded.inputs.items() if name != "input_ids"}
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        ids = encoded.inputs["input_ids"]
+        kwargs["position_ids"] = model._prepare_position_ids_for_generation(ids, {**kwargs, "input_ids": ids})
+    return kwargs

@@ -1,0 +1,61 @@
+"""The rows of a call, encoded piece by piece on a worker thread while the model works on the piece before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from shiftdc_eval.backbones.chat import Chat
+from shiftdc_eval.backbones.encoding import Encoded, prefill_kwargs
+from shiftdc_eval.backbones.families import image_placeholders
+from shiftdc_eval.backbones.fast.prompts import Piece, piece_of
+
+if TYPE_CHECKING:
+    from shiftdc_eval.backbones.backbone import Backbone
+
+PIECE_ROWS = 16
+"""Rows that are encoded and prefilled together."""
+AHEAD = 2
+"""Pieces that are encoded before they are asked for."""
+WORKER = ThreadPoolExecutor(1, thread_name_prefix="shiftdc-encode")
+"""One thread: tokenizers keep their padding settings as state and do not bear two callers."""
+
+
+class Pieces:
+    """Pieces of a call, longest requests first: like widths stand together, and later ones fit the first's room.
+
+    Args:
+        backbone: encodes.
+        chats: the rows, all with images or all without.
+    """
+
+    def __init__(self, backbone: Backbone, chats: Sequence[Chat]) -> None:
+        self._backbone = backbone
+        self.chats = chats
+        self.lengths: dict[int, int] = {}
+        """Prompt tokens of each row seen so far."""
+        self._image_tokens = image_placeholders(backbone.model.config)
+        order = sorted(range(len(chats)), key=lambda row: -len(chats[row].request))
+        self._groups = [order[start : start + PIECE_ROWS] for start in range(0, len(order), PIECE_ROWS)]
+
+    def __iter__(self) -> Iterator[Piece]:
+        waiting: list[Future[Encoded]] = []
+        for at, rows in enumerate(self._groups):
+            for group in self._groups[at + len(waiting) : at + AHEAD + 1]:
+                waiting.append(WORKER.submit(self._encoded, group))
+            yield self._piece(rows, waiting.pop(0).result())
+
+    def of(self, rows: Sequence[int]) -> Piece:
+        """A piece of some rows alone."""
+        return self._piece(rows, WORKER.submit(self._encoded, rows).result())
+
+    def _encoded(self, rows: Sequence[int]) -> Encoded:
+        encoded = self._backbone.features([self.chats[row] for row in rows])
+        return encoded.pinned() if self._backbone.device.type == "cuda" else encoded
+
+    def _piece(self, rows: Sequence[int], encoded: Encoded) -> Piece:
+        kwargs = prefill_kwargs(self._backbone.model, encoded)
+        piece = piece_of(rows, {**encoded.inputs, **kwargs}, self._image_tokens)
+        self.lengths.update(zip(rows, piece.lengths, strict=True))
+        return piece

@@ -1,0 +1,152 @@
+"""One decode step of all slots at once: eager, as a CUDA graph, or compiled."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from shiftdc_eval.backbones.fast.slots import Slots, step
+
+Mode = Literal["eager", "graph", "compile"]
+logger = logging.getLogger(__name__)
+COMPILE_AFTER = 1500
+"""Graph steps at one shape after which compiling it (about a minute) is worth while."""
+
+
+class Stepper:
+    """Runs the decoder and the output layer on one token of each of the first slots.
+
+    Its inputs are buffers with a fixed address: a CUDA graph reads them wherever it is replayed from.
+
+    Args:
+        model: the vision-language model.
+        slots: keys and values.
+        mode: `compile` on CUDA replays a graph of the eager step until `compile_after` steps of a shape are
+            done, then compiles that shape with CUDA graphs; `graph` never compiles; `eager` does neither.
+        compile_after: see `mode`.
+    """
+
+    def __init__(self, model: Any, slots: Slots, *, mode: Mode, compile_after: int = COMPILE_AFTER) -> None:
+        self._decoder, self._head = model.get_decoder(), model.get_output_embeddings()
+        self._additive = model.config._attn_implementation == "eager"
+        self._slots = slots
+        self.mode: Mode = mode
+        self.compile_after = compile_after
+        self.cache_argument = cache_argument(self._decoder)
+        self._runs: dict[tuple[int, int], Callable[[], Tensor]] = {}
+        self._done: dict[tuple[int, int], int] = {}
+        self._generation = -1
+        self._pool: Any = None
+        self.tokens = self.positions = self.mask = self.column = torch.empty(0)
+
+    def prepare(self, position_rows: int) -> None:
+        """Make the buffers fit the slots.
+
+        Args:
+            position_rows: 0 for one position a token, else how many (4 with multimodal positions).
+        """
+        same = self._generation == self._slots.generation
+        wanted = (*((position_rows,) if position_rows else ()), self._slots.rows, 1)
+        if same and tuple(self.positions.shape) == wanted:
+            return
+        device = self._slots.device
+        self._runs.clear()
+        self.tokens = torch.zeros(self._slots.rows, 1, dtype=torch.long, device=device)
+        self.positions = torch.zeros(wanted, dtype=torch.long, device=device)
+        self.mask = torch.zeros(self._slots.rows, 1, 1, self._slots.columns, dtype=torch.bool, device=device)
+        self.column = torch.zeros(1, dtype=torch.long, device=device)
+        self._generation = self._slots.generation
+
+    def __call__(self, rows: int, columns: int) -> Tensor:
+        """Logits of the next token, `[rows, vocabulary]`; overwritten by the next call."""
+        shape = (rows, columns)
+        self._done[shape] = self._done.get(shape, 0) + 1
+        due = self.mode == "compile" and self._done[shape] == self.compile_after + 1
+        if shape not in self._runs or due:
+            self._runs[shape] = self._made(rows, columns, compiled=due)
+        return self._runs[shape]()
+
+    def _made(self, rows: int, columns: int, *, compiled: bool) -> Callable[[], Tensor]:
+        cache = step(self._slots, rows, columns, self.column)
+
+        def run() -> Tensor:
+            return self._forward(rows, columns, cache)
+
+        if self.mode == "eager" or self.column.device.type != "cuda":
+            return run
+        if compiled:
+            try:
+                return self._compiled(run)
+            except Exception as error:  # whatever the compiler dislikes, the graph does the same
+                logger.warning("decode step not compiled (%s); going on with a CUDA graph", _line(error))
+                self.mode = "graph"
+        try:
+            return self._graph(run)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            logger.warning("decode step not captured (%s); going on eagerly", _line(error))
+            self.mode = "eager"
+            return run
+
+    def _forward(self, rows: int, columns: int, cache: Any) -> Tensor:
+        mask = self.mask[:rows, :, :, :columns]
+        hidden = self._decoder(
+            input_ids=self.tokens[:rows],
+            position_ids=self.positions[..., :rows, :],
+            attention_mask=additive(mask, self._head.weight.dtype) if self._additive else mask,
+            use_cache=True,
+            **{self.cache_argument: cache},
+        ).last_hidden_state
+        logits: Tensor = self._head(hidden[:, -1])
+        return logits
+
+    def _graph(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        # a step writes one column that the next step overwrites: warming up changes nothing that is read
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, pool=self._pool):
+            logits = run()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return logits
+
+        return replay
+
+    def _compiled(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        compiled = torch.compile(run, mode="reduce-overhead", dynamic=False)
+
+        def call() -> Tensor:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            return compiled()
+
+        for _ in range(3):  # compiles, records, replays
+            call()
+        return call
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as the eager attention wants it: 0 where visible, the smallest number elsewhere."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def cache_argument(decoder: Any) -> str:
+    """Name under which a decoder takes its cache: `cache` from transformers 5.24 on."""
+    return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
