@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,13 @@ def test_nothing_of_lmms_eval_is_imported() -> None:
     assert importlib.util.find_spec("lmms_eval")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_yes_and_no_questions_are_true_and_as_many(tmp_path: Path) -> None:
+    twins = load(tmp_path, ["reading", "yes_no"])
+    texts = {item.id.split("/")[1]: item.reference for item in twins["reading"]}
+    for item in twins["yes_no"]:
+        word = item.prompt.split('"')[1]
+        shown = re.findall(r"[A-Za-z]+", texts[item.id.split("/")[1].partition("#")[0]])
+        assert (word in shown) is (item.reference == "yes")
+    assert len(twins["yes_no"]) == 2 * len(texts)
