@@ -81,8 +81,9 @@ def _run(args: argparse.Namespace) -> int:
     from shiftdc_eval.analysis import sweep_plan, sweep_sets
     from shiftdc_eval.analysis.items import load_task
     from shiftdc_eval.analysis.store import ActivationStore, Remembering
-    from shiftdc_eval.grid import Progress, is_complete, run_cells, selected
+    from shiftdc_eval.grid import Progress, run_cells
     from shiftdc_eval.grid_file import read_grid
+    from shiftdc_eval.grid_plan import is_complete, selected
 
     file = _file(args.name)
     grid = sweep_sets.with_entries(read_grid(file), args.contrast, args.direction)

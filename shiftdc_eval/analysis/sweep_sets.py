@@ -88,7 +88,7 @@ def checked(cells: list[Cell]) -> list[Cell]:
     Raises:
         ConfigError: names the defense, the setting or the cell.
     """
-    from shiftdc_eval.grid import checked as grid_checked
+    from shiftdc_eval.grid_plan import checked as grid_checked
 
     bare = [
         Cell(cell.model, DefenseEntry(**_without_files(cell.defense)), cell.task, cell.seed, cell.settings)

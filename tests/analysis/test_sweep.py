@@ -10,14 +10,25 @@ import pytest
 from adapter_harness import manager, write_figstep
 
 from shiftdc_eval import grid
-from shiftdc_eval.analysis.sweep import shipped, with_contrast_sets, write_contrast
-from shiftdc_eval.analysis.sweep_table import against_random
+from shiftdc_eval.analysis.sweep import shipped
+from shiftdc_eval.analysis.sweep_sets import (
+    checked,
+    make_directions,
+    spread,
+    with_entries,
+    with_files,
+    write_contrast,
+)
+from shiftdc_eval.analysis.sweep_table import _rank, against_random
 from shiftdc_eval.arguments import validated
+from shiftdc_eval.backbones import ModelSpec, load_backbone
 from shiftdc_eval.cli import main
 from shiftdc_eval.contrast import load_contrast
 from shiftdc_eval.defenses import DEFENSES
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.defenses.direction import Directions
+from shiftdc_eval.errors import ConfigError, DirectionError
 from shiftdc_eval.grid_file import read_grid
+from shiftdc_eval.steering import SafetyDirection
 from shiftdc_eval.tasks.catalogue import TASKS
 
 
@@ -27,7 +38,7 @@ def test_every_cell_of_a_shipped_sweep_is_valid_and_marked(name: str) -> None:
     assert found.defenses[0].name == "none"
     assert set(found.tasks) <= set(TASKS)
     for entry in found.defenses:
-        own = {key: value for key, value in entry.settings.items() if key != "contrast"}
+        own = {k: value for k, value in entry.settings.items() if k not in ("contrast", "direction")}
         validated(DEFENSES[entry.name], own, what="setting")
         reference = entry.name == "none" or (
             entry.name == "shiftdc" and set(own) <= {"caption_max_new_tokens"}
@@ -44,22 +55,89 @@ def test_at_least_twenty_random_directions_are_shipped() -> None:
 
 def test_contrast_sets_are_cut_and_shuffled(tmp_path: Path) -> None:
     whole = load_contrast(None).pairs
-    cut = load_contrast(write_contrast("some/model", "10", tmp_path)).pairs
-    assert [pair.id for pair in cut] == [pair.id for pair in whole[:10]]
+    cut = load_contrast(write_contrast("some/model", "20", tmp_path)).pairs
+    assert [pair.id for pair in cut] == [pair.id for pair in spread(whole)[:20]]
+    assert {pair.category for pair in cut} == {pair.category for pair in whole}
+    assert {pair.id for pair in load_contrast(write_contrast("some/model", "10", tmp_path)).pairs} < {
+        pair.id for pair in cut
+    }
     mixed = load_contrast(write_contrast("some/model", "shuffled", tmp_path)).pairs
     swapped = [pair.unsafe == other.safe for pair, other in zip(mixed, whole, strict=True)]
     assert 0.4 < sum(swapped) / len(swapped) < 0.6
     toy = load_contrast(write_contrast("toy", "shuffled", tmp_path)).pairs
     assert len(toy) > 100
-    with pytest.raises(ConfigError, match="contrast:7: give contrast:shuffled or a number from 8 to"):
+    with pytest.raises(
+        ConfigError, match="contrast:7: give contrast:shuffled, contrast:built_in or a number from"
+    ):
         write_contrast("some/model", "7", tmp_path)
 
 
 def test_the_grid_is_given_files_in_place_of_names(tmp_path: Path) -> None:
-    entries = with_contrast_sets(read_grid(shipped()["contrast_pairs"]), tmp_path).defenses
-    paths = [Path(entry.settings["contrast"]) for entry in entries if "contrast" in entry.settings]
-    assert len(paths) == 5
-    assert all(path.is_file() for path in paths)
+    for name, count in (("contrast_pairs", 4), ("contrast_sets", 2)):
+        entries = with_files(read_grid(shipped()[name]), tmp_path, tmp_path)[0].defenses
+        paths = [Path(entry.settings["contrast"]) for entry in entries if "contrast" in entry.settings]
+        assert len(paths) == count
+        assert all(path.is_file() for path in paths)
+
+
+def test_a_users_contrast_set_and_direction_become_marked_cells(tmp_path: Path) -> None:
+    grid = with_entries(read_grid(shipped()["alpha"]), ["a/mine.jsonl"], ["b/seed_7"])
+    *_, set_entry, direction_entry = grid.defenses
+    assert (set_entry.settings["contrast"], set_entry.ablation) == ("a/mine.jsonl", "contrast set mine")
+    assert direction_entry.ablation == "direction of seed_7"
+    found, wanted = with_files(grid, tmp_path, tmp_path)
+    assert found.defenses[-1].settings["caption_max_new_tokens"] == 32
+    assert wanted == {Path(found.defenses[-1].settings["direction"]): "b/seed_7"}
+
+
+def test_another_models_direction_is_taken_when_its_shape_fits(tiny_llava: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
+    own = Directions(backbone)()
+    other = SafetyDirection(own.vectors + 1, "theirs", "1" * 64, "2" * 64, "3" * 64, 5, 5)
+    other.save(tmp_path / "other.safetensors")
+    target = tmp_path / "made.safetensors"
+    make_directions({target: str(tmp_path / "other.safetensors")}, backbone)
+    found = Directions(backbone, path=target)()
+    assert found.vectors.equal(other.vectors)
+    assert found.created_by == "fitted on theirs@111111111111, used as an ablation"
+    SafetyDirection(own.vectors[1:], "theirs", "1", "2", "3", 5, 5).save(tmp_path / "short.safetensors")
+    with pytest.raises(
+        DirectionError, match=r"short.safetensors: its direction has 3 layers x 32, .* 4 x 32"
+    ):
+        make_directions({tmp_path / "x.safetensors": str(tmp_path / "short.safetensors")}, backbone)
+
+
+def test_the_shipped_directions_of_other_seeds_are_whole_and_not_the_toys_own() -> None:
+    found = [SafetyDirection.load(path) for path in sorted(shipped()["alpha"].parent.glob("*.safetensors"))]
+    assert [one.model for one in found] == ["toy, seed 1", "toy, seed 2"]
+    assert len({one.revision for one in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("alhpa: 1", "alhpa"), ("alpha: much", "alpha=much"), ("layers: 1-2", "stands there twice")],
+)
+def test_a_wrong_cell_is_refused_before_anything_runs(setting: str, said: str, tmp_path: Path) -> None:
+    entry = f"{{name: shiftdc, {setting}, ablation: x}}"
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"models: [m]\ndefenses: [none, {entry}, {entry}]\ntasks: [toy_mme]\n")
+    with pytest.raises(ConfigError, match=said):
+        checked(list(read_grid(file).cells()))
+
+
+def test_rows_stand_in_the_order_of_their_numbers() -> None:
+    rows = [
+        {"defense": name, "ablation": why, "label": name}
+        for name, why in (
+            ("shiftdc", "strength 2"),
+            ("shiftdc", "strength 0.5"),
+            ("random", "strength 10"),
+            ("shiftdc", ""),
+            ("none", ""),
+        )
+    ]
+    ordered = [one["ablation"] or one["defense"] for one in sorted(rows, key=_rank)]
+    assert ordered == ["none", "shiftdc", "strength 0.5", "strength 2", "strength 10"]
 
 
 def row(defense: str, difference: float, ablation: str = "", better: bool = True) -> dict[str, Any]:
@@ -113,8 +191,13 @@ def test_a_finished_sweep_becomes_a_table_and_a_plot(
     file.write_text(GRID.format(model=tiny_llava))
     out = tmp_path / "out"
     assert main(["sweep", "run", str(file), "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "3 cells, 0 complete, 3 to run" in said
+    assert "forward passes of one prompt each: 27 answers, 9 captions, 9 activations, " in said
+    assert "18 more would be made if cells shared nothing: 0 answers, 9 captions, 9 activations, 0" in said
     summary = json.loads((out / "sweep.json").read_text())
-    assert [one["defense"] for one in summary["rows"]] == ["none", "random", "shiftdc"]
+    assert [one["defense"] for one in summary["rows"]] == ["none", "shiftdc", "random"]
+    assert [bool(one["ablation"]) for one in summary["rows"]] == [False, False, True]
     assert summary["rows"][0]["difference"]["value"] == 0
     assert summary["random"][0]["directions"] == 1
     assert "1 random directions" in (out / "sweep.md").read_text()
