@@ -7,6 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from shiftdc_eval.board.calibrations import (
+    FOLDER,
+    attached,
+    calibration_name,
+    only_calibrations,
+    read_calibrations,
+)
 from shiftdc_eval.board.cell import Cell, content_hash
 from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.files import canonical, read_cells, record_text, write_text
@@ -16,7 +23,7 @@ from shiftdc_eval.board.markdown import markdown
 from shiftdc_eval.board.measures import Column, agreements, columns_of, measure
 from shiftdc_eval.board.page import page
 from shiftdc_eval.board.reported import Reported, read_reported
-from shiftdc_eval.records import Cost
+from shiftdc_eval.records import Calibration, Cost
 
 GENERATED = ("index.json", "leaderboard.md", "index.html")
 LEAKAGE = "leakage"
@@ -26,7 +33,7 @@ def build(results: Sequence[Path], board: Path, replace: bool = False) -> list[s
     """Put results on the board and write everything generated again.
 
     Args:
-        results: folders as lmms-eval writes them; none only regenerates.
+        results: folders as lmms-eval writes them, calibrations of judges attached or alone; none only regenerates.
         board: the folder of the board.
         replace: new results take the place of cells that are there.
     Returns:
@@ -35,11 +42,18 @@ def build(results: Sequence[Path], board: Path, replace: bool = False) -> list[s
         RecordError: results or cells are invalid; nothing is written then.
     """
     existing = {cell.path: cell for cell in read_cells(board)}
-    reported = read_reported(board)
-    new = {cell.path: cell for cell in join(results, existing.values(), replace)} if results else {}
+    reported, calibrations = read_reported(board), read_calibrations(board)
+    fresh = attached(results)
+    answered = [folder for folder in results if not only_calibrations(folder)]
+    new = {cell.path: cell for cell in join(answered, existing.values(), replace)} if answered else {}
     changed = [path for path, cell in new.items() if existing.get(path) != cell]
     cells = existing | new
-    texts = generate([cells[path] for path in sorted(cells)], reported)
+    known = calibrations | fresh
+    texts = generate(
+        [cells[path] for path in sorted(cells)], reported, [known[name] for name in sorted(known)]
+    )
+    for name, calibration in fresh.items():
+        write_text(board / FOLDER / name, record_text(calibration))
     for path in changed:
         write_text(board / "cells" / path, record_text(new[path]))
     for name, text in texts.items():
@@ -47,9 +61,11 @@ def build(results: Sequence[Path], board: Path, replace: bool = False) -> list[s
     return changed
 
 
-def generate(cells: Sequence[Cell], reported: Sequence[Reported]) -> dict[str, str]:
+def generate(
+    cells: Sequence[Cell], reported: Sequence[Reported], calibrations: Sequence[Calibration] = ()
+) -> dict[str, str]:
     """The generated files by name."""
-    index = index_of(cells, reported)
+    index = index_of(cells, reported, calibrations)
     return {
         "index.json": canonical(index.dump()),
         "leaderboard.md": markdown(index),
@@ -57,7 +73,9 @@ def generate(cells: Sequence[Cell], reported: Sequence[Reported]) -> dict[str, s
     }
 
 
-def index_of(cells: Sequence[Cell], reported: Sequence[Reported]) -> Index:
+def index_of(
+    cells: Sequence[Cell], reported: Sequence[Reported], calibrations: Sequence[Calibration] = ()
+) -> Index:
     """The index of some cells; their order does not matter."""
     ordered = sorted(cells, key=lambda cell: cell.path)
     labels, relative = defense_labels(ordered), relative_seconds(ordered)
@@ -71,7 +89,17 @@ def index_of(cells: Sequence[Cell], reported: Sequence[Reported]) -> Index:
             families[family_key(column)].append(Member(number, position, column, entry))
     comparisons = [compare(members) for members in families.values()]
     comparisons.sort(key=lambda found: (found.task, found.version, found.judge, found.entries[0].cell))
-    return Index(cells=entries, comparisons=comparisons, reported=list(reported))
+    judges = {column.fingerprint for cell in ordered for column in cell.judges}
+    return Index(
+        cells=entries,
+        comparisons=comparisons,
+        calibrations=[
+            found
+            for found in sorted(calibrations, key=calibration_name)
+            if found.fingerprint in judges  # a judge that has judged nothing here needs no line
+        ],
+        reported=list(reported),
+    )
 
 
 def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: float | None) -> IndexCell:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from shiftdc_eval.records import Cost, Record
+from shiftdc_eval.records import Cost, JudgeCost, Record
 
 CELL_VERSION: Literal[1] = 1
 HASH_DIGITS = 16
@@ -170,6 +170,10 @@ class JudgeColumn(Record):
     """What is judged."""
     models: list[Text] = Field(default_factory=list)
     """Models that judged, as their servers name them, sorted; empty for judges without one."""
+    rubric: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """sha256 of the rubric or keyword list; empty for judges without one, or when not recorded."""
+    cost: JudgeCost | None = None
+    """What these verdicts cost; None when not recorded of all of them."""
     verdicts: str | list[Annotated[float, Field(allow_inf_nan=False)] | None]
     """refusal: a text of R, C and -; harm: S, U and -; score: numbers and null. `-` and null: unscored."""
     reasons: dict[Text, list[Count]] = Field(default_factory=dict)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from shiftdc_eval.board.build import GENERATED, generate
+from shiftdc_eval.board.calibrations import FOLDER, calibration_files, read_calibration
 from shiftdc_eval.board.cell import Cell
 from shiftdc_eval.board.files import cell_files, first_difference, parse, read_placed, read_text, record_text
 from shiftdc_eval.board.reported import Reported, reported_files
 from shiftdc_eval.errors import RecordError
+from shiftdc_eval.records import Calibration
 
-KNOWN = {"cells", "reported", "README.md", *GENERATED}
+KNOWN = {"cells", "reported", FOLDER, "README.md", *GENERATED}
 
 
 def check(board: Path) -> list[str]:
@@ -40,9 +42,17 @@ def check(board: Path) -> list[str]:
             problems += _canonical(path, record_text(paper))
         except RecordError as error:
             problems.append(str(error))
+    calibrations: list[Calibration] = []
+    for path in calibration_files(board):
+        try:
+            calibration = read_calibration(path)
+            calibrations.append(calibration)
+            problems += _canonical(path, record_text(calibration))
+        except RecordError as error:
+            problems.append(str(error))
     if problems:
         return problems  # what is generated from wrong files says nothing
-    for name, text in generate(cells, reported).items():
+    for name, text in generate(cells, reported, calibrations).items():
         problems += _same(board / name, text)
     return problems
 

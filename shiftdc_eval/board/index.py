@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from shiftdc_eval.board.reported import Reported
-from shiftdc_eval.records import Record
+from shiftdc_eval.records import Calibration, JudgeCost, Record
 
 INDEX_VERSION: Literal[1] = 1
 
@@ -50,6 +50,8 @@ class Measure(Record):
     """Judge name and first digits of its identity."""
     models: list[str] = Field(default_factory=list)
     """Models that judged, as their servers name them; empty for judges without one."""
+    cost: JudgeCost | None = None
+    """What the verdicts cost; None when not recorded."""
     metric: Metric
     value: float | None
     """Share of the scored answers, or the score; None when nothing was scored."""
@@ -197,6 +199,8 @@ class Index(Record):
     index_version: Literal[1] = INDEX_VERSION
     cells: list[IndexCell]
     comparisons: list[Comparison]
+    calibrations: list[Calibration] = Field(default_factory=list)
+    """Judges held against human labels; a judge that stands in none is not calibrated."""
     reported: list[Reported]
     """Numbers from papers: shown apart, never ranked with measured ones."""
 

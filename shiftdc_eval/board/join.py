@@ -47,9 +47,7 @@ class Head:
     @property
     def path(self) -> str:
         """Path of the cell below `cells/`."""
-        return cell_path(
-            cell_key(self.task, self.model, self.defense, self.dtype, self.attention, self.seed)
-        )
+        return cell_path(cell_key(self.task, self.model, self.defense, self.dtype, self.attention, self.seed))
 
 
 Part = tuple[RowKey, JudgeId | None]
@@ -86,17 +84,18 @@ class Draft:
         answer: Part = (key, None)
         if known is None or answer in self.owners:
             self.owners[answer] = min(self.owners.get(answer, run), run, key=_age)
-        taken = {}
+        taken = []
         for judge, verdict in row.verdicts.items():
             stamp = (*_age(run), date, verdict[1])
             if self._counts(known, (key, judge), judge, verdict, stamp):
                 self.owners[key, judge], self.stamps[key, judge] = run, stamp
-                taken[judge] = verdict
+                taken.append(judge)
         if known is None:
             self.rows[key] = row
         else:
             known.merge(row, key)
-            known.verdicts.update(taken)
+            for judge in taken:
+                known.take(row, judge)
 
     def _counts(
         self, known: Row | None, part: Part, judge: JudgeId, verdict: Verdict, stamp: tuple[str, ...]

@@ -62,6 +62,8 @@ def _section(section: Section) -> str:
     lines = [f"### {_escape(section.name)}\n"]
     if section.revision:
         lines.append(f"Data revision {_escape(section.revision)}.\n")
+    if section.judged:
+        lines.append(f"{_escape(' '.join(section.judged))}\n")
     lines.append(_table([*map(_escape, header)], rows))
     lines += [f"\n{_escape(note)}" for note in section.power]
     return "\n".join(lines) + "\n"

@@ -149,6 +149,7 @@ def measure(column: Column) -> Measure:
     return Measure(
         judge=column.judge.key,
         models=column.judge.models,
+        cost=column.judge.cost,
         metric=column.metric,
         value=rounded(estimate.value),
         low=rounded(estimate.low) if estimate.n else None,

@@ -160,31 +160,7 @@ def about(section: Section) -> list[str]:
         said.append("One minus the refusal rate: not a rate of harmful answers.")
     if section.revision:
         said.append(f"Data revision {charts.shorten(section.revision, 40)}.")
-    agreed = agreement(section)
-    return [*said, f"Agreement with {'; '.join(agreed)}."] if agreed else said
-
-
-def agreement(section: Section) -> list[str]:
-    """How far the section's judge agrees with each other judge of the same cells."""
-    found: dict[str, list[tuple[float, float | None]]] = {}
-    for line in section.lines:
-        for one in line.cell.agreement:
-            if section.judge in (one.first, one.second):
-                other = one.second if section.judge == one.first else one.first
-                found.setdefault(other, []).append((one.agreement, one.kappa))
-    said = []
-    for other, values in sorted(found.items()):
-        shares = [share for share, _ in values]
-        kappas = [kappa for _, kappa in values if kappa is not None]
-        text = f"{other}: {span([100 * share for share in shares], 0)} % equal"
-        said.append(f"{text}, κ {span(kappas, 2)}" if kappas else text)
-    return said
-
-
-def span(values: list[float], digits: int) -> str:
-    """The range of some numbers."""
-    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
-    return low if low == high else f"{low} to {high}"
+    return [*said, *section.judged]
 
 
 def cell_notes(cell: IndexCell) -> str:

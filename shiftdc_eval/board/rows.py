@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from shiftdc_eval.board.cell import HASH_DIGITS, LETTERS, Cell, GroupColumn, JudgeColumn, Kind, Samples
 from shiftdc_eval.errors import RecordError
-from shiftdc_eval.records import SampleField, VerdictRecord
+from shiftdc_eval.records import JudgeCost, SampleField, VerdictRecord
 
 NOT_JUDGED = "not judged"
 REASON_LENGTH = 60
@@ -18,6 +19,9 @@ Value = str | float | None
 Verdict = tuple[Value, str]
 """(value, reason); the reason only where there is no value."""
 RowKey = tuple[str, int]
+NOT_RECORDED = (None, None, None, None)
+Spent = tuple[float | None, float | None, float | None, float | None]
+"""Seconds, prompt tokens, reply tokens and USD of a verdict; None where unknown."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,17 @@ class Row:
     verdicts: dict[JudgeId, Verdict] = field(default_factory=dict)
     models: dict[JudgeId, frozenset[str]] = field(default_factory=dict)
     """Models that judged, by judge; none for judges without one."""
+    spent: dict[JudgeId, Spent] = field(default_factory=dict)
+    """What the verdicts cost, where it is recorded."""
+    rubrics: dict[JudgeId, str] = field(default_factory=dict)
+    """Hash of the judges' rubrics, where it is recorded."""
+
+    def take(self, other: Row, judge: JudgeId) -> None:
+        """Take over another row's verdict and what it cost."""
+        self.verdicts[judge] = other.verdicts[judge]
+        self.spent.pop(judge, None)
+        if judge in other.spent:
+            self.spent[judge] = other.spent[judge]
 
     def merge(self, other: Row, key: RowKey) -> None:
         """Take over the verdicts of another row of the same answer.
@@ -58,13 +73,16 @@ class Row:
             if getattr(self, name) != getattr(other, name):
                 raise self._contradiction(other, key, name)
         for judge, verdict in other.verdicts.items():
-            value, _ = self.verdicts.setdefault(judge, verdict)
+            if judge not in self.verdicts:
+                self.take(other, judge)
+            value, _ = self.verdicts[judge]
             if value is None and verdict[0] is not None:
-                self.verdicts[judge] = verdict
+                self.take(other, judge)
             elif verdict[0] is not None and verdict[0] != value:
                 raise self._contradiction(other, key, f"verdict of {judge.name}")
         for judge, models in other.models.items():
             self.models[judge] = self.models.get(judge, frozenset()) | models
+        self.rubrics = other.rubrics | self.rubrics
 
     def _contradiction(self, other: Row, key: RowKey, name: str) -> RecordError:
         return RecordError(
@@ -99,8 +117,23 @@ def row_of(sample: SampleField, source: str) -> tuple[RowKey, Row]:
             for name, verdict in sample.verdicts.items()
             if verdict.model
         },
+        spent={
+            JudgeId(name, verdict.judge, verdict.kind): spent_of(verdict)
+            for name, verdict in sample.verdicts.items()
+            if spent_of(verdict) != NOT_RECORDED
+        },
+        rubrics={
+            JudgeId(name, verdict.judge, verdict.kind): verdict.rubric
+            for name, verdict in sample.verdicts.items()
+            if verdict.rubric
+        },
     )
     return (sample.item, sample.repeat), row
+
+
+def spent_of(cost: VerdictRecord | JudgeCost) -> Spent:
+    """What a verdict, or a column of them, cost."""
+    return cost.seconds, cost.tokens_in, cost.tokens_out, cost.price
 
 
 def images_hash(hashes: list[str]) -> str:
@@ -181,8 +214,27 @@ def _judge_column(judge: JudgeId, rows: list[Row]) -> JudgeColumn:
         fingerprint=judge.fingerprint,
         kind=judge.kind,
         models=sorted({model for row in rows for model in row.models.get(judge, ())}),
+        rubric=next((row.rubrics[judge] for row in rows if judge in row.rubrics), ""),
+        cost=_cost([row.spent.get(judge) for row in rows if judge in row.verdicts]),
         verdicts=verdicts,
         reasons=reasons,
+    )
+
+
+def _cost(spent: list[Spent | None]) -> JudgeCost | None:
+    """The sum, whatever the order; each part is None when one verdict does not know it."""
+    known = [one for one in spent if one is not None]
+    if len(known) < len(spent):
+        return None
+    seconds, tokens_in, tokens_out, price = (
+        None if None in parts else math.fsum(part for part in parts if part is not None)
+        for parts in zip(*known, strict=True)
+    )
+    return JudgeCost(
+        seconds=None if seconds is None else round(seconds, 6),
+        tokens_in=None if tokens_in is None else round(tokens_in),
+        tokens_out=None if tokens_out is None else round(tokens_out),
+        price=None if price is None else round(price, 9),
     )
 
 
@@ -213,9 +265,20 @@ def rows_of(cell: Cell) -> dict[RowKey, Row]:
 def _put_verdicts(column: JudgeColumn, rows: Iterable[Row]) -> None:
     judge = JudgeId(column.name, column.fingerprint, column.kind)
     reason = {number: text for text, numbers in column.reasons.items() for number in numbers}
+    given = len(column.verdicts) - len(column.reasons.get(NOT_JUDGED, ()))
+    share: Spent | None = None
+    if column.cost is not None and given:
+        seconds, tokens_in, tokens_out, price = (
+            None if part is None else part / given for part in spent_of(column.cost)
+        )
+        share = seconds, tokens_in, tokens_out, price
     for number, (row, verdict) in enumerate(zip(rows, column.verdicts, strict=True)):
         if reason.get(number) == NOT_JUDGED:
             continue
         value = LETTERS[column.kind][verdict] if isinstance(verdict, str) else verdict
         row.verdicts[judge] = (None if number in reason else value, reason.get(number, ""))
         row.models[judge] = frozenset(column.models)
+        if share is not None:
+            row.spent[judge] = share
+        if column.rubric:
+            row.rubrics[judge] = column.rubric

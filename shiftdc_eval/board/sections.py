@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
+from shiftdc_eval.board.calibrations import against_people
 from shiftdc_eval.board.index import (
     PARTIAL,
     UNSCORED,
@@ -19,6 +20,7 @@ from shiftdc_eval.board.index import (
     Pair,
     too_many_unscored,
 )
+from shiftdc_eval.records import JudgeCost
 
 METRIC_NAMES: dict[Metric, str] = {
     "asr": "ASR",
@@ -127,6 +129,8 @@ class Section:
     lines: list[Line] = field(default_factory=list)
     power: list[str] = field(default_factory=list)
     """What cannot be separated, by model."""
+    judged: list[str] = field(default_factory=list)
+    """What judging took, and how far the judge agrees with people and with the other judges, in sentences."""
 
     @property
     def official(self) -> list[str]:
@@ -170,7 +174,58 @@ def _section(
         if found.power:
             who = f"{found.model} ({setting})" if setting else found.model
             section.power.append(f"{who}: {found.power}.")
+    section.judged.extend(judged(section, index))
     return section
+
+
+def judged(section: Section, index: Index) -> list[str]:
+    """Facts about the section's judge, in sentences."""
+    said = against_people(section.judge, index.calibrations) if section.metric in RATES else []
+    if agreed := agreement(section):
+        said.append(f"Agreement with {'; '.join(agreed)}.")
+    costs = [line.measure.cost for line in section.lines if line.measure.cost is not None]
+    if any(cost.tokens_in != 0 for cost in costs):
+        said.append(judging_cost(costs, [line.measure for line in section.lines if line.measure.cost]))
+    return said
+
+
+def judging_cost(costs: list[JudgeCost], measures: list[Measure]) -> str:
+    """What a judge with a model took; each part is left open where it is not known of every cell."""
+    whole = sum(costs, start=JudgeCost(seconds=0, tokens_in=0, tokens_out=0, price=0))
+    answers = sum(measure.n + measure.unscored for measure in measures)
+    tokens = [
+        "an unknown number of" if count is None else f"{count / answers:.1f}"
+        for count in (whole.tokens_in, whole.tokens_out)
+    ]
+    seconds = "unknown time" if whole.seconds is None else f"{whole.seconds / answers:.2g} s"
+    price = "price unknown" if whole.price is None else f"{whole.price:.4f} USD in all"
+    return (
+        f"Judging took {seconds}, {tokens[0]} prompt and {tokens[1]} reply tokens an answer; {price} "
+        f"for {answers} answers."
+    )
+
+
+def agreement(section: Section) -> list[str]:
+    """How far the section's judge agrees with each other judge of the same cells."""
+    found: dict[str, list[tuple[float, float | None]]] = {}
+    for line in section.lines:
+        for one in line.cell.agreement:
+            if section.judge in (one.first, one.second):
+                other = one.second if section.judge == one.first else one.first
+                found.setdefault(other, []).append((one.agreement, one.kappa))
+    said = []
+    for other, values in sorted(found.items()):
+        shares = [share for share, _ in values]
+        kappas = [kappa for _, kappa in values if kappa is not None]
+        text = f"{other}: {span([100 * share for share in shares], 0)} % equal"
+        said.append(f"{text}, κ {span(kappas, 2)}" if kappas else text)
+    return said
+
+
+def span(values: list[float], digits: int) -> str:
+    """The range of some numbers."""
+    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def settings_of(index: Index, comparisons: list[Comparison]) -> list[str]:
