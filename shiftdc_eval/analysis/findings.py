@@ -36,6 +36,7 @@ def findings(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             f"layer {layer}: the probe fitted on captioned texts is right on {_percent(accuracy)} of held-out ones",
             above(accuracy, TEXT_PROBE),
         ),
+        *_with_reference(probe, layer),
         _claim(
             "distortion: with the image, harmful requests look safe",
             f"layer {layer}: the same probe calls {_percent(safe_image)} of harmful image requests safe, "
@@ -70,11 +71,42 @@ def findings(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 _claim(
                     f"what is seen is kept after {name.removeprefix('image_')} ({what})",
                     f"layer {last}: visual probe right on {_percent(after)} after, {_percent(before)} before, "
-                    f"a change of {_percent(_at(seen[name]['change'], last))}",
+                    f"a change of {_percent(_at(seen[name]['change'], last))}"
+                    + _why(report["readout"][what][name]),
                     above(_at(seen[name]["change"], last), -VISUAL_LOSS),
                 )
             )
     return found
+
+
+def _with_reference(probe: Mapping[str, Any], layer: int) -> list[dict[str, Any]]:
+    """The same probe on the data's own captions: what the model's captions lose does not count against it."""
+    if "text_reference" not in probe:
+        return []
+    accuracy = _at(probe["text_reference"]["accuracy"], layer)
+    return [
+        _claim(
+            "text with the data's own captions: harm is linearly visible",
+            f"layer {layer}: the same probe is right on {_percent(accuracy)} of held-out texts whose caption is the "
+            "data's; what is lost between the two is what the model's captions leave out",
+            above(accuracy, TEXT_PROBE),
+        )
+    ]
+
+
+def _why(readout: Mapping[str, Any]) -> str:
+    """What a visual probe's failure is about."""
+    parts = {
+        "fitted anew": "a probe fitted anew on these activations is right on",
+        "refused": "on requests that are now refused the old one is right on",
+        "answered": "on the others on",
+    }
+    shown = [
+        f"{words} {_percent((found['value'], found['low'], found['high']))}"
+        for name, words in parts.items()
+        if (found := readout.get(name)) is not None and found["value"] is not None
+    ]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 Numbers = tuple[float | None, float | None, float | None]

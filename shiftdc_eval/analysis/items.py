@@ -34,6 +34,8 @@ class Item:
     """The same request in words alone."""
     image: Callable[[], Image.Image]
     """Loads or draws the image."""
+    image_text: str | None = None
+    """What the image shows, in words, where the data says so."""
 
 
 def load_task(name: str) -> Any:
@@ -140,7 +142,7 @@ def _item(task: str, role: str, example: Example) -> Item:
         reference=(example.reference or "") if role == "visual" else "",
         flags=list(example.flags),
     )
-    return Item(record, example.prompt, example.request, example.image)
+    return Item(record, example.prompt, example.request, example.image, example.image_text)
 
 
 def _in_turn(lists: Sequence[list[Item]]) -> list[Item]:

@@ -179,6 +179,43 @@ class VisualProbe:
             for name, own in right.items()
         }
 
+    def readout(
+        self, activations: Floats, plain: Floats, refused: tuple[Bools, Bools] | None, bootstrap: Bootstrap
+    ) -> Found:
+        """Why the probe fails on a calibrated condition, if it does.
+
+        Args:
+            activations: `[n, hidden]` of the calibrated condition.
+            plain: `[n, hidden]` of the images, which the probe is fitted on.
+            refused: (answer was refused, answer was judged), `[n]` each.
+            bootstrap: the draws.
+
+        Returns:
+            `fitted anew`: accuracy of a probe fitted on the calibrated activations themselves: what is still
+            there, wherever it went. `refused`, `answered`: accuracy of the old probe on items whose calibrated
+            request was refused, and on the others.
+        """
+        size = len(bootstrap.weights)
+        tested = {"old": _rows(activations, self.chosen), "plain": _rows(plain, self.chosen)}
+        targets, names = probes.indicators(self.classes)
+        truth = np.array([names.index(one) for one in self.classes])
+
+        def right(fitted_on: Floats) -> Floats:
+            score = probes.cross_fit(fitted_on, targets, self.fold, {"x": tested["old"]})["x"]
+            guess = np.where(score[:, 0] > 0, 0, 1) if score.shape[1] == 1 else score.argmax(1)
+            found: Floats = _spread((guess == truth).astype(np.float64), self.chosen, size)
+            return found
+
+        inside = np.zeros(size, dtype=bool)
+        inside[self.chosen] = True
+        old, anew = right(tested["plain"]), right(tested["old"])
+        found: Found = {"fitted anew": bootstrap.within(inside).mean(anew)}
+        if refused is not None:
+            said_no, judged = refused
+            found["refused"] = bootstrap.within(inside & judged & said_no).mean(old)
+            found["answered"] = bootstrap.within(inside & judged & ~said_no).mean(old)
+        return found
+
 
 def refusals(
     layer: Mapping[str, Floats],

@@ -22,6 +22,7 @@ STYLE = {
 NAMES = {
     "text": "text",
     "text_caption": "captioned text",
+    "text_reference": "text, the data's caption",
     "image": "image",
     "blank": "blank image",
     "noise": "noise image",

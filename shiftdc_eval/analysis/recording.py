@@ -27,6 +27,8 @@ from shiftdc_eval.errors import ConfigError
 PLAIN = ("text", "text_caption", "image", "blank", "noise")
 """Conditions without a calibration: the request in words; the image request with the caption in the image's
 place; the image request; the same with a white and with a noise image."""
+REFERENCE = "text_reference"
+"""As `text_caption` with the data's own caption; recorded where every item has one."""
 VARIANTS = ("online", "paper", "official", "published", "cmrm")
 
 
@@ -55,9 +57,14 @@ class Plan:
                 raise ConfigError(f"--variants {name}: unknown; choose from {', '.join(VARIANTS)}")
 
     @property
+    def plain(self) -> list[str]:
+        """Conditions without a calibration."""
+        return [*PLAIN, *([REFERENCE] if all(item.image_text for item in self.items) else [])]
+
+    @property
     def conditions(self) -> list[str]:
         """Names of everything that is recorded."""
-        return [*PLAIN, *(f"image_{variant}" for variant in self.variants)]
+        return [*self.plain, *(f"image_{variant}" for variant in self.variants)]
 
     @property
     def answered(self) -> list[str]:
@@ -82,7 +89,7 @@ class Plan:
         """Prefills that the conditions take, without captions and answers."""
         # cmrm and the two-pass variants measure image and counterpart anew; online measures the counterpart
         own = {"online": 2, "paper": 3, "official": 3, "published": 3, "cmrm": 3}
-        return len(self.items) * (len(PLAIN) + sum(own[variant] for variant in self.variants))
+        return len(self.items) * (len(self.plain) + sum(own[variant] for variant in self.variants))
 
 
 def manifest_of(plan: Plan, tools: Tools, notes: Sequence[str]) -> Manifest:
@@ -145,7 +152,11 @@ def _shard(plan: Plan, tools: Tools, items: Sequence[Item]) -> tuple[dict[str, F
             chat.with_images([neutral(image, "noise")]) for chat, image in zip(chats, images, strict=True)
         ],
     }
-    activations = {name: _array(tools.backbone.last_token_activations(asked[name])) for name in PLAIN}
+    if REFERENCE in plan.plain:
+        asked[REFERENCE] = [
+            counterpart(chat, item.image_text or "") for chat, item in zip(chats, items, strict=True)
+        ]
+    activations = {name: _array(tools.backbone.last_token_activations(asked[name])) for name in plan.plain}
     said: dict[str, list[str]] = {}
     for name in ("text", "image"):
         if name in plan.answered:

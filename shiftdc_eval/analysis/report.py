@@ -96,6 +96,7 @@ def analyse(
             for name, (no, said) in refused.items()
         },
         "planes": planes,
+        "readout": _readout(recording, visual, refused, bootstrap),
         "notes": [*manifest.notes, *notes],
     }
     report["findings"] = findings(report)
@@ -104,6 +105,27 @@ def analyse(
 
 def _planes(recording: Recording, layer: int, labels: Labels) -> dict[str, Any]:
     return projection.project(recording.layer(layer), labels.harmful, labels.benign)
+
+
+def _readout(
+    recording: Recording,
+    visual: Sequence[VisualProbe],
+    refused: Mapping[str, tuple[Bools, Bools]],
+    bootstrap: Bootstrap,
+) -> dict[str, Any]:
+    """Visual probe -> calibrated condition -> what `VisualProbe.readout` finds at the last layer."""
+    layer = recording.layer(recording.manifest.layers - 1)
+    return {
+        one.name: {
+            name: {
+                what: {key: _rounded(value) if key != "n" else value for key, value in asdict(found).items()}
+                for what, found in one.readout(x, layer["image"], refused.get(name), bootstrap).items()
+            }
+            for name, x in layer.items()
+            if name.startswith("image_")
+        }
+        for one in visual
+    }
 
 
 def focus(manifest: Manifest) -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.stats import norm
 from synthetic import Planted, save_direction, write
 
+from shiftdc_eval.analysis.measures import VisualProbe
 from shiftdc_eval.analysis.report import analyse
+from shiftdc_eval.analysis.resampling import Bootstrap, Estimate
 from shiftdc_eval.errors import ConfigError, DataError, DirectionError
 
 
@@ -20,6 +23,12 @@ def report_of(folder: Path, **planted: Any) -> dict[str, Any]:
 
 def inside(curve: dict[str, Any], truth: float, layer: int = 0, slack: float = 0.0) -> bool:
     return bool(curve["low"][layer] - slack <= truth <= curve["high"][layer] + slack)
+
+
+def inside_one(found: Estimate, truth: float, slack: float = 0.0) -> bool:
+    return (
+        found.low is not None and found.high is not None and found.low - slack <= truth <= found.high + slack
+    )
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +129,36 @@ def test_the_visual_probe_reads_the_class_before_and_after(plain: dict[str, Any]
         found["text_caption"]["accuracy"]["value"][0] < 0.6
     )  # the whole shift removed: nothing is left to see
     assert plain["visual_probes"]["scenario"]["classes"] == 3
+
+
+def test_where_nothing_is_seen_the_visual_probe_is_at_chance(tmp_path: Path) -> None:
+    report = report_of(tmp_path, visual_length=1e-3, questions=150)
+    for condition, found in report["curves"]["visual_probe"]["scenario"].items():
+        for layer in (0, 1):
+            assert inside(found["accuracy"], 1 / 3, layer, slack=0.03), (condition, layer)
+
+
+def test_what_is_moved_and_what_is_gone_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    kinds = np.arange(120) % 2
+    image = rng.standard_normal((120, 20)).astype(np.float32)
+    image[:, 0] += 8 * kinds
+    moved, gone = np.roll(image, 1, axis=1), image.copy()
+    gone[:, 0] -= 8 * kinds
+    refused = kinds == 1
+    moved[~refused] = image[~refused]
+    probe = VisualProbe.of(
+        "kind", {at: str(kind) for at, kind in enumerate(kinds)}, [str(at) for at in range(120)]
+    )
+    bootstrap = Bootstrap(np.arange(120))
+    found = {
+        name: probe.readout(x, image, (refused, np.ones(120, dtype=bool)), bootstrap)
+        for name, x in (("moved", moved), ("gone", gone))
+    }
+    assert (found["moved"]["fitted anew"].value or 0) > 0.95
+    assert (found["moved"]["refused"].value or 0) < 0.6
+    assert (found["moved"]["answered"].value or 0) > 0.95
+    assert inside_one(found["gone"]["fitted anew"], 0.5, slack=0.1)
 
 
 def test_directions_of_the_items_and_the_planted_one_agree(plain: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,18 @@ def test_answers_and_captions_stand_beside_the_activations(tools: Tools, tmp_pat
     rows = Recording(tmp_path).answers()
     assert set(rows[0]["answers"]) == {"text", "image", "image_online"}
     assert all(isinstance(row["caption"], str) for row in rows)
+
+
+def test_texts_with_the_datas_own_captions_are_recorded_where_every_item_has_one(
+    backbone: Backbone, tools: Tools, tmp_path: Path
+) -> None:
+    items = [dataclasses.replace(item(at), image_text=f"a boat {at}") for at in range(2)]
+    assert "text_reference" not in plan(items=[*items, item(2)]).conditions
+    record(plan(items=items, answers=False, variants=()), tools, tmp_path)
+    asked = [counterpart(Chat.ask(one.prompt), str(one.image_text)) for one in items]
+    found = torch.tensor(Recording(tmp_path).layer(3)["text_reference"])
+    there = backbone.last_token_activations(asked, [3])[:, 0]
+    assert torch.allclose(found, there, rtol=1e-3, atol=1e-3)  # 16 bit on disk
 
 
 def test_an_unknown_variant_is_refused() -> None:
