@@ -126,10 +126,10 @@ def merged(base: Path, delta: Delta) -> tuple[Any, Any]:
         if name.startswith("model.")
     }
     applied = apply(state, delta.state, {name: tensor.shape for name, tensor in model.state_dict().items()})
-    applied["lm_head.weight"] = applied[LANGUAGE + "embed_tokens.weight"]
-    # the meta model has neither weights nor rotary tables: built again, now with room for them
-    model = LlavaForConditionalGeneration(config).half()
-    model.load_state_dict(applied)
+    # not built and then filled: drawing weights that are thrown away takes longer than all the rest
+    model = LlavaForConditionalGeneration.from_pretrained(
+        None, config=config, state_dict=applied, dtype=torch.float16
+    )
     ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     model.generation_config = GenerationConfig(do_sample=False, **ids)
     return model, build.build_processor(tokenizer)
