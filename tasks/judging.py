@@ -79,7 +79,7 @@ def fingerprints(judges: Sequence[Judge]) -> dict[str, str]:
         except ShiftDCError:
             raise
         except Exception as error:  # a boundary: whatever a judge's libraries raise becomes one line
-            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            reason = redact((str(error).strip() or "no reason given").splitlines()[0])
             raise JudgeError(f"judge {judge.name} cannot work: {type(error).__name__}: {reason}") from error
     return found
 

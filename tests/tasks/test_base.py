@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,13 @@ from typing import Any
 import pytest
 from lmms_eval.utils import make_table
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "judges"))
+
+from judge_server import JudgeServer
+
 from shiftdc_eval import runs
 from shiftdc_eval.errors import ConfigError, DataError, JudgeError
+from shiftdc_eval.judges.rubric import load_rubric
 from shiftdc_eval.records import SampleField
 from shiftdc_eval.tasks.metrics import wilson
 from shiftdc_eval.tasks.xstest.task import XSTest
@@ -261,3 +267,103 @@ def test_graders_that_need_a_reference_do_not_judge_safety_tasks(
 def test_an_unknown_task_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="task 'xstest' is not in the catalogue"):
         XSTest({"task": "xstest", "dataset_kwargs": {"label": "safe"}})
+
+
+CANARY = "canary-77c1d09e4b"
+
+
+def test_a_key_in_what_a_judges_library_raises_reaches_no_row_result_or_log(
+    evaluate: Any,
+    judged_by: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SHIFTDC_JUDGE_API_KEY", CANARY)
+    said = f"GET http://user:{CANARY}@host/v1?key={CANARY} with Bearer {CANARY} failed"
+    judged_by(FakeJudge(fail=RuntimeError(said)), FakeJudge("good"))
+    results, _ = evaluate(SAFE, lambda *_: "no")
+    written = json.dumps(results, default=str)
+    assert "judge failed: RuntimeError: GET http://user:[key]@host" in written
+    assert CANARY not in written
+    assert CANARY not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_a_key_in_the_error_of_a_judge_that_cannot_work_is_not_shown(
+    judged_by: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(FakeJudge):
+        @property
+        def fingerprint(self) -> str:
+            raise RuntimeError(f"cannot log in with {CANARY}")
+
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    judged_by(Broken())
+    with pytest.raises(JudgeError) as error:
+        XSTest({"task": SAFE, "dataset_kwargs": {"label": "safe"}, "metadata": {"version": 1}})
+    assert CANARY not in str(error.value)
+
+
+def test_a_row_and_the_result_file_say_what_each_verdict_rests_on_and_cost(
+    evaluate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with JudgeServer(reply=lambda seen: "Verdict: unsafe") as server:
+        spec = f"llm_figstep:model=judge-1;base_url={server.url};backoff=0.01"
+        monkeypatch.setenv("SHIFTDC_JUDGES", f"keyword_robust,{spec}")
+        results, _ = evaluate(SAFE, lambda *_: "Some answer.")
+    for row in results["samples"][SAFE]:
+        verdict = SampleField(**row["shiftdc"]).verdicts["llm_figstep"]
+        assert (verdict.raw, verdict.model) == ("Verdict: unsafe", "judge-1-0613")
+        assert (verdict.tokens_in, verdict.tokens_out, verdict.price) == (100, 7, None)
+        assert verdict.rubric == load_rubric("figstep").sha256
+    judging = results["results"][SAFE]["judging,none"]
+    assert judging["llm_figstep"] == {
+        "judge": SampleField(**results["samples"][SAFE][0]["shiftdc"]).verdicts["llm_figstep"].judge,
+        "rubric": load_rubric("figstep").sha256,
+        "models": ["judge-1-0613"],
+        "verdicts": 3,
+        "unscored": 0,
+        "seconds": judging["llm_figstep"]["seconds"],
+        "tokens_in": 300,
+        "tokens_out": 21,
+        "price": None,
+    }
+    assert judging["keyword_robust"]["price"] == 0
+    assert "judging" not in make_table(results)
+
+
+def test_judges_can_be_named_in_the_yaml_and_the_environment_goes_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = {
+        "task": SAFE,
+        "dataset_kwargs": {"label": "safe", "judges": ["keyword_gcg", "keyword_vlguard:as=mine"]},
+        "metadata": {"version": 1},
+    }
+    assert [judge.name for judge in XSTest(config).judges] == ["keyword_gcg", "mine"]
+    monkeypatch.setenv("SHIFTDC_JUDGES", "keyword_xstest")
+    assert [judge.name for judge in XSTest(config).judges] == ["keyword_xstest"]
+
+
+@pytest.mark.parametrize("judges", ["keyword_gcg", [1], ["keyword_gcg", None]])
+def test_judges_in_the_yaml_that_are_no_list_of_specs_are_refused(judges: Any) -> None:
+    config = {
+        "task": SAFE,
+        "dataset_kwargs": {"label": "safe", "judges": judges},
+        "metadata": {"version": 1},
+    }
+    with pytest.raises(ConfigError, match=r"xstest_safe.*list of judge specs"):
+        XSTest(config)
+
+
+def test_judging_in_a_run_shows_a_bar_with_the_cost_so_far_in_the_first_process_alone(
+    evaluate: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with JudgeServer() as server:
+        monkeypatch.setenv("SHIFTDC_JUDGES", f"llm_figstep:model=judge-1;base_url={server.url}")
+        evaluate(SAFE, lambda *_: "Some answer.")
+        shown = capfd.readouterr().err
+        monkeypatch.setenv("RANK", "1")
+        evaluate(SAFE, lambda *_: "Another answer.")
+    assert "3 calls, 0 from cache, 0 unscored, 300+21 tokens, price unknown" in shown
+    assert "calls," not in capfd.readouterr().err
