@@ -22,6 +22,7 @@ from shiftdc_eval.backbones.encoding import (
     encode_chats,
     plain,
     prefill_kwargs,
+    unexpanded,
 )
 from shiftdc_eval.backbones.families import (
     image_placeholders,
@@ -193,6 +194,10 @@ class Backbone:
                 f"the processor of {self.name} ({type(self.processor).__name__}) cannot encode chats with "
                 f"{images} images: {error}"
             ) from error
+
+    def rendered(self, chats: Sequence[Chat]) -> list[list[int]] | None:
+        """Token ids of the chats' prompts before the processor makes room for images; None where unknown."""
+        return unexpanded(self.processor, self.model.config.model_type, chats, self._control)
 
     @cached_property
     def _control(self) -> list[str]:

@@ -60,6 +60,22 @@ def encode_chats(processor: Any, model_type: str, chats: Sequence[Chat], control
     return Encoded({key: value for key, value in features.items() if torch.is_tensor(value)})
 
 
+def unexpanded(
+    processor: Any, model_type: str, chats: Sequence[Chat], control: Sequence[str]
+) -> list[list[int]] | None:
+    """Token ids of rendered chats before the processor makes room for images: one image token an image.
+
+    Needs no look at the images. None for families whose prompts are not a template's.
+    """
+    if model_type in ENCODERS:
+        return None
+    texts = processor.apply_chat_template(
+        [spelled_out(chat, control).messages() for chat in chats], tokenize=False, add_generation_prompt=True
+    )
+    ids: list[list[int]] = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return ids
+
+
 def control_tokens(tokenizer: Any, processor: Any) -> list[str]:
     """Tokens that mean something to the model, longest first: special tokens, and the processor's image tokens."""
     names = ("image_token", "video_token", "boi_token", "eoi_token", "fake_image_token")

@@ -131,6 +131,7 @@ def test_prompts_about_one_image_share_its_prefix_and_answer_as_the_plain_path_d
     if name not in REFUSED:
         assert chosen.fast.prefixes.made == len(asked)
         assert chosen.fast.prefixes.reused == 2 * len(asked) + 2
+        assert chosen.fast.prefixes.joined == chosen.fast.prefixes.reused, "images were looked at again"
 
 
 @pytest.mark.parametrize("defense", list(DEFENSES))

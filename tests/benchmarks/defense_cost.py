@@ -1,185 +1,365 @@
-"""What ShiftDC costs beside no defense: milliseconds a sample and ratios, with and without stored captions.
+"""What ShiftDC costs beside no defense, on the fast engine, on the plain one, and in a naive loop.
 
-    python tests/benchmarks/defense_cost.py                                   # tiny random LLaVA on the CPU
+    python tests/benchmarks/defense_cost.py                                      # tiny random LLaVA on the CPU
     python tests/benchmarks/defense_cost.py --pretrained toy --batch-size 8
-    python tests/benchmarks/defense_cost.py --shape llava-1.5-7b --device cuda --batch-size 96 --samples 512
+    python tests/benchmarks/defense_cost.py --shape llava-1.5-7b --device cuda   # the table of docs/speed.md
+    python tests/benchmarks/defense_cost.py --shape llava-1.5-7b --device cuda --quick
 
-A benchmark, not a test: it prints what it measured, and beside it a naive loop (batch 1, nothing shared) from
-the same process. `--shape` builds random weights of that shape; answers and captions then run to their limit,
-since random weights rarely end an answer.
+A benchmark, not a test: each line is printed as soon as it is measured, and what fails says so and is left
+out. Random weights never end an answer by themselves: answers and captions run to their limit. Times are per
+sample, preprocessing included, after a warm-up that is shown apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
-from PIL import Image
+try:
+    import torch
+    from random_llava import SHAPES, backbone_of, random_llava, requests
 
-from shiftdc_eval import provenance
-from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.captions import CaptionStore
-from shiftdc_eval.defenses import Request, Tools
-from shiftdc_eval.defenses.none import NoDefense
-from shiftdc_eval.defenses.shiftdc import ShiftDC
-from shiftdc_eval.steering import SafetyDirection
-
-NAIVE_SAMPLES = 4
-"""Samples of the naive loop: it is slow, and its time a sample does not depend on how many there are."""
-
-
-def picture(index: int, size: int) -> Image.Image:
-    """A picture that differs from the others."""
-    image = Image.new("RGB", (size, size), "white")
-    image.paste((index % 256, (3 * index) % 256, (7 * index) % 256), (0, 0, size // 2, 1 + index % size))
-    return image
-
-
-def requests(count: int, words: int) -> list[Request]:
-    """Requests with one picture each and about `words` tokens of text."""
-    return [
-        Request(Chat.ask("describe this list " * max(1, words // 4), [picture(i, 336)])) for i in range(count)
-    ]
-
-
-def random_7b(folder: Path, device: str) -> Backbone:
-    """A LLaVA-1.5-7B of random weights (bfloat16), with the tiny models' tokenizer and a real image processor."""
-    from tiny_models import LLAVA_TEMPLATE, tiny_tokenizer
-    from transformers import (
-        CLIPImageProcessor,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
+    from shiftdc_eval import provenance
+    from shiftdc_eval.backbones import Backbone, GenerationSettings, ModelSpec, load_backbone
+    from shiftdc_eval.captions import CaptionStore
+    from shiftdc_eval.defenses import Request, Tools
+    from shiftdc_eval.defenses.none import NoDefense
+    from shiftdc_eval.defenses.shiftdc import ShiftDC
+    from shiftdc_eval.steering import SafetyDirection
+except ImportError as missing:
+    sys.exit(
+        f"{missing}: this script needs torch, transformers >= 5.17, torchvision, pydantic, PyYAML, scikit-learn; "
+        "a machine without a network can be given the wheels of what it lacks (PYTHONPATH)"
     )
 
-    tokenizer = tiny_tokenizer()
-    vision = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
-        patch_size=14,
-    )  # fmt: skip
-    text = LlamaConfig(
-        vocab_size=32064, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
-        max_position_embeddings=4096, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=576,
-    )  # fmt: skip
-    with torch.device(device):
-        torch.set_default_dtype(torch.bfloat16)
-        model = LlavaForConditionalGeneration(config)
-        torch.set_default_dtype(torch.float32)
-    model.generation_config.eos_token_id = None
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}),
-        tokenizer=tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-        chat_template=LLAVA_TEMPLATE,
-    )  # fmt: skip
-    del folder
-    return Backbone(model, processor, name="random llava-1.5-7b", revision="random")
+TARGETS = {"none": 38.0, "shiftdc": 75.0, "shiftdc, captions stored": 46.0}
+"""Milliseconds a sample on one H200 at LLaVA-1.5-7B size; an H100 has 1.25 times as long."""
+NAIVE_SAMPLES = 2
+SLOW_SAMPLES = 128
+"""Samples of the plain engine at most: it is slow, and its time a sample does not depend on how many there are."""
 
 
-def timed(run: Callable[[], Any], device: torch.device) -> float:
+class Bench:
+    """Measurements of one model, printed as they come."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.begun = time.perf_counter()
+        self.found: dict[str, float] = {}
+        """Way -> milliseconds a sample."""
+        self.facts: dict[str, Any] = {}
+        self.failed: dict[str, str] = {}
+        if args.pretrained:
+            first = load_backbone(ModelSpec(args.pretrained, device=args.device, engine="plain"))
+            self.model, self.processor = first.model, first.processor
+            self.name, side = first.name, 336
+        else:
+            self.model, self.processor = random_llava(args.shape, args.device, getattr(torch, args.dtype))
+            self.name, side = f"random {args.shape}", SHAPES[args.shape]["side"]
+        self.asked = requests(args.samples, side, args.text_tokens)
+        self.settings = GenerationSettings(max_new_tokens=args.new_tokens)
+        self.shiftdc = ShiftDC(caption_max_new_tokens=args.caption_tokens)
+        self.backbones: dict[str, Backbone] = {}
+        self.batch = 1
+
+    def backbone(self, engine: str, mode: str | None = None) -> Backbone:
+        """The model behind an engine; one that served before gives its memory back."""
+        key = f"{engine} {mode or ''}"
+        for name, other in self.backbones.items():
+            if name != key:
+                other.release()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if key not in self.backbones:
+            backbone = backbone_of(self.model, self.processor, self.args.shape, engine)
+            backbone.name = self.name
+            if mode:
+                backbone.fast.stepper.mode = mode  # type: ignore[assignment]
+                backbone.fast.stepper.compile_after = 0
+            self.backbones[key] = backbone
+        return self.backbones[key]
+
+    def tools(self, backbone: Backbone, store: CaptionStore) -> Tools:
+        """Tools with a random direction."""
+        torch.manual_seed(0)
+        vectors = torch.randn(len(backbone.layers), backbone.hidden_size)
+        direction = SafetyDirection(vectors, backbone.name, backbone.revision, "t", "c", 1, 1)
+        return Tools(backbone, store, lambda *, post_norm_last=False: direction)
+
+    def run(
+        self, backbone: Backbone, defense: Any, store: CaptionStore, batch: int, asked: Sequence[Request]
+    ) -> float:
+        """Milliseconds a sample."""
+        tools = self.tools(backbone, store)
+
+        def answer_all() -> None:
+            for start in range(0, len(asked), batch):
+                defense.answer(tools, asked[start : start + batch], self.settings)
+
+        return 1000 * timed(answer_all, backbone.device) / len(asked)
+
+    def step(self, label: str, measure: Callable[[], Any]) -> Any:
+        """Measure and print one thing; a failure is printed and remembered, and the rest goes on."""
+        spent = time.perf_counter() - self.begun
+        if spent > self.args.budget:
+            self.failed[label] = f"left out: {spent:.0f} s of {self.args.budget:.0f} s are spent"
+            self.say(f"  {label:<44} {self.failed[label]}")
+            return None
+        try:
+            value = measure()
+        except Exception as error:  # one measurement must not take the others with it
+            torch.cuda.empty_cache() if torch.cuda.is_available() else None
+            self.failed[label] = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            self.say(f"  {label:<44} FAILED {self.failed[label]}")
+            if self.args.traceback:
+                traceback.print_exc()
+            return None
+        if isinstance(value, float):
+            self.found[label] = value
+            self.say(f"  {label:<44} {value:9.1f} ms a sample   {self._ratios(label, value)}")
+        return value
+
+    def say(self, line: str) -> None:
+        """Print at once."""
+        print(line, flush=True)
+
+    def _ratios(self, label: str, value: float) -> str:
+        engine, _, way = label.partition(": ")
+        none = self.found.get(f"{engine}: none")
+        said = [f"{value / none:5.2f} x none"] if none and way != "none" else []
+        target = TARGETS.get(way)
+        if target and self.args.shape == "llava-1.5-7b" and engine.startswith("fast"):
+            said.append(f"(target {target:.0f} on an H200)")
+        return "   ".join(said)
+
+    def fast(self, mode: str | None, *, full: bool) -> None:
+        """The fast engine in one mode: a warm-up, then the ways that the table shows."""
+        backbone = self.backbone("fast", mode)
+        label = f"fast{f' ({mode})' if mode else ''}"
+        self.batch = self._batch(backbone)
+        warm = self.asked[: self.batch]
+        ways: list[tuple[str, Any, CaptionStore]] = [("none", NoDefense(), CaptionStore(None))]
+        if full:
+            store = CaptionStore(None)
+            ways += [("shiftdc", self.shiftdc, store), ("shiftdc, captions stored", self.shiftdc, store)]
+
+        def warm_up() -> None:
+            begun = time.perf_counter()
+            self.run(backbone, NoDefense(), CaptionStore(None), self.batch, warm)
+            if full:
+                store = CaptionStore(None)
+                self.run(backbone, self.shiftdc, store, self.batch, warm)
+                self.run(backbone, self.shiftdc, store, self.batch, warm)
+            took = time.perf_counter() - begun
+            self.facts[f"{label}: warm-up, s"] = round(took, 1)
+            self.say(f"  {label + ': warm-up at batch ' + str(self.batch):<44} {took:9.1f} s")
+
+        self.step(f"{label}: warm-up", warm_up)
+        for way, defense, kept in ways:
+            self.step(
+                f"{label}: {way}",
+                lambda defense=defense, kept=kept: self.run(backbone, defense, kept, self.batch, self.asked),
+            )
+        self.step(f"{label}: parts", lambda: self.parts(label, backbone))
+
+    def _batch(self, backbone: Backbone) -> int:
+        if self.args.batch_size:
+            return int(self.args.batch_size)
+        width = backbone.features([self.asked[0].chat]).width
+        # the caption prompt is longer than the question
+        room = backbone.fast.capacity(width + 96 + max(self.args.new_tokens, self.args.caption_tokens))
+        most = max(1, min(room, self.args.max_batch, len(self.asked)))
+        return math.ceil(len(self.asked) / math.ceil(len(self.asked) / most))
+
+    def parts(self, label: str, backbone: Backbone) -> None:
+        """Where the time of a batch goes: prefill, one decode step, image prefix, suffix, text-only pass."""
+        chats = [request.chat for request in self.asked[: self.batch]]
+        count = len(chats)
+        one, more = GenerationSettings(max_new_tokens=1), GenerationSettings(max_new_tokens=33)
+        layers = list(range(len(backbone.layers) // 2, len(backbone.layers)))
+        found: dict[str, float] = {}
+
+        def clocked(name: str, work: Callable[[], Any], share: float = count) -> float:
+            found[name] = 1000 * timed(work, backbone.device) / share
+            return found[name]
+
+        backbone.generate(chats, more)
+        prefill = clocked("prefill of the whole prompt, ms a sample", lambda: backbone.generate(chats, one))
+        both = 1000 * timed(lambda: backbone.generate(chats, more), backbone.device)
+        found["decode step of the batch, ms"] = (both - prefill * count) / 32
+        with backbone.sharing(chats):
+            stored = clocked("prefix and suffix, ms a sample", lambda: backbone.generate(chats, one))
+            again = clocked("suffix on a stored prefix, ms a sample", lambda: backbone.generate(chats, one))
+        found["image prefix, ms a sample"] = stored - again
+        text = [
+            chat.without_images().with_request(chat.request + " w1" * self.args.caption_tokens)
+            for chat in chats
+        ]
+        backbone.last_token_activations(text, layers)
+        clocked("text-only pass, ms a sample", lambda: backbone.last_token_activations(text, layers))
+        encoded = chats[: min(32, count)]
+        clocked("encoding (CPU), ms a sample", lambda: backbone.features(encoded), len(encoded))
+        for name, value in found.items():
+            self.say(f"      {name:<42} {value:9.2f}")
+        self.facts[f"{label}: parts"] = {name: round(value, 3) for name, value in found.items()}
+        if backbone.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            self.facts[f"{label}: peak GPU memory, GiB"] = round(peak, 1)
+            self.say(f"      {'peak GPU memory, GiB':<42} {peak:9.1f}")
+
+    def plain(self) -> None:
+        """The plain engine at the same batch."""
+        backbone = self.backbone("plain")
+        asked = self.asked[: min(SLOW_SAMPLES, len(self.asked))]
+        store = CaptionStore(None)
+        batch = min(self.args.plain_batch or self.batch, len(asked))
+        self.step("plain: none", lambda: self.run(backbone, NoDefense(), CaptionStore(None), batch, asked))
+        if self.args.quick:
+            return
+        self.step("plain: shiftdc", lambda: self.run(backbone, self.shiftdc, store, batch, asked))
+        self.step(
+            "plain: shiftdc, captions stored", lambda: self.run(backbone, self.shiftdc, store, batch, asked)
+        )
+
+    def naive(self) -> None:
+        """A loop that takes one request at a time and shares nothing."""
+        backbone = self.backbone("plain")
+        asked = self.asked[: min(NAIVE_SAMPLES if not self.args.quick else 1, len(self.asked))]
+        self.step("naive loop: none", lambda: self.run(backbone, NoDefense(), CaptionStore(None), 1, asked))
+        self.step(
+            "naive loop: shiftdc", lambda: self.run(backbone, self.shiftdc, CaptionStore(None), 1, asked)
+        )
+
+    def agreement(self) -> None:
+        """How far the fast engine's answers are the plain one's."""
+        chats = [request.chat for request in self.asked[: min(64, self.batch, len(self.asked))]]
+        fast = [
+            answer.ids for answer in self.backbone("fast", self.args.modes[-1]).generate(chats, self.settings)
+        ]
+        plain = [answer.ids for answer in self.backbone("plain").generate(chats, self.settings)]
+        same = [one == other for one, other in zip(fast, plain, strict=True)]
+        first = sorted(
+            next(at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+            for one, other in zip(fast, plain, strict=True)
+            if one != other
+        )
+        self.facts["agreement"] = {
+            "answers": len(same),
+            "equal": sum(same),
+            "first difference at token (sorted)": first,
+            "median first difference": first[len(first) // 2] if first else None,
+        }
+        self.say(
+            f"  fast against plain: {sum(same)} of {len(same)} answers equal; first difference at token "
+            f"{first[len(first) // 2] if first else '-'} (median of the others; earliest {first[0] if first else '-'})"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Everything, JSON-ready."""
+        best = "fast" if self.args.modes == [None] else f"fast ({self.args.modes[-1]})"
+        naive = {way: self.found.get(f"naive loop: {way}") for way in ("none", "shiftdc")}
+        ratios = {}
+        for way in TARGETS:
+            mine, base = self.found.get(f"{best}: {way}"), self.found.get(f"{best}: none")
+            slow = naive["none" if way == "none" else "shiftdc"]
+            ratios[way] = {
+                "ms": mine,
+                "to none": mine / base if mine and base else None,
+                "naive loop to this": slow / mine if mine and slow else None,
+            }
+        return {
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "model": self.name,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "hardware": provenance.hardware([next(self.model.parameters()).device]),
+            "versions": {**provenance.versions(), "torch": torch.__version__},
+            "settings": {key: value for key, value in vars(self.args).items() if key != "json"},
+            "batch": self.batch,
+            "ms_a_sample": self.found,
+            "table": ratios,
+            "facts": self.facts,
+            "failed": self.failed,
+        }
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
     """Seconds of a call, the device's queue drained before and after."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     begun = time.perf_counter()
-    run()
+    work()
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - begun
 
 
-def main() -> None:
-    """Measure and print."""
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pretrained", help="a model to load instead of random weights")
-    parser.add_argument("--shape", choices=["tiny", "llava-1.5-7b"], default="tiny")
+    parser.add_argument("--shape", choices=list(SHAPES), default="tiny")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--prompt-words", type=int, default=60, help="text tokens of a prompt, about")
-    parser.add_argument("--new-tokens", type=int, default=32)
-    parser.add_argument("--caption-tokens", type=int, default=32)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="bfloat16 on a GPU, else float32")
+    parser.add_argument("--batch-size", type=int, help="found from free memory when left out (CPU: 8)")
+    parser.add_argument("--max-batch", type=int, default=256, help="upper bound of a batch that is found")
+    parser.add_argument("--plain-batch", type=int, help="batch of the plain engine; as the fast one's")
+    parser.add_argument("--samples", type=int, help="512 on a GPU, else 32")
+    parser.add_argument("--text-tokens", type=int, default=60, help="text tokens of a prompt")
+    parser.add_argument("--new-tokens", type=int, help="128 on a GPU, else 32")
+    parser.add_argument("--caption-tokens", type=int, help="as --new-tokens")
+    parser.add_argument("--modes", help="graph,compile on a GPU: how decode steps run, the last one in full")
+    parser.add_argument("--budget", type=float, default=540, help="seconds after which the rest is left out")
+    parser.add_argument("--quick", action="store_true", help="fewer samples, no plain ShiftDC")
+    parser.add_argument("--traceback", action="store_true")
+    parser.add_argument("--json", type=Path, help="write everything there too")
     args = parser.parse_args()
+    on_gpu = args.device.startswith("cuda")
+    args.dtype = args.dtype or ("bfloat16" if on_gpu else "float32")
+    args.samples = args.samples or ((128 if args.quick else 512) if on_gpu else 32)
+    args.new_tokens = args.new_tokens or (128 if on_gpu else 32)
+    args.caption_tokens = args.caption_tokens or args.new_tokens
+    args.batch_size = args.batch_size or (None if on_gpu else 8)
+    args.modes = args.modes.split(",") if args.modes else (["graph", "compile"] if on_gpu else [None])
+    return args
 
-    args.label = args.pretrained or f"random {args.shape}"
-    with tempfile.TemporaryDirectory() as name:
-        if args.pretrained or args.shape == "tiny":
-            if args.pretrained is None:
-                from tiny_models import save_tiny_llava
 
-                args.pretrained = str(save_tiny_llava(Path(name), layers=8, hidden=128, image_size=84))
-            backbone = load_backbone(ModelSpec(args.pretrained, device=args.device))
-        else:
-            backbone = random_7b(Path(name), args.device)
-        measured = measure(backbone, args)
-    if args.json:
-        print(json.dumps(measured, indent=1))
-        return
-    print(f"{measured['model']} on {measured['hardware']}, torch {torch.__version__}")
-    print(
-        f"batch {args.batch_size}, {args.samples} samples, {args.new_tokens} answer and {args.caption_tokens} caption tokens"
+def main() -> None:
+    """Measure and print."""
+    args = arguments()
+    bench = Bench(args)
+    device = next(bench.model.parameters()).device
+    bench.say(
+        f"{bench.name}, {args.dtype}, on {provenance.hardware([device])}; torch {torch.__version__}, "
+        f"transformers {provenance.versions().get('transformers')}; {args.samples} samples, {args.text_tokens} text "
+        f"tokens, {args.new_tokens} answer and {args.caption_tokens} caption tokens; made in "
+        f"{time.perf_counter() - bench.begun:.0f} s"
     )
-    for label, value in measured["ms_a_sample"].items():
-        print(
-            f"  {label:<34} {value:9.1f} ms a sample   {value / measured['ms_a_sample']['none']:5.2f} x none"
-        )
-
-
-def measure(backbone: Backbone, args: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds a sample of each way, after a warm-up."""
-    layers, hidden = len(backbone.layers), backbone.hidden_size
-    torch.manual_seed(0)
-    direction = SafetyDirection(torch.randn(layers, hidden), backbone.name, backbone.revision, "t", "c", 1, 1)
-    settings = GenerationSettings(max_new_tokens=args.new_tokens)
-    asked = requests(args.samples, args.prompt_words)
-    shiftdc = ShiftDC(caption_max_new_tokens=args.caption_tokens)
-
-    def run(defense: Any, captions: CaptionStore, batch_size: int, count: int) -> float:
-        tools = Tools(backbone, captions, lambda *, post_norm_last=False: direction)
-
-        def answer_all() -> None:
-            for start in range(0, count, batch_size):
-                defense.answer(tools, asked[start : start + batch_size], settings)
-
-        return 1000 * timed(answer_all, backbone.device) / count
-
-    warm = min(args.samples, args.batch_size)
-    run(shiftdc, CaptionStore(None), args.batch_size, warm)
-    store = CaptionStore(None)
-    found = {
-        "none": run(NoDefense(), CaptionStore(None), args.batch_size, args.samples),
-        "shiftdc, captions made": run(shiftdc, store, args.batch_size, args.samples),
-        "shiftdc, captions stored": run(shiftdc, store, args.batch_size, args.samples),
-    }
-    naive = min(NAIVE_SAMPLES, args.samples)
-    found["naive loop, none"] = run(NoDefense(), CaptionStore(None), 1, naive)
-    found["naive loop, shiftdc"] = run(shiftdc, CaptionStore(None), 1, naive)
-    return {
-        "model": backbone.name
-        if args.pretrained is None or args.shape != "tiny"
-        else Path(args.pretrained).name,
-        "hardware": provenance.hardware(backbone.devices),
-        "versions": provenance.versions(),
-        "settings": {k: v for k, v in vars(args).items() if k != "json"},
-        "ms_a_sample": found,
-    }
+    for mode in args.modes:
+        bench.fast(mode, full=mode == args.modes[-1])
+    bench.naive()
+    bench.step("agreement", bench.agreement)
+    bench.plain()
+    summary = bench.summary()
+    bench.say("  way                          ms a sample   to none   naive loop takes")
+    for way, row in summary["table"].items():
+        cells = [f"{value:.2f}" if value else "-" for value in row.values()]
+        bench.say(f"  {way:<28} {cells[0]:>11} {cells[1]:>9} {cells[2]:>13} x as long")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(summary, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.fast.decoding import Loop
 from shiftdc_eval.backbones.fast.pieces import Pieces
-from shiftdc_eval.backbones.fast.prefixes import Prefix, Prefixes, Tail, padded
+from shiftdc_eval.backbones.fast.prefixes import Kept, Prefix, Prefixes, Tail, joint_of, padded
 from shiftdc_eval.backbones.fast.prompts import PER_TOKEN, Piece, image_identity, suffix_mask, visible
 from shiftdc_eval.backbones.fast.slots import Slots, as_rows, rounded, suffix, whole
 from shiftdc_eval.backbones.fast.stepping import Mode, Stepper, additive, cache_argument
@@ -35,8 +35,8 @@ MEMORY_SHARE = 0.9
 Edits = Callable[[list[int]], Mapping[int, Edit]]
 
 
-class _NothingFollows(Exception):
-    """A prompt ends with its image: its last token cannot be run apart from it."""
+class _CannotShare(Exception):
+    """The rows of a call do not fit into memory together, or a prompt ends with its image."""
 
 
 class FastEngine:
@@ -62,6 +62,7 @@ class FastEngine:
             dtype=backbone.dtype,
             device=backbone.device,
         )
+        self.slots.most = self.capacity
         on_gpu = backbone.device.type == "cuda"
         self.stepper = Stepper(model, self.slots, mode=mode or ("compile" if on_gpu else "eager"))
         self.prefixes = Prefixes(self.slots)
@@ -145,7 +146,7 @@ class FastEngine:
         if loop.keep:
             try:
                 self._shared(pieces, loop, edits)
-            except _NothingFollows:
+            except _CannotShare:
                 loop.keep = False
         if not loop.keep:
             self._streamed(pieces, loop, edits)
@@ -210,36 +211,60 @@ class FastEngine:
             self.prefixes.swapped(some, others)
 
     def _placed(self, pieces: Pieces, ring: int) -> list[Tail]:
-        """Store the image prefixes that are not stored yet; the rows' tails, in the first slots, in order."""
+        """Store the image prefixes that are not stored yet; the rows' tails, by slot, in the first slots.
+
+        Raises:
+            _CannotShare: the rows do not fit into memory together, or a prompt ends with its image.
+        """
         taken: dict[int, int] = {}  # slot -> row
-        cut: dict[int, tuple[Tensor, Tensor]] = {}
-        for piece in pieces:
-            if not self.slots.rows or self.slots.rows < len(pieces.chats):
-                columns = rounded(piece.width) + ring
-                self.slots.reserve(len(pieces.chats), columns, keep=self.prefixes.end)
-            found = {
-                at: self.prefixes.find(self._prefix(piece, at, pieces), set(taken))
-                for at in range(len(piece.rows))
-            }
-            # two rows may ask for one slot: the second makes its own
-            for at, slot in found.items():
-                if slot is not None and slot not in taken:
-                    taken[slot] = piece.rows[at]
-                else:
-                    found[at] = None
-            missing = [at for at, slot in found.items() if slot is None]
-            if missing:
-                rows = [piece.rows[at] for at in missing]
-                part = piece if len(missing) == len(piece.rows) else pieces.of(rows)
-                slots = self.prefixes.empty(len(rows), set(taken))
-                self._store(part, slots, pieces)
-                taken.update(zip(slots, rows, strict=True))
+        tails: dict[int, tuple[Tensor, Tensor]] = {}
+        self._join(pieces, taken, tails)
+        for piece in pieces.of([row for row in range(len(pieces.chats)) if row not in tails]):
+            self._make_room(len(pieces.chats), rounded(piece.width) + ring)
+            missing: list[int] = []
             for at, row in enumerate(piece.rows):
-                cut[row] = piece.tail(at)
-                if not len(cut[row][0]):
-                    raise _NothingFollows
+                tails[row] = piece.tail(at)
+                if not len(tails[row][0]):
+                    raise _CannotShare
+                slot = self.prefixes.find(self._prefix(piece, at, pieces), set(taken))
+                if slot is None:
+                    missing.append(row)
+                else:
+                    taken[slot] = row
+            # images cannot be cut out of a piece that is encoded: rows that miss theirs are encoded by themselves
+            for part in [piece] if len(missing) == len(piece.rows) else pieces.of(missing):
+                slots = self.prefixes.empty(len(part.rows), set(taken))
+                self._store(part, slots, pieces)
+                taken.update(zip(slots, part.rows, strict=True))
         slot_of = self._in_front({row: slot for slot, row in taken.items()})
-        return [Tail(row, slot, *cut[row]) for row, slot in sorted(slot_of.items(), key=lambda pair: pair[1])]
+        return [
+            Tail(row, slot, *tails[row]) for row, slot in sorted(slot_of.items(), key=lambda pair: pair[1])
+        ]
+
+    def _join(self, pieces: Pieces, taken: dict[int, int], tails: dict[int, tuple[Tensor, Tensor]]) -> None:
+        """Find the rows whose prefix is stored by their rendering alone: their images are not looked at again."""
+        if not self.prefixes.end:
+            return
+        for row, rendered in enumerate(pieces.rendered(range(len(pieces.chats))) or []):
+            images = image_identity(pieces.chats[row])
+            found = self.prefixes.join(rendered, images, pieces.image_tokens, set(taken))
+            if found is not None:
+                slot, length, ids, positions = found
+                taken[slot] = row
+                tails[row] = ids, positions
+                pieces.lengths[row] = length + len(ids)
+
+    def _make_room(self, rows: int, columns: int) -> None:
+        """Enough slots for all rows of a call.
+
+        Raises:
+            _CannotShare: they do not fit into memory together.
+        """
+        if self.slots.rows >= rows and self.slots.columns >= columns:
+            return
+        if rows > self.capacity(columns):
+            raise _CannotShare
+        self.slots.reserve(rows, columns, keep=self.prefixes.end)
 
     def _in_front(self, slot_of: dict[int, int]) -> dict[int, int]:
         """Move the rows of this call into the first slots, what lay there out of the way."""
@@ -266,8 +291,18 @@ class FastEngine:
         tokens, width = piece.cut([0] * len(piece.rows), piece.prefixes, pad)
         images = {name: value for name, value in piece.inputs.items() if name not in PER_TOKEN}
         self._prompt({**tokens, **images}, slots)
-        spans = [(width - length, width) for length in piece.prefixes]
-        self.prefixes.put(slots, [self._prefix(piece, at, pieces) for at in range(len(piece.rows))], spans)
+        rendered = pieces.rendered(piece.rows) or [()] * len(piece.rows)
+        self.prefixes.put(
+            slots,
+            [
+                Kept(
+                    self._prefix(piece, at, pieces),
+                    (width - length, width),
+                    joint_of(rendered[at], pieces.image_tokens, *piece.tail(at)),
+                )
+                for at, length in enumerate(piece.prefixes)
+            ],
+        )
 
     def _chunks(self, tails: Sequence[Tail]) -> Iterator[list[Tail]]:
         """Tails whose padded tokens fit one forward pass."""

@@ -35,20 +35,25 @@ class Pieces:
         self.chats = chats
         self.lengths: dict[int, int] = {}
         """Prompt tokens of each row seen so far."""
-        self._image_tokens = image_placeholders(backbone.model.config)
-        order = sorted(range(len(chats)), key=lambda row: -len(chats[row].request))
-        self._groups = [order[start : start + PIECE_ROWS] for start in range(0, len(order), PIECE_ROWS)]
+        self.image_tokens = set(image_placeholders(backbone.model.config))
+        """Ids that stand for images."""
 
     def __iter__(self) -> Iterator[Piece]:
-        waiting: list[Future[Encoded]] = []
-        for at, rows in enumerate(self._groups):
-            for group in self._groups[at + len(waiting) : at + AHEAD + 1]:
-                waiting.append(WORKER.submit(self._encoded, group))
-            yield self._piece(rows, waiting.pop(0).result())
+        return self.of(range(len(self.chats)))
 
-    def of(self, rows: Sequence[int]) -> Piece:
-        """A piece of some rows alone."""
-        return self._piece(rows, WORKER.submit(self._encoded, rows).result())
+    def of(self, rows: Sequence[int]) -> Iterator[Piece]:
+        """Pieces of some rows."""
+        order = sorted(rows, key=lambda row: -len(self.chats[row].request))
+        groups = [order[start : start + PIECE_ROWS] for start in range(0, len(order), PIECE_ROWS)]
+        waiting: list[Future[Encoded]] = []
+        for at, group in enumerate(groups):
+            for coming in groups[at + len(waiting) : at + AHEAD + 1]:
+                waiting.append(WORKER.submit(self._encoded, coming))
+            yield self._piece(group, waiting.pop(0).result())
+
+    def rendered(self, rows: Sequence[int]) -> Sequence[Sequence[int]] | None:
+        """Token ids of some rows' prompts before room is made for images; None where that is not known."""
+        return WORKER.submit(self._backbone.rendered, [self.chats[row] for row in rows]).result()
 
     def _encoded(self, rows: Sequence[int]) -> Encoded:
         encoded = self._backbone.features([self.chats[row] for row in rows])
@@ -56,6 +61,6 @@ class Pieces:
 
     def _piece(self, rows: Sequence[int], encoded: Encoded) -> Piece:
         kwargs = prefill_kwargs(self._backbone.model, encoded)
-        piece = piece_of(rows, {**encoded.inputs, **kwargs}, self._image_tokens)
+        piece = piece_of(rows, {**encoded.inputs, **kwargs}, sorted(self.image_tokens))
         self.lengths.update(zip(rows, piece.lengths, strict=True))
         return piece

@@ -7,20 +7,20 @@ column's place means nothing: masks say what a token sees.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-COLUMN_STEP = 64
-"""Columns are allocated and attended to in multiples of this, so that few shapes occur."""
+FINE, COARSE, FEW = 16, 64, 1024
 
 
 def rounded(columns: int) -> int:
-    """The next multiple of `COLUMN_STEP`."""
-    return -(-columns // COLUMN_STEP) * COLUMN_STEP
+    """Columns are allocated and attended to in multiples of 16 (of 64 from 1,024 on), so that few shapes occur."""
+    step = FINE if columns <= FEW else COARSE
+    return -(-columns // step) * step
 
 
 class Slots:
@@ -44,6 +44,10 @@ class Slots:
         self.values: list[Tensor] = []
         self.generation = 0
         """Raised whenever the memory moves: what was recorded on the old one is worthless."""
+        self.before_moving: Callable[[], None] = lambda: None
+        """Called before memory is given back, so that nothing else holds on to it."""
+        self.most: Callable[[int], int] = lambda _columns: 1 << 20
+        """Rows of so many columns that fit into memory."""
 
     @property
     def bytes_per_token(self) -> int:
@@ -58,7 +62,11 @@ class Slots:
         if rows <= self.rows and columns <= self.columns:
             return
         keep = min(keep, self.columns)
-        rows, columns = max(rows, self.rows), rounded(max(columns, self.columns))
+        both = max(rows, self.rows), rounded(max(columns, self.columns))
+        # what earlier calls needed is kept where it fits, so that calls of two shapes do not take turns
+        fits = keep or both[0] <= self.most(both[1])
+        rows, columns = both if fits else (rows, rounded(columns))
+        self.before_moving()
         shape = (rows, self._heads, columns, self._size)
         for memory in (self.keys, self.values):
             if not keep:
@@ -75,6 +83,7 @@ class Slots:
 
     def release(self) -> None:
         """Give the memory back."""
+        self.before_moving()
         self.keys, self.values = [], []
         self.rows = self.columns = 0
         self.generation += 1

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 COMPILE_AFTER = 1500
 """Graph steps at one shape after which compiling it (about a minute) is worth while."""
 
+MOST_COMPILED = 6
+"""Shapes that one process compiles at most."""
+
 
 class Stepper:
     """Runs the decoder and the output layer on one token of each of the first slots.
@@ -39,8 +42,12 @@ class Stepper:
         self.compile_after = compile_after
         self.cache_argument = cache_argument(self._decoder)
         self._runs: dict[tuple[int, int], Callable[[], Tensor]] = {}
+        self._compiled_runs: set[tuple[int, int]] = set()
         self._done: dict[tuple[int, int], int] = {}
+        self.compiled = 0
+        """Times that a step was compiled."""
         self._generation = -1
+        slots.before_moving = self._forget
         self._pool: Any = None
         self.tokens = self.positions = self.mask = self.column = torch.empty(0)
 
@@ -55,20 +62,32 @@ class Stepper:
         if same and tuple(self.positions.shape) == wanted:
             return
         device = self._slots.device
-        self._runs.clear()
+        self._forget()
         self.tokens = torch.zeros(self._slots.rows, 1, dtype=torch.long, device=device)
         self.positions = torch.zeros(wanted, dtype=torch.long, device=device)
         self.mask = torch.zeros(self._slots.rows, 1, 1, self._slots.columns, dtype=torch.bool, device=device)
         self.column = torch.zeros(1, dtype=torch.long, device=device)
         self._generation = self._slots.generation
 
+    def _forget(self) -> None:
+        """What was recorded reads memory that is about to go."""
+        self._runs.clear()
+        self._compiled_runs.clear()
+
     def __call__(self, rows: int, columns: int) -> Tensor:
         """Logits of the next token, `[rows, vocabulary]`; overwritten by the next call."""
         shape = (rows, columns)
         self._done[shape] = self._done.get(shape, 0) + 1
-        due = self.mode == "compile" and self._done[shape] == self.compile_after + 1
+        due = (
+            self.mode == "compile"
+            and self._done[shape] > self.compile_after
+            and shape not in self._compiled_runs
+            and self.compiled < MOST_COMPILED
+        )
         if shape not in self._runs or due:
             self._runs[shape] = self._made(rows, columns, compiled=due)
+            if due:
+                self._compiled_runs.add(shape)
         return self._runs[shape]()
 
     def _made(self, rows: int, columns: int, *, compiled: bool) -> Callable[[], Tensor]:
@@ -80,6 +99,7 @@ class Stepper:
         if self.mode == "eager" or self.column.device.type != "cuda":
             return run
         if compiled:
+            self.compiled += 1
             try:
                 return self._compiled(run)
             except Exception as error:  # whatever the compiler dislikes, the graph does the same
