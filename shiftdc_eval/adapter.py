@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from shiftdc_eval import provenance, runs
 from shiftdc_eval.arguments import AdapterArguments, parse_pairs, split_arguments, validated
 from shiftdc_eval.backbones import Backbone, ModelSpec, load_backbone
-from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.captions import CaptionStore, clock
 from shiftdc_eval.defenses import DEFENSES, Tools
 from shiftdc_eval.defenses.direction import Directions, normalised
 from shiftdc_eval.errors import ModelError
@@ -204,7 +203,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             while start < len(same):
                 batch = same[start : start + self.batch_size]
                 captions = self.tools.captions
-                begun, untimed = time.perf_counter() + captions.reused_seconds, captions.untimed
+                begun, untimed = clock(self.backbone) + captions.reused_seconds, captions.untimed
                 try:
                     answers = self.defense.answer(
                         self.tools, [sample.request() for sample in batch], settings
@@ -213,7 +212,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                     self._halve(error)
                     continue
                 # what was reused counts with the seconds it took when it was made
-                seconds = (time.perf_counter() - begun + captions.reused_seconds) / len(batch)
+                seconds = (clock(self.backbone) - begun + captions.reused_seconds) / len(batch)
                 hardware = self._hardware if captions.untimed == untimed else ""
                 yield (
                     batch,

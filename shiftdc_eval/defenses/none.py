@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import ClassVar
 
 from shiftdc_eval.backbones import GenerationSettings
+from shiftdc_eval.captions import clock
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
 
 
@@ -28,8 +28,8 @@ class NoDefense(Settings):
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """The backbone's own answers; greedy ones are kept for defenses that start from them."""
         chats = [request.chat for request in requests]
-        begun = time.perf_counter()
+        begun = clock(tools.backbone)
         generated = tools.backbone.generate(chats, settings, seeds=[request.seed for request in requests])
         if not settings.do_sample:
-            tools.captions.keep(tools.backbone, chats, settings, generated, time.perf_counter() - begun)
+            tools.captions.keep(tools.backbone, chats, settings, generated, clock(tools.backbone) - begun)
         return [Answer.of(answer) for answer in generated]

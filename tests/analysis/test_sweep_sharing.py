@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from shiftdc_eval.analysis.items import load_task
 from shiftdc_eval.analysis.store import ActivationStore, Remembering
 from shiftdc_eval.analysis.sweep import shipped
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
+from shiftdc_eval.captions import clock
 from shiftdc_eval.defenses.direction import Directions
 from shiftdc_eval.errors import JournalError
 from shiftdc_eval.grid_file import read_grid
@@ -197,3 +199,15 @@ def test_items_without_an_image_take_one_pass(tmp_path: Path) -> None:
     size = sweep_plan.Size(shown=0, plain=7)
     counted = [sum(one.count for one in sweep_plan.passes(cell, size)) for cell in (none, *rest)]
     assert counted == [7] * 10 + [14]
+
+
+def test_what_is_found_counts_with_the_seconds_it_took(backbone: Backbone, tmp_path: Path) -> None:
+    kept = remembering(backbone, ActivationStore(tmp_path / "a.sqlite"))
+    begun = clock(kept)
+    kept.last_token_activations(chats(2))
+    made = clock(kept) - begun
+    found = Remembering(backbone, ActivationStore(tmp_path / "a.sqlite"))
+    found.last_token_activations(chats(2))
+    assert 0 < found.reused_seconds <= made
+    assert clock(cast(Backbone, found)) - time.perf_counter() == pytest.approx(found.reused_seconds, abs=0.1)
+    assert clock(backbone) - time.perf_counter() == pytest.approx(0, abs=0.1)
