@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run, show the table, write plot and page; 1 when a cell failed."""
-    with _quiet():
+    with quiet():
         return _run(args)
 
 
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Only our own progress lines: bars and logs of a dozen small runs would drown them.
 
     Entered before anything else is imported: tqdm reads its variable at import.
