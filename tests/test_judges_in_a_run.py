@@ -61,6 +61,42 @@ def fields(out: Path) -> list[SampleField]:
     return [SampleField(**row["shiftdc"]) for row in samples(out)]
 
 
+def run(model: Path, judges: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """`shiftdc-eval run` with these judges, results in `folder/out`."""
+    arguments = f"pretrained={model},defense=none,batch_size=4,device=cpu"
+    command = [sys.executable, "-m", "shiftdc_eval.cli", "run", *(f"--judge={name}" for name in judges)]
+    command += ["--model", "shiftdc_vlm", "--model_args", arguments, "--tasks", "figstep"]
+    command += ["--gen_kwargs", "max_new_tokens=6", "--output_path", "out"]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=dict(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def with_canary(folder: Path) -> list[Path]:
+    """Files that hold the key."""
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in written if CANARY.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_key_put_into_a_judges_address_ends_the_run_and_is_shown_and_written_nowhere(
+    tiny_llava: Path, tmp_path: Path, environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHIFTDC_JUDGE_API_KEY")
+    judge = f"llm_figstep:model=m;base_url=http://user:{CANARY}@127.0.0.1:9/v1"
+    done = run(tiny_llava, ["keyword_robust", judge], tmp_path)
+    assert done.returncode == 1
+    assert "put the key into SHIFTDC_JUDGE_API_KEY instead" in done.stdout
+    assert CANARY not in done.stdout
+    assert with_canary(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_three_kinds_of_judges_side_by_side_in_the_table_the_samples_the_board_and_from_files(
     tiny_llava: Path,
@@ -76,25 +112,13 @@ def test_three_kinds_of_judges_side_by_side_in_the_table_the_samples_the_board_a
         f"llm_figstep:model=judge-1;base_url={server.url};backoff=0.01",
         f"local_classifier:model={classifier};unsafe=harm",
     ]
-    arguments = f"pretrained={tiny_llava},defense=none,batch_size=4,device=cpu"
-    command = [sys.executable, "-m", "shiftdc_eval.cli", "run", *(f"--judge={name}" for name in judges)]
-    command += ["--model", "shiftdc_vlm", "--model_args", arguments, "--tasks", "figstep"]
-    command += ["--gen_kwargs", "max_new_tokens=6", "--output_path", "out"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=dict(os.environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    done = run(tiny_llava, judges, tmp_path)
     said = done.stdout
     assert done.returncode == 0, said[-4000:]
     out = tmp_path / "out"
 
     # lmms-eval's table: each judge is a column of its own
-    table = {cells[4].strip(): cells[7] for line in said.splitlines() if len(cells := line.split("|")) > 8}
+    table = {cells[4].strip(): cells[6] for line in said.splitlines() if len(cells := line.split("|")) > 8}
     assert {name: float(table[name]) for name in ("asr", "asr/local_classifier", "unscored/llm_figstep")} == {
         "asr": 1 / 8,
         "asr/local_classifier": 0.0,
@@ -138,8 +162,7 @@ def test_three_kinds_of_judges_side_by_side_in_the_table_the_samples_the_board_a
     # no file and no output has the key, though the server sent it back
     assert server.seen[0].headers["authorization"] == f"Bearer {CANARY}"
     assert CANARY not in said
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert [path for path in written if CANARY.encode() in path.read_bytes()] == []
+    assert with_canary(tmp_path) == []
 
     # the board has the cost beside the verdicts, and no text
     board = tmp_path / "board"
