@@ -8,7 +8,9 @@ its cells are marked and never rank.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from shiftdc_eval.backbones import Chat, GenerationSettings
 from shiftdc_eval.defenses.base import Answer, Request, Tools
@@ -25,6 +27,12 @@ class ShiftDCCaptioned(ShiftDC):
 
     caption: Literal["none", "reference"] = "none"
     """Whose caption stands in the image's place."""
+
+    @model_validator(mode="after")
+    def _is_no_published_code(self) -> Self:
+        if self.variant == "official":
+            raise ValueError("variant=official captions the image itself; use online or paper")
+        return self
 
     @property
     def control(self) -> str:

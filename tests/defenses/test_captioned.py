@@ -29,6 +29,11 @@ def test_data_without_a_reference_caption_is_refused() -> None:
         ShiftDCCaptioned(caption="reference").text_only(Request(CHAT))
 
 
+def test_the_published_variant_is_refused() -> None:
+    with pytest.raises(ValueError, match="variant=official captions the image itself"):
+        ShiftDCCaptioned(variant="official")
+
+
 def test_both_kinds_are_marked_as_ablations() -> None:
     assert ShiftDCCaptioned(caption="none").control == "no caption"
     assert ShiftDCCaptioned(caption="reference").control == "the data's own caption"
