@@ -37,6 +37,8 @@ from shiftdc_eval.backbones.layers import find_decoder_layers, reachable, source
 from shiftdc_eval.errors import ConfigError, ModelError
 from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
 
+PASS_TOKENS = 32_768
+"""Tokens of prompts without images that go through one forward pass: more would only take memory."""
 EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
 """Rows of a sub-batch (indices into the batch) -> layer index -> edit."""
 
@@ -232,9 +234,13 @@ class Backbone:
             shown = [chats[row] for row in group]
             encoded = self.encode_bare([chat.request for chat in shown]) if bare else self.encode(shown)
             sources = [source(at, self._passed_by(bool(shown[0].images) and not bare)) for at in indices]
-            with record_last_token(self.layers, encoded.width - 1, only=sorted(set(sources))) as seen:
-                self.forward(encoded)
-            stacked = torch.stack([seen[source].to(self.device) for source in sources], dim=1)
+            with_image = bool(shown[0].images) and not bare
+            parts = []
+            for part in [encoded] if with_image else encoded.parts(PASS_TOKENS):
+                with record_last_token(self.layers, part.width - 1, only=sorted(set(sources))) as seen:
+                    self.forward(part)
+                parts.append(torch.stack([seen[at].to(self.device) for at in sources], dim=1))
+            stacked = torch.cat(parts)
             for row, activation in zip(group, stacked, strict=True):
                 rows[row] = activation
         return torch.stack([row for row in rows if row is not None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,12 @@ class Encoded:
     def lengths(self) -> list[int]:
         """Prompt tokens of each row, padding excluded."""
         return [int(length) for length in self.inputs["attention_mask"].sum(-1).tolist()]
+
+    def parts(self, tokens: int) -> Iterator[Encoded]:
+        """The batch in parts of at most so many tokens (and at least one row); only for rows without images."""
+        rows = max(1, tokens // self.width)
+        for start in range(0, len(self.inputs["input_ids"]), rows):
+            yield Encoded({name: value[start : start + rows] for name, value in self.inputs.items()})
 
     def to(self, device: torch.device) -> Encoded:
         """The same batch on a device; from pinned memory the copy does not wait."""

@@ -72,6 +72,7 @@ class Bench:
         self.shiftdc = ShiftDC(caption_max_new_tokens=args.caption_tokens)
         self.backbones: dict[str, Backbone] = {}
         self.batch = 1
+        self.ids: list[tuple[int, ...]] = []
 
     def backbone(self, engine: str, mode: str | None = None) -> Backbone:
         """The model behind an engine; one that served before gives its memory back."""
@@ -156,11 +157,11 @@ class Bench:
 
         def warm_up() -> None:
             begun = time.perf_counter()
-            self.run(backbone, NoDefense(), CaptionStore(None), self.batch, warm)
-            if full:
+            if full:  # the widest prompts first: memory that grows throws away what was compiled for it
                 store = CaptionStore(None)
                 self.run(backbone, self.shiftdc, store, self.batch, warm)
                 self.run(backbone, self.shiftdc, store, self.batch, warm)
+            self.run(backbone, NoDefense(), CaptionStore(None), self.batch, warm)
             took = time.perf_counter() - begun
             self.facts[f"{label}: warm-up, s"] = round(took, 1)
             self.say(f"  {label + ': warm-up at batch ' + str(self.batch):<44} {took:9.1f} s")
@@ -171,7 +172,14 @@ class Bench:
                 f"{label}: {way}",
                 lambda defense=defense, kept=kept: self.run(backbone, defense, kept, self.batch, self.asked),
             )
+        if full:
+            self.step("answers to compare", lambda: self.answers(backbone))
         self.step(f"{label}: parts", lambda: self.parts(label, backbone))
+
+    def answers(self, backbone: Backbone) -> None:
+        """Keep the fast engine's token ids, to be compared with the plain engine's."""
+        chats = [request.chat for request in self.asked[: self.batch]]
+        self.ids = [answer.ids for answer in backbone.generate(chats, self.settings)]
 
     def _batch(self, backbone: Backbone) -> int:
         if self.args.batch_size:
@@ -186,7 +194,7 @@ class Bench:
         """Where the time of a batch goes: prefill, one decode step, image prefix, suffix, text-only pass."""
         chats = [request.chat for request in self.asked[: self.batch]]
         count = len(chats)
-        one, more = GenerationSettings(max_new_tokens=1), GenerationSettings(max_new_tokens=33)
+        one, more = GenerationSettings(max_new_tokens=1), self.settings
         layers = list(range(len(backbone.layers) // 2, len(backbone.layers)))
         found: dict[str, float] = {}
 
@@ -197,7 +205,7 @@ class Bench:
         backbone.generate(chats, more)
         prefill = clocked("prefill of the whole prompt, ms a sample", lambda: backbone.generate(chats, one))
         both = 1000 * timed(lambda: backbone.generate(chats, more), backbone.device)
-        found["decode step of the batch, ms"] = (both - prefill * count) / 32
+        found["decode step of the batch, ms"] = (both - prefill * count) / max(1, more.max_new_tokens - 1)
         with backbone.sharing(chats):
             stored = clocked("prefix and suffix, ms a sample", lambda: backbone.generate(chats, one))
             again = clocked("suffix on a stored prefix, ms a sample", lambda: backbone.generate(chats, one))
@@ -244,9 +252,7 @@ class Bench:
     def agreement(self) -> None:
         """How far the fast engine's answers are the plain one's."""
         chats = [request.chat for request in self.asked[: min(64, self.batch, len(self.asked))]]
-        fast = [
-            answer.ids for answer in self.backbone("fast", self.args.modes[-1]).generate(chats, self.settings)
-        ]
+        fast = self.ids[: len(chats)]
         plain = [answer.ids for answer in self.backbone("plain").generate(chats, self.settings)]
         same = [one == other for one, other in zip(fast, plain, strict=True)]
         first = sorted(

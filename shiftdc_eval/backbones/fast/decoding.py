@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from shiftdc_eval.backbones.fast.slots import Slots, rounded
+from shiftdc_eval.backbones.fast.slots import Slots
 from shiftdc_eval.backbones.fast.stepping import Stepper
 from shiftdc_eval.backbones.generation import GumbelNoise
 
@@ -65,7 +65,7 @@ class Loop:
         self.slots.reserve(rows, base + self.ring, keep=base if self.keep else 0)
         self.stepper.prepare(position_rows)
         self._base, self._at = base, 0
-        self._columns = min(rounded(base + self.ring), self.slots.columns)
+        self._needed = base + self.ring
         self.row_of, self._age = [None] * rows, [0] * rows
         device = self.slots.device
         self._out = torch.zeros(self.slots.rows, self.new_tokens, dtype=torch.long, device=device)
@@ -133,7 +133,7 @@ class Loop:
         self._at += 1
         stepper.column.fill_(column)
         stepper.mask[:rows, :, :, column] = True
-        logits = stepper(rows, self._columns)
+        logits = stepper(rows, stepper.columns(rows, self._needed))
         token = self._choose(logits, [-1 if row is None else row for row in self.row_of])
         count = self._count[:rows]
         self._out[:rows].scatter_(1, count.clamp(max=self.new_tokens - 1)[:, None], token[:, None])

@@ -10,13 +10,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from shiftdc_eval.backbones.fast.slots import Slots, step
+from shiftdc_eval.backbones.fast.slots import Slots, rounded, step
 
 Mode = Literal["eager", "graph", "compile"]
 logger = logging.getLogger(__name__)
 COMPILE_AFTER = 1500
 """Graph steps at one shape after which compiling it (about a minute) is worth while."""
 
+WASTE = 1.08
+"""A known shape is taken for one that needs up to so many times fewer columns."""
 MOST_COMPILED = 6
 """Shapes that one process compiles at most."""
 
@@ -68,6 +70,13 @@ class Stepper:
         self.mask = torch.zeros(self._slots.rows, 1, 1, self._slots.columns, dtype=torch.bool, device=device)
         self.column = torch.zeros(1, dtype=torch.long, device=device)
         self._generation = self._slots.generation
+
+    def columns(self, rows: int, needed: int) -> int:
+        """Columns to attend to: those of a shape that is known already, where they are hardly more than needed."""
+        known = [width for count, width in self._runs if count == rows and needed <= width <= WASTE * needed]
+        return min(
+            [*known, min(rounded(needed), self._slots.columns)], key=lambda width: (width not in known, width)
+        )
 
     def _forget(self) -> None:
         """What was recorded reads memory that is about to go."""
