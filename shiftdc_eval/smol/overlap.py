@@ -200,7 +200,7 @@ def report(texts: int, items: Sequence[EvalItem], pairs: Sequence[Pair], shown: 
         f"{texts} training texts against {len(items)} texts of benchmarks: {len(repeats)} near-duplicates"
     ]
     sizes = Counter(item.dataset for item in items)
-    for dataset in (*READERS, "twins"):
+    for dataset in (*READERS, "twins", "headings"):
         rules = Counter(pair.rule for pair in repeats if pair.item.dataset == dataset)
         found = ", ".join(f"{count} {rule}" for rule, count in rules.items()) or "none"
         lines.append(
