@@ -194,13 +194,16 @@ def plot(summary: Mapping[str, Any], path: Path) -> None:
         for axes, place in zip(panels.flat, places, strict=False):
             here = [row for row in summary["rows"] if (row["model"], row["task"]) == place]
             ranges = _ranges(here)
-            if len(ranges) >= 6:
-                _heat_map(axes, ranges, here[0])
-            else:
-                _forest(axes, here)
             unit = "%" if here[0]["scale"] == 100 else "points"
             better = "lower" if here[0]["lower_is_better"] else "higher"
-            axes.set_title(f"{place[1]}: {here[0]['metric']}, {unit} ({better} is better)", fontsize=8)
+            said = f"{better} is better"
+            if len(ranges) >= 6:
+                _heat_map(axes, ranges, here[0])
+                undefended = [row for row in here if row["defense"] == REFERENCE and row["value"] is not None]
+                said += "".join(f"; {REFERENCE}: {row['scale'] * row['value']:.0f}" for row in undefended)
+            else:
+                _forest(axes, here)
+            axes.set_title(f"{place[1]}: {here[0]['metric']}, {unit} ({said})", fontsize=8)
         save(figure, path)
 
 
