@@ -24,6 +24,7 @@ from transformers import (
 from shiftdc_eval.backbones.backbone import Backbone
 from shiftdc_eval.backbones.families import CAVEATS, MULTIMODAL_LM_ONLY, convertible
 from shiftdc_eval.backbones.native import NATIVE, register
+from shiftdc_eval.backbones.recorded import recorded_revision
 from shiftdc_eval.errors import ConfigError, ModelError, ShiftDCError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -36,7 +37,7 @@ class ModelSpec:
     """Which model, and how to load it."""
 
     pretrained: str
-    """Hub id, local folder, or the name of a bundled model (`toy`)."""
+    """Hub id, local folder, or the name of a bundled model (`toy`, `smol`)."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     dtype: str = "auto"
@@ -57,7 +58,13 @@ def _toy_folder() -> tuple[Path, str]:
     return Path(str(files("shiftdc_eval.toy") / "weights")), "toy"
 
 
-BUNDLED: dict[str, Callable[[], tuple[Path, str]]] = {"toy": _toy_folder}
+def _smol_folder() -> tuple[Path, str]:
+    from shiftdc_eval.smol.merge import NOTE, cached_folder
+
+    return cached_folder(), NOTE
+
+
+BUNDLED: dict[str, Callable[[], tuple[Path, str]]] = {"toy": _toy_folder, "smol": _smol_folder}
 """Name -> function that gives the folder and the caveat shown with its results."""
 
 
@@ -213,10 +220,14 @@ def revision_on_disk(pretrained: str) -> str | None:
 
 
 def folder_revision(folder: Path) -> str:
-    """sha256 over a folder's weights and configuration files, so that a changed folder is another model."""
+    """sha256 over a folder's weights and configuration files, so that a changed folder is another model.
+
+    Where a merged folder has recorded what it was made from, and its files are the recorded ones, that revision.
+    """
     found = sorted(path for path in folder.iterdir() if path.suffix in REVISION_SUFFIXES)
     stats = [(path, path.stat()) for path in found]
-    return _hashed(tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats))
+    files = _hashed(tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats))
+    return recorded_revision(folder, files) or files
 
 
 @lru_cache(maxsize=16)

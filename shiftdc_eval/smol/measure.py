@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -170,6 +171,31 @@ def show(paths: Sequence[Path]) -> str:
     return markdown({name: one["table"] for name, one in found.items()})
 
 
+def fill(page: Path, paths: Sequence[Path]) -> None:
+    """Put the table, and what it was measured with, between the page's marks.
+
+    Raises:
+        ConfigError: the page has no marks, or the files were measured with different settings.
+    """
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    settings = {json.dumps(one["settings"], sort_keys=True) for one in found.values()}
+    if len(settings) > 1:
+        raise ConfigError(
+            f"the files were measured with different settings: {' and '.join(sorted(settings))}"
+        )
+    facts = [
+        f"- {name}: revision `{one['revision'][:16]}`, {one['hardware']}, torch {one['versions'].get('torch')}, "
+        f"transformers {one['versions'].get('transformers')}"
+        for name, one in found.items()
+    ]
+    made = "\n".join(["## Measured", f"Settings: `{settings.pop()}`.", "", *facts, "", show(paths)])
+    text = page.read_text(encoding="utf-8")
+    block = re.compile(r"(<!-- measured -->\n).*?(\n<!-- /measured -->)", flags=re.S)
+    if not block.search(text):
+        raise ConfigError(f"{page} has no <!-- measured --> ... <!-- /measured --> to fill")
+    atomic_write(page, block.sub(lambda match: match[1] + made + match[2], text))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -193,10 +219,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--table", type=Path, nargs="+", help="only print the table of these files")
+    parser.add_argument("--write", type=Path, help="Markdown file whose measured part --table replaces")
     args = parser.parse_args(arguments)
     try:
         if args.table:
             print(show(args.table))
+            if args.write:
+                fill(args.write, args.table)
             return 0
         if args.data is None:
             raise ConfigError("--data is missing: name the folder that holds figstep/, xstest/ ...")

@@ -125,3 +125,47 @@ def test_yes_and_no_questions_are_true_and_as_many(tmp_path: Path) -> None:
         shown = re.findall(r"[A-Za-z]+", texts[item.id.split("/")[1].partition("#")[0]])
         assert (word in shown) is (item.reference == "yes")
     assert len(twins["yes_no"]) == 2 * len(texts)
+
+
+def _measured(path: Path, revision: str, tokens: int = 128) -> Path:
+    row = {"label": "yes/no: right, ShiftDC", "condition": "yes_no/shiftdc", "flag": "right", "wanted": "x"}
+    share = {"hits": 9, "n": 10, "share": 0.9, "interval": [0.6, 0.98]}
+    content = {
+        "revision": revision,
+        "hardware": "CPU",
+        "versions": {"torch": "2"},
+        "settings": {"tokens": tokens},
+    }
+    path.write_text(json.dumps({**content, "table": [{**row, **share}]}), encoding="utf-8")
+    return path
+
+
+def test_the_card_is_filled_between_its_marks_from_files_of_the_same_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("before\n<!-- measured -->\nold\n<!-- /measured -->\nafter\n", encoding="utf-8")
+    files = [_measured(tmp_path / f"seed{seed}.json", "ab" * 16) for seed in (0, 1)]
+    table = ["--table", *map(str, files), "--write", str(card)]
+    for _ in range(2):
+        assert main(table) == 0
+        text = card.read_text(encoding="utf-8")
+        assert text.startswith("before\n<!-- measured -->\n")
+        assert text.endswith("<!-- /measured -->\nafter\n")
+        assert "old" not in text
+        assert "| yes/no: right, ShiftDC | 90.0 [60.0-98.0], n = 10 | 90.0 [60.0-98.0], n = 10 | x |" in text
+        assert text.count("revision `abababababababab`") == 2
+    _measured(files[1], "ab" * 16, tokens=64)
+    assert main(table) == 2
+    assert "different settings" in capsys.readouterr().err
+    card.write_text("no marks", encoding="utf-8")
+    assert main(["--table", str(files[0]), "--write", str(card)]) == 2
+
+
+def test_the_shipped_card_can_be_filled() -> None:
+    import shiftdc_eval.smol
+
+    card = Path(shiftdc_eval.smol.__file__).parent / "card.md"
+    assert re.search(
+        r"<!-- measured -->\n.*\n<!-- /measured -->", card.read_text(encoding="utf-8"), flags=re.S
+    )
