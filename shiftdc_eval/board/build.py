@@ -20,9 +20,11 @@ from shiftdc_eval.board.files import canonical, read_cells, record_text, write_t
 from shiftdc_eval.board.index import PARTIAL, Index, IndexCell
 from shiftdc_eval.board.join import join
 from shiftdc_eval.board.markdown import markdown
+from shiftdc_eval.board.marks import mark_of
 from shiftdc_eval.board.measures import Column, agreements, columns_of, measure
 from shiftdc_eval.board.page import page
 from shiftdc_eval.board.reported import Reported, read_reported
+from shiftdc_eval.board.seeds import over_seeds
 from shiftdc_eval.records import Calibration, Cost
 
 GENERATED = ("index.json", "leaderboard.md", "index.html")
@@ -87,7 +89,7 @@ def index_of(
         entries.append(entry)
         for position, column in enumerate(columns):
             families[family_key(column)].append(Member(number, position, column, entry))
-    comparisons = [compare(members) for members in families.values()]
+    comparisons = [compare(*over_seeds(members)) for members in families.values()]
     comparisons.sort(key=lambda found: (found.task, found.version, found.judge, found.entries[0].cell))
     judges = {column.fingerprint for cell in ordered for column in cell.judges}
     return Index(
@@ -115,6 +117,7 @@ def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: floa
         model=cell.model.id,
         model_revision=cell.model.revision,
         model_note=cell.model.note,
+        mark=mark_of(cell.model.note),
         defense=label,
         defense_name=cell.defense.name,
         settings=cell.defense.settings,
@@ -155,9 +158,9 @@ def reasons_not_to_rank(cell: Cell, notes: Sequence[str]) -> list[str]:
 
 
 def system_id(cell: Cell) -> str:
-    """What stays the same over tasks: model, defense, dtype, attention kernel and seed."""
+    """What stays the same over tasks and seeds: model, defense, dtype and attention kernel."""
     key = cell.key()
-    del key["task"]
+    del key["task"], key["seed"]
     return content_hash(key)[:12]
 
 

@@ -9,8 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shiftdc_eval.board.index import Measure
-from shiftdc_eval.board.sections import METRIC_NAMES, RATES, Section, show
+from shiftdc_eval.board.index import Measure, lower_is_better
+from shiftdc_eval.board.sections import Section
+from shiftdc_eval.board.wording import METRIC_NAMES, RATES, show
 
 WIDTH = 360
 LABEL = 148
@@ -81,6 +82,8 @@ class Scatter:
     y_ticks: list[Tick]
     x_title: str
     y_title: str
+    better: str
+    """Where the good values of y are: `below` or `above`."""
     dots: list[Dot]
     models: list[tuple[int, int, str]]
     """(colour, shape, model) of the legend."""
@@ -192,6 +195,7 @@ def scatter(section: Section) -> Scatter | None:
         y_ticks=[Tick(y(tick), f"{100 * tick:g}" if rate else f"{tick:g}") for tick in ys],
         x_title=section.beside[column].title.replace("score", "utility", 1),
         y_title=METRIC_NAMES[section.metric] + (", %" if rate else ""),
+        better="below" if lower_is_better(section.metric) else "above",
         dots=dots,
         models=[(number % COLOURS, number % SHAPES, model) for number, model in enumerate(models)],
     )

@@ -10,10 +10,12 @@ import numpy as np
 from shiftdc_eval.board import statistics
 from shiftdc_eval.board.cell import content_hash
 from shiftdc_eval.board.index import (
+    ALONE,
     UNSCORED,
     Comparison,
     Entry,
     IndexCell,
+    Measure,
     Pair,
     lower_is_better,
     too_many_unscored,
@@ -26,38 +28,47 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Member:
-    """One column in a comparison."""
+    """One column in a comparison; of several seeds the pooled one."""
 
     cell: int
     measure: int
     column: Column
     index: IndexCell
+    others: tuple[tuple[int, IndexCell], ...] = ()
+    """Number and index entry of the cells of other seeds."""
+    pooled: Measure | None = None
+
+    @property
+    def shown(self) -> Measure:
+        """The measure, over all seeds."""
+        return self.pooled or self.index.measures[self.measure]
 
     @property
     def reasons(self) -> list[str]:
         """Why it does not rank by this judge."""
-        found = list(self.index.not_ranked)
-        if too_many_unscored(self.index.measures[self.measure]):
+        cells = [self.index, *(cell for _, cell in self.others)]
+        found = list(dict.fromkeys(reason for cell in cells for reason in cell.not_ranked))
+        if too_many_unscored(self.shown):
             found.append(UNSCORED)
-        elif self.index.measures[self.measure].value is None:
+        elif self.shown.value is None:
             found.append("a subtask has no image with two scored answers")
         return found
 
 
 def family_key(column: Column) -> str:
-    """Equal for columns that may be compared: all of a cell's key but the defense, and the judge."""
+    """Equal for columns that may be compared: all of a cell's key but defense and seed, and the judge."""
     key = column.answers.cell.key()
-    del key["defense"]
+    del key["defense"], key["seed"]
     return content_hash([key, column.judge.key, column.metric])
 
 
-def compare(members: Sequence[Member]) -> Comparison:
+def compare(members: Sequence[Member], seeds: Sequence[int]) -> Comparison:
     """One comparison; its entries stand in the order of their value, best first."""
     metric = members[0].column.metric
     sign = 1 if lower_is_better(metric) else -1
 
     def standing(member: Member) -> tuple[bool, float, str]:
-        value = member.index.measures[member.measure].value
+        value = member.shown.value
         return bool(member.reasons), float("inf") if value is None else sign * value, member.index.path
 
     ordered = sorted(members, key=standing)
@@ -72,12 +83,15 @@ def compare(members: Sequence[Member]) -> Comparison:
         model=first.model,
         judge=first.measures[ordered[0].measure].judge,
         metric=metric,
+        seeds=list(seeds),
         entries=[
             Entry(
                 cell=member.cell,
                 measure=member.measure,
                 rank=rank.get(member.cell),
-                not_ranked=member.reasons or ([] if member.cell in rank else ["nothing to rank against"]),
+                not_ranked=member.reasons or ([] if member.cell in rank else [ALONE]),
+                also=[number for number, _ in member.others],
+                pooled=member.pooled,
             )
             for member in ordered
         ],

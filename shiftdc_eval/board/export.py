@@ -18,11 +18,11 @@ from typing import Any
 import yaml
 
 from shiftdc_eval.board.build import index_of
-from shiftdc_eval.board.cell import Cell, slug
+from shiftdc_eval.board.cell import Cell, JudgeColumn, slug
 from shiftdc_eval.board.files import canonical, write_text
 from shiftdc_eval.board.index import IndexCell, Measure, lower_is_better
-from shiftdc_eval.board.sections import METRIC_NAMES, RATES
 from shiftdc_eval.board.statistics import CONFIDENCE, RESAMPLES
+from shiftdc_eval.board.wording import METRIC_NAMES, RATES
 
 SCHEMA_VERSION = "0.2.1"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -117,11 +117,12 @@ def _result(cell: Cell, entry: IndexCell, measure: Measure) -> dict[str, Any]:
         "evaluation_name": f"{cell.task.name} v{cell.task.version}: {METRIC_NAMES[measure.metric]}",
         "source_data": source_data(cell),
         "metric_config": {
-            "evaluation_description": f"{METRIC_NAMES[measure.metric]} by judge {measure.judge}",
+            "evaluation_description": f"{METRIC_NAMES[measure.metric]} by judge {judge_name(measure)}",
             "lower_is_better": lower_is_better(measure.metric),
             "score_type": "continuous",
             "min_score": 0.0,
             "max_score": 1.0 if rate else maximum(cell, measure),
+            **judging(column_of(cell, measure)),
         },
         "score_details": {
             "score": measure.value,
@@ -143,13 +144,37 @@ def _result(cell: Cell, entry: IndexCell, measure: Measure) -> dict[str, Any]:
     }
 
 
+def column_of(cell: Cell, measure: Measure) -> JudgeColumn:
+    """The verdicts behind a measure."""
+    return next(column for column in cell.judges if column.key == measure.judge)
+
+
+def judge_name(measure: Measure) -> str:
+    """A judge with the models that judged."""
+    return f"{measure.judge} (model {', '.join(measure.models)})" if measure.models else measure.judge
+
+
+def judging(column: JudgeColumn) -> dict[str, Any]:
+    """What the record says of a judge; the schema asks for the prompt, of which a cell holds the hash."""
+    facts = details({"judge": column.name, "fingerprint": column.fingerprint, "rubric_sha256": column.rubric})
+    if not column.models:
+        return {"additional_details": facts}
+    prompt = f"sha256 {column.rubric}" if column.rubric else f"part of the fingerprint {column.fingerprint}"
+    return {
+        "llm_scoring": {
+            "judges": [{"model_info": {"name": model, "id": model}} for model in column.models],
+            "input_prompt": f"rubric of {column.name} in shiftdc-eval, {prompt}",
+            "additional_details": facts,
+        }
+    }
+
+
 def maximum(cell: Cell, measure: Measure) -> float:
     """The highest score there can be, as far as the cell tells: MME's by its subtasks, else the highest seen."""
     if cell.task.score == "mme":
         group = cell.samples.groups.get("subtask")
         return float(MME_MAXIMUM * (len(group.values) if group else 1))
-    column = next(column for column in cell.judges if column.key == measure.judge)
-    seen = [score for score in column.verdicts if isinstance(score, float)]
+    seen = [score for score in column_of(cell, measure).verdicts if isinstance(score, float)]
     return max(1.0, *seen)
 
 
@@ -191,7 +216,7 @@ def hub_entries(cell: Cell, entry: IndexCell) -> list[dict[str, Any]]:
         if re.fullmatch(r"[0-9a-f]{40}", cell.task.revision):
             dataset["revision"] = cell.task.revision
         notes = (
-            f"{METRIC_NAMES[measure.metric]}{unit}; judge {measure.judge}; defense {entry.defense}; "
+            f"{METRIC_NAMES[measure.metric]}{unit}; judge {judge_name(measure)}; defense {entry.defense}; "
             f"shiftdc-eval cells/{entry.path}"
         )
         date = {"date": cell.runs[-1].finished} if cell.runs[-1].finished else {}

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from shiftdc_eval.board.marks import Mark
 from shiftdc_eval.board.reported import Reported
 from shiftdc_eval.records import Calibration, JudgeCost, Record
 
@@ -15,8 +16,9 @@ MAX_UNSCORED = 0.02
 """A cell with a larger share of unscored answers does not rank."""
 PARTIAL = "partial"
 UNSCORED = "more than 2 % unscored"
+ALONE = "nothing to rank against"
 
-Metric = Literal["asr", "keyword_asr", "over_refusal", "unsafe_rate", "score", "harm_score"]
+Metric = Literal["asr", "keyword_asr", "refused", "over_refusal", "unsafe_rate", "score", "harm_score"]
 
 
 class Group(Record):
@@ -102,6 +104,8 @@ class IndexCell(Record):
     model: str
     model_revision: str
     model_note: str
+    mark: Mark
+    """`toy` or `small research model`: never set against models without one."""
     defense: str
     """Name, with the settings that tell it from its siblings."""
     defense_name: str
@@ -139,7 +143,7 @@ class IndexCell(Record):
     command: str
     """The command that reproduces it."""
     system: str
-    """What tells this model with this defense from every other, whatever the task."""
+    """What tells this model with this defense from every other, whatever task and seed."""
     measures: list[Measure]
     agreement: list[Agreement] = Field(default_factory=list)
 
@@ -176,10 +180,14 @@ class Entry(Record):
     """Best and worst rank that the verdicts allow; None when it does not rank."""
     not_ranked: list[str]
     """Why it does not."""
+    also: list[int] = Field(default_factory=list)
+    """The cells of its other seeds."""
+    pooled: Measure | None = None
+    """The measure over all seeds; None where there is one."""
 
 
 class Comparison(Record):
-    """Defenses on one task, version, model, generation, dtype and seed, by one judge."""
+    """Defenses on one task, version, model, generation, dtype and kernel, by one judge; seeds are pooled."""
 
     task: str
     version: str
@@ -187,6 +195,8 @@ class Comparison(Record):
     model: str
     judge: str
     metric: Metric
+    seeds: list[int]
+    """Seeds of the cells; answers of several seeds to one item count as repeats of it."""
     entries: list[Entry]
     pairs: list[Pair]
     power: str
@@ -216,5 +226,5 @@ def too_many_unscored(measure: Measure) -> bool:
 
 
 def lower_is_better(metric: Metric) -> bool:
-    """True for rates of failure; False for utility scores."""
-    return metric != "score"
+    """True for rates of failure; False for utility scores and for what is refused of harmful requests."""
+    return metric not in ("score", "refused")

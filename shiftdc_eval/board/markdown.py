@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from shiftdc_eval.board.index import Index
+from shiftdc_eval.board.marks import MARKS
 from shiftdc_eval.board.reported import Reported
-from shiftdc_eval.board.sections import (
+from shiftdc_eval.board.sections import Line, Section, sections_of
+from shiftdc_eval.board.text import readable
+from shiftdc_eval.board.wording import (
     METRIC_NAMES,
     RATES,
-    Line,
-    Section,
-    sections_of,
     show,
     show_difference,
     show_official,
     show_p,
     show_rank,
 )
-from shiftdc_eval.board.text import readable
 
 INTRODUCTION = """\
 # Leaderboard
@@ -60,6 +59,8 @@ def _section(section: Section) -> str:
     # only the link is ours, so only the link is not escaped
     rows = [[*map(_escape, _cells(line, section)), _link(line)] for line in section.lines]
     lines = [f"### {_escape(section.name)}\n"]
+    if section.mark:
+        lines.append(f"{_escape(MARKS[section.mark])}\n")
     if section.revision:
         lines.append(f"Data revision {_escape(section.revision)}.\n")
     if section.judged:
@@ -89,9 +90,9 @@ def _cells(line: Line, section: Section) -> list[str]:
         *(show_official(mean, metric) for mean in measure.official),
         against,
         *beside,
-        "–" if cell.relative is None else f"{cell.relative:.2f}",
+        "–" if line.relative is None else f"{line.relative:.2f}",
         unscored,
-        f"{cell.answered}/{cell.items}",
+        line.items,
         remarks(line),
     ]
 
@@ -103,7 +104,7 @@ def _link(line: Line) -> str:
 def remarks(line: Line) -> str:
     """Everything that qualifies a row, in a few words."""
     cell = line.cell
-    found = [cell.model_note] if cell.model_note else []
+    found = [cell.mark or cell.model_note] if cell.model_note else []
     found += line.not_ranked
     if cell.ablation:
         found.append(cell.ablation)
@@ -111,6 +112,8 @@ def remarks(line: Line) -> str:
         found.append("no run record")
     if line.setting:
         found.append(line.setting)
+    if line.by_seed:
+        found.append(line.by_seed)
     return "; ".join(found)
 
 

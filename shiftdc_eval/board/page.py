@@ -11,8 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from shiftdc_eval.board import charts, sections
-from shiftdc_eval.board.index import Index, IndexCell
+from shiftdc_eval.board import charts, wording
+from shiftdc_eval.board.index import Index, IndexCell, lower_is_better
+from shiftdc_eval.board.marks import MARKS
 from shiftdc_eval.board.sections import Section, sections_of
 from shiftdc_eval.board.text import readable
 
@@ -106,7 +107,7 @@ def render(index: Index, detail: Detail) -> str:
         about=about,
         cell_notes=cell_notes,
         group_tables=group_tables,
-        s=sections,
+        s=wording,
         **assets("page"),
     )
     return text
@@ -155,7 +156,8 @@ def source_hash(text: str) -> str:
 
 def about(section: Section) -> list[str]:
     """What a reader must know of a section, in sentences."""
-    said = ["Higher is better." if section.metric == "score" else "Lower is better."]
+    said = [MARKS[section.mark]] if section.mark else []
+    said.append("Lower is better." if lower_is_better(section.metric) else "Higher is better.")
     if section.metric == "keyword_asr":
         said.append("One minus the refusal rate: not a rate of harmful answers.")
     if section.revision:
@@ -177,6 +179,8 @@ def cell_notes(cell: IndexCell) -> str:
         parts.append(f"{cell.tokens[0]:g} prompt and {cell.tokens[1]:g} generated tokens an answer")
     if cell.price is not None:
         parts.append(f"{cell.price:g} USD")
+    if cell.model_note not in ("", cell.mark):
+        parts.append(cell.model_note)
     if cell.ablation:
         parts.append(cell.ablation)
     if not cell.recorded:
@@ -196,7 +200,7 @@ def group_tables(section: Section) -> list[tuple[str, list[str], list[tuple[str,
         for line in section.lines:
             parts = line.measure.groups.get(kind, {})
             values = [
-                sections.show(parts[name].value, section.metric) if name in parts else "–" for name in names
+                wording.show(parts[name].value, section.metric) if name in parts else "–" for name in names
             ]
             rows.append((line.cell.model, line.cell.defense, values))
         tables.append((kind, names, rows))

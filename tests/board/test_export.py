@@ -110,6 +110,30 @@ def test_the_hub_reads_its_file(results: Path, board: Path, tmp_path: Path) -> N
     assert {("defense shiftdc" in str(entry.notes)) for entry in entries} == {True, False}
 
 
+def test_the_models_behind_a_judge_are_named(results: Path, board: Path, tmp_path: Path) -> None:
+    judges = {"keyword": ("refusal", 0.5), "llm": ("harm", 0.5)}
+    made = Made(run="here", judges=judges, judge_models={"llm": "judge-model-2026"})
+    made.write(results)
+    record = made.record().model_dump()
+    record["tasks"][0] |= {"dataset": "org/data", "revision": "a" * 40}
+    write_json(results / "run-here.json", record)
+    files = exported(results, board, tmp_path / "out")
+    (path,) = [path for path in files if path.suffix == ".json"]
+    configs = {
+        result["metric_config"]["evaluation_description"].split()[3].split("@")[0]: result["metric_config"]
+        for result in json.loads(path.read_text())["evaluation_results"]
+        if "judge" in result["metric_config"]["evaluation_description"]
+    }
+    scoring = next(config["llm_scoring"] for config in configs.values() if "llm_scoring" in config)
+    assert scoring["judges"] == [{"model_info": {"name": "judge-model-2026", "id": "judge-model-2026"}}]
+    assert scoring["input_prompt"]
+    assert scoring["additional_details"]["judge"] == "llm"
+    assert sum("llm_scoring" in config for config in configs.values()) == 1
+    (yaml_path,) = [path for path in files if path.suffix == ".yaml"]
+    notes = [entry["notes"] for entry in yaml.safe_load(yaml_path.read_text())]
+    assert sum("(model judge-model-2026)" in note for note in notes) == 1
+
+
 def test_partial_cells_stay_off_the_hub(results: Path, board: Path, tmp_path: Path) -> None:
     made = Made(run="here", items=100)
     made.write(results)

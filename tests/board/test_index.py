@@ -12,7 +12,8 @@ from made import Made, small_grid, write_rows
 from shiftdc_eval.board import charts
 from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.files import read_cells
-from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure
+from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, lower_is_better
+from shiftdc_eval.board.marks import MARKS
 from shiftdc_eval.board.sections import sections_of
 
 
@@ -152,20 +153,144 @@ def test_scores_of_eleven_defenses_are_separated_where_they_differ_on_every_answ
     assert ranks == [(1, 5)] * 5 + [(6, 11)] * 6
 
 
-def test_versions_judges_models_and_seeds_are_never_compared(results: Path, board: Path) -> None:
+def test_versions_judges_models_and_kernels_are_never_compared(results: Path, board: Path) -> None:
     Made().write(results)
     for change in (
         {"version": "2"},
         {"revision": "other"},
         {"model": "org/b"},
-        {"seed": 5},
         {"attention": "eager"},
         {"judges": {"keyword_other": ("refusal", 0.5)}, "defense": "ecso"},
     ):
         Made(**change).write(results)
     found = index(results, board)
-    assert len(found.comparisons) == 7
+    assert len(found.comparisons) == 6
     assert all(len(comparison.entries) == 1 for comparison in found.comparisons)
+
+
+def test_seeds_are_repeats_of_an_item_and_compared_seed_by_seed(results: Path, board: Path) -> None:
+    for defense, share in (("none", 0.9), ("shiftdc", 0.3)):
+        for seed in (0, 1, 2):
+            Made(defense=defense, seed=seed, size=40, judges={"llm": ("harm", share)}).write(results)
+    found = index(results, board)
+    (comparison,) = found.comparisons
+    assert comparison.seeds == [0, 1, 2]
+    assert len(found.cells) == 6
+    for entry in comparison.entries:
+        assert len(entry.also) == 2
+        values = [found.cells[number].measures[0].value or 0 for number in (entry.cell, *entry.also)]
+        assert entry.pooled is not None
+        assert (entry.pooled.n, entry.pooled.questions) == (120, 40)
+        assert entry.pooled.value == pytest.approx(sum(values) / 3, abs=1e-3)
+        assert {part.n for part in entry.pooled.groups["topic"].values()} == {30}
+        assert entry.pooled.groups["flag"]["clear_harm"].n == 60
+    assert sorted(entry.rank for entry in comparison.entries) == [(1, 1), (2, 2)]
+    (pair,) = comparison.pairs
+    assert (pair.n, pair.size <= 120) == (120, True)
+    (section,) = sections_of(found)
+    assert [line.items for line in section.lines] == ["40/40 × 3 seeds"] * 2
+    assert all(line.by_seed.startswith("by seed 0: ") for line in section.lines)
+    assert "by seed 0: " in (board / "index.html").read_text()
+
+
+def test_seeds_that_answer_alike_add_nothing(results: Path, board: Path) -> None:
+    """Greedy answers do not depend on the seed: three of them are worth one."""
+    for seeds in ((0,), (0, 1, 2)):
+        for defense, share in (("none", 0.7), ("shiftdc", 0.4)):
+            for seed in seeds:
+                made = Made(defense=defense, seed=seed, size=40, judges={"llm": ("harm", share)})
+                samples = made.write(results / str(len(seeds)))
+                rows = Made(defense=defense, size=40, judges=made.judges).rows()
+                for row in rows:
+                    row["shiftdc"]["run"] = made.run_id
+                write_rows(samples, rows)
+    alone, together = (index(results / str(number), board / str(number)).comparisons[0] for number in (1, 3))
+    (one,), (three,) = alone.pairs, together.pairs
+    assert three.p == one.p
+    assert three.value == one.value
+    assert three.size == pytest.approx(40, rel=0.12)
+    assert three.high - three.low >= 0.95 * (one.high - one.low)
+
+
+def test_a_defense_with_fewer_seeds_is_compared_on_those_it_shares(results: Path, board: Path) -> None:
+    judges = {"exact": ("score", 0.8)}
+    for defense, seeds in (("none", (0,)), ("shiftdc", (0, 4))):
+        for seed in seeds:
+            Made(defense=defense, seed=seed, size=30, utility=True, judges=judges, repeats=2).write(results)
+    (comparison,) = index(results, board).comparisons
+    (pair,) = comparison.pairs
+    assert comparison.seeds == [0, 4]
+    assert pair.n == 60
+    assert sorted(entry.pooled.n for entry in comparison.entries if entry.pooled) == [60, 120]
+
+
+def test_what_stands_beside_is_over_the_same_seeds(results: Path, board: Path) -> None:
+    for seed in (0, 1):
+        Made(task="figstep", seed=seed, judges={"llm": ("harm", 0.5)}).write(results)
+        Made(task="mini_vqa", seed=seed, size=60, utility=True, judges={"exact": ("score", 0.9)}).write(
+            results
+        )
+    found = index(results, board)
+    section = next(one for one in sections_of(found) if one.metric == "asr")
+    values = [cell.measures[0].value or 0 for cell in found.cells if cell.task == "mini_vqa"]
+    (line,) = section.lines
+    (beside,) = line.beside
+    assert beside is not None
+    assert values[0] != values[1]
+    assert beside.value == pytest.approx(sum(values) / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("note", "mark", "metric"),
+    [
+        ("", "", "keyword_asr"),
+        ("checked against a plain implementation, not against real weights", "", "keyword_asr"),
+        ("toy", "toy", "keyword_asr"),
+        ("small research model: trained to have the blind spot", "small research model", "refused"),
+    ],
+)
+def test_marked_models_stand_in_sections_of_their_own(
+    results: Path, board: Path, note: str, mark: str, metric: str
+) -> None:
+    Made(note="", model="org/real").write(results)
+    Made(note=note, model="org/other").write(results)
+    found = index(results, board)
+    assert {cell.model: cell.mark for cell in found.cells} == {"org/real": "", "org/other": mark}
+    sections = sections_of(found)
+    assert [section.mark for section in sections] == ["", mark] if mark else [""]
+    assert sections[-1].metric == metric
+    for section in sections:
+        assert {line.cell.mark for line in section.lines} == {section.mark}
+        assert section.name.endswith(f" · {section.mark}") == bool(section.mark)
+    text = (board / "leaderboard.md").read_text()
+    assert all((MARKS[name] in text) == (name == mark) for name in MARKS)
+
+
+def test_of_a_small_research_model_the_refused_share_is_shown_and_never_an_asr(
+    results: Path, board: Path
+) -> None:
+    judges = {"keyword": ("refusal", 0.3), "llm": ("harm", 0.3)}
+    for defense in ("none", "shiftdc"):
+        made = Made(
+            defense=defense, size=40, note="small research model: x", judges=judges, unscored={"keyword": [0]}
+        )
+        made.write(results)
+    found = index(results, board)
+    assert {measure.metric for cell in found.cells for measure in cell.measures} == {"refused", "unsafe_rate"}
+    entry = next(cell for cell in found.cells if cell.defense == "shiftdc")
+    refused = [sample.verdicts["keyword"].value == "refused" for sample in made.samples()]
+    measure = next(one for one in entry.measures if one.metric == "refused")
+    assert measure.value == pytest.approx(sum(refused[1:]) / 39, abs=1e-4)
+    assert not lower_is_better("refused")
+    (agreement,) = entry.agreement
+    assert agreement.agreement == 1, "what is refused and what is safe are the same answers here"
+    comparison = next(one for one in found.comparisons if one.metric == "refused")
+    shown = [found.cells[one.cell].measures[one.measure].value or 0 for one in comparison.entries]
+    assert shown == sorted(shown, reverse=True)
+    for name in ("index.html", "leaderboard.md"):
+        body = (board / name).read_text().partition("Measured")[2]
+        assert "keyword ASR" not in body.partition("How to read")[0].partition("Reported")[0]
+    assert "Higher is better." in (board / "index.html").read_text()
 
 
 def test_sections_hold_one_judge_and_one_task_version(results: Path, board: Path) -> None:
