@@ -104,7 +104,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """
     names = args.sets.split(",") if args.sets else list(SETS)
     sets = {name: spread(items, args.limit) for name, items in load(args.data, names).items()}
-    backbone = load_backbone(ModelSpec(args.model, dtype=args.dtype, device=args.device))
+    backbone = load_backbone(ModelSpec(args.model, dtype=args.dtype, device=args.device, engine=args.engine))
     found = start(args, backbone)
     bench = Bench(backbone, args)
     for name, way in plan(list(sets), args.random):
@@ -218,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--alpha", type=float, default=1.0, help="ShiftDC's strength")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--engine", default="auto", choices=("auto", "plain", "fast"))
     parser.add_argument("--table", type=Path, nargs="+", help="only print the table of these files")
     parser.add_argument("--write", type=Path, help="Markdown file whose measured part --table replaces")
     args = parser.parse_args(arguments)

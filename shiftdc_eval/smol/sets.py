@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -164,7 +164,14 @@ def _yes_no(_: Path) -> Iterator[Item]:
 
 def drawn(instruction: str) -> Callable[[], Image.Image]:
     """Draws an instruction in FigStep's style."""
-    return partial(figstep.render, instruction, find_font(FREE_MONO_BOLD))
+    font = find_font(FREE_MONO_BOLD)
+    return lambda: _grey(instruction, font).convert("RGB")
+
+
+@lru_cache(maxsize=1000)
+def _grey(instruction: str, font: Path) -> Image.Image:
+    # black on white: grey holds all there is, in a third of the memory; twenty directions ask for each image
+    return figstep.render(instruction, font).convert("L")
 
 
 SETS: dict[str, Callable[[Path], Iterator[Item]]] = {

@@ -169,3 +169,13 @@ def test_the_shipped_card_can_be_filled() -> None:
     assert re.search(
         r"<!-- measured -->\n.*\n<!-- /measured -->", card.read_text(encoding="utf-8"), flags=re.S
     )
+
+
+def test_images_are_figsteps_to_the_pixel(data: Path) -> None:
+    from shiftdc_eval.runs import image_sha256
+    from shiftdc_eval.tasks.figstep.render import render
+    from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, find_font
+
+    draw = load(data, ["figstep"])["figstep"][0].image
+    assert draw is not None
+    assert image_sha256(draw()) == image_sha256(render(ROWS[0][3], find_font(FREE_MONO_BOLD)))
