@@ -18,10 +18,11 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from shiftdc_eval import provenance, runs
+from shiftdc_eval.ahead import Ahead
 from shiftdc_eval.arguments import AdapterArguments, parse_pairs, split_arguments, validated
-from shiftdc_eval.backbones import Backbone, ModelSpec, load_backbone
-from shiftdc_eval.captions import CaptionStore, clock
-from shiftdc_eval.defenses import DEFENSES, Tools
+from shiftdc_eval.backbones import Backbone, GenerationSettings, ModelSpec, load_backbone
+from shiftdc_eval.captions import CaptionStore, clock, engine_key
+from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.defenses.direction import Directions, normalised
 from shiftdc_eval.errors import ModelError
 from shiftdc_eval.journal import Journal
@@ -33,6 +34,11 @@ from shiftdc_eval.samples import Sample, samples_from, task_of
 ANSWER_VERSION = 1
 """Raised by hand when the code that makes answers changes them: finished answers are then not reused."""
 AUTO_BATCH_SIZE = 32
+"""Batch size of `auto` where it is not found from free memory."""
+MOST_AUTO = 256
+"""Largest batch size that is found from free memory: more rows are hardly faster."""
+REFILL_BATCHES = 4
+"""Batches handed over together where places are filled again."""
 logger = logging.getLogger(__name__)
 
 
@@ -103,6 +109,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
 
         Cached memory is given back at once, the backbone's own as soon as a local judge needs it.
         """
+        if not self._released:
+            self.backbone.release()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         runs.offer_room(self._vacate)
@@ -115,6 +123,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         is needed by whoever gave it, so it waits in main memory and comes back.
         """
         if not self._owns_backbone:
+            self.backbone.release()
             with set_aside(self.backbone.model):
                 yield
             return
@@ -199,15 +208,19 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         """Answered batches; a batch that does not fit into memory is halved."""
         for settings in dict.fromkeys(sample.settings for sample in todo):
             same = sorted((s for s in todo if s.settings == settings), key=lambda sample: sample.length)
+            if self.arguments.batch_size == "auto":
+                self._fit_batch(same[-1], settings)
             start = 0
+            coming = Ahead(_requests)
             while start < len(same):
-                batch = same[start : start + self.batch_size]
+                self.backbone.limit_rows(self.batch_size)
+                width = self._rows_a_call
+                batch = same[start : start + width]
                 captions = self.tools.captions
                 begun, untimed = clock(self.backbone) + captions.reused_seconds, captions.untimed
                 try:
-                    answers = self.defense.answer(
-                        self.tools, [sample.request() for sample in batch], settings
-                    )
+                    requests = coming.get(batch, then=same[start + width : start + 2 * width])
+                    answers = self.defense.answer(self.tools, requests, settings)
                 except torch.OutOfMemoryError as error:
                     self._halve(error)
                     continue
@@ -227,8 +240,25 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                 "or a shorter caption_max_new_tokens"
             ) from error
         self.batch_size //= 2
+        self.backbone.release()
         torch.cuda.empty_cache()
         logger.warning("out of memory: going on with batch size %d", self.batch_size)
+
+    @property
+    def _rows_a_call(self) -> int:
+        """Requests handed over together: more than are answered at once where the engine fills places that
+        short answers leave, which a defense that keeps image prefixes for all its requests does not allow."""
+        refills = self.backbone.refills and not self.defense.shares_prefixes
+        return self.batch_size * (REFILL_BATCHES if refills else 1)
+
+    def _fit_batch(self, longest: Sample, settings: GenerationSettings) -> None:
+        """Set the batch size by free memory, from what the longest request takes; a smaller one stays."""
+        tokens = max(settings.max_new_tokens, getattr(self.defense, "caption_max_new_tokens", 0))
+        fitting = self.backbone.fitting_rows(longest.request().chat, tokens)
+        if fitting is not None:
+            most = self.arguments.max_batch_size or MOST_AUTO
+            self.batch_size = max(1, min(most, fitting))
+            logger.warning("%s: batch size %d fits into free memory", self._label, self.batch_size)
 
     def _first_batch_size(self) -> int:
         size = self.arguments.batch_size
@@ -255,6 +285,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             "template": self.backbone.template_sha256,
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
             "attn_implementation": self.backbone.attention,
+            **engine_key(self.backbone),
             "defense": self.arguments.defense,
             "settings": self.settings,
             "direction": self._direction_sha256,
@@ -284,6 +315,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             system_prompt=self.arguments.system_prompt,
             dtype=str(self.backbone.dtype).removeprefix("torch."),
             attention=self.backbone.attention,
+            engine=self.backbone.engine,
             batch_size=self.batch_size,
             seed=self.arguments.seed,
             tasks=task_records(samples, tasks, tally),
@@ -328,6 +360,10 @@ class ShiftDCLlava(ShiftDCVlm):
     """LLaVA-1.5-7B under ShiftDC, unless the arguments say otherwise."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"pretrained": "llava-hf/llava-1.5-7b-hf", "defense": "shiftdc"}
+
+
+def _requests(batch: Sequence[Sample]) -> list[Request]:
+    return [sample.request() for sample in batch]
 
 
 def _unsupported(requests: Sequence[Instance], what: str) -> str:

@@ -141,6 +141,12 @@ class CaptionStore:
             raise self._broken(error) from error
 
 
+def engine_key(backbone: Backbone) -> dict[str, str]:
+    """The engine where it may change an answer: in float32 both give the same tokens, in 16 bit they may not."""
+    exact = str(backbone.dtype).removeprefix("torch.") == "float32"
+    return {} if exact or backbone.engine == "plain" else {"engine": backbone.engine}
+
+
 def answer_key(backbone: Backbone, chat: Chat, settings: GenerationSettings) -> str:
     """sha256 of everything that can change a greedy answer."""
     parts = [
@@ -149,6 +155,7 @@ def answer_key(backbone: Backbone, chat: Chat, settings: GenerationSettings) -> 
         backbone.template_sha256,
         str(backbone.dtype),
         backbone.attention,
+        *engine_key(backbone).values(),
         chat.key(),
         settings.key(),
     ]

@@ -251,6 +251,8 @@ class RunRecord(Record):
     """Compute dtype."""
     attention: str = ""
     """Attention kernel."""
+    engine: str = ""
+    """Engine that answered: `plain` (transformers' own generate) or `fast`; empty in records older than engines."""
     batch_size: int | None = None
     """Requests answered together at the end of the run (halved where memory ran out)."""
     seed: int

@@ -39,6 +39,8 @@ from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
 
 PASS_TOKENS = 32_768
 """Tokens of prompts without images that go through one forward pass: more would only take memory."""
+PROMPT_ROOM = 128
+"""Tokens by which another prompt about a request may be longer than the request."""
 EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
 """Rows of a sub-batch (indices into the batch) -> layer index -> edit."""
 
@@ -84,6 +86,8 @@ class Backbone:
         """Forward passes of whole prompts since loading (prefills), for tests and cost tables."""
         self.asked_engine = engine
         """`auto` takes the fast engine where it is exact for this model; `plain` never takes it."""
+        self.rows_at_once: int | None = None
+        """See `limit_rows`."""
         if engine == "fast" and (reason := self.fast_refusal):
             raise ConfigError(f"engine=fast cannot be used with {name}: {reason}; use engine=auto")
 
@@ -112,6 +116,24 @@ class Backbone:
             return
         with self.fast.sharing(chats):
             yield
+
+    def limit_rows(self, rows: int) -> None:
+        """Let the fast engine answer so many rows together at most; further rows take the places of finished ones."""
+        self.rows_at_once = rows
+
+    @property
+    def refills(self) -> bool:
+        """Whether rows beyond `rows_at_once` are worth handing over: places are filled again on a GPU."""
+        return self.engine == "fast" and self.device.type == "cuda"
+
+    def fitting_rows(self, chat: Chat, new_tokens: int) -> int | None:
+        """Rows like this one that fit into a GPU's free memory, their answers and longer prompts about them included.
+
+        None where that is not known: on a CPU, and for the plain engine.
+        """
+        if not self.refills:
+            return None
+        return self.fast.capacity(self.features([chat]).width + PROMPT_ROOM + new_tokens)
 
     def release(self) -> None:
         """Give back memory that is kept between calls."""

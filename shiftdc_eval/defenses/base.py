@@ -95,6 +95,8 @@ class Settings(BaseModel):
 
     source: ClassVar[str] = ""
     """Paper or repository, for `shiftdc-eval defenses`."""
+    shares_prefixes: ClassVar[bool] = False
+    """Whether several prompts about the same images are run, so that their image prefixes are worth keeping."""
     extra_cost: ClassVar[str] = "-"
     """What an answer costs beyond the undefended one, in words."""
 

@@ -25,6 +25,7 @@ class Cmrm(Settings):
 
     name: ClassVar[str] = "cmrm"
     source: ClassVar[str] = "arXiv 2410.09047"
+    shares_prefixes: ClassVar[bool] = True
     extra_cost: ClassVar[str] = "two image prefills"
 
     against: Literal["blank", "noise"] = "blank"

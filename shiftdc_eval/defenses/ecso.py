@@ -28,6 +28,7 @@ class Ecso(Settings):
 
     name: ClassVar[str] = "ecso"
     source: ClassVar[str] = "arXiv 2403.09572; gyhdog99/ECSO 3878522"
+    shares_prefixes: ClassVar[bool] = True
     extra_cost: ClassVar[str] = "self-check; when it says yes: caption and a second answer"
 
     caption_max_new_tokens: int = Field(default=1024, ge=1)

@@ -35,6 +35,7 @@ class ShiftDC(Settings):
 
     name: ClassVar[str] = "shiftdc"
     source: ClassVar[str] = "arXiv 2502.13095; Renovamen/ShiftDC df91f41"
+    shares_prefixes: ClassVar[bool] = True
     extra_cost: ClassVar[str] = "caption, text-only prefill (paper, official: one more image prefill)"
 
     variant: Literal["online", "paper", "official"] = "online"

@@ -1,5 +1,6 @@
 """Every defense but ShiftDC, each against a hand-written account of the calls it makes."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,10 @@ class Scripted:
     dtype = torch.float32
     attention = "sdpa"
     devices = ()
+    engine = "plain"
+
+    def sharing(self, _chats: list[Chat]) -> nullcontext[None]:
+        return nullcontext()
 
     def __init__(self, script: dict[str, str]) -> None:
         self.script = script
@@ -301,7 +306,9 @@ def test_a_stored_answer_is_missed_when_the_model_differs(change: str) -> None:
     from shiftdc_eval.captions import answer_key
 
     chat = shown().chat
-    here = SimpleNamespace(revision="r", template_sha256="t", dtype="float32", attention="sdpa")
+    here = SimpleNamespace(
+        revision="r", template_sha256="t", dtype="float32", attention="sdpa", engine="plain"
+    )
     other = SimpleNamespace(**{**vars(here), change: "other"})
     assert answer_key(here, chat, SETTINGS) == answer_key(here, chat, SETTINGS)  # type: ignore[arg-type]
     assert answer_key(here, chat, SETTINGS) != answer_key(other, chat, SETTINGS)  # type: ignore[arg-type]

@@ -173,7 +173,8 @@ class FastEngine:
             while piece is not None:
                 if not loop.live:
                     base = rounded(piece.width)
-                    fitting = min(len(pieces.chats), self.capacity(base + loop.ring))
+                    most = self._backbone.rows_at_once or len(pieces.chats)
+                    fitting = min(most, len(pieces.chats), self.capacity(base + loop.ring))
                     loop.open(max(fitting, len(piece.rows)), base, piece.position_rows)
                 elif piece.width > loop.base or len(piece.rows) > len(loop.free):
                     break
