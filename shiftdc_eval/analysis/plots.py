@@ -14,8 +14,22 @@ from matplotlib.figure import Figure
 
 from shiftdc_eval import runs
 
-COLOURS = ("#0b62a8", "#c14a00", "#00795a", "#a0458a", "#7a6200", "#4b4fc4", "#5a606b", "#111111")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+COLOURS = (
+    *(
+        "#0b62a8",
+        "#c14a00",
+        "#a0458a",
+        "#00795a",
+        "#7a6200",
+        "#4b4fc4",
+        "#111111",
+        "#b3263e",
+        "#0f8b9e",
+        "#8a5a3c",
+    ),
+    "#5a606b",
+)
+MARKERS = ("o", "s", "D", "^", "v", "P", "*", "X", "<", ">", "h")
 STYLE = {
     "svg.hashsalt": "shiftdc-eval",
     "svg.fonttype": "none",
@@ -47,16 +61,17 @@ def write_all(report: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     curves = report["curves"]
     probe = curves["safety_probe"]["text_caption"]
     shown = [name for name in report["recording"]["conditions"] if name not in ("blank", "noise")]
-    shift = curves["shift"]["image - text_caption"]
+    found = curves["shift"]["image - text_caption"]
+    shift = {group: found[group] for group in ("benign", "harmful") if group in found}
     made: list[tuple[str, str, list[Panel]]] = [
         (
             "shift.svg",
             "Modality shift (image minus captioned text): its coordinate along the safety direction, 1 = from the "
             "unsafe to the safe texts, and the share of its square that lies along it.",
             [
-                ("coordinate of the shift", {f"{g}": shift[g]["coordinate"] for g in shift}, None),
-                ("share of the squared shift", {f"{g}": shift[g]["squared_share"] for g in shift}, (0, 1)),
-                ("norm of the shift", {f"{g}": shift[g]["norm"] for g in shift}, None),
+                ("coordinate of the shift", {g: shift[g]["coordinate"] for g in shift}, None),
+                ("share of the squared shift", {g: shift[g]["squared_share"] for g in shift}, (0, 1)),
+                ("norm of the shift", {g: shift[g]["norm"] for g in shift}, None),
             ],
         ),
         (
@@ -157,8 +172,14 @@ def curve_figure(panels: Sequence[Panel], path: Path, *, spans: str = "") -> Non
         save(figure, path)
 
 
+def _place(condition: str, otherwise: int) -> int:
+    """A condition looks the same in every plot."""
+    return list(NAMES).index(condition) if condition in NAMES else otherwise
+
+
 def draw_curve(axes: Axes, label: str, curve: Mapping[str, Any], at: int) -> None:
     """One curve and its band."""
+    at = _place(label, at)
     colour = COLOURS[at % len(COLOURS)]
     values = [float("nan") if value is None else value for value in curve["value"]]
     layers = range(len(values))
@@ -177,7 +198,6 @@ def draw_curve(axes: Axes, label: str, curve: Mapping[str, Any], at: int) -> Non
 
 def plane_figure(points: Mapping[str, Sequence[Sequence[float]]], path: Path, title: str) -> None:
     """Points of the groups: colour is the condition, shape is harm."""
-    conditions = list(dict.fromkeys(name.split(", ")[1] for name in points))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 4.2), layout="constrained")
         axes = figure.subplots()
@@ -189,7 +209,7 @@ def plane_figure(points: Mapping[str, Sequence[Sequence[float]]], path: Path, ti
                 s=14,
                 alpha=0.7,
                 linewidths=0.7,
-                color=COLOURS[conditions.index(condition)],
+                color=COLOURS[_place(condition, 0)],
                 marker="x" if side == "harmful" else "o",
                 label=f"{side}, {NAMES.get(condition, condition)}",
             )
