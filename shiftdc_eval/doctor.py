@@ -45,7 +45,7 @@ class Checked:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.description = __doc__
-    parser.add_argument("model", metavar="MODEL", help="hub id, folder or bundled model (toy)")
+    parser.add_argument("model", metavar="MODEL", help="hub id, folder or bundled model (toy, smol)")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
