@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from shiftdc_eval.board.build import defense_labels
 from shiftdc_eval.board.cell import Cell
 from shiftdc_eval.board.compare import paired
 from shiftdc_eval.board.index import lower_is_better
 from shiftdc_eval.board.join import join
+from shiftdc_eval.board.labels import defense_labels
 from shiftdc_eval.board.measures import Column, columns_of
 from shiftdc_eval.errors import RecordError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.files import canonical, read_cells, record_text, write_text
 from shiftdc_eval.board.index import PARTIAL, Index, IndexCell
 from shiftdc_eval.board.join import join
+from shiftdc_eval.board.labels import defense_labels
 from shiftdc_eval.board.markdown import markdown
 from shiftdc_eval.board.marks import mark_of
 from shiftdc_eval.board.measures import Column, agreements, columns_of, measure
@@ -162,47 +162,6 @@ def system_id(cell: Cell) -> str:
     key = cell.key()
     del key["task"], key["seed"]
     return content_hash(key)[:12]
-
-
-def defense_labels(cells: Sequence[Cell]) -> dict[str, str]:
-    """Name of each cell's defense, with the settings that differ from its siblings on the same model."""
-    siblings: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
-    for cell in cells:
-        siblings[cell.model.id, cell.model.revision, cell.defense.name].append(cell)
-    labels = {}
-    for family in siblings.values():
-        seen: dict[str, set[str]] = defaultdict(set)
-        for cell in family:
-            for name in {name for other in family for name in other.defense.settings}:
-                seen[name].add(json.dumps(cell.defense.settings.get(name)))
-        varying = sorted(name for name, values in seen.items() if len(values) > 1)
-        for cell in family:
-            labels[cell.path] = _label(cell, varying)
-    return _told_apart(cells, labels)
-
-
-def _told_apart(cells: Sequence[Cell], labels: dict[str, str]) -> dict[str, str]:
-    """Labels, with the hash in the cell's file name where they would not tell two rows apart."""
-    rows: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        key = cell.key()
-        del key["defense"]
-        rows[content_hash([key, labels[cell.path]])].append(cell)
-    for found in rows.values():
-        for cell in found if len(found) > 1 else ():
-            digest = cell.path.removesuffix(f"-seed{cell.seed}.json").removesuffix(".json")[-8:]
-            labels[cell.path] += f" #{digest}"
-    return labels
-
-
-def _label(cell: Cell, varying: Sequence[str]) -> str:
-    settings = cell.defense.settings
-    parts = [f"{name}={_short(settings[name])}" for name in varying if name in settings]
-    return f"{cell.defense.name} ({', '.join(parts)})" if parts else cell.defense.name
-
-
-def _short(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def costs(cell: Cell) -> list[Cost]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -181,6 +182,9 @@ def cell_notes(cell: IndexCell) -> str:
         parts.append(f"{cell.price:g} USD")
     if cell.model_note not in ("", cell.mark):
         parts.append(cell.model_note)
+    if cell.settings:
+        said = (f"{name}={json.dumps(value)}" for name, value in sorted(cell.settings.items()))
+        parts.append(f"settings {', '.join(said)}")
     if cell.ablation:
         parts.append(cell.ablation)
     if not cell.recorded:

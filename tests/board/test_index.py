@@ -452,6 +452,28 @@ def test_settings_are_named_only_where_they_differ(results: Path, board: Path) -
     assert sorted(names) == ["shiftdc (alpha=0.5)", "shiftdc (alpha=1.0)"]
 
 
+def test_a_label_names_as_few_settings_as_tell_a_defense_from_its_siblings(
+    results: Path, board: Path
+) -> None:
+    usual = {"alpha": 1.0, "variant": "online", "expert_prompt": False, "answer_max_new_tokens": None}
+    for change in (
+        {},
+        {"alpha": 0.5},
+        {"variant": "paper"},
+        {"variant": "official", "expert_prompt": True, "answer_max_new_tokens": 128},
+    ):
+        Made(defense="shiftdc", settings=usual | change).write(results)
+    found = index(results, board).cells
+    assert {cell.defense for cell in found} == {
+        "shiftdc (alpha=1.0, variant=online)",
+        "shiftdc (alpha=0.5)",
+        "shiftdc (variant=paper)",
+        "shiftdc (variant=official)",
+    }
+    text = "".join((board / "index.html").read_text().split("&#34;"))
+    assert "settings alpha=1.0, answer_max_new_tokens=128, expert_prompt=true, variant=official" in text
+
+
 @pytest.mark.parametrize("seed", [0, 3])
 def test_rows_that_differ_in_their_direction_alone_are_told_apart_by_hash(
     results: Path, board: Path, seed: int
