@@ -119,7 +119,8 @@ class RunRecords:
     """Run records by id: those beside the results first, then those in the journal folder."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = [folder if folder.is_dir() else folder.parent for folder in folders]
+        # lmms-eval puts a samples file into a folder of the model, one below the folder that it was given
+        self._folders = [folder if folder.is_dir() else folder.absolute().parents[1] for folder in folders]
         self._known: dict[str, RunRecord] = {}
 
     def get(self, run_id: str, source: str) -> RunRecord:

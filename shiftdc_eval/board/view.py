@@ -8,15 +8,18 @@ every script but the page's own.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
 from shiftdc_eval import runs
+from shiftdc_eval.board.cell import slug
 from shiftdc_eval.board.files import explain
 from shiftdc_eval.board.page import assets, template
 from shiftdc_eval.board.pictures import Pictures
@@ -54,6 +57,10 @@ class Sample:
     images: list[str]
     facts: list[str]
     """Groups and flags."""
+    explained: str = ""
+    """Address of the page that shows it layer by layer, where that was made."""
+    explain: str = ""
+    """Command that makes that page."""
 
     @property
     def disagree(self) -> bool:
@@ -100,7 +107,7 @@ def main(args: argparse.Namespace) -> int:
         RecordError: the run holds no sample of ours, or one is malformed.
     """
     pictures = Pictures(args.images, args.output.parent.resolve(), args.image_dir)
-    parts = read_parts(args.run, pictures, args.limit)
+    parts = read_parts(args.run, pictures, args.limit, args.output)
     runs.atomic_write(args.output, render(parts))
     count = sum(len(part.samples) for part in parts)
     print(
@@ -111,13 +118,16 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_parts(folders: Sequence[Path], pictures: Pictures, limit: int) -> list[Part]:
+def read_parts(
+    folders: Sequence[Path], pictures: Pictures, limit: int, page: Path | None = None
+) -> list[Part]:
     """The samples of the folders, one part a samples file.
 
     Args:
         folders: results folders or samples files.
         pictures: finds the images.
         limit: samples at most.
+        page: where the page will stand; samples are then linked to what `shiftdc-eval explain` shows of them.
     Raises:
         RecordError: nothing of ours is there, or a row is malformed.
     """
@@ -126,7 +136,10 @@ def read_parts(folders: Sequence[Path], pictures: Pictures, limit: int) -> list[
         part = Part(clean(file.task), clean(file.path.name))
         for number, row in file.rows():
             if limit > 0 and FIELD in row:
-                part.samples.append(read_sample(row, f"{file.path}:{number}", pictures))
+                sample = read_sample(row, f"{file.path}:{number}", pictures)
+                part.samples.append(
+                    sample if page is None else with_explanation(sample, row, file.path, page)
+                )
                 limit -= 1
         if part.samples:
             parts.append(part)
@@ -168,6 +181,21 @@ def read_sample(row: Mapping[str, Any], source: str, pictures: Pictures) -> Samp
         images=pictures.of(row.get("input_media"), sample.image_sha256),
         facts=[clean(value) for value in (*sample.groups.values(), *sample.flags)],
     )
+
+
+def with_explanation(sample: Sample, row: Mapping[str, Any], source: Path, page: Path) -> Sample:
+    """A sample with the page of `shiftdc-eval explain`, or the command that makes it.
+
+    Only an answer of our own model to an image can be explained.
+    """
+    field = SampleField.model_validate(row[FIELD])
+    if field.run is None or not field.image_sha256 or not field.item.isprintable():
+        return sample
+    place = Path(f"{page.stem}-explain") / slug(field.run) / f"{slug(field.item)}.html"
+    if (page.parent / place).is_file():
+        return replace(sample, explained=quote(place.as_posix()))
+    command = ["shiftdc-eval", "explain", str(source), field.item, "-o", str(page.parent / place)]
+    return replace(sample, explain=clean(shlex.join(command)))
 
 
 def tone(value: str | float | None) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import html
 import json
+import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from made import Made, write_rows
 from PIL import Image
 
 from shiftdc_eval import cli, runs
+from shiftdc_eval.analysis import explain
 from shiftdc_eval.board.pictures import Pictures
 from shiftdc_eval.board.view import clean
 
@@ -189,6 +194,46 @@ def test_images_are_found_by_the_hash_of_their_pixels(results: Path, tmp_path: P
 )
 def test_only_pictures_are_shown(source: str, tmp_path: Path) -> None:
     assert Pictures("embed", tmp_path).address(source) == ""
+
+
+def test_a_sample_names_the_command_that_explains_it_until_that_was_run(
+    results: Path, tmp_path: Path
+) -> None:
+    made = Made(size=2, run="r1")
+    samples = made.write(results)
+    page = tmp_path / "view.html"
+    text = html.unescape(view(results, page))
+    folder = tmp_path / "view-explain" / "r1"
+    commands = re.findall(r"<code>(shiftdc-eval explain .*?)</code>", text)
+    wanted = [
+        ["shiftdc-eval", "explain", str(samples), item, "-o", str(folder / f"{item.replace('/', '__')}.html")]
+        for item in ("figstep_tiny/00000", "figstep_tiny/00001")
+    ]
+    assert [shlex.split(command) for command in commands] == wanted
+    verb, arguments = wanted[0][1], wanted[0][2:]
+    parser = argparse.ArgumentParser()
+    explain.configure(parser)
+    given = parser.parse_args(arguments)
+    assert verb in cli.VERBS
+    assert explain.find(given.run, given.sample).record.id == "r1"
+    folder.mkdir(parents=True)
+    given.out.write_text("made")
+    text = view(results, page)
+    assert text.count("<code>shiftdc-eval explain") == 1
+    (link,) = re.findall(r'<a href="(view-explain/.*?)">', text)
+    assert (tmp_path / link).read_text() == "made"
+
+
+@pytest.mark.parametrize("change", [{"run": None}, {"image_sha256": []}, {"item": "figstep/\u202e1"}])
+def test_what_cannot_be_explained_has_no_command(
+    results: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    made = Made(size=1)
+    samples = made.write(results)
+    rows = made.rows()
+    rows[0]["shiftdc"] |= change
+    write_rows(samples, rows)
+    assert "shiftdc-eval explain" not in view(results, tmp_path / "view.html")
 
 
 def test_text_that_no_page_may_hold_is_replaced() -> None:
