@@ -82,6 +82,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
 
     def _equip(self, backbone: Backbone) -> None:
         """Take a backbone and all that works with it."""
+        if backbone.asked_engine != self.arguments.engine:
+            backbone.choose_engine(self.arguments.engine)
         self.backbone = backbone
         self._device = backbone.device
         self._directions = Directions(

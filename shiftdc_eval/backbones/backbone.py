@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -31,6 +32,7 @@ from shiftdc_eval.backbones.families import (
 )
 from shiftdc_eval.backbones.fast.engine import FastEngine
 from shiftdc_eval.backbones.fast.refusal import refusal, window
+from shiftdc_eval.backbones.fast.selfcheck import failure
 from shiftdc_eval.backbones.following import Follower
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, sampling_processors
 from shiftdc_eval.backbones.layers import find_decoder_layers, reachable, source
@@ -39,6 +41,7 @@ from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
 
 PASS_TOKENS = 32_768
 """Tokens of prompts without images that go through one forward pass: more would only take memory."""
+logger = logging.getLogger(__name__)
 PROMPT_ROOM = 128
 """Tokens by which another prompt about a request may be longer than the request."""
 EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
@@ -84,19 +87,39 @@ class Backbone:
         """Decoder layers that a prompt without images passes by (cross-attention layers)."""
         self.forward_passes = 0
         """Forward passes of whole prompts since loading (prefills), for tests and cost tables."""
-        self.asked_engine = engine
+        self.asked_engine: Literal["auto", "plain", "fast"] = "auto"
         """`auto` takes the fast engine where it is exact for this model; `plain` never takes it."""
         self.rows_at_once: int | None = None
         """See `limit_rows`."""
-        if engine == "fast" and (reason := self.fast_refusal):
-            raise ConfigError(f"engine=fast cannot be used with {name}: {reason}; use engine=auto")
+        self.choose_engine(engine)
 
     @property
     def fast_refusal(self) -> str | None:
         """Why the fast engine is not used; None where it is."""
         if self.asked_engine == "plain":
             return "engine=plain was asked for"
-        return refusal(self.model)
+        return refusal(self.model) or (self._untrusted if self.asked_engine == "auto" else None)
+
+    @cached_property
+    def _untrusted(self) -> str | None:
+        """What the fast engine's self-check found, made once, on GPUs: on the CPU it would cost whole seconds."""
+        if self.device.type != "cuda":
+            return None
+        found = failure(self)
+        if found:
+            logger.warning("%s: going on with the plain engine: %s", self.name, found)
+        return found
+
+    def choose_engine(self, engine: Literal["auto", "plain", "fast"]) -> None:
+        """Use another engine from now on.
+
+        Raises:
+            ConfigError: the fast engine is not exact for this model.
+        """
+        self.release()
+        self.asked_engine = engine
+        if engine == "fast" and (reason := self.fast_refusal):
+            raise ConfigError(f"engine=fast cannot be used with {self.name}: {reason}; use engine=auto")
 
     @property
     def engine(self) -> Literal["plain", "fast"]:

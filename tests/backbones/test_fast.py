@@ -9,6 +9,8 @@ from PIL import Image
 from tiny_families import FAMILIES, HIDDEN, LAYERS, save_family
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, ModelSpec, load_backbone
+from shiftdc_eval.backbones.fast import engine, prefixes
+from shiftdc_eval.backbones.fast.selfcheck import disagreement, failure
 from shiftdc_eval.captions import CaptionStore
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.errors import ConfigError
@@ -21,6 +23,7 @@ REFUSED = {
     "phi4_multimodal": "not among those whose answers were compared",
 }
 """Family -> what the refusal says; every other family is allowed."""
+WITH_ALL_DEFENSES = ("llava", "qwen2_5_vl", "idefics3")
 STEPS = 6
 GREEDY = GenerationSettings(max_new_tokens=STEPS)
 NEAR_TIE = 1e-4
@@ -99,6 +102,20 @@ def test_the_engine_is_allowed_where_it_is_exact_and_refused_with_a_reason_elsew
             Backbone(plain.model, plain.processor, name=name, revision="r", engine="fast")
 
 
+def test_the_self_check_finds_agreement_and_is_not_fooled_by_wrong_positions(
+    family: tuple[str, Backbone, Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _, chosen = family
+    if name in REFUSED:
+        pytest.skip("the engine is not used")
+    assert disagreement(chosen) < 1e-3
+    monkeypatch.setattr(
+        prefixes, "padded", lambda tails, made=prefixes.padded: (*made(tails)[:2], made(tails)[2] + 3)
+    )
+    monkeypatch.setattr(engine, "padded", prefixes.padded)
+    assert failure(chosen) is not None
+
+
 def test_answers_are_the_plain_paths(family: tuple[str, Backbone, Backbone]) -> None:
     _, plain, chosen = family
     assert_same(plain, chats(), plain.generate(chats(), GREEDY), chosen.generate(chats(), GREEDY))
@@ -141,6 +158,8 @@ def test_every_defense_answers_as_on_the_plain_path(
     name, plain, chosen = family
     if name in REFUSED:
         pytest.skip("both are the plain path")
+    if name not in WITH_ALL_DEFENSES and defense != "shiftdc":
+        pytest.skip(f"all defenses are compared on {', '.join(WITH_ALL_DEFENSES)}")
     torch.manual_seed(5)
     direction = SafetyDirection(torch.randn(LAYERS, HIDDEN), "tiny", "r", "t", "c", 1, 1)
     limits = ("caption_max_new_tokens", "tell_max_new_tokens")

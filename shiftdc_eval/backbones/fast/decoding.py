@@ -10,7 +10,6 @@ from transformers import LogitsProcessorList
 
 from shiftdc_eval.backbones.fast.slots import Slots
 from shiftdc_eval.backbones.fast.stepping import Stepper
-from shiftdc_eval.backbones.generation import GumbelNoise
 
 CHECK_EVERY = 8
 """Decode steps between two looks at which rows have ended; each look waits for the device."""
@@ -30,7 +29,8 @@ class Loop:
         new_tokens: length limit of an answer.
         ends: ids that end an answer.
         forbidden: ids that an answer must not hold.
-        sampling: logits processors that sample; empty for greedy decoding.
+        processors: logits processors; what has `rows` is told whose scores it is given.
+        keep: slots without a row hold something that must survive (a kept prefix).
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Loop:
         new_tokens: int,
         ends: Sequence[int],
         forbidden: Sequence[int],
-        sampling: LogitsProcessorList,
+        processors: LogitsProcessorList,
         keep: bool,
     ) -> None:
         self.slots, self.stepper = slots, stepper
         self.new_tokens, self.ring = new_tokens, max(0, new_tokens - 1)
         self.keep = keep
         """Slots without a row hold something that must survive (a kept prefix)."""
-        self._ends, self._sampling = ends, sampling
+        self._ends, self._processors = ends, processors
         device = slots.device
         self._forbidden = torch.tensor(list(forbidden), dtype=torch.long, device=device)
         self._end_ids = torch.tensor(list(ends), dtype=torch.long, device=device)
@@ -148,8 +148,8 @@ class Loop:
     def _choose(self, logits: Tensor, rows: list[int]) -> Tensor:
         scores = logits.to(torch.float32, copy=True)
         scores.index_fill_(1, self._forbidden, -torch.inf)
-        for processor in self._sampling:
-            if isinstance(processor, GumbelNoise):
+        for processor in self._processors:
+            if hasattr(processor, "rows"):
                 processor.rows = rows
             scores = processor(None, scores)
         return scores.argmax(-1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.fast.decoding import Loop
@@ -116,6 +117,7 @@ class FastEngine:
         *,
         seeds: Sequence[str],
         edits: Edits | None,
+        extra: Sequence[LogitsProcessor] = (),
     ) -> list[tuple[int, list[int]]]:
         """Answer rows.
 
@@ -124,6 +126,7 @@ class FastEngine:
             settings: decoding settings.
             seeds: one a row, for sampling.
             edits: gives the edits of the last prompt token for some rows (indices into `chats`).
+            extra: logits processors put before sampling; their `rows` tells whose scores they are given.
 
         Returns:
             Prompt length and answer tokens of each row, in order.
@@ -140,7 +143,7 @@ class FastEngine:
             new_tokens=settings.max_new_tokens,
             ends=ends if isinstance(ends, list) else [] if ends is None else [ends],
             forbidden=[token for token in self._backbone.placeholder_ids() if token < vocabulary],
-            sampling=sampling_processors(settings, seeds),
+            processors=LogitsProcessorList([*extra, *sampling_processors(settings, seeds)]),
             keep=self.shares(chats),
         )
         if loop.keep:

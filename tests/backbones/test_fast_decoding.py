@@ -1,0 +1,237 @@
+"""Rows that end early, places that are filled again, and memory that is given back: same tokens as the plain path."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
+from shiftdc_eval.backbones.fast import decoding, pieces, slots
+from shiftdc_eval.errors import ConfigError, ModelError
+from shiftdc_eval.steering import Shift
+
+LONG = GenerationSettings(max_new_tokens=24)
+
+
+@pytest.fixture
+def plain(tiny_llava: Path) -> Backbone:
+    return load_backbone(ModelSpec(str(tiny_llava), device="cpu", engine="plain"))
+
+
+@pytest.fixture
+def fast(plain: Backbone) -> Backbone:
+    return Backbone(plain.model, plain.processor, name=plain.name, revision=plain.revision, engine="fast")
+
+
+def picture(seed: int) -> Image.Image:
+    generator = torch.Generator().manual_seed(seed)
+    return Image.fromarray(torch.randint(0, 256, (30, 40, 3), generator=generator, dtype=torch.uint8).numpy())
+
+
+def image_chats(count: int = 10) -> list[Chat]:
+    return [Chat.ask("describe " * (1 + 5 * seed % 7), [picture(seed)]) for seed in range(count)]
+
+
+def end_early(backbone: Backbone, chats: list[Chat]) -> list[int]:
+    """Make answers end at different tokens; the lengths that follow."""
+    ids = [answer.ids for answer in backbone.generate(chats, LONG)]
+    common = [token for token, _ in Counter(token for row in ids for token in set(row[3:])).most_common(4)]
+    backbone.model.generation_config.eos_token_id = common
+    return [len(answer.ids) for answer in backbone.generate(chats, LONG)]
+
+
+@pytest.mark.parametrize("rows", [None, 1, 3, 4])
+def test_places_of_finished_rows_are_filled_again_and_change_no_answer(
+    plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch, rows: int | None
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 1 if rows == 1 else 2)
+    monkeypatch.setattr(decoding, "CHECK_EVERY", 2)
+    chats = image_chats()
+    assert len(set(end_early(plain, chats))) > 3, "all answers are equally long: the test would show nothing"
+    steps = []
+    stepper = fast.fast.stepper
+    monkeypatch.setattr(type(stepper), "__call__", counted(type(stepper).__call__, steps))
+    fast.limit_rows(rows or len(chats))
+    wanted, got = plain.generate(chats, LONG), fast.generate(chats, LONG)
+    assert [answer.ids for answer in got] == [answer.ids for answer in wanted]
+    assert [answer.text for answer in got] == [answer.text for answer in wanted]
+    if rows is None:
+        assert min(steps) < max(steps), "finished rows were stepped to the end"
+    else:
+        assert max(steps) == rows
+
+
+def counted(call: object, steps: list[int]) -> object:
+    def counting(self: object, rows: int, columns: int) -> torch.Tensor:
+        steps.append(rows)
+        return call(self, rows, columns)  # type: ignore[operator, no-any-return]
+
+    return counting
+
+
+def test_sampled_answers_are_the_plain_paths_in_any_place(
+    plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 2)
+    chats = image_chats(7)
+    end_early(plain, chats)
+    settings = GenerationSettings(max_new_tokens=16, do_sample=True, temperature=0.8, top_p=0.95, top_k=50)
+    seeds = [f"seed {row}" for row in range(len(chats))]
+    fast.limit_rows(3)
+    wanted, got = (backbone.generate(chats, settings, seeds=seeds) for backbone in (plain, fast))
+    assert [answer.ids for answer in got] == [answer.ids for answer in wanted]
+
+
+def test_prefixes_survive_rows_that_close_ranks(
+    plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "CHECK_EVERY", 1)
+    chats = image_chats(8)
+    captions = [chat.with_request(f"a list {chat.request}") for chat in chats]
+    end_early(plain, captions)
+    wanted = plain.generate(captions, LONG), plain.generate(chats, LONG), plain.generate(captions[::-3], LONG)
+    with fast.sharing(chats):
+        got = fast.generate(captions, LONG), fast.generate(chats, LONG), fast.generate(captions[::-3], LONG)
+        assert fast.fast.prefixes.made == len(chats)
+    for some, others in zip(got, wanted, strict=True):
+        assert [answer.ids for answer in some] == [answer.ids for answer in others]
+
+
+def test_two_requests_about_the_same_image_object_each_get_their_answer(
+    plain: Backbone, fast: Backbone
+) -> None:
+    image = picture(0)
+    chats = [
+        Chat.ask("hello", [image]),
+        Chat.ask("hello", [image]),
+        Chat.ask("describe", [image, picture(1)]),
+    ]
+    with fast.sharing(chats):
+        for _ in range(2):
+            got = fast.generate(chats, LONG)
+            assert [answer.ids for answer in got] == [answer.ids for answer in plain.generate(chats, LONG)]
+
+
+def test_another_image_with_the_same_text_does_not_find_the_prefix(plain: Backbone, fast: Backbone) -> None:
+    first, second = Chat.ask("hello", [picture(0)]), Chat.ask("hello", [picture(1)])
+    with fast.sharing([first, second]):
+        fast.generate([first], LONG)
+        assert fast.generate([second], LONG)[0].ids == plain.generate([second], LONG)[0].ids
+        assert fast.fast.prefixes.reused == 0
+    with fast.sharing([first]):
+        fast.generate([first], LONG)
+        assert fast.fast.prefixes.reused == 0, "a prefix outlived the requests that it was kept for"
+
+
+def test_rows_that_do_not_fit_into_memory_together_are_answered_without_sharing(
+    plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 2)
+    chats = image_chats(6)
+    monkeypatch.setattr(type(fast.fast), "capacity", lambda self, columns: 4)
+    with fast.sharing(chats):
+        got = fast.generate(chats, LONG)
+    assert [answer.ids for answer in got] == [answer.ids for answer in plain.generate(chats, LONG)]
+    assert fast.fast.prefixes.made == 0
+    assert fast.fast.slots.rows == 4
+
+
+def test_memory_is_given_back_and_taken_again(plain: Backbone, fast: Backbone) -> None:
+    chats = image_chats(3)
+    before = fast.generate(chats, LONG)
+    assert fast.fast.slots.keys
+    fast.release()
+    assert not fast.fast.slots.keys
+    assert [answer.ids for answer in fast.generate(chats, LONG)] == [answer.ids for answer in before]
+
+
+def test_memory_keeps_what_is_asked_for_when_it_grows() -> None:
+    memory = slots.Slots(layers=2, heads=1, size=3, dtype=torch.float32, device=torch.device("cpu"))
+    memory.reserve(2, 10)
+    assert memory.columns == 16
+    memory.keys[1][1, 0, 4] = 7.0
+    memory.reserve(3, 30, keep=5)
+    assert memory.keys[1][1, 0, 4].tolist() == [7.0] * 3
+    assert memory.keys[0].shape == (3, 1, 32, 3)
+    memory.most = lambda columns: 4
+    memory.reserve(5, 20)
+    assert memory.keys[0].shape == (5, 1, 32, 3)
+    memory.reserve(2, 60)
+    assert memory.keys[0].shape == (2, 1, 64, 3), "rows that do not fit beside more columns were kept"
+    assert memory.bytes_per_token == 2 * 2 * 3 * 4
+
+
+def test_one_new_token_needs_no_decode_step(plain: Backbone, fast: Backbone) -> None:
+    one = GenerationSettings(max_new_tokens=1)
+    chats = image_chats(3)
+    got = fast.generate(chats, one)
+    assert [answer.ids for answer in got] == [answer.ids for answer in plain.generate(chats, one)]
+
+
+def test_what_the_engine_does_not_do_is_done_by_the_plain_path(plain: Backbone, fast: Backbone) -> None:
+    chats = image_chats(2)
+
+    def edit(_rows: list[int]) -> dict[int, Shift]:
+        return {1: Shift(torch.ones(32))}
+
+    uncached = GenerationSettings(max_new_tokens=6, use_cache=False)
+    cached = GenerationSettings(max_new_tokens=6)
+    for settings, more in ((uncached, {"edit": edit}), (cached, {"edit": edit, "edit_decode": True})):
+        wanted, got = (backbone.generate(chats, settings, **more) for backbone in (plain, fast))  # type: ignore[arg-type]
+        assert [answer.ids for answer in got] == [answer.ids for answer in wanted]
+    assert "fast" not in vars(fast), "the fast engine was used"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("repetition_penalty", 1.3), ("no_repeat_ngram_size", 2), ("stop_strings", ["###"])],
+)
+def test_settings_of_the_model_that_change_answers_are_left_to_the_plain_path(
+    plain: Backbone, setting: str, value: object
+) -> None:
+    setattr(plain.model.generation_config, setting, value)
+    chosen = Backbone(plain.model, plain.processor, name="tiny", revision="r")
+    assert chosen.engine == "plain"
+    assert setting in (chosen.fast_refusal or "")
+
+
+def test_a_prompt_longer_than_a_sliding_window_is_left_to_the_plain_path(tmp_path: Path) -> None:
+    from tiny_families import save_family
+
+    backbone = load_backbone(ModelSpec(str(save_family("pixtral", tmp_path / "pixtral")), device="cpu"))
+    assert backbone.engine == "fast"
+    backbone.model.config.text_config.sliding_window = 12
+    backbone.generate([Chat.ask("a list of steps " * 6, [picture(0)])], LONG)
+    assert "fast" not in vars(backbone)
+
+
+def test_an_edit_of_a_layer_that_does_not_exist_says_so(fast: Backbone) -> None:
+    with pytest.raises(ModelError, match="layer 9 does not exist"):
+        fast.generate(image_chats(2), LONG, edit=lambda _rows: {9: Shift(torch.ones(32))})
+
+
+def test_the_engine_can_be_chosen_later_and_plain_is_plain(fast: Backbone) -> None:
+    fast.choose_engine("plain")
+    assert (fast.engine, fast.fast_refusal) == ("plain", "engine=plain was asked for")
+    fast.model.generation_config.repetition_penalty = 2.0
+    with pytest.raises(ConfigError, match="repetition_penalty"):
+        fast.choose_engine("fast")
+
+
+@pytest.mark.parametrize(
+    "text", ["what is <image> for", "</s> and <s>", "<pad><image><image>", "a plain text"]
+)
+def test_a_request_that_spells_out_a_control_token_is_plain_text_and_fails_nobody(
+    plain: Backbone, fast: Backbone, text: str
+) -> None:
+    chats = [Chat.ask("hello", [picture(0)]), Chat.ask(text, [picture(1)])]
+    image_id = plain.tokenizer.convert_tokens_to_ids("<image>")
+    ids = plain.encode(chats).inputs["input_ids"]
+    assert (ids == image_id).sum(-1).tolist() == [4, 4]
+    special = set(plain.tokenizer.all_special_ids) - {image_id, plain.tokenizer.pad_token_id}
+    assert not special & set(ids[1].tolist())
+    for asked in (chats, [chat.without_images() for chat in chats]):
+        wanted, got = plain.generate(asked, LONG), fast.generate(asked, LONG)
+        assert [answer.ids for answer in got] == [answer.ids for answer in wanted]
