@@ -36,7 +36,6 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
 
-    @torch.inference_mode()
     def generate(
         self,
         chats: Sequence[Chat],
@@ -52,13 +51,14 @@ class Recorder:
         layers, position = self._backbone.layers, encoded.width - 1
         # registered in this order, so that what is recorded is what the edit has left
         with (
+            torch.inference_mode(),
             edit_last_token(layers, edit(list(range(len(chats)))), position),
             record_last_token(layers, position) as seen,
         ):
             self._backbone.forward(encoded)
-        self.activations = torch.stack(
-            [seen[layer].to(self._backbone.device) for layer in sorted(seen)], dim=1
-        )
+            self.activations = torch.stack(
+                [seen[layer].to(self._backbone.device) for layer in sorted(seen)], dim=1
+            )
         if not self._answers:
             return [Generated("", length, 0, ()) for length in encoded.lengths]
         return self._backbone.generate(chats, settings, edit=edit, **rest)
