@@ -1,0 +1,41 @@
+"""What is shipped fits together: the real base is readable, and the delta is small and made for it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from shiftdc_eval.smol import base, model
+from shiftdc_eval.smol.delta import load_delta, pairs
+from shiftdc_eval.smol.merge import DELTA, read_base, tower_size
+
+LARGEST = 32_000_000
+needs_base = pytest.mark.skipif(
+    find_spec(base.PACKAGE) is None or find_spec("gguf") is None,
+    reason="the real base is not installed: make smol",
+)
+
+
+@needs_base
+@pytest.mark.slow
+def test_the_real_base_is_what_the_model_is_built_around() -> None:
+    path = base.base_file()
+    language, tokenizer = read_base(path)
+    own = model.build_tokenizer(tokenizer)
+    config = model.build_config(language.config, own)
+    assert (config.text_config.hidden_size, config.text_config.num_hidden_layers) == (576, 30)
+    assert own.encode(model.IMAGE_TOKEN) == [config.image_token_index]
+    assert own.encode("<|im_end|>") == [config.eos_token_id]
+    assert language.get_input_embeddings().weight is language.get_output_embeddings().weight
+
+
+@pytest.mark.skipif(not DELTA.is_file(), reason="no delta is shipped yet")
+def test_the_shipped_delta_is_small_whole_and_made_for_this_base() -> None:
+    assert DELTA.stat().st_size < LARGEST
+    delta = load_delta(DELTA)
+    assert delta.metadata["base_sha256"] == base.SHA256
+    assert len(pairs(delta.state)) == 30 * 7
+    width, layers = tower_size(delta.state)
+    assert width % 64 == 0
+    assert layers >= 1
