@@ -53,9 +53,14 @@ def _rank(row: Mapping[str, Any]) -> tuple[bool, bool, list[tuple[float, str]]]:
     return row["defense"] != REFERENCE, bool(row["ablation"]), named
 
 
-def named(row: Mapping[str, Any]) -> str:
-    """What a row is called: what an ablation changes, else its defense."""
-    return str(row["ablation"] or row["label"].split(" #")[0])
+def named(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a row is called: what an ablation changes, else its defense, with settings where siblings need them."""
+    alike = [
+        one
+        for one in rows
+        if not one["ablation"] and all(one[key] == row[key] for key in ("model", "task", "defense"))
+    ]
+    return str(row["ablation"] or (row["label"] if len(alike) > 1 else row["defense"]))
 
 
 def _place(cell: Cell) -> tuple[str, str, int]:
@@ -143,7 +148,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         p = "" if row["defense"] == REFERENCE or apart["p"] is None else f"{apart['p']:.2g}"
         cells = [
             row["task"],
-            named(row),
+            named(row, summary["rows"]),
             "ablation, never" if row["ablation"] else "on a board",
             f"{row['metric']} {_interval(row, row['scale'])}",
             shown,
@@ -260,7 +265,7 @@ def _forest(axes: Any, here: Sequence[Mapping[str, Any]]) -> None:
             ends = [row["scale"] * row["low"], row["scale"] * row["high"]]
             axes.plot(ends, [at, at], color=colour, linewidth=1.5)
         axes.plot(row["scale"] * row["value"], at, mark, color=colour, markersize=4)
-    axes.set(yticks=range(len(here)), yticklabels=[named(row) for row in here])
+    axes.set(yticks=range(len(here)), yticklabels=[named(row, here) for row in here])
     axes.tick_params(labelsize=7)
     axes.set_xlim(-4 if here[0]["scale"] == 100 else -16, 104 if here[0]["scale"] == 100 else 416)
     axes.invert_yaxis()
