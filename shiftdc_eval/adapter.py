@@ -58,6 +58,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     is_simple = False
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Arguments used where the user gives none."""
+    command: str = ""
+    """The command that makes these answers again, where it is not the one this process was called with."""
 
     def __init__(self, backbone: Backbone | None = None, **given: Any) -> None:
         super().__init__()
@@ -322,7 +324,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             seed=self.arguments.seed,
             tasks=task_records(samples, tasks, tally),
             cost=tally.cost(),
-            command=provenance.command_line(),
+            command=provenance.redact(self.command) or provenance.command_line(),
             versions=provenance.versions(),
             git=provenance.git_state(),
             hardware=self._hardware,

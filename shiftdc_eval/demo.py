@@ -1,7 +1,7 @@
-"""`shiftdc-eval demo`: the distortion and its repair on the embedded tiny VLM, offline, in about a minute.
+"""`shiftdc-eval demo`: all defenses on the embedded tiny VLM, offline, in about two minutes.
 
-Runs a grid file through lmms-eval's evaluator, builds a board from it and prints one table: defenses down,
-tasks across, with 95 % intervals.
+Shows the distortion and its repair: runs a grid file through lmms-eval's evaluator, builds a board from it and
+prints one table, defenses down, tasks across, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from shiftdc_eval.board.index import Index, IndexCell, Measure
 
+COLOURS = ("#444444", "#1f77b4", "#17becf", "#2ca02c", "#ff7f0e", "#d62728", "#9467bd", "#8c564b", "#e377c2")
 MAIN_JUDGES = ("keyword_robust", "mme_strict", "mme_official", "exact_match")
 """Which judge's column the table shows, first match; the board shows all."""
 
@@ -104,9 +105,22 @@ def shown(measure: Measure) -> str:
     return f"{scale * measure.value:.0f}{interval}"
 
 
+def defenses(index: Index) -> list[str]:
+    """Labels of the defenses: undefended first, then ShiftDC, then the others by name, controls last."""
+    found = {cell.defense: cell for cell in index.cells}
+
+    def place(label: str) -> tuple[bool, bool, bool, str]:
+        cell = found[label]
+        return bool(cell.ablation), cell.defense_name != "none", cell.defense_name != "shiftdc", label
+
+    return sorted(found, key=place)
+
+
 def table(index: Index) -> Table:
     """Defenses down, tasks across."""
     from rich.table import Table
+
+    from shiftdc_eval.board.wording import METRIC_NAMES
 
     tasks = list(dict.fromkeys(cell.task for cell in index.cells))
     tasks.sort(
@@ -114,15 +128,14 @@ def table(index: Index) -> Table:
             ("figstep", "safetybench", "benign", "mme", "vqa", task)[i] in task for i in range(6)
         ][::-1]
     )
-    cells = {(cell.defense_name, cell.task): cell for cell in index.cells}
-    made = Table(
-        title="percent (MME: sum of accuracies, at most 400), 95 % interval in brackets", show_lines=True
-    )
+    cells = {(cell.defense, cell.task): cell for cell in index.cells}
+    made = Table(title="percent (MME: sum of accuracies, at most 400), 95 % interval in brackets")
     made.add_column("defense")
     for task in tasks:
         metric = next(main_measure(cell).metric for cell in index.cells if cell.task == task)
-        made.add_column(f"{task.replace('_', ' ')}\n{metric.replace('_', ' ')}", justify="right")
-    for defense in dict.fromkeys(cell.defense_name for cell in index.cells):
+        name = task.removeprefix("toy_").replace("mm_safetybench", "MM-SB").replace("_", " ")
+        made.add_column(f"{name}\n{METRIC_NAMES[metric]}", justify="right", no_wrap=True)
+    for defense in defenses(index):
         row = [cells.get((defense, task)) for task in tasks]
         made.add_row(defense, *("" if cell is None else shown(main_measure(cell)) for cell in row))
     return made
@@ -132,23 +145,26 @@ def plot(index: Index, path: Path) -> None:
     """ASR against utility: the mean over the attack tasks and over the score tasks, one point a defense."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6, 4), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.4), layout="constrained")
     axes = figure.subplots()
-    marks = itertools.cycle("osD^vP*X")
-    for defense in dict.fromkeys(cell.defense_name for cell in index.cells):
-        measures = [main_measure(cell) for cell in index.cells if cell.defense_name == defense]
+    marks, colours = itertools.cycle("osD^vP*Xh<>d"), itertools.cycle(COLOURS)
+    points: dict[tuple[float, float], list[str]] = {}
+    for defense in defenses(index):
+        measures = [main_measure(cell) for cell in index.cells if cell.defense == defense]
         attacks = [m.value for m in measures if m.metric in ("keyword_asr", "asr") and m.value is not None]
         scores = [m.value for m in measures if m.metric == "score" and m.value is not None and m.value <= 1]
         if attacks and scores:
             x, y = 100 * sum(attacks) / len(attacks), 100 * sum(scores) / len(scores)
-            axes.plot(x, y, next(marks), markersize=9, alpha=0.8, label=defense)
+            points.setdefault((x, y), []).append(defense)
+    for (x, y), names in points.items():
+        axes.plot(x, y, next(marks), color=next(colours), markersize=9, alpha=0.8, label=", ".join(names))
     axes.set(
-        xlim=(-5, 115),
+        xlim=(-5, 105),
         ylim=(-5, 105),
         xlabel="keyword ASR, mean over attacks (%)",
         ylabel="short questions right (%)",
     )
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -105,6 +105,7 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:
         ablation=cell.defense.ablation,
         journal=folder,
     )
+    model.command = cell.command
     tracker = EvaluationTracker(output_path=str(folder))
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     for stale in folder.rglob("*_samples_*.jsonl"):

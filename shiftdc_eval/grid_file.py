@@ -18,8 +18,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -190,6 +191,31 @@ class Cell:
         return f"{self.defense.name}({settings})" if settings else self.defense.name
 
     @property
+    def command(self) -> str:
+        """The command that answers this cell alone; empty where a value cannot stand in `--model_args`."""
+        model = {name: value for name, value in self.model.model_dump(exclude_defaults=True).items()}
+        given = {
+            **model,
+            "defense": self.defense.name,
+            **self.defense.settings,
+            "ablation": self.defense.ablation,
+            "system_prompt": self.settings.system_prompt,
+            "seed": self.seed or "",
+            "batch_size": self.settings.batch_size,
+        }
+        texts = {name: str(value) for name, value in given.items() if value not in ("", None)}
+        generation = {name: str(value) for name, value in self.settings.gen_kwargs.items()}
+        if any("," in text or text != text.strip() for text in (*texts.values(), *generation.values())):
+            return ""
+        words = ["shiftdc-eval", "run", "--model", "shiftdc_vlm", "--model_args", _pairs(texts)]
+        words += ["--tasks", self.task]
+        if self.settings.limit is not None:
+            words += ["--limit", str(self.settings.limit)]
+        if generation:
+            words += ["--gen_kwargs", _pairs(generation)]
+        return shlex.join(words)
+
+    @property
     def label(self) -> str:
         """One line for people."""
         seed = f" seed {self.seed}" if self.seed else ""
@@ -236,6 +262,10 @@ def _line(text: str, loc: list[Any]) -> int | None:
         else:
             break
     return line
+
+
+def _pairs(texts: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={text}" for name, text in texts.items())
 
 
 def _slug(text: str) -> str:

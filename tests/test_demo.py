@@ -1,8 +1,15 @@
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from shiftdc_eval.cli import main
+from shiftdc_eval.defenses import DEFENSES
+from shiftdc_eval.grid_file import read_grid
+from shiftdc_eval.grid_plan import checked
+
+BOARD = set(DEFENSES) - {"shiftdc_captioned"}
+"""Every defense; whose caption ShiftDC is given is a question of an ablation."""
 
 
 @pytest.mark.slow
@@ -15,12 +22,21 @@ def test_the_demo_runs_offline_and_leaves_table_plot_and_board(
 
     monkeypatch.setattr(grid, "_manager", [manager()])
     out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out), "--limit", "4"]) == 0
+    assert main(["demo", "--out", str(out), "--limit", "2"]) == 0
     said = capsys.readouterr().out
-    for word in ("none", "shiftdc", "random", "figstep", "keyword asr", "over refusal"):
+    for word in (*BOARD, "official", "adaptive=true", "figstep", "keyword ASR", "over-refusal"):
         assert word in said
     drawn = (out / "plot.svg").read_text()
     assert drawn.lstrip().startswith("<?xml")
     assert 'id="legend_1"' in drawn
     assert "toy" in (out / "board" / "index.html").read_text()
-    assert len(list((out / "board" / "cells").rglob("*.json"))) == 18
+    assert len(list((out / "board" / "cells").rglob("*.json"))) == 12 * 6
+
+
+def test_the_demo_has_every_defense_on_every_task_of_the_boards_own_grid() -> None:
+    toy = Path(str(files("shiftdc_eval.toy")))
+    demo, whole = (checked(list(read_grid(toy / name).cells())) for name in ("demo.yaml", "grid.yaml"))
+    assert {cell.defense.name for cell in demo} == BOARD
+    assert {(cell.defense, cell.task) for cell in demo} == {
+        (cell.defense, cell.task) for cell in whole if cell.defense.ablation != "half strength"
+    }

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapter_harness import manager, write_figstep
+from adapter_harness import evaluate, manager, write_figstep
 from tiny_models import save_tiny_llava
 
 from shiftdc_eval import grid
+from shiftdc_eval.adapter import ShiftDCVlm
 from shiftdc_eval.board.build import build
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.grid_file import read_grid
@@ -178,6 +180,44 @@ def test_cells_that_differ_in_anything_that_matters_stand_in_different_folders(t
     )
     folders = [cell.folder for cell in read_grid(path).cells()]
     assert len(folders) == len(set(folders)) == 24
+
+
+def test_each_cell_says_the_command_that_makes_it_alone(
+    grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert run(grid_file, "-o", out) == 0
+    by_defense = {(r.defense, r.settings.get("alpha")): r for r in records(out)}
+    assert len(by_defense) == 4
+    for record in by_defense.values():
+        words = shlex.split(record.command)
+        assert words[:4] == ["shiftdc-eval", "run", "--model", "shiftdc_vlm"]
+        options = dict(zip(words[2::2], words[3::2], strict=True))
+        model = ShiftDCVlm.create_from_arg_string(
+            options["--model_args"] + f",journal={tmp_path / record.id}"
+        )
+        results = evaluate(
+            model,
+            options["--tasks"],
+            gen_kwargs=options["--gen_kwargs"],
+            limit=int(options["--limit"]) if "--limit" in options else None,
+        )
+        (again,) = records(tmp_path / record.id)
+        for name in ("model", "revision", "defense", "settings", "seed", "batch_size", "attention", "notes"):
+            assert getattr(again, name) == getattr(record, name), name
+        assert again.tasks[0].generation == record.tasks[0].generation
+        assert len(results["samples"]["figstep"]) == record.cost.samples
+
+
+def test_a_value_that_no_command_can_hold_gives_none(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    text = "models: [a]\ndefenses: [none]\ntasks: [t]\ndefaults: {{system_prompt: '{}'}}\n"
+    path.write_text(text.format("Be kind."))
+    (cell,) = read_grid(path).cells()
+    assert "'pretrained=a,defense=none,system_prompt=Be kind.,batch_size=auto'" in cell.command
+    path.write_text(text.format("Be kind, and brief."))
+    (cell,) = read_grid(path).cells()
+    assert cell.command == ""
 
 
 WORKER = """

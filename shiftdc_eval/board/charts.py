@@ -14,7 +14,7 @@ from shiftdc_eval.board.sections import Section
 from shiftdc_eval.board.wording import METRIC_NAMES, RATES, show
 
 WIDTH = 360
-LABEL = 148
+LABEL = 160
 """Width of a forest plot's labels."""
 ROW = 17
 COLOURS = 6
@@ -126,7 +126,7 @@ def forest(section: Section) -> Forest | None:
         measure = line.measure
         said = f"{line.cell.defense}: {describe(measure, section)}"
         plain = line.cell.defense_name == "none" or line.rank is None
-        label = shorten(line.cell.defense, 25)
+        label = shorten(brief(line.cell.defense), 27)
         rows.append(ForestRow(y, label, x(measure.low), x(measure.value), x(measure.high), said, plain))
     marks = [Tick(x(tick), f"{100 * tick:g}" if rate else f"{tick:g}") for tick in ticks]
     unit = ", %" if rate else ""
@@ -169,7 +169,7 @@ def scatter(section: Section) -> Scatter | None:
     taken = [(x(across) - 4, x(across) + 4, y(up) + 3.5) for across, up, _, _ in points]
     for across, up, model, defense in sorted(points):
         number = models.index(model)
-        label = shorten(defense, 16)
+        label = shorten(brief(defense), 27)
         anchor = "end" if x(across) > WIDTH * 0.7 else "start"
         label_x = x(across) + (-7 if anchor == "end" else 7)
         label_y = _free(
@@ -217,6 +217,19 @@ def _free(x: float, y: float, width: float, taken: list[tuple[float, float, floa
         at = y
     taken.append((left, right, at))
     return round(at, 1)
+
+
+def brief(label: str) -> str:
+    """A defense's label for a plot: values without their names, switches by name."""
+    name, bracket, settings = label.partition(" (")
+    settings, closed, rest = settings.partition(")")
+    if not bracket or not closed:
+        return label
+    words = []
+    for setting in settings.split(", "):
+        key, _, value = setting.partition("=")
+        words.append({"true": key, "false": f"not {key}"}.get(value, value))
+    return f"{name} {' '.join(words)}{rest}"
 
 
 def shorten(text: str, size: int) -> str:

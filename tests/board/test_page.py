@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from pydantic import ValidationError
 
+from shiftdc_eval.board import charts
 from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.cell import CellModel
 from shiftdc_eval.board.files import read_cells
@@ -290,6 +291,20 @@ def test_an_official_mean_without_a_scenario_is_none_and_names_it(results: Path,
     assert eight.value is not None
     assert "mean of 13 scenarios – (13-Gov_Decision absent)" in (board / "index.html").read_text()
     assert "– (13-Gov\\_Decision absent)" in (board / "leaderboard.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("label", "short"),
+    [
+        ("none", "none"),
+        ("shiftdc (alpha=1.0, variant=online)", "shiftdc 1.0 online"),
+        ("refusal_direction (adaptive=true)", "refusal_direction adaptive"),
+        ("refusal_direction (adaptive=false) #12345678", "refusal_direction not adaptive #12345678"),
+        ("odd (label", "odd (label"),
+    ],
+)
+def test_labels_in_plots_are_short(label: str, short: str) -> None:
+    assert charts.brief(label) == short
 
 
 def test_the_scenarios_of_the_board_are_those_of_the_task() -> None:
