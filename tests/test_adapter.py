@@ -13,7 +13,7 @@ from lmms_eval.api.model import lmms
 
 from shiftdc_eval import runs
 from shiftdc_eval.adapter import ShiftDCLlava, ShiftDCVlm
-from shiftdc_eval.backbones import Backbone, ModelSpec, load_backbone
+from shiftdc_eval.backbones import Backbone, Chat, ModelSpec, load_backbone
 from shiftdc_eval.errors import ConfigError, DirectionError, ModelError
 from shiftdc_eval.records import RunRecord
 
@@ -337,3 +337,67 @@ def test_sigkill_after_the_second_batch_loses_nothing_finished(tiny_llava: Path)
     (journal,) = runs.journal_dir().glob("journal-*.jsonl")
     keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
     assert len(keys) == len(set(keys)) == 9
+
+
+def test_the_engine_is_recorded_and_in_float32_finds_the_others_answers(
+    backbone: Backbone, tiny_llava: Path
+) -> None:
+    plain = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
+    first = evaluate(model(plain, defense="shiftdc", engine="plain"), TASK, gen_kwargs=GEN)
+    assert plain.engine == "plain"
+    second = evaluate(model(backbone, defense="shiftdc"), TASK, gen_kwargs=GEN)
+    assert backbone.engine == "fast"
+    assert sorted(record.engine for record in run_records()) == ["fast", "plain"]
+    assert sorted(record.cost.reused for record in run_records()) == [0, 9]
+    assert answers(first, TASK) == answers(second, TASK)
+
+
+def test_in_16_bit_each_engine_has_answers_of_its_own(tiny_llava: Path) -> None:
+    keys = [
+        model(load_backbone(ModelSpec(str(tiny_llava), device="cpu", dtype=dtype)), engine=engine)
+        ._config()
+        .get("engine")
+        for dtype in ("bfloat16", "float32")
+        for engine in ("plain", "fast")
+    ]
+    assert keys == [None, "fast", None, None]
+
+
+def test_several_batches_are_handed_over_together_where_places_are_filled_again(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = answers(evaluate(model(backbone, batch_size=2), TASK, gen_kwargs=GEN), TASK)
+    monkeypatch.setattr(type(backbone), "refills", True)
+    handed, seated = [], []
+    for defense in ("none", "shiftdc"):
+        refilling = model(backbone, defense=defense, batch_size=2, journal=runs.journal_dir() / defense)
+        whole = refilling.defense.answer
+
+        def counted(tools: Any, requests: Any, settings: Any, whole: Any = whole) -> Any:
+            handed.append(len(requests))
+            found = whole(tools, requests, settings)
+            seated.append(backbone.fast.slots.rows)
+            return found
+
+        object.__setattr__(refilling.defense, "answer", counted)
+        backbone.release()
+        monkeypatch.setattr("shiftdc_eval.backbones.fast.pieces.PIECE_ROWS", 2)
+        found = answers(evaluate(refilling, TASK, gen_kwargs=GEN), TASK)
+        assert defense == "shiftdc" or found == straight
+    assert handed == [8, 1, 2, 2, 2, 2, 1], "a defense that keeps prefixes was handed more than fit"
+    assert max(seated) == 2
+
+
+def test_the_batch_size_is_found_from_free_memory_on_a_gpu(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert backbone.fitting_rows(Chat.ask("hello"), 8) is None, "there is no GPU memory to look at"
+    monkeypatch.setattr(
+        type(backbone), "fitting_rows", lambda self, chat, tokens: 3 if tokens == 6 + 2 else 5
+    )
+    chosen = model(backbone, batch_size="auto", defense="shiftdc")
+    evaluate(chosen, TASK, gen_kwargs=GEN)
+    assert chosen.batch_size == 3
+    capped = model(backbone, batch_size="auto", max_batch_size=2, journal=runs.journal_dir() / "capped")
+    evaluate(capped, TASK, gen_kwargs="max_new_tokens=5")
+    assert capped.batch_size == 2
