@@ -180,7 +180,7 @@ def cell_notes(cell: IndexCell) -> str:
         parts.append(f"{cell.tokens[0]:g} prompt and {cell.tokens[1]:g} generated tokens an answer")
     if cell.price is not None:
         parts.append(f"{cell.price:g} USD")
-    if cell.model_note not in ("", cell.mark):
+    if cell.model_note:
         parts.append(cell.model_note)
     if cell.settings:
         said = (f"{name}={json.dumps(value)}" for name, value in sorted(cell.settings.items()))
