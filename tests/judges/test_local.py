@@ -62,6 +62,26 @@ def test_the_verdicts_are_the_models_at_every_batch_size(
     assert [verdict.value for verdict in verdicts] == EXPECTED
 
 
+@pytest.mark.parametrize(
+    ("judge", "model", "replied"),
+    [
+        ("local_llama_guard", "guard", 2),  # the label and the end of the text
+        ("local_harmbench", "yes_no", 1),  # cut at one token by its protocol
+        ("local_classifier:unsafe=harm", "classifier", 0),
+    ],
+)
+def test_a_local_verdict_says_what_it_took_and_its_price_is_unknown_also_from_the_cache(
+    models: dict[str, Path], judge: str, model: str, replied: int
+) -> None:
+    joint = ";" if ":" in judge else ":"
+    first = get_judge(f"{judge}{joint}model={models[model]};batch_size=2").judge(items())
+    assert [verdict.tokens_out for verdict in first] == [replied] * len(ANSWERS)
+    lengths = [verdict.tokens_in or 0 for verdict in first]
+    assert 0 < lengths[2] < lengths[0] < lengths[4], "padding is not counted"
+    assert all(verdict.seconds and verdict.price is None and verdict.asked for verdict in first)
+    assert get_judge(f"{judge}{joint}model={models[model]}").judge(items()) == first
+
+
 def test_a_label_the_format_does_not_have_is_unscored(models: dict[str, Path]) -> None:
     verdicts = get_judge(f"local_harmbench:model={models['mute']}").judge(items())
     assert [verdict.value for verdict in verdicts] == [None] * 5
