@@ -32,11 +32,15 @@ def judging_cost(costs: list[JudgeCost], measures: list[Measure]) -> str:
         for count in (whole.tokens_in, whole.tokens_out)
     ]
     seconds = "unknown time" if whole.seconds is None else f"{whole.seconds / answers:.2g} s"
-    price = "price unknown" if whole.price is None else f"{whole.price:.4f} USD in all"
     return (
-        f"Judging took {seconds}, {tokens[0]} prompt and {tokens[1]} reply tokens an answer; {price} "
-        f"for {answers} answers."
+        f"Judging took {seconds}, {tokens[0]} prompt and {tokens[1]} reply tokens an answer; "
+        f"{usd(whole.price)} for {answers} answers."
     )
+
+
+def usd(price: float | None) -> str:
+    """A price in words."""
+    return "an unknown price" if price is None else f"{price:.4g} USD"
 
 
 def agreement(judge: str, cells: Sequence[IndexCell]) -> list[str]:

@@ -14,6 +14,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from shiftdc_eval.board import charts, wording
 from shiftdc_eval.board.index import Index, IndexCell, lower_is_better
+from shiftdc_eval.board.judging import usd
 from shiftdc_eval.board.marks import MARKS
 from shiftdc_eval.board.sections import Section, sections_of
 from shiftdc_eval.board.text import readable
@@ -180,6 +181,11 @@ def cell_notes(cell: IndexCell) -> str:
         parts.append(f"{cell.tokens[0]:g} prompt and {cell.tokens[1]:g} generated tokens an answer")
     if cell.price is not None:
         parts.append(f"{cell.price:g} USD")
+    parts += [
+        f"judged by {measure.judge} for {usd(measure.cost.price)}"
+        for measure in cell.measures
+        if measure.cost is not None and measure.cost.tokens_in != 0
+    ]
     if cell.model_note:
         parts.append(cell.model_note)
     if cell.settings:

@@ -83,11 +83,10 @@ def test_a_cell_says_what_its_verdicts_cost_and_by_which_rubric_and_holds_no_rep
     assert found.cost == JudgeCost(seconds=1.0, tokens_in=1000, tokens_out=70, price=0.0027)
     assert found.rubric == sha("rubric")
     assert "SECRET" not in "".join(path.read_text() for path in board.rglob("*.*"))
-    text = (
-        "Judging took 0.1 s, 100.0 prompt and 7.0 reply tokens an answer; 0.0027 USD in all for 10 answers."
-    )
+    text = "Judging took 0.1 s, 100.0 prompt and 7.0 reply tokens an answer; 0.0027 USD for 10 answers."
     for page in ("leaderboard.md", "index.html"):
         assert text in (board / page).read_text()
+    assert f"judged by llm@{sha('llm')[:8]} for 0.0027 USD" in (board / "index.html").read_text()
     [measure] = json.loads((board / "index.json").read_text())["cells"][0]["measures"]
     assert measure["cost"]["price"] == 0.0027
 
@@ -99,7 +98,9 @@ def test_one_unknown_price_makes_the_sum_unknown_and_never_smaller(results: Path
     write_rows(path, rows)
     build([results], board)
     assert column(board).cost == JudgeCost(seconds=1.0, tokens_in=1000, tokens_out=70, price=None)
-    assert "reply tokens an answer; price unknown for 10 answers." in (board / "leaderboard.md").read_text()
+    assert (
+        "reply tokens an answer; an unknown price for 10 answers." in (board / "leaderboard.md").read_text()
+    )
 
 
 def test_verdicts_that_do_not_say_what_they_cost_leave_the_cost_out(results: Path, board: Path) -> None:
