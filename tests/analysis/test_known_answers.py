@@ -84,6 +84,17 @@ def test_label_noise_comes_back_as_the_probes_error(tmp_path: Path, noise: float
     assert inside(probe["text"]["accuracy"], 1 - noise)
 
 
+def test_a_probe_that_does_not_read_texts_has_no_say_on_images(tmp_path: Path) -> None:
+    report = report_of(tmp_path, shuffled=True, harmful_shift=0.8)
+    found = {one["claim"]: one for one in report["findings"]}
+    for claim in (
+        "distortion: with the image, harmful requests look safe",
+        "repair: after online, fewer harmful requests look safe",
+    ):
+        assert found[claim]["holds"] is None
+        assert "does not read texts well enough" in found[claim]["said"]
+
+
 def test_without_a_distortion_the_report_says_so(tmp_path: Path) -> None:
     report = report_of(tmp_path, harmful_shift=0.0)
     holds = {one["claim"]: one["holds"] for one in report["findings"]}
