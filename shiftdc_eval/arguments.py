@@ -36,9 +36,9 @@ class AdapterArguments(BaseModel):
     engine: Literal["auto", "plain", "fast"] = "auto"
     """plain: transformers' generate; fast: stored image prefixes and a static cache; auto: fast where it is exact."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
-    """Requests answered together; auto starts at max_batch_size and halves when memory runs out."""
+    """Requests answered together; auto: found from a GPU's free memory, else 32; halved when memory runs out."""
     max_batch_size: int | None = Field(default=None, ge=1)
-    """Upper bound of batch_size=auto (default 32)."""
+    """Upper bound of batch_size=auto (default 256 on a GPU, else 32)."""
     defense: str
     """Name of the defense."""
     direction: Path | None = None

@@ -121,6 +121,8 @@ def facts(backbone: Backbone, size: Size) -> Iterator[tuple[str, str]]:
     if backbone.skipped_without_image:
         skipped = ", ".join(map(str, sorted(backbone.skipped_without_image)))
         yield "cross-attention", f"layers {skipped} run only with an image (docs/models.md says what follows)"
+    reason = backbone.fast_refusal
+    yield "engine", f"{backbone.engine}: {reason}" if reason else f"{backbone.engine}"
     if kept := penalties(backbone):
         yield "generation", f"the model's own settings stay in force: {kept}"
     yield "dtype and device", f"{str(backbone.dtype).removeprefix('torch.')} on {backbone.device}"
