@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "seconds": round(time.perf_counter() - begun, 1),
             "items": verdicts,
         }
-        found["table"] = table({name: made["shares"] for name, made in found["conditions"].items()})
+        found["table"] = rows(found)
         if args.out:
             atomic_write(args.out, json.dumps(found) + "\n")
         if args.texts:
@@ -168,7 +168,12 @@ def _append(path: Path, condition: str, items: Sequence[Item], answers: Sequence
 def show(paths: Sequence[Path]) -> str:
     """Tables of finished files side by side, each named by its file."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
-    return markdown({name: one["table"] for name, one in found.items()})
+    return markdown({name: rows(one) for name, one in found.items()})
+
+
+def rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The table's lines, counted from the verdicts."""
+    return table({name: counts(made["items"]) for name, made in found["conditions"].items()})
 
 
 def fill(page: Path, paths: Sequence[Path]) -> None:
@@ -230,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if args.data is None:
             raise ConfigError("--data is missing: name the folder that holds figstep/, xstest/ ...")
-        print(markdown({Path(args.model).name: measure(args)["table"]}))
+        print(markdown({Path(args.model).name: rows(measure(args))}))
     except (ShiftDCError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

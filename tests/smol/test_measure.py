@@ -128,15 +128,16 @@ def test_yes_and_no_questions_are_true_and_as_many(tmp_path: Path) -> None:
 
 
 def _measured(path: Path, revision: str, tokens: int = 128) -> Path:
-    row = {"label": "yes/no: right, ShiftDC", "condition": "yes_no/shiftdc", "flag": "right", "wanted": "x"}
-    share = {"hits": 9, "n": 10, "share": 0.9, "interval": [0.6, 0.98]}
-    content = {
+    items = [{"id": str(at), "kind": "yes_no", "sha256": "", "right": at > 0} for at in range(10)]
+    settings = {
         "revision": revision,
         "hardware": "CPU",
         "versions": {"torch": "2"},
         "settings": {"tokens": tokens},
     }
-    path.write_text(json.dumps({**content, "table": [{**row, **share}]}), encoding="utf-8")
+    path.write_text(
+        json.dumps({**settings, "conditions": {"yes_no/shiftdc": {"items": items}}}), encoding="utf-8"
+    )
     return path
 
 
@@ -153,7 +154,7 @@ def test_the_card_is_filled_between_its_marks_from_files_of_the_same_settings(
         assert text.startswith("before\n<!-- measured -->\n")
         assert text.endswith("<!-- /measured -->\nafter\n")
         assert "old" not in text
-        assert "| yes/no: right, ShiftDC | 90.0 [60.0-98.0], n = 10 | 90.0 [60.0-98.0], n = 10 | x |" in text
+        assert "| yes/no: right, ShiftDC | 90.0 [59.6-98.2], n = 10 | 90.0 [59.6-98.2], n = 10 |" in text
         assert text.count("revision `abababababababab`") == 2
     _measured(files[1], "ab" * 16, tokens=64)
     assert main(table) == 2

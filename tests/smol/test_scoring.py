@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shiftdc_eval.smol.loops import looping
-from shiftdc_eval.smol.scoring import counts, in_common, markdown, share, table, verdict
+from shiftdc_eval.smol.scoring import LINES, counts, in_common, markdown, share, table, verdict
 from shiftdc_eval.smol.sets import Item
 
 
@@ -108,3 +108,12 @@ def test_the_table_shows_the_worst_random_direction_of_how_many() -> None:
     shown = markdown({"seed 0": rows, "seed 1": rows[:1]})
     assert "40.0 [" in shown
     assert shown.splitlines()[0] == "| | seed 0 | seed 1 | wanted |"
+
+
+def test_every_line_of_the_table_is_found_in_verdicts_of_its_set() -> None:
+    kinds = {"caption": ("right", "words"), "yes_no": ("right",)}
+    for line in LINES:
+        flag, kind = line.flag.split(" ")
+        assert flag in kinds.get(kind, ("refused", "looping")), line
+        item = Item("i", "p", kind, reference="yes")  # type: ignore[arg-type]
+        assert line.flag in counts([verdict(item, "yes")])
