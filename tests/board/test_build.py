@@ -213,6 +213,20 @@ def test_two_partial_runs_make_one_complete_cell(results: Path, board: Path) -> 
     assert [run.id for run in cell.runs] == ["first", "second"]
 
 
+def test_answers_of_ours_without_a_run_came_out_of_lmms_evals_cache_and_are_refused(
+    results: Path, board: Path
+) -> None:
+    made = Made(run=None)
+    samples = made.write(results)
+    content = made.results()
+    content["config"]["model"] = "shiftdc_vlm"
+    write_json(
+        samples.with_name(samples.name.replace(f"_samples_{made.task}.jsonl", "_results.json")), content
+    )
+    with pytest.raises(RecordError, match="run it without --use_cache"):
+        build([results], board)
+
+
 def test_another_lmms_eval_model_makes_a_cell_that_says_what_is_missing(results: Path, board: Path) -> None:
     Made(run=None, model="gpt-x").write(results)
     build([results], board)
