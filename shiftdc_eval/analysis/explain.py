@@ -150,10 +150,12 @@ def _chat(found: Answered) -> Chat:
 def _defense(record: RunRecord) -> ShiftDC:
     """The run's own ShiftDC, or the default one for runs of other defenses."""
     from shiftdc_eval.defenses import DEFENSES
+    from shiftdc_eval.defenses.captioned import ShiftDCCaptioned
     from shiftdc_eval.defenses.shiftdc import ShiftDC
 
     kind = DEFENSES.get(record.defense)
-    if kind is not None and issubclass(kind, ShiftDC):
+    # one that was given its caption is shown as any other defense: the curves are of the model's own caption
+    if kind is not None and issubclass(kind, ShiftDC) and not issubclass(kind, ShiftDCCaptioned):
         settings: dict[str, Any] = dict(record.settings)
         return kind(**settings)
     return ShiftDC()
