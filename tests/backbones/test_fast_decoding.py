@@ -31,7 +31,11 @@ def picture(seed: int) -> Image.Image:
 
 
 def image_chats(count: int = 10) -> list[Chat]:
-    return [Chat.ask("describe " * (1 + 5 * seed % 7), [picture(seed)]) for seed in range(count)]
+    """Requests of unequal length, with one image or two."""
+    return [
+        Chat.ask("describe " * (1 + 5 * seed % 7), [picture(seed), picture(90 + seed)][: 1 + seed % 3 % 2])
+        for seed in range(count)
+    ]
 
 
 def end_early(backbone: Backbone, chats: list[Chat]) -> list[int]:
@@ -91,9 +95,10 @@ def test_prefixes_survive_rows_that_close_ranks(
     chats = image_chats(8)
     captions = [chat.with_request(f"a list {chat.request}") for chat in chats]
     end_early(plain, captions)
-    wanted = plain.generate(captions, LONG), plain.generate(chats, LONG), plain.generate(captions[::-3], LONG)
+    calls = [captions, chats, captions[::-3], chats[::2], chats, captions]
+    wanted = [plain.generate(asked, LONG) for asked in calls]
     with fast.sharing(chats):
-        got = fast.generate(captions, LONG), fast.generate(chats, LONG), fast.generate(captions[::-3], LONG)
+        got = [fast.generate(asked, LONG) for asked in calls]
         assert fast.fast.prefixes.made == len(chats)
     for some, others in zip(got, wanted, strict=True):
         assert [answer.ids for answer in some] == [answer.ids for answer in others]
