@@ -9,10 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from browser import dump_dom, screenshot
+from browser import brightness, dump_dom, title, widths_on_a_phone, without_policy
 from made import Made, small_grid
 from markdown_it import MarkdownIt
-from PIL import Image
 from pydantic import ValidationError
 
 from shiftdc_eval.board import charts
@@ -55,20 +54,6 @@ def grid(results: Path, board: Path) -> Path:
     small_grid(results)
     build([results], board)
     return board / "index.html"
-
-
-def with_driver(page: Path, script: str) -> Path:
-    """The page without its policy, and a script that plays the reader and writes what it sees to the title."""
-    text = page.read_text(encoding="utf-8").replace("Content-Security-Policy", "X-Nothing")
-    driven = page.with_name("driven.html")
-    driven.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-    return driven
-
-
-def title(document: str) -> str:
-    found = re.search(r"<title>(.*?)</title>", document, re.DOTALL)
-    assert found
-    return found[1]
 
 
 def test_every_number_is_in_the_page_without_javascript(grid: Path, board: Path) -> None:
@@ -142,7 +127,7 @@ def test_filters_and_sorting_work(grid: Path, chromium: str) -> None:
       const rising = up.every((v, i) => !i || up[i - 1] <= v), falling = down.every((v, i) => !i || down[i - 1] >= v);
       document.title = [all, found, task, sort, rising, falling, head.getAttribute("aria-sort"), controls.hidden].join(" ");
     """
-    assert title(dump_dom(chromium, with_driver(grid, script))) == (
+    assert title(dump_dom(chromium, without_policy(grid, script))) == (
         "24 4 6 ascending true true descending false"
     )
 
@@ -159,32 +144,15 @@ def test_the_page_runs_under_its_own_policy(grid: Path, chromium: str) -> None:
 def test_a_phone_shows_the_page_without_scrolling_sideways(grid: Path, chromium: str, name: str) -> None:
     if name == "committed":
         grid.write_text((COMMITTED / "index.html").read_text())
-    script = "document.title = [innerWidth, document.documentElement.scrollWidth].join(' ')"
-    driven = with_driver(grid, script)
-    frame = grid.with_name("frame.html")
-    inner = driven.read_text().replace("&", "&amp;").replace('"', "&quot;")
-    frame.write_text(
-        f'<!doctype html><title>x</title><iframe srcdoc="{inner}" width="390" height="800" style="border:0"></iframe>'
-        "<script>onload = () => { document.title = frames[0].document.title; }</script>"
-    )
-    width, wide = map(int, title(dump_dom(chromium, frame)).split())
+    width, wide = widths_on_a_phone(chromium, grid)
     assert width == 390
     assert wide <= width
 
 
 def test_light_and_dark_differ_and_neither_is_blank(grid: Path, chromium: str, tmp_path: Path) -> None:
-    means = []
-    for scheme in (1, 0):
-        picture = tmp_path / f"{scheme}.png"
-        screenshot(chromium, grid, picture, 1000, 800, f"--blink-settings=preferredColorScheme={scheme}")
-        with Image.open(picture) as image:
-            grey = image.convert("L")
-            low, high = grey.getextrema()
-            assert high - low > 150
-            histogram = grey.histogram()
-            means.append(sum(level * count for level, count in enumerate(histogram)) / sum(histogram))
-    assert means[0] > 200
-    assert means[1] < 70
+    light, dark = brightness(chromium, grid, tmp_path)
+    assert light > 200
+    assert dark < 70
 
 
 def test_hostile_names_make_no_element(results: Path, board: Path) -> None:

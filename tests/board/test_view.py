@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import dump_dom
+from browser import brightness, dump_dom, widths_on_a_phone
 from made import Made, write_rows
 from PIL import Image
 
@@ -123,6 +123,28 @@ def test_the_policy_stops_scripts_even_where_escaping_would_fail(
     unguarded = text.replace("Content-Security-Policy", "X-Nothing").replace("</main>", f"{attack}</main>")
     page.write_text(unguarded, encoding="utf-8")
     assert "HACKED</title>" in dump_dom(chromium, page)  # the attack itself works
+
+
+def test_a_phone_shows_the_samples_without_scrolling_sideways(
+    results: Path, tmp_path: Path, chromium: str
+) -> None:
+    made = Made(size=len(HOSTILE), responses=lambda item: "word" * 200)
+    made.write(results / "long")
+    page = tmp_path / "view.html"
+    for folder in (results / "long", hostile_run(results / "hostile")):
+        view(folder, page)
+        width, wide = widths_on_a_phone(chromium, page)
+        assert width == 390
+        assert wide <= width
+
+
+def test_the_samples_can_be_read_in_light_and_in_dark(results: Path, tmp_path: Path, chromium: str) -> None:
+    Made(size=5).write(results)
+    page = tmp_path / "view.html"
+    view(results, page)
+    light, dark = brightness(chromium, page, tmp_path)
+    assert light > 200
+    assert dark < 70
 
 
 def test_samples_can_be_read_without_javascript(results: Path, tmp_path: Path, chromium: str) -> None:
