@@ -103,7 +103,9 @@ def render(index: Index, detail: Detail) -> str:
         tasks=sorted({section.task for section in found}),
         judges=sorted({section.judge for section in found}),
         detail=detail,
-        shown={line.number for section in found for line in section.lines[: detail.rows]},
+        shown={
+            number for section in found for line in section.lines[: detail.rows] for number in line.numbers
+        },
         forest=charts.forest,
         scatter=charts.scatter,
         about=about,

@@ -41,6 +41,8 @@ class Line:
     """What tells this comparison from another one of the same model, e.g. `dtype=float16`."""
     seeds: list[tuple[IndexCell, float | None]] = field(default_factory=list)
     """Cell and value of each seed, where several are pooled."""
+    numbers: list[int] = field(default_factory=list)
+    """Positions in the index of the cells of all seeds."""
 
     @property
     def relative(self) -> float | None:
@@ -59,8 +61,10 @@ class Line:
     @property
     def by_seed(self) -> str:
         """The value of each seed; empty where there is one."""
-        values = [f"{cell.seed}: {show(value, self.measure.metric)}" for cell, value in self.seeds]
-        return f"by seed {', '.join(values)}" if values else ""
+        if not self.seeds:
+            return ""
+        seeds = ", ".join(str(cell.seed) for cell, _ in self.seeds)
+        return f"seeds {seeds}: {', '.join(show(value, self.measure.metric) for _, value in self.seeds)}"
 
     @property
     def delta(self) -> tuple[float, float, float] | None:
@@ -205,6 +209,7 @@ def _lines(
                 ]
                 if len(found.seeds) > 1
                 else [],
+                numbers=[entry.cell, *entry.also],
             )
         )
     return lines

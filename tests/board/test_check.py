@@ -83,6 +83,8 @@ WRONG: dict[str, tuple[Change, str]] = {
         put("defense", "settings", value={"alpha": 2}),
         "path: the content belongs at",
     ),
+    "another attention kernel": (put("attention", value="eager"), "path: the content belongs at cells/"),
+    "batches of nothing": (put("runs", 0, "batch_size", value=0), "runs.0.batch_size: "),
     "a negative seed": (put("seed", value=-1), "seed: "),
     "a fractional seed": (put("seed", value=0.5), "seed: "),
     "a broken template hash": (put("model", "template_sha256", value="xyz"), "model.template_sha256: "),

@@ -189,8 +189,12 @@ def test_seeds_are_repeats_of_an_item_and_compared_seed_by_seed(results: Path, b
     assert (pair.n, pair.size <= 120) == (120, True)
     (section,) = sections_of(found)
     assert [line.items for line in section.lines] == ["40/40 × 3 seeds"] * 2
-    assert all(line.by_seed.startswith("by seed 0: ") for line in section.lines)
-    assert "by seed 0: " in (board / "index.html").read_text()
+    assert all(line.by_seed.startswith("seeds 0, 1, 2: ") for line in section.lines)
+    text = (board / "index.html").read_text()
+    assert "seeds 0, 1, 2: " in text
+    for number in range(6):  # the cell of every seed is there and linked
+        assert f'<tr id="c{number}">' in text
+        assert f'<a href="#c{number}"' in text
 
 
 def test_seeds_that_answer_alike_add_nothing(results: Path, board: Path) -> None:
