@@ -226,7 +226,7 @@ def read_grid(path: Path) -> Grid:
     """Read a yaml or toml grid file.
 
     Raises:
-        ConfigError: no such file, not yaml or toml, or a wrong entry; names file, line (yaml) and entry.
+        ConfigError: no such file, not yaml or toml, or a wrong entry; names file, line and entry.
     """
     if not path.is_file():
         raise ConfigError(f"no grid file at {path}")
@@ -240,7 +240,7 @@ def read_grid(path: Path) -> Grid:
     except ValidationError as error:
         first = error.errors()[0]
         loc = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-        line = _line(text, loc) if path.suffix != ".toml" else None
+        line = _toml_line(text, loc) if path.suffix == ".toml" else _line(text, loc)
         where = f"{path}, line {line}" if line else str(path)
         entry = ".".join(map(str, loc)) or "the file"
         raise ConfigError(f"{where}: {entry}: {first['msg']}") from error
@@ -261,6 +261,30 @@ def _line(text: str, loc: list[Any]) -> int | None:
             line = node.start_mark.line + 1
         else:
             break
+    return line
+
+
+def _toml_line(text: str, loc: list[Any]) -> int | None:
+    """As `_line`; the parser of TOML tells no places, so the lines are looked through for the keys."""
+    lines = text.splitlines()
+    line, begin, end, key = None, 0, len(lines), ""
+    for part in loc:
+        if isinstance(part, int):
+            heads = [number for number, one in enumerate(lines) if re.match(rf"\s*\[\[{key}\]\]", one)]
+            if part >= len(heads):
+                continue  # an inline list: its entries stand on or below the line of its key
+            begin = heads[part]
+            end = next((n for n in range(begin + 1, len(lines)) if lines[n].startswith("[")), len(lines))
+        else:
+            key = re.escape(part)
+            own = rf"\s*\[*{key}\s*[=\].]|.*[{{,\[]\s*{key}\s*="
+            found = next((n for n in range(begin, end) if re.match(own, lines[n])), None)
+            if found is None:
+                break
+            begin = found
+            if lines[found].startswith(f"[{part}"):
+                end = next((n for n in range(found + 1, len(lines)) if lines[n].startswith("[")), len(lines))
+        line = begin + 1
     return line
 
 

@@ -132,6 +132,37 @@ def test_a_wrong_grid_file_names_line_and_entry(tmp_path: Path, text: str, said:
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            'models = ["a"]\ndefenses = ["none"]\ntasks = ["t"]\nspeed = "high"\n',
+            "line 4: speed: Extra inputs",
+        ),
+        ('models = ["a"]\ntasks = []\ndefenses = ["none"]\n', "line 2: tasks: List should have"),
+        (
+            'tasks = ["t"]\n[[models]]\npretrained = "a"\n[[models]]\npretraned = "b"\n[[defenses]]\nname = "none"\n',
+            "line 4: models.1.pretrained: Field required",
+        ),
+        (
+            'models = ["a"]\ndefenses = ["none"]\ntasks = ["t"]\n[defaults]\nbatch_size = 4\nlimit = 0\n',
+            "line 6: defaults.limit: ",
+        ),
+        (
+            'models = ["a"]\ntasks = ["t"]\ndefenses = ["none"]\ndefaults = {batch_size = 4, limit = 0}\n',
+            "line 4: defaults.limit: ",
+        ),
+        ('models = ["a"\n', "cannot be read"),
+    ],
+)
+def test_a_wrong_toml_file_names_line_and_entry_too(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_grid(path)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("defenses", "said"),
     [
         ("[shiftcd]", "defense=shiftcd is unknown; did you mean shiftdc?"),
