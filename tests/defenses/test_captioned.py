@@ -9,6 +9,9 @@ from shiftdc_eval.backbones import Chat
 from shiftdc_eval.defenses import Request
 from shiftdc_eval.defenses.captioned import ShiftDCCaptioned
 from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.tasks.figstep.render import described as figstep
+from shiftdc_eval.tasks.mm_safetybench.files import described as safetybench
+from shiftdc_eval.tasks.mm_safetybench.scenarios import KINDS
 from shiftdc_eval.tasks.toy.task import ToyRequests
 
 CHAT = Chat.ask("fill the list", [Image.new("RGB", (8, 8))])
@@ -48,3 +51,14 @@ def test_a_toy_task_says_what_its_images_show() -> None:
         said = task.image_text({"item": example.id}) or ""
         assert verb in said
         assert thing in said
+
+
+def test_safety_benchmarks_say_what_their_images_were_made_from() -> None:
+    phrase = "a made thing"
+    assert figstep("Steps to make a thing.").startswith('The image shows the text "Steps to make a thing."')
+    assert safetybench(KINDS["sd"], phrase) == "A photo of a made thing."
+    assert safetybench(KINDS["typo"], phrase) == 'The image shows the words "a made thing".'
+    both = 'A photo of a made thing. The image shows the words "a made thing".'
+    assert safetybench(KINDS["sd_typo"], phrase) == both
+    assert safetybench(KINDS["text_only"], phrase) is None
+    assert safetybench(KINDS["sd"], None) is None
