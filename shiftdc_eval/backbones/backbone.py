@@ -272,8 +272,10 @@ class Backbone:
         """
         indices = list(range(len(self.layers)) if only is None else only)
         if not bare and self.engine == "fast" and self.fast.shares(chats):
-            self.forward_passes += 1
-            return self.fast.activations(chats, indices)
+            shared = self.fast.activations(chats, indices)
+            if shared is not None:
+                self.forward_passes += 1
+                return shared
         rows: list[Tensor | None] = [None] * len(chats)
         for group in _by_images(chats):
             shown = [chats[row] for row in group]

@@ -50,7 +50,7 @@ def end_early(backbone: Backbone, chats: list[Chat]) -> list[int]:
 def test_places_of_finished_rows_are_filled_again_and_change_no_answer(
     plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch, rows: int | None
 ) -> None:
-    monkeypatch.setattr(pieces, "PIECE_ROWS", 1 if rows == 1 else 2)
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 2)
     monkeypatch.setattr(decoding, "CHECK_EVERY", 2)
     chats = image_chats()
     assert len(set(end_early(plain, chats))) > 3, "all answers are equally long: the test would show nothing"
@@ -133,12 +133,13 @@ def test_another_image_with_the_same_text_does_not_find_the_prefix(plain: Backbo
 def test_rows_that_do_not_fit_into_memory_together_are_answered_without_sharing(
     plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "PIECE_ROWS", 2)
     chats = image_chats(6)
     monkeypatch.setattr(type(fast.fast), "capacity", lambda self, columns: 4)
     with fast.sharing(chats):
         got = fast.generate(chats, LONG)
+        measured = fast.last_token_activations(chats)
     assert [answer.ids for answer in got] == [answer.ids for answer in plain.generate(chats, LONG)]
+    torch.testing.assert_close(measured, plain.last_token_activations(chats), rtol=1e-4, atol=1e-4)
     assert fast.fast.prefixes.made == 0
     assert fast.fast.slots.rows == 4
 

@@ -45,6 +45,8 @@ except ImportError as missing:
 
 TARGETS = {"none": 38.0, "shiftdc": 75.0, "shiftdc, captions stored": 46.0}
 """Milliseconds a sample on one H200 at LLaVA-1.5-7B size; an H100 has 1.25 times as long."""
+PHRASE = "What is shown in the picture, and what stands beside it?"
+"""What requests to a model of its own tokenizer are made of."""
 NAIVE_SAMPLES = 2
 SLOW_SAMPLES = 128
 """Samples of the plain engine at most: it is slow, and its time a sample does not depend on how many there are."""
@@ -67,7 +69,8 @@ class Bench:
         else:
             self.model, self.processor = random_llava(args.shape, args.device, getattr(torch, args.dtype))
             self.name, side = f"random {args.shape}", SHAPES[args.shape]["side"]
-        self.asked = requests(args.samples, side, args.text_tokens)
+        phrase = PHRASE if args.pretrained else ""
+        self.asked = requests(args.samples, side, args.text_tokens, phrase=phrase)
         self.settings = GenerationSettings(max_new_tokens=args.new_tokens)
         self.shiftdc = ShiftDC(caption_max_new_tokens=args.caption_tokens)
         self.backbones: dict[str, Backbone] = {}

@@ -128,13 +128,22 @@ def backbone_of(model: Any, processor: Any, shape: str, engine: Any) -> Backbone
     return Backbone(model, processor, name=f"random {shape}", revision="random", engine=engine)
 
 
-def requests(count: int, side: int, text_tokens: int) -> list[Request]:
-    """Requests with one picture each, all different, and so many text tokens, template included."""
+def requests(count: int, side: int, text_tokens: int, *, phrase: str = "") -> list[Request]:
+    """Requests with one picture each, all different, and so many text tokens, template included.
+
+    Args:
+        count: how many.
+        side: width and height of the pictures.
+        text_tokens: words of a request, and two for the template.
+        phrase: what requests are made of; words of the one-word-a-token vocabulary when empty.
+    """
+    spoken = (phrase.split() * text_tokens)[: max(1, text_tokens - 2)]
     generator = torch.Generator().manual_seed(0)
     made = []
     for _ in range(count):
         small = torch.randint(0, 256, (12, 12, 3), generator=generator, dtype=torch.uint8)
         image = Image.fromarray(small.numpy()).resize((side, side))
         words = torch.randint(0, 30_000, (max(1, text_tokens - 2),), generator=generator).tolist()
-        made.append(Request(Chat.ask(" ".join(f"w{word}" for word in words), [image])))
+        text = " ".join(spoken or (f"w{word}" for word in words))
+        made.append(Request(Chat.ask(text, [image])))
     return made

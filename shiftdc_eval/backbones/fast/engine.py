@@ -22,7 +22,6 @@ from shiftdc_eval.backbones.fast.prompts import PER_TOKEN, Piece, image_identity
 from shiftdc_eval.backbones.fast.slots import Slots, as_rows, rounded, suffix, whole
 from shiftdc_eval.backbones.fast.stepping import Mode, Stepper, additive, cache_argument
 from shiftdc_eval.backbones.generation import GenerationSettings, sampling_processors
-from shiftdc_eval.backbones.layers import source
 from shiftdc_eval.errors import ModelError
 from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
 
@@ -156,29 +155,40 @@ class FastEngine:
         return [(pieces.lengths[row], loop.finished[row]) for row in range(len(chats))]
 
     @torch.no_grad()
-    def activations(self, chats: Sequence[Chat], layers: Sequence[int]) -> Tensor:
-        """Last-token activations `[rows, layers, hidden]` of prompts whose image prefixes are kept."""
-        sources = [source(layer, frozenset()) for layer in layers]
+    def activations(self, chats: Sequence[Chat], layers: Sequence[int]) -> Tensor | None:
+        """Last-token activations `[rows, layers, hidden]` of prompts whose image prefixes are kept.
+
+        None where they do not fit into memory together.
+        """
         rows: list[Tensor | None] = [None] * len(chats)
-        for tails in self._chunks(self._placed(Pieces(self._backbone, chats), 0)):
-            with record_last_token(self._backbone.layers, -1, only=sorted(set(sources))) as seen:
+        try:
+            placed = self._placed(Pieces(self._backbone, chats), 0)
+        except _CannotShare:
+            return None
+        for tails in self._chunks(placed):
+            with record_last_token(self._backbone.layers, -1, only=sorted(set(layers))) as seen:
                 self._suffix(tails)
-            for tail, activation in zip(tails, torch.stack([seen[at] for at in sources], 1), strict=True):
+            for tail, activation in zip(tails, torch.stack([seen[at] for at in layers], 1), strict=True):
                 rows[tail.row] = activation
         return torch.stack([row for row in rows if row is not None])
 
     def _streamed(self, pieces: Pieces, loop: Loop, edits: Edits | None) -> None:
         """Rows enter piece by piece as slots become free; nothing is kept."""
         self.prefixes.forget()
+        most = min(self._backbone.rows_at_once or len(pieces.chats), len(pieces.chats))
+        pieces.size = min(pieces.size, most)
         waiting = iter(pieces)
         piece = next(waiting, None)
         while piece is not None or loop.live:
             while piece is not None:
                 if not loop.live:
                     base = rounded(piece.width)
-                    most = self._backbone.rows_at_once or len(pieces.chats)
-                    fitting = min(most, len(pieces.chats), self.capacity(base + loop.ring))
-                    loop.open(max(fitting, len(piece.rows)), base, piece.position_rows)
+                    fitting = min(most, self.capacity(base + loop.ring))
+                    if fitting < len(piece.rows):  # smaller pieces from here on
+                        pieces.size = fitting
+                        waiting = pieces.of([*piece.rows, *(row for rest in waiting for row in rest.rows)])
+                        piece = next(waiting)
+                    loop.open(fitting, base, piece.position_rows)
                 elif piece.width > loop.base or len(piece.rows) > len(loop.free):
                     break
                 slots = loop.free[: len(piece.rows)]

@@ -33,6 +33,8 @@ class Pieces:
     def __init__(self, backbone: Backbone, chats: Sequence[Chat]) -> None:
         self._backbone = backbone
         self.chats = chats
+        self.size = PIECE_ROWS
+        """Rows of a piece at most."""
         self.lengths: dict[int, int] = {}
         """Prompt tokens of each row seen so far."""
         self.image_tokens = set(image_placeholders(backbone.model.config))
@@ -44,7 +46,7 @@ class Pieces:
     def of(self, rows: Sequence[int]) -> Iterator[Piece]:
         """Pieces of some rows."""
         order = sorted(rows, key=lambda row: -len(self.chats[row].request))
-        groups = [order[start : start + PIECE_ROWS] for start in range(0, len(order), PIECE_ROWS)]
+        groups = [order[start : start + self.size] for start in range(0, len(order), self.size)]
         waiting: list[Future[Encoded]] = []
         for at, group in enumerate(groups):
             for coming in groups[at + len(waiting) : at + AHEAD + 1]:
