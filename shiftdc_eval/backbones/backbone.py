@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,39 +13,27 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from shiftdc_eval.backbones.chat import Chat
-from shiftdc_eval.backbones.encoding import (
-    ENCODING_ERRORS,
-    Encoded,
-    control_tokens,
-    encode_chats,
-    plain,
-    prefill_kwargs,
-    unexpanded,
-)
-from shiftdc_eval.backbones.families import (
-    image_placeholders,
-    layers_that_need_an_image,
-    mend_attention,
-)
+from shiftdc_eval.backbones.encoding import Encoded, prefill_kwargs
 from shiftdc_eval.backbones.fast.engine import FastEngine
 from shiftdc_eval.backbones.fast.refusal import refusal, window
 from shiftdc_eval.backbones.fast.selfcheck import failure
 from shiftdc_eval.backbones.following import Follower
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, sampling_processors
-from shiftdc_eval.backbones.layers import find_decoder_layers, reachable, source
+from shiftdc_eval.backbones.layers import reachable, source
+from shiftdc_eval.backbones.loaded import LoadedModel
 from shiftdc_eval.errors import ConfigError, ModelError
 from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
 
+logger = logging.getLogger(__name__)
 PASS_TOKENS = 32_768
 """Tokens of prompts without images that go through one forward pass: more would only take memory."""
-logger = logging.getLogger(__name__)
 PROMPT_ROOM = 128
 """Tokens by which another prompt about a request may be longer than the request."""
 EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
 """Rows of a sub-batch (indices into the batch) -> layer index -> edit."""
 
 
-class Backbone:
+class Backbone(LoadedModel):
     """A loaded vision-language model: chats in, tokens out, decoder layers visible.
 
     Chats with and without images may be mixed in one call; they are run as separate sub-batches.
@@ -65,26 +50,7 @@ class Backbone:
         folder: str | None = None,
         engine: Literal["auto", "plain", "fast"] = "auto",
     ) -> None:
-        self.model = model.eval()
-        mend_attention(model)
-        self.processor = processor
-        self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.name = name
-        """Model id or folder as the user gave it."""
-        self.revision = revision
-        """Commit of the hub, or a hash of a local folder's weights."""
-        self.note = note
-        """A caveat that every result of this model carries."""
-        self.folder = folder
-        """Local folder of the model, where it has one."""
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        if getattr(processor, "chat_template", None) is None:
-            # some processors (Phi-4-multimodal's) lose the template that lies in the folder; the tokenizer has it
-            processor.chat_template = getattr(self.tokenizer, "chat_template", None)
-        self.layers = find_decoder_layers(model)
-        self.skipped_without_image = layers_that_need_an_image(model.config)
-        """Decoder layers that a prompt without images passes by (cross-attention layers)."""
+        super().__init__(model, processor, name=name, revision=revision, note=note, folder=folder)
         self.forward_passes = 0
         """Forward passes of whole prompts since loading (prefills), for tests and cost tables."""
         self.asked_engine: Literal["auto", "plain", "fast"] = "auto"
@@ -162,99 +128,6 @@ class Backbone:
         """Give back memory that is kept between calls."""
         if "fast" in vars(self):
             self.fast.release()
-
-    @property
-    def device(self) -> torch.device:
-        """Device that inputs go to; parameters that are offloaded to CPU or disk have none of their own."""
-        placed = (p.device for p in self.model.parameters() if p.device.type != "meta")
-        return next(placed, torch.device("cpu"))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Compute dtype."""
-        dtype: torch.dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
-        return dtype
-
-    @property
-    def architecture(self) -> str:
-        """Class of the loaded model."""
-        return type(self.model).__name__
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the residual stream."""
-        return int(self.model.config.get_text_config().hidden_size)
-
-    @property
-    def template_sha256(self) -> str:
-        """Hash of the chat template and of what it renders for a request: some templates print today's date."""
-        template = getattr(self.processor, "chat_template", None) or getattr(
-            self.tokenizer, "chat_template", None
-        )
-        probe = [{"role": "user", "content": [{"type": "text", "text": "probe"}]}]
-        try:
-            rendered = self.processor.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-        ):  # families whose prompts are not a template's
-            rendered = ""
-        return hashlib.sha256(json.dumps([template, str(rendered)], sort_keys=True).encode()).hexdigest()
-
-    @property
-    def attention(self) -> str:
-        """The attention kernel in use."""
-        return str(getattr(self.model.config, "_attn_implementation", None))
-
-    @property
-    def devices(self) -> list[torch.device]:
-        """Every device that holds parameters, in order."""
-        return sorted({p.device for p in self.model.parameters() if p.device.type != "meta"}, key=str)
-
-    @property
-    def contrast_file(self) -> Path | None:
-        """Contrast set that comes in the model's folder; None for models that bring none."""
-        path = Path(self.folder) / "contrast.jsonl" if self.folder else None
-        return path if path and path.is_file() else None
-
-    def encode(self, chats: Sequence[Chat]) -> Encoded:
-        """Render, tokenize and left-pad chats that either all have images or all have none.
-
-        Raises:
-            ModelError: the model's processor cannot take these chats.
-        """
-        return self.features(chats).to(self.device)
-
-    def features(self, chats: Sequence[Chat]) -> Encoded:
-        """As `encode`, but on the CPU.
-
-        Raises:
-            ModelError: the model's processor cannot take these chats.
-        """
-        try:
-            return encode_chats(self.processor, self.model.config.model_type, chats, self._control)
-        except ENCODING_ERRORS as error:
-            images = sorted({len(chat.images) for chat in chats})
-            raise ModelError(
-                f"the processor of {self.name} ({type(self.processor).__name__}) cannot encode chats with "
-                f"{images} images: {error}"
-            ) from error
-
-    def rendered(self, chats: Sequence[Chat]) -> list[list[int]] | None:
-        """Token ids of the chats' prompts before the processor makes room for images; None where unknown."""
-        return unexpanded(self.processor, self.model.config.model_type, chats, self._control)
-
-    @cached_property
-    def _control(self) -> list[str]:
-        return control_tokens(self.tokenizer, self.processor)
-
-    def encode_bare(self, texts: Sequence[str]) -> Encoded:
-        """Tokenize texts without the chat template, left-padded."""
-        texts = [plain(text, self._control) for text in texts]
-        features = self.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
-        return Encoded({key: features[key] for key in ("input_ids", "attention_mask")}).to(self.device)
 
     @torch.inference_mode()
     def last_token_activations(
@@ -440,33 +313,16 @@ class Backbone:
             logits_processor=extra,
             pad_token_id=self.tokenizer.pad_token_id,
             suppress_tokens=self.placeholder_ids() or None,
-            **({"tokenizer": self.tokenizer} if self._stop_strings else {}),
+            **({"tokenizer": self.tokenizer} if self.stop_strings else {}),
         )
         return output[:, encoded.width :]
 
     def _finished(self, ids: list[int], length: int, settings: GenerationSettings) -> Generated:
-        ends = self._end_ids()
+        ends = self.end_ids()
         stop = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
         text = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
-        until = (*settings.until, *self._stop_strings)
+        until = (*settings.until, *self.stop_strings)
         return Generated(cut(text, until), length, stop, tuple(ids[:stop]))
-
-    @property
-    def _stop_strings(self) -> list[str]:
-        """Texts before which an answer of this model ends, beside its end token (MiniGPT-4: `###`)."""
-        stop = self.model.generation_config.stop_strings or []
-        return [stop] if isinstance(stop, str) else list(stop)
-
-    def placeholder_ids(self) -> list[int]:
-        """Ids that an answer must not hold: those that stand for images, and those the model rules out."""
-        ruled_out = self.model.generation_config.suppress_tokens or []
-        return sorted({*image_placeholders(self.model.config), *ruled_out})
-
-    def _end_ids(self) -> set[int]:
-        end = self.model.generation_config.eos_token_id
-        if end is None:
-            end = self.tokenizer.eos_token_id
-        return set(end) if isinstance(end, list) else {end}
 
 
 def _by_images(chats: Sequence[Chat]) -> list[list[int]]:
