@@ -6,7 +6,7 @@ contract test of every family compares. What the engine does not do the plain pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,27 +16,21 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.fast.decoding import Loop
+from shiftdc_eval.backbones.fast.passes import SUFFIX_TOKENS, Edits, Passes, chunks
 from shiftdc_eval.backbones.fast.pieces import Pieces
-from shiftdc_eval.backbones.fast.prefixes import Kept, Prefix, Prefixes, Tail, joint_of, padded
-from shiftdc_eval.backbones.fast.prompts import PER_TOKEN, Piece, image_identity, suffix_mask, visible
-from shiftdc_eval.backbones.fast.slots import Slots, as_rows, rounded, suffix, whole
-from shiftdc_eval.backbones.fast.stepping import Mode, Stepper, additive, cache_argument
+from shiftdc_eval.backbones.fast.placing import CannotShare, Placing
+from shiftdc_eval.backbones.fast.prefixes import Prefixes
+from shiftdc_eval.backbones.fast.prompts import visible
+from shiftdc_eval.backbones.fast.slots import Slots, rounded
+from shiftdc_eval.backbones.fast.stepping import Mode, Stepper
 from shiftdc_eval.backbones.generation import GenerationSettings, sampling_processors
-from shiftdc_eval.errors import ModelError
-from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
+from shiftdc_eval.steering import record_last_token
 
 if TYPE_CHECKING:
     from shiftdc_eval.backbones.backbone import Backbone
 
-SUFFIX_TOKENS = 16_384
-"""Tokens of suffixes that are prefilled together."""
 MEMORY_SHARE = 0.9
 """Share of a GPU's free memory that slots may take."""
-Edits = Callable[[list[int]], Mapping[int, Edit]]
-
-
-class _CannotShare(Exception):
-    """The rows of a call do not fit into memory together, or a prompt ends with its image."""
 
 
 class FastEngine:
@@ -50,9 +44,6 @@ class FastEngine:
     def __init__(self, backbone: Backbone, *, mode: Mode | None = None) -> None:
         self._backbone = backbone
         self._model = model = backbone.model
-        self._head = model.get_output_embeddings()
-        self._decoder = model.get_decoder()
-        self._additive = model.config._attn_implementation == "eager"
         text = model.config.get_text_config()
         heads = text.num_attention_heads
         self.slots = Slots(
@@ -62,10 +53,12 @@ class FastEngine:
             dtype=backbone.dtype,
             device=backbone.device,
         )
-        self.slots.most = self.capacity
+        self.slots.most = lambda columns: self.capacity(columns)
         on_gpu = backbone.device.type == "cuda"
         self.stepper = Stepper(model, self.slots, mode=mode or ("compile" if on_gpu else "eager"))
         self.prefixes = Prefixes(self.slots)
+        self._passes = Passes(backbone, self.slots, self.prefixes)
+        self._placing = Placing(backbone, self.slots, self.prefixes, self._passes)
         self._shared_images: list[Any] = []
 
     @contextmanager
@@ -134,7 +127,7 @@ class FastEngine:
             ModelError: a layer that was to be edited was not reached.
         """
         pieces = Pieces(self._backbone, chats)
-        vocabulary = self._head.weight.shape[0]
+        vocabulary = self._passes.head.weight.shape[0]
         ends = self._model.generation_config.eos_token_id
         loop = Loop(
             self.slots,
@@ -148,7 +141,7 @@ class FastEngine:
         if loop.keep:
             try:
                 self._shared(pieces, loop, edits)
-            except _CannotShare:
+            except CannotShare:
                 loop.keep = False
         if not loop.keep:
             self._streamed(pieces, loop, edits)
@@ -162,12 +155,12 @@ class FastEngine:
         """
         rows: list[Tensor | None] = [None] * len(chats)
         try:
-            placed = self._placed(Pieces(self._backbone, chats), 0)
-        except _CannotShare:
+            placed = self._placing.placed(Pieces(self._backbone, chats), 0)
+        except CannotShare:
             return None
-        for tails in self._chunks(placed):
+        for tails in chunks(placed):
             with record_last_token(self._backbone.layers, -1, only=sorted(set(layers))) as seen:
-                self._suffix(tails)
+                self._passes.suffix(tails)
             for tail, activation in zip(tails, torch.stack([seen[at] for at in layers], 1), strict=True):
                 rows[tail.row] = activation
         return torch.stack([row for row in rows if row is not None])
@@ -192,23 +185,25 @@ class FastEngine:
                 elif piece.width > loop.base or len(piece.rows) > len(loop.free):
                     break
                 slots = loop.free[: len(piece.rows)]
-                with self._edited(piece.rows, edits):
-                    hidden = self._prompt(piece.inputs, slots)
+                with self._passes.edited(piece.rows, edits):
+                    hidden = self._passes.prompt(piece.inputs, slots)
                 spans = [[(piece.width - length, piece.width)] for length in piece.lengths]
                 after = piece.inputs["position_ids"][..., -1:] + 1
-                loop.seat(slots, piece.rows, visible(spans, loop.base), after, self._head(hidden[:, -1]))
+                loop.seat(
+                    slots, piece.rows, visible(spans, loop.base), after, self._passes.head(hidden[:, -1])
+                )
                 piece = next(waiting, None)
             loop.advance(compact=piece is None)
 
     def _shared(self, pieces: Pieces, loop: Loop, edits: Edits | None) -> None:
         """Every row has a slot where its image prefix lies; what follows the prefix runs on it."""
-        tails = self._placed(pieces, loop.ring)
+        tails = self._placing.placed(pieces, loop.ring)
         start = self.prefixes.end
         base = rounded(start + max(len(tail.ids) for tail in tails))
         loop.open(len(tails), base, tails[0].position_rows)
-        for chunk in self._chunks(tails):
-            with self._edited([tail.row for tail in chunk], edits):
-                hidden = self._suffix(chunk)
+        for chunk in chunks(tails):
+            with self._passes.edited([tail.row for tail in chunk], edits):
+                hidden = self._passes.suffix(chunk)
             slots = [tail.slot for tail in chunk]
             end = start + hidden.shape[1]
             spans = [
@@ -217,161 +212,13 @@ class FastEngine:
             ]
             after = torch.stack([tail.positions[..., -1:] + 1 for tail in chunk], dim=-2)
             loop.seat(
-                slots, [tail.row for tail in chunk], visible(spans, base), after, self._head(hidden[:, -1])
+                slots,
+                [tail.row for tail in chunk],
+                visible(spans, base),
+                after,
+                self._passes.head(hidden[:, -1]),
             )
         while loop.live:
             loop.advance(compact=True)
         for some, others in loop.moved:
             self.prefixes.swapped(some, others)
-
-    def _placed(self, pieces: Pieces, ring: int) -> list[Tail]:
-        """Store the image prefixes that are not stored yet; the rows' tails, by slot, in the first slots.
-
-        Raises:
-            _CannotShare: the rows do not fit into memory together, or a prompt ends with its image.
-        """
-        taken: dict[int, int] = {}  # slot -> row
-        tails: dict[int, tuple[Tensor, Tensor]] = {}
-        self._join(pieces, taken, tails)
-        for piece in pieces.of([row for row in range(len(pieces.chats)) if row not in tails]):
-            self._make_room(len(pieces.chats), rounded(piece.width) + ring)
-            missing: list[int] = []
-            for at, row in enumerate(piece.rows):
-                tails[row] = piece.tail(at)
-                if not len(tails[row][0]):
-                    raise _CannotShare
-                slot = self.prefixes.find(self._prefix(piece, at, pieces), set(taken))
-                if slot is None:
-                    missing.append(row)
-                else:
-                    taken[slot] = row
-            # images cannot be cut out of a piece that is encoded: rows that miss theirs are encoded by themselves
-            for part in [piece] if len(missing) == len(piece.rows) else pieces.of(missing):
-                slots = self.prefixes.empty(len(part.rows), set(taken))
-                self._store(part, slots, pieces)
-                taken.update(zip(slots, part.rows, strict=True))
-        slot_of = self._in_front({row: slot for slot, row in taken.items()})
-        return [
-            Tail(row, slot, *tails[row]) for row, slot in sorted(slot_of.items(), key=lambda pair: pair[1])
-        ]
-
-    def _join(self, pieces: Pieces, taken: dict[int, int], tails: dict[int, tuple[Tensor, Tensor]]) -> None:
-        """Find the rows whose prefix is stored by their rendering alone: their images are not looked at again."""
-        if not self.prefixes.end:
-            return
-        for row, rendered in enumerate(pieces.rendered(range(len(pieces.chats))) or []):
-            images = image_identity(pieces.chats[row])
-            found = self.prefixes.join(rendered, images, pieces.image_tokens, set(taken))
-            if found is not None:
-                slot, length, ids, positions = found
-                taken[slot] = row
-                tails[row] = ids, positions
-                pieces.lengths[row] = length + len(ids)
-
-    def _make_room(self, rows: int, columns: int) -> None:
-        """Enough slots for all rows of a call.
-
-        Raises:
-            _CannotShare: they do not fit into memory together.
-        """
-        if self.slots.rows >= rows and self.slots.columns >= columns:
-            return
-        if rows > self.capacity(columns):
-            raise _CannotShare
-        self.slots.reserve(rows, columns, keep=self.prefixes.end)
-
-    def _in_front(self, slot_of: dict[int, int]) -> dict[int, int]:
-        """Move the rows of this call into the first slots, what lay there out of the way."""
-        count = len(slot_of)
-        used = set(slot_of.values())
-        outside = [slot for slot in used if slot >= count]
-        if not outside:
-            return slot_of
-        inside = [slot for slot in range(count) if slot not in used]
-        device = self.slots.device
-        self.slots.move(
-            torch.tensor(inside + outside, device=device), torch.tensor(outside + inside, device=device)
-        )
-        self.prefixes.swapped(inside, outside)
-        moved = dict(zip(outside, inside, strict=True))
-        return {row: moved.get(slot, slot) for row, slot in slot_of.items()}
-
-    def _prefix(self, piece: Piece, at: int, pieces: Pieces) -> Prefix:
-        return Prefix(piece.prefix_ids(at), image_identity(pieces.chats[piece.rows[at]]))
-
-    def _store(self, piece: Piece, slots: Sequence[int], pieces: Pieces) -> None:
-        """Prefill the prefixes of a piece into slots."""
-        pad = self._backbone.tokenizer.pad_token_id
-        tokens, width = piece.cut([0] * len(piece.rows), piece.prefixes, pad)
-        images = {name: value for name, value in piece.inputs.items() if name not in PER_TOKEN}
-        self._prompt({**tokens, **images}, slots)
-        rendered = pieces.rendered(piece.rows) or [()] * len(piece.rows)
-        self.prefixes.put(
-            slots,
-            [
-                Kept(
-                    self._prefix(piece, at, pieces),
-                    (width - length, width),
-                    joint_of(rendered[at], pieces.image_tokens, *piece.tail(at)),
-                )
-                for at, length in enumerate(piece.prefixes)
-            ],
-        )
-
-    def _chunks(self, tails: Sequence[Tail]) -> Iterator[list[Tail]]:
-        """Tails whose padded tokens fit one forward pass."""
-        chunk: list[Tail] = []
-        for tail in tails:
-            width = max(len(one.ids) for one in (*chunk, tail))
-            if chunk and width * (len(chunk) + 1) > SUFFIX_TOKENS:
-                yield chunk
-                chunk = []
-            chunk.append(tail)
-        if chunk:
-            yield chunk
-
-    def _prompt(self, inputs: Mapping[str, Tensor], slots: Sequence[int]) -> Tensor:
-        """Run whole prompts (or prefixes) and store them; hidden states `[rows, width, hidden]`."""
-        device = self._backbone.device
-        given = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
-        prepared = self._model.prepare_inputs_for_generation(
-            given.pop("input_ids"), is_first_iteration=True, use_cache=True, **given
-        )
-        prepared.pop("logits_to_keep", None)
-        cache = whole(self.slots, as_rows(slots, device), 0)
-        prepared[cache_argument(self._model.base_model)] = cache
-        hidden: Tensor = self._model.base_model(**prepared).last_hidden_state
-        return hidden
-
-    def _suffix(self, tails: Sequence[Tail]) -> Tensor:
-        """Run what follows the kept prefixes; hidden states `[rows, width, hidden]`, left-padded."""
-        device = self._backbone.device
-        slots = [tail.slot for tail in tails]
-        start = self.prefixes.end
-        ids, mask, positions = (tensor.to(device, non_blocking=True) for tensor in padded(tails))
-        self.slots.reserve(self.slots.rows, start + ids.shape[1], keep=start)
-        seen = visible([[span] for span in self.prefixes.spans(slots)], start).to(device)
-        allowed = suffix_mask(seen, mask)
-        hidden: Tensor = self._decoder(
-            input_ids=ids,
-            attention_mask=additive(allowed, self._head.weight.dtype) if self._additive else allowed,
-            position_ids=positions,
-            use_cache=True,
-            **{self.stepper.cache_argument: suffix(self.slots, as_rows(slots, device), start)},
-        ).last_hidden_state
-        return hidden
-
-    @contextmanager
-    def _edited(self, rows: Sequence[int], edits: Edits | None) -> Iterator[None]:
-        """Edit the last prompt token of the one forward pass inside.
-
-        Raises:
-            ModelError: a layer that was to be edited was not reached.
-        """
-        with edit_last_token(self._backbone.layers, edits(list(rows)) if edits else {}, -1) as made:
-            yield
-        missed = [layer for layer, count in made.items() if not count]
-        if missed:
-            raise ModelError(
-                f"decoder layers {missed} of {self._backbone.name} were not reached by the forward pass"
-            )
