@@ -289,9 +289,16 @@ class Backbone(LoadedModel):
         if missed:
             raise ModelError(f"decoder layers {missed} of {self.name} were not reached by the forward pass")
         return [
-            self._finished(ids, length, settings)
+            self._finished(self._unpadded(ids), length, settings)
             for length, ids in zip(encoded.lengths, sequences.tolist(), strict=True)
         ]
+
+    def _unpadded(self, ids: list[int]) -> list[int]:
+        """Answer tokens without the padding that follows an answer that a stop string ended."""
+        pad = self.tokenizer.pad_token_id
+        while self.stop_strings and ids and ids[-1] == pad:
+            ids.pop()
+        return ids
 
     def follower(self, chats: Sequence[Chat]) -> Follower:
         """Runs the same number of answer tokens after other prompts, step by step (contrastive decoding)."""

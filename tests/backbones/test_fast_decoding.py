@@ -88,6 +88,23 @@ def test_sampled_answers_are_the_plain_paths_in_any_place(
     assert [answer.ids for answer in got] == [answer.ids for answer in wanted]
 
 
+def test_a_stop_string_ends_an_answer_at_the_token_that_completes_it(plain: Backbone, fast: Backbone) -> None:
+    chats = image_chats(6)
+    whole = plain.generate(chats, LONG)
+    stops = sorted({answer.text[at : at + 2] for answer in whole[:4] for at in (5, 9)} - {""})
+    plain.model.generation_config.stop_strings = stops
+    alone = [plain.generate([chat], LONG)[0] for chat in chats]
+    assert len({answer.tokens_out for answer in alone}) > 2, (
+        "no answer is ended early: this would show nothing"
+    )
+    assert fast.engine == "fast"
+    for got in (plain.generate(chats, LONG), fast.generate(chats, LONG)):
+        assert [(answer.ids, answer.text) for answer in got] == [
+            (answer.ids, answer.text) for answer in alone
+        ]
+        assert not any(stop in answer.text for answer in got for stop in stops)
+
+
 def test_prefixes_survive_rows_that_close_ranks(
     plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +209,7 @@ def test_what_the_engine_does_not_do_is_done_by_the_plain_path(plain: Backbone, 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("repetition_penalty", 1.3), ("no_repeat_ngram_size", 2), ("stop_strings", ["###"])],
+    [("repetition_penalty", 1.3), ("no_repeat_ngram_size", 2), ("min_new_tokens", 5)],
 )
 def test_settings_of_the_model_that_change_answers_are_left_to_the_plain_path(
     plain: Backbone, setting: str, value: object

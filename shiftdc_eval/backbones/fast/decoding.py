@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class Loop:
         stepper: runs one step.
         new_tokens: length limit of an answer.
         ends: ids that end an answer.
+        stop: how many tokens of an answer are left where a stop string ends it, None while none does.
         forbidden: ids that an answer must not hold.
         processors: logits processors; what has `rows` is told whose scores it is given.
         keep: slots without a row hold something that must survive (a kept prefix).
@@ -40,6 +41,7 @@ class Loop:
         *,
         new_tokens: int,
         ends: Sequence[int],
+        stop: Callable[[list[int]], int | None] | None,
         forbidden: Sequence[int],
         processors: LogitsProcessorList,
         keep: bool,
@@ -48,7 +50,7 @@ class Loop:
         self.new_tokens, self.ring = new_tokens, max(0, new_tokens - 1)
         self.keep = keep
         """Slots without a row hold something that must survive (a kept prefix)."""
-        self._ends, self._processors = ends, processors
+        self._ends, self._stop, self._processors = ends, stop, processors
         device = slots.device
         self._forbidden = torch.tensor(list(forbidden), dtype=torch.long, device=device)
         self._end_ids = torch.tensor(list(ends), dtype=torch.long, device=device)
@@ -121,7 +123,7 @@ class Loop:
         if not live:
             return
         left = min(self.new_tokens - self._age[slot] for slot in live)
-        for _ in range(min(left, CHECK_EVERY) if self._ends else left):
+        for _ in range(min(left, CHECK_EVERY) if self._ends or self._stop else left):
             self._step()
         self._harvest()
         if compact:
@@ -154,20 +156,23 @@ class Loop:
             scores = processor(None, scores)
         return scores.argmax(-1)
 
-    def harvest_now(self) -> None:
-        """Let rows leave that ended with their first token."""
-        self._harvest()
-
     def _harvest(self) -> None:
+        """Rows whose answers have ended leave."""
+        live = self.live
         ended = self._ended.tolist() if self._ends else [False] * len(self.row_of)
-        leaving = [slot for slot in self.live if ended[slot] or self._age[slot] >= self.new_tokens]
-        if not leaving:
+        leaving = {slot for slot in live if ended[slot] or self._age[slot] >= self.new_tokens}
+        asked = live if self._stop else sorted(leaving)
+        if not asked:
             return
-        tokens = self._out[torch.tensor(leaving, device=self._out.device)].tolist()
-        for slot, ids in zip(leaving, tokens, strict=True):
+        tokens = self._out[torch.tensor(asked, device=self._out.device)].tolist()
+        for slot, row_tokens in zip(asked, tokens, strict=True):
+            ids = row_tokens[: self._age[slot]]
+            length = self._stop(ids) if self._stop else None
+            if length is None and slot not in leaving:
+                continue
             row = self.row_of[slot]
             assert row is not None
-            self.finished[row] = ids[: self._age[slot]]
+            self.finished[row] = ids[:length]
             self.row_of[slot] = None
 
     def _compact(self) -> None:

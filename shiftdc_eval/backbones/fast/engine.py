@@ -6,7 +6,7 @@ contract test of every family compares. What the engine does not do the plain pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from shiftdc_eval.backbones.fast.prefixes import Prefixes
 from shiftdc_eval.backbones.fast.prompts import visible
 from shiftdc_eval.backbones.fast.slots import Slots, rounded
 from shiftdc_eval.backbones.fast.stepping import Mode, Stepper
+from shiftdc_eval.backbones.fast.stopping import stopper
 from shiftdc_eval.backbones.generation import GenerationSettings, sampling_processors
 from shiftdc_eval.steering import record_last_token
 
@@ -60,6 +61,7 @@ class FastEngine:
         self._passes = Passes(backbone, self.slots, self.prefixes)
         self._placing = Placing(backbone, self.slots, self.prefixes, self._passes)
         self._shared_images: list[Any] = []
+        self._stoppers: dict[tuple[str, ...], Callable[[list[int]], int | None]] = {}
 
     @contextmanager
     def sharing(self, chats: Sequence[Chat]) -> Iterator[None]:
@@ -101,6 +103,12 @@ class FastEngine:
         a_token = 4 * text.hidden_size + 3 * text.intermediate_size
         return int(SUFFIX_TOKENS * a_token * self._backbone.dtype.itemsize)
 
+    def _stop(self, strings: tuple[str, ...]) -> Callable[[list[int]], int | None] | None:
+        """Ends answers at stop strings; kept, because reading the vocabulary for it takes a while."""
+        if strings and strings not in self._stoppers:
+            self._stoppers[strings] = stopper(self._backbone.tokenizer, strings)
+        return self._stoppers.get(strings)
+
     @torch.no_grad()
     def generate(
         self,
@@ -133,6 +141,7 @@ class FastEngine:
             self.slots,
             self.stepper,
             new_tokens=settings.max_new_tokens,
+            stop=self._stop(tuple(self._backbone.stop_strings)),
             ends=ends if isinstance(ends, list) else [] if ends is None else [ends],
             forbidden=[token for token in self._backbone.placeholder_ids() if token < vocabulary],
             processors=LogitsProcessorList([*extra, *sampling_processors(settings, seeds)]),

@@ -34,7 +34,6 @@ NEUTRAL: dict[str, Any] = {
     "forced_eos_token_id": None,
     "sequence_bias": None,
     "exponential_decay_length_penalty": None,
-    "stop_strings": None,
 }
 """Settings of a generation configuration that change greedy answers, with the values that change nothing."""
 
