@@ -73,8 +73,8 @@ def _by_one(every: Sequence[SamplesFile], judge: Judge) -> Iterator[Outcome]:
         ours = verdicts[start : start + len(answers)]
         start += len(answers)
         if answers:
-            by_key = {answer.key: verdict for answer, verdict in zip(answers, ours, strict=True)}
-            add_verdicts(file.path, judge.name, fingerprint, rubric_hash(judge), by_key)
+            given = {answer.place: verdict for answer, verdict in zip(answers, ours, strict=True)}
+            add_verdicts(file.path, judge.name, fingerprint, rubric_hash(judge), given)
         yield _outcome(file.path, judge.name, len(answers))
 
 

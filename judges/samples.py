@@ -21,7 +21,9 @@ from shiftdc_eval.records import JudgeCost, SampleField, VerdictRecord
 
 PATTERN = "*_samples_*.jsonl"
 Key = tuple[str, int]
-"""(item, repeat): what names an answer within a samples file."""
+"""(item, repeat): what names an answer of one run."""
+Place = tuple[str, int, str | None]
+"""(item, repeat, hash of the response): whose verdict it is, also where a file holds the rows of two runs."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Answer:
     key: Key
     item: Item
     field: SampleField
+
+    @property
+    def place(self) -> Place:
+        """The rows that a verdict on it belongs to."""
+        return *self.key, self.field.response_sha256
 
 
 @dataclass(frozen=True)
@@ -167,16 +174,17 @@ def cost_of(records: Sequence[VerdictRecord]) -> JudgeCost:
 
 
 def add_verdicts(
-    path: Path, name: str, fingerprint: str, rubric: str, verdicts: Mapping[Key, Verdict]
+    path: Path, name: str, fingerprint: str, rubric: str, verdicts: Mapping[Place, Verdict]
 ) -> None:
     """Write verdicts into a samples file, whole or not at all; rows without a new verdict keep their bytes."""
     lines = _lines(path)
     for number, line in enumerate(lines):
         row = _row(line, f"{path}, line {number + 1}")
-        verdict = verdicts.get((row["shiftdc"]["item"], row["shiftdc"].get("repeat", 0)))
+        field = row["shiftdc"]
+        verdict = verdicts.get((field["item"], field.get("repeat", 0), field.get("response_sha256")))
         if verdict is not None:
             record = verdict_record(verdict, fingerprint, rubric)
-            row["shiftdc"].setdefault("verdicts", {})[name] = record.model_dump()
+            field.setdefault("verdicts", {})[name] = record.model_dump()
             lines[number] = _dump(row)
     runs.atomic_write(path, "".join(line + "\n" for line in lines))
 

@@ -238,6 +238,14 @@ def test_repeats_of_an_item_are_told_apart(tmp_path: Path) -> None:
     assert values(folder, "keyword_robust") == ["complied", "refused"]
 
 
+def test_two_runs_in_one_file_keep_their_own_verdicts_on_an_item_they_answered_differently(
+    tmp_path: Path,
+) -> None:
+    folder = write_run(tmp_path / "results", [row(0, "I'm sorry, I can't help with that."), row(0, "Sure.")])
+    assert main(["judge", str(folder), "--judge", "keyword_robust"]) == 0
+    assert values(folder, "keyword_robust") == ["refused", "complied"]
+
+
 def test_a_response_with_a_lone_surrogate_is_judged_and_kept(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "odd", [row(1, "plain")])
     [path] = folder.glob("*_samples_*")
