@@ -123,6 +123,10 @@ def _calibrate(args: argparse.Namespace, judges: Sequence[Judge]) -> int:
     paths = [Path(target) for target in args.target[1:]]
     if not paths:
         raise ConfigError("name a CSV or JSONL file with human labels after `calibrate`")
+    if args.attach and not args.attach.is_dir():
+        raise ConfigError(f"--attach {args.attach}: no such results folder")
+    if args.json and args.json.is_dir():
+        raise ConfigError(f"--json {args.json}: a folder; name a file")
     columns, mapping = _pairs(args.column, "--column"), _pairs(args.map, "--map")
     outcomes = []
     for judge in judges:
@@ -132,8 +136,6 @@ def _calibrate(args: argparse.Namespace, judges: Sequence[Judge]) -> int:
     if args.json:
         runs.atomic_write(args.json, "[" + ",\n".join(one.model_dump_json() for one in outcomes) + "]\n")
     if args.attach:
-        if not args.attach.is_dir():
-            raise ConfigError(f"--attach {args.attach}: no such results folder")
         for outcome in outcomes:
             path = args.attach / f"calibration_{outcome.judge}.json"
             runs.atomic_write(path, outcome.model_dump_json(indent=1) + "\n")

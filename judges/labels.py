@@ -87,11 +87,26 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"labels {path} cannot be read: {type(error).__name__}") from error
     if path.suffix.lower() == ".csv":
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        return _table(path, text)
     try:
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"labels {path} are neither CSV (by name) nor JSON Lines: {error}") from error
     if not all(isinstance(row, dict) for row in rows):
         raise DataError(f"labels {path}: every line must be a JSON object")
+    return rows
+
+
+def _table(path: Path, text: str) -> list[dict[str, Any]]:
+    usual = csv.field_size_limit(len(text) + 1)  # a response may be longer than the reader's own limit
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows = list(reader)
+    except csv.Error as error:
+        raise DataError(f"labels {path} are no CSV: {error}") from error
+    finally:
+        csv.field_size_limit(usual)
+    names = reader.fieldnames or []
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise DataError(f"labels {path}: two columns are called {twice[0]!r}; rename one of them")
     return rows

@@ -138,6 +138,8 @@ def read_samples(path: Path) -> SamplesFile:
                 f"{where}: no field `shiftdc_item` with request and response; judge it anew by a run"
             )
         response = stored["response"]
+        if not isinstance(response, str | None):
+            raise RecordError(f"{where}: the response is no text: {str(response)[:60]!r}")
         if field.response_sha256 != (None if response is None else runs.text_sha256(response)):
             raise RecordError(
                 f"{where}: the response is not the one this row was made with (its hash differs)"
@@ -191,7 +193,11 @@ def add_verdicts(
 
 def _lines(path: Path) -> list[str]:
     # Not splitlines(): a response may hold a line separator that is no end of a row.
-    return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot be read: {error}") from error
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def _row(line: str, where: str) -> dict[str, Any]:

@@ -112,6 +112,7 @@ def test_csv_and_json_lines_are_read_alike(tmp_path: Path) -> None:
         ('{"response": "a", "label": "refused"}', {"colour": "x"}, {}, ConfigError, "unknown column"),
         ("not json", {}, {}, DataError, "JSON Lines"),
         ("[1]", {}, {}, DataError, "JSON object"),
+        ("[" * 100_000, {}, {}, DataError, "JSON Lines"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(
@@ -126,6 +127,32 @@ def test_a_file_that_does_not_fit_is_refused(
     path.write_text(text)
     with pytest.raises(error, match=words):
         read_labels([path], "refusal", columns, mapping)
+
+
+def test_a_response_longer_than_a_csv_reader_usually_takes_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"response,label\n{'x' * 200_000},refused\n")
+    [found] = read_labels([path], "refusal", {}, {})
+    assert found.item.response == "x" * 200_000
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("response,label,label\nNo.,refused,complied\n")
+    with pytest.raises(DataError, match="two columns are called 'label'"):
+        read_labels([path], "refusal", {}, {})
+
+
+def test_where_the_outcome_cannot_go_nothing_is_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"response": "Sure.", "label": "complied"}\n')
+    for option, place in (("--attach", tmp_path / "nowhere"), ("--json", tmp_path)):
+        assert main(["judge", "calibrate", str(path), "--judge", "keyword_robust", option, str(place)]) == 2
+        shown = capsys.readouterr()
+        assert str(place) in shown.err
+        assert "kappa" not in shown.out
 
 
 def test_the_command_prints_a_table_and_attaches_it_to_results(

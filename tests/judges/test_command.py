@@ -290,6 +290,7 @@ def test_samples_of_other_tasks_are_left_alone_and_tasks_can_be_chosen(
         (lambda one: one.pop("shiftdc"), "no valid field `shiftdc`"),
         (lambda one: one.pop("shiftdc_item"), "no field `shiftdc_item`"),
         (lambda one: one["shiftdc_item"].update(response="edited"), "its hash differs"),
+        (lambda one: one["shiftdc_item"].update(response=["Sure."]), "the response is no text"),
     ],
 )
 def test_a_row_that_is_not_ours_is_refused_by_line(
