@@ -7,7 +7,7 @@ contract test of every family compares. What the engine does not do the plain pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE = 0.9
 """Share of a GPU's free memory that slots may take."""
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one, whose stream CUDA graphs are recorded on and replayed on."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class FastEngine:
@@ -147,13 +152,14 @@ class FastEngine:
             processors=LogitsProcessorList([*extra, *sampling_processors(settings, seeds)]),
             keep=self.shares(chats),
         )
-        if loop.keep:
-            try:
-                self._shared(pieces, loop, edits)
-            except CannotShare:
-                loop.keep = False
-        if not loop.keep:
-            self._streamed(pieces, loop, edits)
+        with on_device(self._backbone.device):
+            if loop.keep:
+                try:
+                    self._shared(pieces, loop, edits)
+                except CannotShare:
+                    loop.keep = False
+            if not loop.keep:
+                self._streamed(pieces, loop, edits)
         return [(pieces.lengths[row], loop.finished[row]) for row in range(len(chats))]
 
     @torch.no_grad()

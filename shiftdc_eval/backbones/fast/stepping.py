@@ -14,11 +14,11 @@ from shiftdc_eval.backbones.fast.slots import Slots, rounded, step
 
 Mode = Literal["eager", "graph", "compile"]
 logger = logging.getLogger(__name__)
-COMPILE_AFTER = 1500
-"""Graph steps at one shape after which compiling it (about a minute) is worth while."""
+COMPILE_AFTER = 5000
+"""Graph steps at one shape after which compiling it (a minute or two) is worth while."""
 
 WASTE = 1.08
-"""A known shape is taken for one that needs up to so many times fewer columns."""
+"""A compiled shape is taken for one that needs up to so many times fewer columns."""
 MOST_COMPILED = 6
 """Shapes that one process compiles at most."""
 
@@ -72,8 +72,9 @@ class Stepper:
         self._generation = self._slots.generation
 
     def columns(self, rows: int, needed: int) -> int:
-        """Columns to attend to: those of a shape that is known already, where they are hardly more than needed."""
-        known = [width for count, width in self._runs if count == rows and needed <= width <= WASTE * needed]
+        """Columns to attend to: those of a compiled shape where they are hardly more than needed."""
+        shapes = self._compiled_runs
+        known = [width for count, width in shapes if count == rows and needed <= width <= WASTE * needed]
         return min(
             [*known, min(rounded(needed), self._slots.columns)], key=lambda width: (width not in known, width)
         )
@@ -82,6 +83,7 @@ class Stepper:
         """What was recorded reads memory that is about to go."""
         self._runs.clear()
         self._compiled_runs.clear()
+        self._pool = None
 
     def __call__(self, rows: int, columns: int) -> Tensor:
         """Logits of the next token, `[rows, vocabulary]`; overwritten by the next call."""
@@ -95,7 +97,7 @@ class Stepper:
         )
         if shape not in self._runs or due:
             self._runs[shape] = self._made(rows, columns, compiled=due)
-            if due:
+            if due and self.mode == "compile":
                 self._compiled_runs.add(shape)
         return self._runs[shape]()
 
@@ -136,7 +138,7 @@ class Stepper:
         return logits
 
     def _graph(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        # a step writes one column that the next step overwrites: warming up changes nothing that is read
+        # warming up writes what the step itself will write
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -146,7 +148,8 @@ class Stepper:
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # the encoding thread may ask for pinned memory meanwhile, which a capture of all threads would not bear
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             logits = run()
 
         def replay() -> Tensor:
