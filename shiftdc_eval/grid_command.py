@@ -57,6 +57,7 @@ def main(args: argparse.Namespace) -> int:
 def _print_plan(cells: Sequence[Cell], todo: Sequence[Cell], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"{len(cells)} cells, {len(cells) - len(todo)} complete, {len(todo)} to run")
     for column in ("model", "defense", "task", "seed", "state"):
@@ -67,9 +68,9 @@ def _print_plan(cells: Sequence[Cell], todo: Sequence[Cell], out: Path) -> None:
         if id(cell) in waiting:
             state = "model changed" if (out / cell.folder / COMPLETE).exists() else "to run"
         table.add_row(
-            cell.model.pretrained,
-            cell.defense_label,
-            cell.task,
+            Text(cell.model_label),
+            Text(cell.defense_label),
+            Text(cell.task),
             str(cell.seed),
             state,
         )
@@ -79,6 +80,7 @@ def _print_plan(cells: Sequence[Cell], todo: Sequence[Cell], out: Path) -> None:
 def _print_failures(failures: dict[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
         title=f"{len(failures)} cells failed; run the same command again to retry them", show_lines=True
@@ -86,5 +88,5 @@ def _print_failures(failures: dict[str, str]) -> None:
     table.add_column("cell", overflow="fold")
     table.add_column("why", overflow="fold")
     for label, reason in failures.items():
-        table.add_row(label, reason)
+        table.add_row(Text(label), Text(reason))  # as they are: brackets in them are no markup
     Console().print(table)

@@ -27,6 +27,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from shiftdc_eval import grid_lines
 from shiftdc_eval.errors import ConfigError
 
 
@@ -140,6 +141,16 @@ class Grid(Entry):
                     for task in self.tasks:
                         yield Cell(model, defense, task, seed, self._settings(model, defense, task, seed))
 
+    def values(self, name: str) -> list[str | int]:
+        """What an override's `when` may say of the model, defense, task or seed."""
+        found: dict[str, list[str | int]] = {
+            "model": [model.pretrained for model in self.models],
+            "defense": [defense.name for defense in self.defenses],
+            "task": [*self.tasks],
+            "seed": [*self.seeds],
+        }
+        return list(dict.fromkeys(found[name]))
+
     def _settings(self, model: ModelEntry, defense: DefenseEntry, task: str, seed: int) -> CellSettings:
         here = {"model": model.pretrained, "defense": defense.name, "task": task, "seed": seed}
         settings = self.defaults.model_dump()
@@ -187,8 +198,8 @@ class Cell:
     @property
     def defense_label(self) -> str:
         """The defense with its settings."""
-        settings = ",".join(f"{name}={value}" for name, value in sorted(self.defense.settings.items()))
-        return f"{self.defense.name}({settings})" if settings else self.defense.name
+        settings = dict(sorted(self.defense.settings.items()))
+        return f"{self.defense.name}({_pairs(settings)})" if settings else self.defense.name
 
     @property
     def command(self) -> str:
@@ -216,10 +227,16 @@ class Cell:
         return shlex.join(words)
 
     @property
+    def model_label(self) -> str:
+        """The model with what is not usual about its loading."""
+        settings = self.model.model_dump(exclude_defaults=True, exclude={"pretrained"})
+        return f"{self.model.pretrained}({_pairs(settings)})" if settings else self.model.pretrained
+
+    @property
     def label(self) -> str:
         """One line for people."""
         seed = f" seed {self.seed}" if self.seed else ""
-        return f"{self.model.pretrained} | {self.defense_label} | {self.task}{seed}"
+        return f"{self.model_label} | {self.defense_label} | {self.task}{seed}"
 
 
 def read_grid(path: Path) -> Grid:
@@ -232,63 +249,34 @@ def read_grid(path: Path) -> Grid:
         raise ConfigError(f"no grid file at {path}")
     try:
         text = path.read_text(encoding="utf-8")
-        content: Any = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+        is_toml = path.suffix == ".toml"
+        content: Any = tomllib.loads(text) if is_toml else yaml.safe_load(text)
+        twice = None if is_toml else grid_lines.repeated_key(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if twice:
+        raise ConfigError(f"{path}, line {twice[1]}: {twice[0]} stands there twice; only one would count")
     try:
-        return Grid.model_validate(content)
+        grid = Grid.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         loc = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-        line = _toml_line(text, loc) if path.suffix == ".toml" else _line(text, loc)
-        where = f"{path}, line {line}" if line else str(path)
-        entry = ".".join(map(str, loc)) or "the file"
-        raise ConfigError(f"{where}: {entry}: {first['msg']}") from error
+        raise ConfigError(f"{_place(path, text, loc)}: {first['msg']}") from error
+    for number, override in enumerate(grid.overrides):
+        for name, value in override.when.model_dump(exclude_none=True).items():
+            if value not in (there := grid.values(name)):
+                place = _place(path, text, ["overrides", number, "when", name])
+                raise ConfigError(f"{place}: {value!r} is none of {', '.join(map(str, there))}")
+    return grid
 
 
-def _line(text: str, loc: list[Any]) -> int | None:
-    """Line of the node that a path of keys and indices leads to; of the deepest one that exists."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line = 1 if node is None else node.start_mark.line + 1
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-            if found is None:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
+def _place(path: Path, text: str, loc: list[Any]) -> str:
+    """File, line and entry in words."""
+    line = grid_lines.toml_line(text, loc) if path.suffix == ".toml" else grid_lines.yaml_line(text, loc)
+    return f"{path}{f', line {line}' if line else ''}: {'.'.join(map(str, loc)) or 'the file'}"
 
 
-def _toml_line(text: str, loc: list[Any]) -> int | None:
-    """As `_line`; the parser of TOML tells no places, so the lines are looked through for the keys."""
-    lines = text.splitlines()
-    line, begin, end, key = None, 0, len(lines), ""
-    for part in loc:
-        if isinstance(part, int):
-            heads = [number for number, one in enumerate(lines) if re.match(rf"\s*\[\[{key}\]\]", one)]
-            if part >= len(heads):
-                continue  # an inline list: its entries stand on or below the line of its key
-            begin = heads[part]
-            end = next((n for n in range(begin + 1, len(lines)) if lines[n].startswith("[")), len(lines))
-        else:
-            key = re.escape(part)
-            own = rf"\s*\[*{key}\s*[=\].]|.*[{{,\[]\s*{key}\s*="
-            found = next((n for n in range(begin, end) if re.match(own, lines[n])), None)
-            if found is None:
-                break
-            begin = found
-            if lines[found].startswith(f"[{part}"):
-                end = next((n for n in range(found + 1, len(lines)) if lines[n].startswith("[")), len(lines))
-        line = begin + 1
-    return line
-
-
-def _pairs(texts: Mapping[str, str]) -> str:
+def _pairs(texts: Mapping[str, object]) -> str:
     return ",".join(f"{name}={text}" for name, text in texts.items())
 
 

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -14,7 +15,7 @@ import pytest
 from adapter_harness import evaluate, manager, write_figstep
 from tiny_models import save_tiny_llava
 
-from shiftdc_eval import grid
+from shiftdc_eval import grid, grid_command
 from shiftdc_eval.adapter import ShiftDCVlm
 from shiftdc_eval.board.build import build
 from shiftdc_eval.errors import ConfigError
@@ -96,6 +97,20 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_reported(
     assert len(list(out.rglob("cell.json"))) == 1
 
 
+def test_brackets_in_a_reason_stand_there_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    grid_command._print_failures({"a[/b]": "closed [/INST], none of [mme, vqa]"})
+    said = " ".join(re.sub("[^ -~]", " ", capsys.readouterr().out).split())
+    assert "a[/b]" in said
+    assert "closed [/INST], none of [mme, vqa]" in said
+
+
+def test_cells_of_one_model_loaded_in_two_ways_have_two_names(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("models: [a, {pretrained: a, dtype: float64}]\ndefenses: [none]\ntasks: [t]\n")
+    labels = [cell.label for cell in read_grid(path).cells()]
+    assert labels == ["a | none | t", "a(dtype=float64) | none | t"]
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
     grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +135,15 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
         ),
         ("models: [a\n", "cannot be read"),
         ("- a\n", "Input should be a valid dictionary"),
+        (
+            "models: [a]\ndefenses: [none]\ntasks: [t]\ndefenses: [shiftdc]\n",
+            "line 4: defenses stands there twice",
+        ),
+        ("models: &again [*again]\ndefenses: [none]\ntasks: [t]\n", "line 1: models.0"),
+        (
+            "models: [a]\ndefenses: [none]\ntasks: [t]\noverrides:\n  - when: {task: tt}\n    set: {limit: 1}\n",
+            "line 5: overrides.0.when.task: 'tt' is none of t",
+        ),
     ],
 )
 def test_a_wrong_grid_file_names_line_and_entry(tmp_path: Path, text: str, said: str) -> None:
@@ -152,6 +176,10 @@ def test_a_wrong_grid_file_names_line_and_entry(tmp_path: Path, text: str, said:
             "line 4: defaults.limit: ",
         ),
         ('models = ["a"\n', "cannot be read"),
+        (
+            'models = ["a"]\ndefenses = ["none"]\ntasks = ["t"]\n[[overrides]]\nwhen = {seed = 3}\nset = {limit = 1}\n',
+            "line 5: overrides.0.when.seed: 3 is none of 0",
+        ),
     ],
 )
 def test_a_wrong_toml_file_names_line_and_entry_too(tmp_path: Path, text: str, said: str) -> None:
@@ -255,7 +283,7 @@ WORKER = """
 import sys
 sys.path.insert(0, {tests!r})
 from adapter_harness import manager
-from shiftdc_eval import grid
+from shiftdc_eval import grid, grid_command
 from shiftdc_eval.cli import main
 grid._manager.append(manager())
 sys.exit(main(["grid", "run", {file!r}, "-o", {out!r}]))

@@ -1,0 +1,71 @@
+"""On which lines the entries of a grid file stand, for messages about them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+
+def yaml_line(text: str, loc: list[Any]) -> int | None:
+    """Line of the node that a path of keys and indices leads to; of the deepest one that exists."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    line = 1 if node is None else node.start_mark.line + 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def toml_line(text: str, loc: list[Any]) -> int | None:
+    """As `yaml_line`; the parser of TOML tells no places, so the lines are looked through for the keys."""
+    lines = text.splitlines()
+    line, begin, end, key = None, 0, len(lines), ""
+    for part in loc:
+        if isinstance(part, int):
+            heads = [number for number, one in enumerate(lines) if re.match(rf"\s*\[\[{key}\]\]", one)]
+            if part >= len(heads):
+                continue  # an inline list: its entries stand on or below the line of its key
+            begin = heads[part]
+            end = next((n for n in range(begin + 1, len(lines)) if lines[n].startswith("[")), len(lines))
+        else:
+            key = re.escape(part)
+            own = rf"\s*\[*{key}\s*[=\].]|.*[{{,\[]\s*{key}\s*="
+            found = next((n for n in range(begin, end) if re.match(own, lines[n])), None)
+            if found is None:
+                break
+            begin = found
+            if lines[found].startswith(f"[{part}"):
+                end = next((n for n in range(found + 1, len(lines)) if lines[n].startswith("[")), len(lines))
+        line = begin + 1
+    return line
+
+
+def repeated_key(text: str) -> tuple[str, int] | None:
+    """A key that stands twice in one mapping of a yaml text, and its second line; yaml itself takes the last."""
+    seen: set[int] = set()
+    waiting = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen:  # an alias may lead back to where it stands
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                    return key.value, key.start_mark.line + 1
+                keys.add(str(key.value))
+                waiting += [key, value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+    return None
