@@ -308,29 +308,32 @@ def qwen3_vl() -> Built:
     return hf.Qwen3VLForConditionalGeneration(config), processor
 
 
-def internvl() -> Built:
-    named = {
-        "start_image_token": "<img>",
-        "end_image_token": "</img>",
-        "context_image_token": "<IMG_CONTEXT>",
-        "video_token": "<video>",
-    }
-    t = tiny_tokenizer(("<|im_start|>", "<|im_end|>"), named=named)
-    config = hf.InternVLConfig(
-        vision_config=hf.InternVLVisionConfig(**VISION, image_size=[56, 56], patch_size=[14, 14]),
-        text_config=hf.Qwen2Config(**common(t)),
-        image_token_id=token(t, "<IMG_CONTEXT>"),
-        image_seq_length=4,
-        tie_word_embeddings=False,
-    )
-    processor = hf.InternVLProcessor(
-        image_processor=hf.GotOcr2ImageProcessor(size=square(56), crop_to_patches=True, max_patches=2),
-        tokenizer=t,
-        video_processor=hf.InternVLVideoProcessor(),
-        image_seq_length=4,
-        chat_template=TEMPLATES["internvl"],
-    )
-    return hf.InternVLForConditionalGeneration(config), processor
+def internvl(text: Callable[..., Any], **more: Any) -> Callable[[], Built]:
+    def build() -> Built:
+        named = {
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        }
+        t = tiny_tokenizer(("<|im_start|>", "<|im_end|>"), named=named)
+        config = hf.InternVLConfig(
+            vision_config=hf.InternVLVisionConfig(**VISION, image_size=[56, 56], patch_size=[14, 14]),
+            text_config=text(**common(t, **more)),
+            image_token_id=token(t, "<IMG_CONTEXT>"),
+            image_seq_length=4,
+            tie_word_embeddings=False,
+        )
+        processor = hf.InternVLProcessor(
+            image_processor=hf.GotOcr2ImageProcessor(size=square(56), crop_to_patches=True, max_patches=2),
+            tokenizer=t,
+            video_processor=hf.InternVLVideoProcessor(),
+            image_seq_length=4,
+            chat_template=TEMPLATES["internvl"],
+        )
+        return hf.InternVLForConditionalGeneration(config), processor
+
+    return build
 
 
 def llava_onevision() -> Built:
@@ -632,7 +635,12 @@ FAMILIES: dict[str, Family] = {
         "<|image_pad|>",
     ),
     "internvl": Family(
-        internvl,
+        internvl(hf.Qwen2Config),
+        "<|im_start|>user\n<IMG_CONTEXT>\nhello<|im_end|>\n<|im_start|>assistant\n",
+        "<IMG_CONTEXT>",
+    ),
+    "internvl3_5": Family(
+        internvl(hf.Qwen3Config, head_dim=8),
         "<|im_start|>user\n<IMG_CONTEXT>\nhello<|im_end|>\n<|im_start|>assistant\n",
         "<IMG_CONTEXT>",
     ),

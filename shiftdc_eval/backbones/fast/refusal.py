@@ -14,6 +14,7 @@ CHECKED_DECODERS = frozenset(
         "LlamaModel",
         "MistralModel",
         "Qwen2Model",
+        "Qwen3Model",
         "Qwen2VLTextModel",
         "Qwen2_5_VLTextModel",
         "Qwen3VLTextModel",
