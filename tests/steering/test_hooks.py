@@ -128,3 +128,13 @@ def test_no_hook_is_left_behind_whatever_happens() -> None:
     ):
         pass
     assert hook_count(stack) == 0
+
+
+def test_what_is_recorded_keeps_no_other_token_alive() -> None:
+    x = torch.randn(3, 50, 8)
+    stack = Stack(2, 8)
+    with record_last_token(list(stack.blocks), 49) as seen:
+        stack(x)
+    for activation in seen.values():
+        assert activation.untyped_storage().nbytes() == activation.numel() * activation.element_size()
+        assert not activation.requires_grad
