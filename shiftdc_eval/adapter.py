@@ -74,6 +74,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         self._owns_backbone = backbone is None
         self._released = False
         self.batch_size = self._first_batch_size()
+        self._most_rows = self.arguments.max_batch_size or MOST_AUTO
         self._equip(backbone or self._load())
         self.settings: dict[str, Any] = self.defense.resolved(self.backbone)
 
@@ -244,6 +245,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                 "or a shorter caption_max_new_tokens"
             ) from error
         self.batch_size //= 2
+        self._most_rows = self.batch_size
         self.backbone.release()
         torch.cuda.empty_cache()
         logger.warning("out of memory: going on with batch size %d", self.batch_size)
@@ -256,12 +258,11 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         return self.batch_size * (REFILL_BATCHES if refills else 1)
 
     def _fit_batch(self, longest: Sample, settings: GenerationSettings) -> None:
-        """Set the batch size by free memory, from what the longest request takes; a smaller one stays."""
+        """Set the batch size by free memory, from what the longest request takes; never above one that was halved."""
         tokens = max(settings.max_new_tokens, getattr(self.defense, "caption_max_new_tokens", 0))
         fitting = self.backbone.fitting_rows(longest.request().chat, tokens)
         if fitting is not None:
-            most = self.arguments.max_batch_size or MOST_AUTO
-            self.batch_size = max(1, min(most, fitting))
+            self.batch_size = max(1, min(self._most_rows, fitting))
             logger.warning("%s: batch size %d fits into free memory", self._label, self.batch_size)
 
     def _first_batch_size(self) -> int:

@@ -13,7 +13,7 @@ from lmms_eval.api.model import lmms
 
 from shiftdc_eval import runs
 from shiftdc_eval.adapter import ShiftDCLlava, ShiftDCVlm
-from shiftdc_eval.backbones import Backbone, Chat, ModelSpec, load_backbone
+from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.errors import ConfigError, DirectionError, ModelError
 from shiftdc_eval.records import RunRecord
 
@@ -396,8 +396,16 @@ def test_the_batch_size_is_found_from_free_memory_on_a_gpu(
         type(backbone), "fitting_rows", lambda self, chat, tokens: 3 if tokens == 6 + 2 else 5
     )
     chosen = model(backbone, batch_size="auto", defense="shiftdc")
+    samples: list[Any] = []
+    answer_all = chosen._answer_all
+    monkeypatch.setattr(
+        chosen, "_answer_all", lambda asked, *rest: samples.extend(asked) or answer_all(asked, *rest)
+    )
     evaluate(chosen, TASK, gen_kwargs=GEN)
     assert chosen.batch_size == 3
+    chosen._halve(torch.OutOfMemoryError())
+    chosen._fit_batch(samples[0], GenerationSettings(max_new_tokens=8))
+    assert chosen.batch_size == 1, "a batch size that did not fit came back"
     capped = model(backbone, batch_size="auto", max_batch_size=2, journal=runs.journal_dir() / "capped")
     evaluate(capped, TASK, gen_kwargs="max_new_tokens=5")
     assert capped.batch_size == 2
