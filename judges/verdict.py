@@ -24,7 +24,7 @@ VALUES: Mapping[Kind, tuple[str, ...]] = {
 class Verdict(BaseModel):
     """One judge's verdict on one response."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind
     """What is judged: whether the model refused, whether the answer is harmful, or how good it is."""
@@ -51,7 +51,7 @@ class Verdict(BaseModel):
             if not self.reason:
                 raise ValueError("an unscored verdict needs a reason")
         elif self.kind == "score":
-            if isinstance(self.value, str) or self.value != self.value:
+            if isinstance(self.value, str):
                 raise ValueError(f"a score is a number, not {self.value!r}")
         elif self.value not in VALUES[self.kind]:
             raise ValueError(

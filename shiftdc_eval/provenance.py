@@ -18,6 +18,8 @@ PACKAGES = ("shiftdc-eval", "lmms-eval", "torch", "transformers", "tokenizers", 
 SECRET = re.compile(
     r"(?i)(\b[\w-]*(?:api[_-]?key|token|secret|password)\b['\"]?\s*[=:]\s*)[^\s,]+|\b(?:sk-|hf_)[\w-]{8,}"
 )
+USER = re.compile(r"(?<=://)[^\s/@'\"]+(?=@)")
+"""User name and password in an address."""
 SECRET_NAME = re.compile(r"(?i)key|token|secret|password")
 
 
@@ -76,4 +78,4 @@ def redact(text: str) -> str:
     for name, value in os.environ.items():
         if len(value) >= 8 and SECRET_NAME.search(name):
             text = text.replace(value, "***")
-    return SECRET.sub(lambda match: f"{match[1] or ''}***", text)
+    return SECRET.sub(lambda match: f"{match[1] or ''}***", USER.sub("***", text))

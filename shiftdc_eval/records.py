@@ -15,9 +15,9 @@ RECORD_VERSION = 1
 
 
 class Record(BaseModel):
-    """Base of all records: closed schema, immutable."""
+    """Base of all records: closed schema, immutable, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class VerdictRecord(Record):

@@ -16,6 +16,8 @@ CANARY = "canary4711canary"
         f"using hf_{CANARY} now",
         f"sk-{CANARY}",
         f"sk-proj-{CANARY}_x",
+        f"--judge 'llm_figstep:base_url=https://me:{CANARY}@host:8000/v1'",
+        f"cannot reach http://{CANARY}@host/v1",
     ],
 )
 def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
@@ -24,7 +26,12 @@ def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["1230 answer tokens, 50 captions", "gen_kwargs: (max_new_tokens=32)", "pretrained=org/tokenizer,seed=1"],
+    [
+        "1230 answer tokens, 50 captions",
+        "gen_kwargs: (max_new_tokens=32)",
+        "pretrained=org/tokenizer,seed=1",
+        "http://h/v1/@x a@b",
+    ],
 )
 def test_ordinary_words_are_left_alone(text: str) -> None:
     assert redact(text) == text

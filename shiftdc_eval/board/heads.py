@@ -14,6 +14,11 @@ from shiftdc_eval.records import Cost, RunRecord, TaskRecord
 
 ABLATIONS: Mapping[str, str] = {"random": "random direction control"}
 """Defenses that exist to be compared with and never rank."""
+ABSOLUTE = re.compile(
+    r"(?<![\w.:/~])(?:file:(?://)?)?(?:~[\w.-]*)?/(?:[^\s/,'\"=]+/)+(?=[^\s/,'\"=])"
+    r"|(?<!\w)[A-Za-z]:\\(?:[^\s\\,'\"=]+\\)+(?=[^\s\\,'\"=])"
+)
+"""The folders of an absolute path, or of one in somebody's home."""
 OURS = "shiftdc_"
 """How the names of our lmms-eval models start."""
 
@@ -48,9 +53,9 @@ def head_of(file: SampleFile, run: str | None, records: RunRecords, source: str)
     Raises:
         RecordError: run record or results file are missing, or do not say enough.
     """
-    config = file.results.get("configs", {}).get(file.task, {})
+    results = file.results  # refused where it is missing: that run did not finish saving
     if run is None:
-        return _bare_head(file, config)
+        return _bare_head(file, results)
     record = records.get(run, source)
     tasks = [task for task in record.tasks if task.name == file.task]
     if len(tasks) != 1:
@@ -128,14 +133,25 @@ def task_cost(record: RunRecord, task: TaskRecord) -> Cost:
     )
 
 
-def _bare_head(file: SampleFile, config: Mapping[str, Any]) -> Head:
+def _bare_head(file: SampleFile, results: Mapping[str, Any]) -> Head:
     """What lmms-eval's own results file tells of a model that is not ours."""
-    results = file.results
-    settings = results.get("config", {})
-    facts = (config.get("metadata") or {}).get("shiftdc") or {}
-    items = facts.get("items") or results.get("n-samples", {}).get(file.task, {}).get("original")
+
+    def part(*names: str) -> Mapping[str, Any]:
+        found: Any = results
+        for at, name in enumerate(names, 1):
+            found = found.get(name) or {}
+            if not isinstance(found, dict):
+                raise RecordError(f"{file.path}: its results file: {'.'.join(names[:at])} is no object")
+        return dict(found)
+
+    settings = part("config")
+    facts = part("configs", file.task, "metadata", "shiftdc")
+    items = facts.get("items") or part("n-samples", file.task).get("original")
     if not isinstance(items, int):
         raise RecordError(f"{file.path}: its results file does not say how many items {file.task} has")
+    seed = settings.get("random_seed") or 0
+    if not isinstance(seed, int):
+        raise RecordError(f"{file.path}: its results file: config.random_seed is {seed!r}, no whole number")
     model = str(results.get("model_name") or settings.get("model") or "")
     if not model:
         raise RecordError(f"{file.path}: its results file names no model")
@@ -147,13 +163,13 @@ def _bare_head(file: SampleFile, config: Mapping[str, Any]) -> Head:
     return Head(
         task=CellTask(
             name=file.task,
-            version=str(results.get("versions", {}).get(file.task, "") or "unknown"),
+            version=str(part("versions").get(file.task) or "unknown"),
             dataset=str(facts.get("dataset", "")),
             revision=str(facts.get("revision", "")),
             benign=bool(facts.get("benign", False)),
             utility=facts.get("utility"),
             items=items,
-            generation=dict(config.get("generation_kwargs") or {}),
+            generation=dict(part("configs", file.task, "generation_kwargs")),
             score="mme" if facts.get("score") == "mme" else "mean",
             notes=list(facts.get("notes", [])),
         ),
@@ -161,7 +177,7 @@ def _bare_head(file: SampleFile, config: Mapping[str, Any]) -> Head:
         defense=CellDefense(name="none"),
         dtype="",
         attention="",
-        seed=int(settings.get("random_seed") or 0),
+        seed=seed,
         ablation="",
         run=RunSource(
             id=file.date,
@@ -182,10 +198,10 @@ def model_id(model: str) -> str:
 
 def public_name(model: str) -> str:
     """A model id as it may be published: of a folder only its name."""
-    local = model.startswith(("/", "~", ".")) or "\\" in model or re.match(r"[A-Za-z]:", model)
+    local = model.startswith(("/", "~", ".", "file:")) or "\\" in model or re.match(r"[A-Za-z]:", model)
     return re.split(r"[/\\]", model.rstrip("/\\"))[-1] if local else model
 
 
 def public_command(command: str) -> str:
     """A command line as it may be published: of absolute paths only the last part."""
-    return re.sub(r"(?<![\w.:/~])[~]?/(?:[^\s/,'\"=]+/)+(?=[^\s/,'\"=])", "PATH/", command)
+    return ABSOLUTE.sub("PATH/", command)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made import Made, sha, small_grid, write_json, write_rows
@@ -236,10 +239,41 @@ def test_another_lmms_eval_model_makes_a_cell_that_says_what_is_missing(results:
     assert "no run record" in (board / "leaderboard.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda one: one.update(configs=3), "configs is no object"),
+        (lambda one: one["configs"].update(figstep_tiny=["x"]), "configs.figstep_tiny is no object"),
+        (lambda one: one["config"].update(random_seed="x"), "config.random_seed is 'x'"),
+        (lambda one: one.update(config=[1]), "config is no object"),
+    ],
+)
+def test_a_results_file_of_another_shape_is_refused_with_its_entry(
+    results: Path, board: Path, spoil: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    made = Made(run=None)
+    samples, content = made.write(results), made.results()
+    spoil(content)
+    path = samples.with_name(samples.name.replace(f"_samples_{made.task}.jsonl", "_results.json"))
+    write_json(path, content)
+    with pytest.raises(RecordError, match=re.escape(said)):
+        build([results], board)
+
+
 def test_a_run_without_its_record_is_refused(results: Path, board: Path) -> None:
     Made(run="lost").write(results)
     (results / "run-lost.json").unlink()
     with pytest.raises(RecordError, match=r"no run-lost\.json in .*did not complete"):
+        build([results], board)
+
+
+def test_a_run_record_with_an_endless_number_is_refused(results: Path, board: Path) -> None:
+    made = Made(run="endless")
+    made.write(results)
+    record = made.record().model_dump()
+    record["cost"]["seconds"] = float("inf")
+    (results / "run-endless.json").write_text(json.dumps(record))
+    with pytest.raises(RecordError, match=r"run-endless\.json: .*finite number"):
         build([results], board)
 
 
@@ -290,7 +324,8 @@ def test_a_local_model_folder_and_absolute_paths_are_not_published(results: Path
     record = made.record().model_dump()
     record |= {
         "model": "/home/someone/models/tiny",
-        "command": "lmms-eval --output_path /home/someone/out -m org/x",
+        "command": "lmms-eval --output_path /home/someone/out -m org/x "
+        r"-a file:///home/someone/a -b ~someone/b/c -d C:\Users\someone\d",
     }
     write_json(results / "run-here.json", record)
     build([results], board)
