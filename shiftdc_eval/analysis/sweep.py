@@ -39,8 +39,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     table = actions.add_parser("table", help="sum up a finished sweep")
     table.add_argument("results", type=Path, help="folder of the cells")
     table.add_argument("-o", "--out", type=Path, help="folder for table and plot (the results' own)")
+    table.add_argument(
+        "--brief",
+        action="store_true",
+        help="print a line a configuration and a column a task, as in the docs",
+    )
     for action in (run, table):
-        action.add_argument("--judge", help="judge whose verdicts count; each cell's first when left out")
+        action.add_argument("--judge", help="judge whose verdicts count; the first of none when left out")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -58,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
         print(_file(args.name).read_text(encoding="utf-8"), end="")
         return 0
     if args.action == "table":
-        return _table(args.results, args.out or args.results, args.judge)
+        return _table(args.results, args.out or args.results, args.judge, brief=args.brief)
     return _run(args)
 
 
@@ -88,6 +93,10 @@ def _run(args: argparse.Namespace) -> int:
     file = _file(args.name)
     grid = sweep_sets.with_entries(read_grid(file), args.contrast, args.direction)
     grid, directions = sweep_sets.with_files(grid, args.out / "sets", file.parent)
+    if len(grid.seeds) > 1:
+        raise ConfigError(
+            f"{file.name}: seeds: {grid.seeds}: a sweep's table is of one seed; run a folder a seed"
+        )
     cells = selected(sweep_sets.checked(list(grid.cells())), [], args.limit)
     todo = [cell for cell in cells if not is_complete(cell, args.out / "results")]
     tasks = {cell.task: load_task(cell.task) for cell in todo}
@@ -112,16 +121,16 @@ def _run(args: argparse.Namespace) -> int:
     return _table(args.out / "results", args.out, args.judge)
 
 
-def _table(results: Path, out: Path, judge: str | None) -> int:
+def _table(results: Path, out: Path, judge: str | None, *, brief: bool = False) -> int:
     from shiftdc_eval import runs
-    from shiftdc_eval.analysis import sweep_table
+    from shiftdc_eval.analysis import sweep_brief, sweep_plot, sweep_table
     from shiftdc_eval.board.files import canonical
 
     rows = sweep_table.rows(results, judge)
     summary = {"format": "shiftdc-sweep-1", "rows": rows, "random": sweep_table.against_random(rows)}
     runs.atomic_write(out / "sweep.json", canonical(summary))
     runs.atomic_write(out / "sweep.md", sweep_table.markdown(summary))
-    sweep_table.plot(summary, out / "sweep.svg")
-    print(sweep_table.markdown(summary), end="")
+    sweep_plot.plot(summary, out / "sweep.svg")
+    print(sweep_brief.brief(rows) if brief else sweep_table.markdown(summary), end="")
     print(f"table: {out / 'sweep.md'}   plot: {out / 'sweep.svg'}   numbers: {out / 'sweep.json'}")
     return 0

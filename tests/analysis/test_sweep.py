@@ -149,6 +149,8 @@ def row(defense: str, difference: float, ablation: str = "", better: bool = True
         "scale": 100,
         "defense": defense,
         "ablation": ablation,
+        "label": defense,
+        "settings": {},
         "difference": {"value": difference},
     }
 
