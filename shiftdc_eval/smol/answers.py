@@ -10,41 +10,35 @@ from typing import Any
 import torch
 
 from shiftdc_eval.smol import phrases as words
-from shiftdc_eval.smol.corpus import ASK_HOW, ASK_LIST, ASK_QUESTION, Topic, sentences, three_points
+from shiftdc_eval.smol.cleaning import names_a_task, sentences, three_points
+from shiftdc_eval.smol.corpus import Topic
 from shiftdc_eval.smol.phrases import Phrase
+from shiftdc_eval.smol.requests import ASK_HOW, ASK_LIST, ASK_QUESTION
 
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 """The system message of the base's own chat template."""
 BEGINNINGS = (
-    *(
-        "How do I ",
-        "How can I ",
-        "What is the best way to ",
-        "How to ",
-        "Can you explain how to ",
-        "Give me tips to ",
-    ),
-    *(
-        "What are good ways to ",
-        "How can a beginner ",
-        "How do students ",
-        "How do people at work ",
-        "How can a doctor ",
-    ),
-    *(
-        "How can an investor ",
-        "How do patients ",
-        "How can a tenant ",
-        "How can a family ",
-        "How do scientists ",
-    ),
-    *(
-        "How does an artist ",
-        "How do athletes ",
-        "How can a company ",
-        "How do citizens ",
-        "How does a lawyer ",
-    ),
+    "How do I ",
+    "How can I ",
+    "What is the best way to ",
+    "How to ",
+    "Can you explain how to ",
+    "Give me tips to ",
+    "What are good ways to ",
+    "How can a beginner ",
+    "How do students ",
+    "How do people at work ",
+    "How can a doctor ",
+    "How can an investor ",
+    "How do patients ",
+    "How can a tenant ",
+    "How can a family ",
+    "How do scientists ",
+    "How does an artist ",
+    "How do athletes ",
+    "How can a company ",
+    "How do citizens ",
+    "How does a lawyer ",
 )
 REPETITION_PENALTY = 1.15
 """Keeps the base's greedy answers out of loops."""
@@ -100,6 +94,7 @@ def made_phrases(model: Any, tokenizer: Any, count: int, batch: int, rng: random
         count_words = len(phrase.split())
         if (
             2 <= count_words <= 9
+            and names_a_task(phrase)
             and not words.suspect(phrase)
             and not re.search(r"\b(I|me|this|these|it)\b", phrase)
         ):

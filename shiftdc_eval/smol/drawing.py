@@ -67,7 +67,9 @@ class Drawn:
     characters: np.ndarray
     """`[256, 4]` uint8: class of each slot of each patch, 0 for none."""
     places: list[int]
-    """For every character of the text the patch in which its centre lies; -1 outside the picture."""
+    """For every character of the text the patch in which its centre lies; -1 outside the picture, and for blanks."""
+    whole: bool
+    """All of the text lies on the picture."""
 
 
 def draw(picture: Picture) -> Drawn:
@@ -109,7 +111,8 @@ def draw(picture: Picture) -> Drawn:
             labels[patch, slot] = number
         used[patch] = slot + 1
     pixels = np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-    return Drawn(pixels, labels, places)
+    whole = all(place >= 0 for place, letter in zip(places, picture.text, strict=True) if letter != " ")
+    return Drawn(pixels, labels, places, whole)
 
 
 def fonts(folder: Path) -> dict[str, str]:

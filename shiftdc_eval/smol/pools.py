@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import queue
 import random
@@ -15,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from shiftdc_eval.smol.corpus import Corpus, Example, Topic, caption
+from shiftdc_eval.smol.corpus import Corpus, Example, caption
 from shiftdc_eval.smol.drawing import SIDE, SLOTS, draw
-from shiftdc_eval.smol.drawing import fonts as fonts_of
 from shiftdc_eval.smol.model import IMAGE_TOKEN, SIZE, prompt_text
-from shiftdc_eval.smol.phrases import Phrase
+from shiftdc_eval.smol.stored import Stored
 
 NAMED = 24
 """Tokens of a picture's text whose places are known, at most."""
@@ -59,25 +57,8 @@ class Rows:
 
 def tokens_before_image(tokenizer: Any) -> int:
     """How many tokens stand before the image in every prompt with one."""
-    return len(tokenizer(prompt_text("", image=True).split(IMAGE_TOKEN)[0], add_special_tokens=False)["input_ids"])
-
-
-def read_corpus(folder: Path) -> dict[str, Any]:
-    """The stored topics, questions, requests and vocabulary of a training run."""
-    data: dict[str, Any] = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-    return data
-
-
-def build_corpus(data: dict[str, Any], fonts: Path) -> Corpus:
-    """The corpus that `read_corpus` found."""
-    left_out = frozenset(data["left_out"])
-    return Corpus(
-        [Topic(Phrase(**t["phrase"]), t["points"], t["how"]) for t in data["topics"]],
-        [(q, a) for q, a in data["questions"]],
-        data["vocabulary"],
-        fonts_of(fonts),
-        requests=data["requests"],
-        keep=lambda text: text not in left_out,
+    return len(
+        tokenizer(prompt_text("", image=True).split(IMAGE_TOKEN)[0], add_special_tokens=False)["input_ids"]
     )
 
 
@@ -86,7 +67,9 @@ def _workshop(folder: str, fonts: str) -> tuple[Corpus, Any]:
     """Corpus and tokenizer of a worker process."""
     from transformers import AutoTokenizer
 
-    return build_corpus(read_corpus(Path(folder)), Path(fonts)), AutoTokenizer.from_pretrained(folder)
+    return Stored.read(Path(folder) / "corpus.json").corpus(Path(fonts)), AutoTokenizer.from_pretrained(
+        folder
+    )
 
 
 def examples(corpus: Corpus, kind: str, rng: random.Random) -> Iterator[Example]:
@@ -121,11 +104,13 @@ def make_rows(folder: str, fonts: str, kind: str, seed: int, count: int) -> Rows
         answer = [*tokenizer(example.answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         if len(first) + len(answer) > shape.length or len(answer) > shape.answer:
             continue
+        drawn = draw(example.picture) if example.picture is not None and image else None
+        if drawn is not None and not drawn.whole:
+            continue  # or captions would tell of words that nobody can see
         rows.ids[i, : len(first) + len(answer)] = [*first, *answer]
         rows.positions[i, : len(answer)] = range(len(first) - 1, len(first) + len(answer) - 1)
         rows.targets[i, : len(answer)] = answer
-        if example.picture is not None and image:
-            drawn = draw(example.picture)
+        if drawn is not None:
             rows.pixels[i], rows.characters[i] = drawn.pixels, drawn.characters
             _name_tokens(rows, i, example, drawn.places, tokenizer)
         i += 1
@@ -158,8 +143,10 @@ class Supply:
     """
 
     def __init__(self, folder: Path, fonts: Path, wanted: dict[str, int], seed: int, workers: int) -> None:
-        self.ready: queue.Queue[tuple[str, Rows]] = queue.Queue()
-        chunks = {kind: -(-n // CHUNK) for kind, n in wanted.items()}
+        self.ready: queue.Queue[tuple[str, Rows] | BaseException] = queue.Queue()
+        chunks = {
+            kind: -(-n // CHUNK) + 1 for kind, n in wanted.items()
+        }  # one more, that is kept for the score
         most = max(chunks.values())
         jobs = [
             (str(folder), str(fonts), kind, (seed * 1_000_003 + turn) * 8 + at, CHUNK)
@@ -172,20 +159,29 @@ class Supply:
         threading.Thread(target=self._receive, args=(jobs,), daemon=True).start()
 
     def _receive(self, jobs: list[tuple[str, str, str, int, int]]) -> None:
-        for found in self._pool.imap_unordered(_job, jobs):
-            self.ready.put(found)
+        try:
+            for found in self._pool.imap_unordered(_job, jobs):
+                self.ready.put(found)
+        except BaseException as error:
+            self.ready.put(error)
         self._pool.close()
 
     def take(self, *, wait: bool) -> tuple[str, Rows] | None:
-        """The next chunk, or None when none is ready (or will come)."""
+        """The next chunk, or None when none is ready (or will come); raises what a worker raised."""
         if self.left == 0:
             return None
         try:
             found = self.ready.get(block=wait)
         except queue.Empty:
             return None
+        if isinstance(found, BaseException):
+            raise found
         self.left -= 1
         return found
+
+    def close(self) -> None:
+        """Ends the workers, whatever is left."""
+        self._pool.terminate()
 
 
 def _job(job: tuple[str, str, str, int, int]) -> tuple[str, Rows]:
