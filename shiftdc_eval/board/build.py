@@ -15,6 +15,15 @@ from shiftdc_eval.board.calibrations import (
 )
 from shiftdc_eval.board.cell import Cell, content_hash
 from shiftdc_eval.board.compare import Member, compare, family_key
+from shiftdc_eval.board.costs import (
+    Relative,
+    engine,
+    hardware,
+    price,
+    relative_times,
+    seconds_per_answer,
+    tokens_per_answer,
+)
 from shiftdc_eval.board.files import canonical, read_cells, record_text, write_text
 from shiftdc_eval.board.index import PARTIAL, Index, IndexCell
 from shiftdc_eval.board.join import join
@@ -25,7 +34,7 @@ from shiftdc_eval.board.measures import Column, agreements, columns_of, measure
 from shiftdc_eval.board.page import page
 from shiftdc_eval.board.reported import Reported, read_reported
 from shiftdc_eval.board.seeds import over_seeds
-from shiftdc_eval.records import Calibration, Cost
+from shiftdc_eval.records import Calibration
 
 GENERATED = ("index.json", "leaderboard.md", "index.html")
 LEAKAGE = "leakage"
@@ -80,7 +89,7 @@ def index_of(
 ) -> Index:
     """The index of some cells; their order does not matter."""
     ordered = sorted(cells, key=lambda cell: cell.path)
-    labels, relative = defense_labels(ordered), relative_seconds(ordered)
+    labels, relative = defense_labels(ordered), relative_times(ordered)
     entries: list[IndexCell] = []
     families: dict[str, list[Member]] = defaultdict(list)
     for number, cell in enumerate(ordered):
@@ -104,9 +113,14 @@ def index_of(
     )
 
 
-def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: float | None) -> IndexCell:
+def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: Relative | None) -> IndexCell:
     """What the board shows of one cell."""
     notes = [*cell.task.notes, *(note for run in cell.runs for note in run.notes)]
+    if relative is not None and relative.engine and engine(cell) not in ("", relative.engine):
+        notes.append(
+            f"answered by the {engine(cell)} engine, `none` by the {relative.engine} one: the time relative to it "
+            "tells of the engines too"
+        )
     seconds = seconds_per_answer(cell)
     return IndexCell(
         path=cell.path,
@@ -135,7 +149,7 @@ def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: floa
         notes=list(dict.fromkeys(notes)),
         hardware=hardware(cell),
         seconds=None if seconds is None else float(f"{seconds:.4g}"),
-        relative=relative,
+        relative=None if relative is None else relative.seconds,
         tokens=tokens_per_answer(cell),
         price=price(cell),
         command=cell.runs[-1].command,
@@ -162,58 +176,3 @@ def system_id(cell: Cell) -> str:
     key = cell.key()
     del key["task"], key["seed"]
     return content_hash(key)[:12]
-
-
-def costs(cell: Cell) -> list[Cost]:
-    """What the runs of a cell say of their cost."""
-    return [run.cost for run in cell.runs if run.cost is not None and run.cost.samples]
-
-
-def seconds_per_answer(cell: Cell) -> float | None:
-    """Wall seconds an answer over the runs that say so, and over the answers made on their run's hardware."""
-    known = costs(cell)
-    samples = sum(cost.samples if cost.timed is None else cost.timed for cost in known)
-    return sum(cost.seconds for cost in known) / samples if samples else None
-
-
-def tokens_per_answer(cell: Cell) -> tuple[float, float] | None:
-    """Prompt and generated tokens an answer over the runs that say so."""
-    known = costs(cell)
-    samples = sum(cost.samples for cost in known)
-    if not samples:
-        return None
-    tokens_in, tokens_out = sum(cost.tokens_in for cost in known), sum(cost.tokens_out for cost in known)
-    return round(tokens_in / samples, 1), round(tokens_out / samples, 1)
-
-
-def price(cell: Cell) -> float | None:
-    """Money spent on the answers; None as soon as one run does not say."""
-    known = [cost.price for cost in costs(cell)]
-    prices = [one for one in known if one is not None]
-    return round(sum(prices), 4) if prices and len(prices) == len(cell.runs) else None
-
-
-def hardware(cell: Cell) -> str:
-    """Hardware of the runs; several are joined."""
-    return " + ".join(sorted({run.hardware for run in cell.runs if run.hardware}))
-
-
-def relative_seconds(cells: Sequence[Cell]) -> dict[str, float]:
-    """Seconds an answer relative to `none` on the same task, model, dtype, kernel, generation and hardware."""
-
-    def setting(cell: Cell) -> str:
-        key = cell.key()
-        del key["defense"], key["seed"]
-        return content_hash([key, hardware(cell)])
-
-    baseline: dict[str, float] = {}
-    for cell in cells:
-        seconds = seconds_per_answer(cell)
-        if cell.defense.name == "none" and seconds and hardware(cell):
-            baseline.setdefault(setting(cell), seconds)
-    found: dict[str, float] = {}
-    for cell in cells:
-        seconds, base = seconds_per_answer(cell), baseline.get(setting(cell))
-        if seconds is not None and base:
-            found[cell.path] = float(f"{seconds / base:.3g}")
-    return found

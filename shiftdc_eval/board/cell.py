@@ -229,6 +229,8 @@ class RunSource(Record):
     """Commit and state of the working tree."""
     hardware: Text = ""
     """Processor or accelerator."""
+    engine: Text = ""
+    """Engine that answered, `plain` or `fast`; empty when unknown."""
     batch_size: Annotated[int, Field(ge=1, strict=True)] | None = None
     """Requests answered together; None when unknown."""
     cost: Cost | None = None

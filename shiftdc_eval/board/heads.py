@@ -98,6 +98,7 @@ def _recorded_head(record: RunRecord, task: TaskRecord) -> Head:
             versions=record.versions,
             git=record.git,
             hardware=record.hardware,
+            engine=record.engine,
             batch_size=record.batch_size,
             cost=task_cost(record, task),
             cost_shared=task.cost is None and len(record.tasks) > 1,

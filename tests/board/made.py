@@ -57,6 +57,7 @@ class Made:
     note: str = "toy"
     seed: int = 0
     attention: str = "sdpa"
+    engine: str = ""
     batch_size: int | None = 8
     timed: int | None = None
     """Answers that the seconds are of."""
@@ -153,6 +154,7 @@ class Made:
             template_sha256=sha("template"),
             dtype="float32",
             attention=self.attention,
+            engine=self.engine,
             batch_size=self.batch_size,
             seed=self.seed,
             tasks=[

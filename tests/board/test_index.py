@@ -434,6 +434,19 @@ def test_seconds_are_relative_to_none_on_the_same_hardware(results: Path, board:
     assert found["shiftdc"].relative == 2.5
 
 
+@pytest.mark.parametrize(
+    ("base", "own", "said"),
+    [("fast", "plain", True), ("plain", "plain", False), ("", "plain", False), ("fast", "", False)],
+)
+def test_a_time_beside_one_of_another_engine_says_so(
+    results: Path, board: Path, base: str, own: str, said: bool
+) -> None:
+    Made(defense="none", engine=base).write(results)
+    Made(defense="cmrm", engine=own).write(results)
+    (cell,) = (one for one in index(results, board).cells if one.defense == "cmrm")
+    assert any("answered by the plain engine, `none` by the fast one" in note for note in cell.notes) == said
+
+
 def test_seconds_are_over_the_answers_that_were_made_on_the_hardware(results: Path, board: Path) -> None:
     Made(defense="none", seconds=10, timed=5).write(results)
     Made(defense="shiftdc", seconds=0, timed=0).write(results)
