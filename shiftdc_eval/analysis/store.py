@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from shiftdc_eval import provenance
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.errors import JournalError
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when what is stored changes its meaning."""
 LIMIT = 8 * 2**30
 """Bytes of activations that are kept: 30,000 prompts of a 7B model in 16 bit."""
@@ -72,7 +74,7 @@ class ActivationStore:
             return {
                 key: (load(content)["x"], seconds) for key, content, seconds in self._db.execute(query, keys)
             }
-        except sqlite3.Error as error:
+        except (sqlite3.Error, SafetensorError) as error:
             raise self._broken(error) from error
 
     def put(self, found: dict[str, Tensor], seconds: float) -> None:
@@ -110,28 +112,30 @@ class Remembering:
         self._answers: dict[str, tuple[Generated, float]] = {}
         self.reused_seconds = 0.0
         """What the found activations and answers took when they were made: a cost table counts it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+    def _keys(self, chats: Sequence[Chat], *rest: Any) -> list[str]:
+        """Everything that can change what is found, or how long it takes: hardware and engine do both."""
+        backbone = self._backbone
         model = [
             VERSION,
             backbone.revision,
             backbone.template_sha256,
             str(backbone.dtype),
             backbone.attention,
+            backbone.engine,
+            provenance.hardware(backbone.devices),
         ]
-        self._model = json.dumps(model)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backbone, name)
-
-    def _key(self, chat: Chat, *rest: Any) -> str:
-        return hashlib.sha256(
-            json.dumps([self._model, chat.key(), *rest], sort_keys=True).encode()
-        ).hexdigest()
+        texts = (json.dumps([model, chat.key(), *rest], sort_keys=True) for chat in chats)
+        return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
 
     def last_token_activations(
         self, chats: Sequence[Chat], only: Sequence[int] | None = None, *, bare: bool = False
     ) -> Tensor:
         """As `Backbone.last_token_activations`; the model is asked for what is not stored, at all layers."""
-        keys = [self._key(chat, bare) for chat in chats]
+        keys = self._keys(chats, bare)
         stored = self._store.get(keys)
         found = {key: tensor for key, (tensor, _) in stored.items()}
         self.reused_seconds += sum(stored[key][1] for key in keys if key in stored)
@@ -153,7 +157,7 @@ class Remembering:
         if settings.do_sample or rest.get("edit") or rest.get("processors"):
             return self._backbone.generate(chats, settings, **rest)
         # the limit is left out of the key: an answer that ended within a shorter one is the answer
-        keys = [self._key(chat, replace(settings, max_new_tokens=1).key()) for chat in chats]
+        keys = self._keys(chats, replace(settings, max_new_tokens=1).key())
         limit = settings.max_new_tokens
         stored = {key: self._answers[key] for key in keys if key in self._answers}
         found = {key: answer for key, (answer, _) in stored.items() if answer.tokens_out <= limit}

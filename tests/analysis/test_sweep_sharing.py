@@ -99,6 +99,57 @@ def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
         ActivationStore(path)
 
 
+class Changed:
+    """A backbone that says something else of itself."""
+
+    def __init__(self, backbone: Backbone, **changes: Any) -> None:
+        self._backbone = backbone
+        self.__dict__.update(changes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"revision": "other"},
+        {"template_sha256": "other"},
+        {"dtype": torch.bfloat16},
+        {"attention": "eager"},
+        {"engine": "another"},
+        {"devices": []},
+    ],
+)
+def test_another_model_dtype_kernel_engine_or_hardware_finds_nothing(
+    backbone: Backbone, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shiftdc_eval.provenance.hardware", lambda devices: f"{len(devices)} devices")
+    store = ActivationStore(None)
+    for model in (backbone, cast(Backbone, Changed(backbone, **change))):
+        for _ in range(2):
+            remembering(model, store).last_token_activations(chats(1))
+    assert (store.made, store.reused) == (2, 2)
+
+
+@pytest.mark.parametrize("other", [Chat.ask("request 0"), chats(2)[1], Chat.ask("other", chats(1)[0].images)])
+def test_another_request_or_image_finds_nothing(backbone: Backbone, other: Chat) -> None:
+    store = ActivationStore(None)
+    for chat in (chats(1)[0], other):
+        remembering(backbone, store).last_token_activations([chat])
+    assert (store.made, store.reused) == (2, 0)
+
+
+def test_a_damaged_entry_is_one_line(backbone: Backbone, tmp_path: Path) -> None:
+    store = ActivationStore(tmp_path / "a.sqlite")
+    remembering(backbone, store).last_token_activations(chats(1))
+    store._db.execute("UPDATE activations SET content = ?", (b"no tensor at all",))
+    with pytest.raises(
+        JournalError, match=r"cannot use the activation store .*a\.sqlite: .*; delete the file"
+    ):
+        remembering(backbone, store).last_token_activations(chats(1))
+
+
 class Stops:
     """Counts its calls and answers a chat with as many tokens as its request is long, at most the limit."""
 
