@@ -51,7 +51,7 @@ def test_places_of_finished_rows_are_filled_again_and_change_no_answer(
     plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch, rows: int | None
 ) -> None:
     monkeypatch.setattr(pieces, "PIECE_ROWS", 2)
-    monkeypatch.setattr(decoding, "CHECK_EVERY", 2)
+    monkeypatch.setitem(decoding.CHECK_EVERY, "cpu", 2)
     chats = image_chats()
     assert len(set(end_early(plain, chats))) > 3, "all answers are equally long: the test would show nothing"
     steps = []
@@ -108,7 +108,7 @@ def test_a_stop_string_ends_an_answer_at_the_token_that_completes_it(plain: Back
 def test_prefixes_survive_rows_that_close_ranks(
     plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "CHECK_EVERY", 1)
+    monkeypatch.setitem(decoding.CHECK_EVERY, "cpu", 1)
     chats = image_chats(8)
     captions = [chat.with_request(f"a list {chat.request}") for chat in chats]
     end_early(plain, captions)

@@ -76,7 +76,9 @@ def test_every_request_gets_its_own_answer(
 ) -> None:
     fast, chats, wanted = answered
     monkeypatch.setattr(pieces, "PIECE_ROWS", data.draw(st.integers(1, 4), label="rows of a piece"))
-    monkeypatch.setattr(decoding, "CHECK_EVERY", data.draw(st.integers(1, 5), label="steps between looks"))
+    monkeypatch.setitem(
+        decoding.CHECK_EVERY, "cpu", data.draw(st.integers(1, 5), label="steps between looks")
+    )
     fast.limit_rows(data.draw(st.integers(1, 6), label="places"))
     some = st.lists(st.integers(0, len(chats) - 1), min_size=1, max_size=8)
     shared = data.draw(some, label="requests whose prefixes are kept")

@@ -47,7 +47,8 @@ TARGETS = {"none": 38.0, "shiftdc": 75.0, "shiftdc, captions stored": 46.0}
 """Milliseconds a sample on one H200 at LLaVA-1.5-7B size; an H100 has 1.25 times as long."""
 PHRASE = "What is shown in the picture, and what stands beside it?"
 """What requests to a model of its own tokenizer are made of."""
-NAIVE_SAMPLES = 2
+NAIVE_SAMPLES = {"cuda": 2, "cpu": 16}
+"""Samples of the naive loop by device: on a GPU one takes seconds."""
 SLOW_SAMPLES = 128
 """Samples of the plain engine at most: it is slow, and its time a sample does not depend on how many there are."""
 
@@ -246,7 +247,7 @@ class Bench:
     def naive(self) -> None:
         """A loop that takes one request at a time and shares nothing."""
         backbone = self.backbone("plain")
-        asked = self.asked[: min(NAIVE_SAMPLES if not self.args.quick else 1, len(self.asked))]
+        asked = self.asked[: NAIVE_SAMPLES[self.args.device.split(":")[0]] if not self.args.quick else 1]
         self.step("naive loop: none", lambda: self.run(backbone, NoDefense(), CaptionStore(None), 1, asked))
         self.step(
             "naive loop: shiftdc", lambda: self.run(backbone, self.shiftdc, CaptionStore(None), 1, asked)

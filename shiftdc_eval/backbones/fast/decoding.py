@@ -11,8 +11,8 @@ from transformers import LogitsProcessorList
 from shiftdc_eval.backbones.fast.slots import Slots
 from shiftdc_eval.backbones.fast.stepping import Stepper
 
-CHECK_EVERY = 8
-"""Decode steps between two looks at which rows have ended; each look waits for the device."""
+CHECK_EVERY = {"cuda": 8, "cpu": 1}
+"""Decode steps between two looks at which rows have ended, by device: a GPU's looks wait for all steps queued."""
 SMALLEST = 8
 """Rows below which slots are not compacted on a GPU: a smaller batch would hardly be faster."""
 
@@ -122,8 +122,9 @@ class Loop:
         live = self.live
         if not live:
             return
+        every = CHECK_EVERY.get(self.slots.device.type, 1)
         left = min(self.new_tokens - self._age[slot] for slot in live)
-        for _ in range(min(left, CHECK_EVERY) if self._ends or self._stop else left):
+        for _ in range(min(left, every) if self._ends or self._stop else left):
             self._step()
         self._harvest()
         if compact:
