@@ -26,13 +26,11 @@ from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.defenses.direction import Directions, normalised
 from shiftdc_eval.errors import ModelError
 from shiftdc_eval.journal import Journal
-from shiftdc_eval.records import RunRecord
+from shiftdc_eval.records import ANSWER_VERSION, RunRecord
 from shiftdc_eval.reporting import Tally, gathered, task_records
 from shiftdc_eval.room import set_aside
 from shiftdc_eval.samples import Sample, samples_from, task_of
 
-ANSWER_VERSION = 1
-"""Raised by hand when the code that makes answers changes them: finished answers are then not reused."""
 AUTO_BATCH_SIZE = 32
 """Batch size of `auto` where it is not found from free memory."""
 MOST_AUTO = 256

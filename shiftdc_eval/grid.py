@@ -21,6 +21,7 @@ import torch
 from shiftdc_eval.errors import RecordError, ShiftDCError
 from shiftdc_eval.grid_file import Cell, ModelEntry
 from shiftdc_eval.grid_plan import COMPLETE, is_complete, selected
+from shiftdc_eval.records import ANSWER_VERSION
 from shiftdc_eval.runs import atomic_write
 
 if TYPE_CHECKING:
@@ -143,14 +144,13 @@ def _require_written(folder: Path, stamp: str, rows: Mapping[str, int]) -> None:
         raise RecordError(f"lmms-eval wrote no results file in {folder}; its own message stands above")
     for task, count in rows.items():
         found = [path for path in folder.rglob(f"*_samples_{task}.jsonl")]
-        lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in found)
+        # an answer may hold separators that `splitlines` takes for the end of a row
+        lines = sum(path.read_text(encoding="utf-8").count("\n") for path in found)
         if lines < count:
             raise RecordError(f"lmms-eval wrote {lines} of {count} samples of {task} in {folder}")
 
 
 def _completion(cell: Cell, revision: str) -> str:
-    from shiftdc_eval.adapter import ANSWER_VERSION
-
     content = {"answer_version": ANSWER_VERSION, "revision": revision, **cell.description()}
     return json.dumps(content, indent=1, sort_keys=True, default=str) + "\n"
 

@@ -66,7 +66,7 @@ def _print_plan(cells: Sequence[Cell], todo: Sequence[Cell], out: Path) -> None:
     for cell in cells:
         state = "complete"
         if id(cell) in waiting:
-            state = "model changed" if (out / cell.folder / COMPLETE).exists() else "to run"
+            state = "model or code changed" if (out / cell.folder / COMPLETE).exists() else "to run"
         table.add_row(
             Text(cell.model_label),
             Text(cell.defense_label),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.grid_file import Cell
+from shiftdc_eval.records import ANSWER_VERSION
 
 COMPLETE = "cell.json"
 """The file of a cell's folder that is written last."""
@@ -59,7 +60,8 @@ def selected(cells: list[Cell], only: Sequence[str], limit: int | None) -> list[
 
 
 def is_complete(cell: Cell, out: Path) -> bool:
-    """Whether the cell was run to its end before, by the model that stands there now.
+    """Whether the cell was run to its end before, by the model that stands there now and by code that still
+    answers alike (`ANSWER_VERSION`).
 
     A hub id stands for its `revision`; of a local model every file is read, so that changed weights under the
     same path are another model.
@@ -70,8 +72,10 @@ def is_complete(cell: Cell, out: Path) -> bool:
     from shiftdc_eval.backbones.loading import revision_on_disk
 
     try:
-        known = json.loads(path.read_text(encoding="utf-8")).get("revision")
+        known = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return False
+    if not isinstance(known, dict) or known.get("answer_version") != ANSWER_VERSION:
+        return False
     now = revision_on_disk(cell.model.pretrained)
-    return now is None or now == known
+    return now is None or now == known.get("revision")

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 RECORD_VERSION = 1
+ANSWER_VERSION = 1
+"""Raised by hand when the code that makes answers changes them: finished answers are then not reused."""
 
 
 class Record(BaseModel):

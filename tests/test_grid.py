@@ -17,10 +17,11 @@ from tiny_models import save_tiny_llava
 
 from shiftdc_eval import grid, grid_command
 from shiftdc_eval.adapter import ShiftDCVlm
+from shiftdc_eval.backbones.loading import revision_on_disk
 from shiftdc_eval.board.build import build
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.errors import ConfigError, RecordError
 from shiftdc_eval.grid_file import read_grid
-from shiftdc_eval.records import RunRecord
+from shiftdc_eval.records import ANSWER_VERSION, RunRecord
 
 FILE = """
 models: [{model}]
@@ -347,6 +348,28 @@ def test_a_grid_killed_at_random_goes_on_and_loses_and_repeats_nothing(
     assert sum(map(len, final.values())) == answers
     assert run(grid_file, "-o", whole) == 0
     assert responses(out) == responses(whole)
+
+
+def test_a_cell_of_code_that_answered_otherwise_is_not_complete(
+    tmp_path: Path, tiny_llava: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "grid.yaml", tmp_path / "out"
+    path.write_text(f"models: [{tiny_llava}]\ndefenses: [none]\ntasks: [t]\n")
+    (cell,) = read_grid(path).cells()
+    (out / cell.folder).mkdir(parents=True)
+    complete = json.loads(grid._completion(cell, revision_on_disk(str(tiny_llava))))
+    for version, said in ((ANSWER_VERSION, "1 complete"), (ANSWER_VERSION - 1, "0 complete")):
+        (out / cell.folder / "cell.json").write_text(json.dumps(complete | {"answer_version": version}))
+        assert run(path, "-o", out, "--dry-run") == 0
+        assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_line_separators_in_answers_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "d_results.json").write_text("{}")
+    (tmp_path / "d_samples_t.jsonl").write_text('"one\u2028answer"\n', encoding="utf-8")
+    grid._require_written(tmp_path, "d", {"t": 1})
+    with pytest.raises(RecordError, match="wrote 1 of 2 samples"):
+        grid._require_written(tmp_path, "d", {"t": 2})
 
 
 def test_a_model_whose_files_changed_is_another_model(
