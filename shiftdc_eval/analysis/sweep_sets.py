@@ -3,7 +3,8 @@
 `contrast: "contrast:40"` is a part of 40 pairs of the model's own contrast set, spread over its categories and
 nested in the part of 80; `contrast:shuffled` has the sides of about every other pair exchanged, so that it says
 nothing; `contrast:built_in` is this package's own set. `direction: "other:PATH"` is the direction of another model
-of the same shape: a direction file, or a model to fit one on.
+of the same shape: a direction file, or a model to fit one on. Every file's name holds a hash of its content (of a
+local model: of its files), so that a cell that was run with other content is run again.
 """
 
 from __future__ import annotations
@@ -61,25 +62,55 @@ def with_files(grid: Grid, folder: Path, home: Path) -> tuple[Grid, dict[Path, s
 
     Raises:
         ConfigError: a set of more pairs than there are, a word that is not known, or several models with one
-            other direction.
+            other direction or with contrast sets of their own.
+        DataError: a given contrast set cannot be read.
+        DirectionError: a given direction file cannot be read.
     """
     defenses, directions = [], {}
     for entry in grid.defenses:
         contrast, direction = (str(entry.settings.get(name, "")) for name in ("contrast", "direction"))
         if contrast.startswith(CONTRAST):
-            path = write_contrast(grid.models[0].pretrained, contrast.removeprefix(CONTRAST), folder)
+            which = contrast.removeprefix(CONTRAST)
+            if which != "built_in" and len({own_contrast(model.pretrained) for model in grid.models}) > 1:
+                raise ConfigError(
+                    f"contrast: {contrast}: these models bring contrast sets of their own; give each its own grid"
+                )
+            path = write_contrast(grid.models[0].pretrained, which, folder)
             entry = entry.model_copy(update={"contrast": str(path)})
+        elif contrast:
+            load_contrast(Path(contrast))  # named now, not after hours
+            entry = entry.model_copy(update={"contrast": str(_copied(Path(contrast), folder))})
         if direction.startswith(OTHER):
             if len(grid.models) > 1:
                 raise ConfigError(f"direction: {direction}: a sweep of other directions takes one model")
             given = direction.removeprefix(OTHER)
             local = [place for place in (Path(given), home / given) if place.exists()]
             source = str(local[0]) if local else given
-            path = folder / f"{_name(given)}-{hashlib.sha256(source.encode()).hexdigest()[:8]}.safetensors"
+            path = folder / f"{_name(given)}-{_digest_of(source)}.safetensors"
             directions[path] = source
             entry = entry.model_copy(update={"direction": str(path)})
         defenses.append(entry)
     return grid.model_copy(update={"defenses": defenses}), directions
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    content = path.read_bytes()
+    target = folder / f"{path.stem}-{_short(content)}{path.suffix}"
+    runs.atomic_write(target, content.decode("utf-8"))
+    return target
+
+
+def _digest_of(source: str) -> str:
+    """Hash of a direction file's content, or of a model's name and what stands there now."""
+    from shiftdc_eval.backbones.loading import revision_on_disk
+
+    if Path(source).is_file():
+        return SafetyDirection.load(Path(source)).sha256[:8]
+    return _short(json.dumps([source, revision_on_disk(source)]).encode())
+
+
+def _short(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
 
 
 def checked(cells: list[Cell]) -> list[Cell]:
@@ -143,8 +174,9 @@ def write_contrast(model: str, which: str, folder: Path) -> Path:
             f"contrast: {CONTRAST}{which}: give {CONTRAST}shuffled, {CONTRAST}built_in or a number from 8 to "
             f"{len(pairs)}"
         )
-    path = folder / f"{which}.jsonl"
-    runs.atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path = folder / f"{which}-{_short(text.encode())}.jsonl"
+    runs.atomic_write(path, text)
     return path
 
 
@@ -198,7 +230,7 @@ def make_directions(wanted: Mapping[Path, str], backbone: Backbone) -> None:
         ModelError: neither a direction file nor a model.
     """
     for path, source in wanted.items():
-        if path.is_file():
+        if path.is_file() and _is_of(SafetyDirection.load(path), backbone):
             continue
         found = _direction_of(source)
         shape, own = (found.layers, found.hidden), (len(backbone.layers), backbone.hidden_size)
@@ -214,6 +246,11 @@ def make_directions(wanted: Mapping[Path, str], backbone: Backbone) -> None:
             template_sha256=backbone.template_sha256,
             created_by=f"fitted on {found.model}@{found.revision[:12]}, used as an ablation",
         ).save(path)
+
+
+def _is_of(direction: SafetyDirection, backbone: Backbone) -> bool:
+    own = (backbone.name, backbone.revision, backbone.template_sha256)
+    return (direction.model, direction.revision, direction.template_sha256) == own
 
 
 def _direction_of(source: str) -> SafetyDirection:

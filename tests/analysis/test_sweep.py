@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from adapter_harness import manager, write_figstep
 
 from shiftdc_eval import grid
@@ -26,7 +27,7 @@ from shiftdc_eval.cli import main
 from shiftdc_eval.contrast import load_contrast
 from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.defenses.direction import Directions
-from shiftdc_eval.errors import ConfigError, DirectionError
+from shiftdc_eval.errors import ConfigError, DataError, DirectionError
 from shiftdc_eval.grid_file import read_grid
 from shiftdc_eval.steering import SafetyDirection
 from shiftdc_eval.tasks.catalogue import TASKS
@@ -85,9 +86,55 @@ def test_a_users_contrast_set_and_direction_become_marked_cells(tmp_path: Path) 
     *_, set_entry, direction_entry = grid.defenses
     assert (set_entry.settings["contrast"], set_entry.ablation) == ("a/mine.jsonl", "contrast set mine")
     assert direction_entry.ablation == "direction of seed_7"
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(write_contrast("some/model", "10", tmp_path).read_text())
+    grid = with_entries(read_grid(shipped()["alpha"]), [str(mine)], ["b/seed_7"])
     found, wanted = with_files(grid, tmp_path, tmp_path)
     assert found.defenses[-1].settings["caption_max_new_tokens"] == 32
     assert wanted == {Path(found.defenses[-1].settings["direction"]): "b/seed_7"}
+
+
+def test_a_changed_contrast_set_or_direction_is_another_cell(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine.jsonl", tmp_path / "other.safetensors"
+    entries = with_entries(read_grid(shipped()["alpha"]), [str(mine)], [str(other)])
+    folders, contents = [], []
+    for pairs in (10, 10, 12):
+        mine.write_text(write_contrast("some/model", str(pairs), tmp_path).read_text())
+        vectors = torch.full((2, 4), float(pairs))
+        SafetyDirection(vectors, "theirs", "1" * 64, "2" * 64, "3" * 64, 5, 5).save(other)
+        found, _ = with_files(entries, tmp_path / "sets", tmp_path)
+        folders.append([cell.folder for cell in found.cells()])
+        contents.append(load_contrast(Path(found.defenses[-2].settings["contrast"])).sha256)
+    first, same, changed = folders
+    assert first == same
+    tasks = len(entries.tasks)
+    assert first[: -2 * tasks] == changed[: -2 * tasks]
+    assert not set(first[-2 * tasks :]) & set(changed)
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_a_contrast_set_that_is_not_there_is_named_before_anything_runs(tmp_path: Path) -> None:
+    entries = with_entries(read_grid(shipped()["alpha"]), [str(tmp_path / "mine.jsonl")], [])
+    with pytest.raises(DataError, match=r"cannot read the contrast set .*mine\.jsonl"):
+        with_files(entries, tmp_path, tmp_path)
+
+
+def test_models_with_contrast_sets_of_their_own_take_no_common_part(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = "models: [toy, {other}]\ndefenses: [none, {{name: shiftdc, contrast: 'contrast:{which}'}}]\n"
+    for other, which, fits in (
+        ("some/model", "10", False),
+        ("some/model", "built_in", True),
+        ("toy", "10", True),
+    ):
+        file.write_text(text.format(other=other, which=which) + "tasks: [toy_mme]\n")
+        if fits:
+            with_files(read_grid(file), tmp_path, tmp_path)
+        else:
+            with pytest.raises(
+                ConfigError, match="contrast:10: these models bring contrast sets of their own"
+            ):
+                with_files(read_grid(file), tmp_path, tmp_path)
 
 
 def test_another_models_direction_is_taken_when_its_shape_fits(tiny_llava: Path, tmp_path: Path) -> None:
@@ -100,6 +147,9 @@ def test_another_models_direction_is_taken_when_its_shape_fits(tiny_llava: Path,
     found = Directions(backbone, path=target)()
     assert found.vectors.equal(other.vectors)
     assert found.created_by == "fitted on theirs@111111111111, used as an ablation"
+    SafetyDirection(own.vectors, "a third", "1" * 64, "2" * 64, "3" * 64, 5, 5).save(target)
+    make_directions({target: str(tmp_path / "other.safetensors")}, backbone)  # not this model's: made anew
+    assert Directions(backbone, path=target)().vectors.equal(other.vectors)
     SafetyDirection(own.vectors[1:], "theirs", "1", "2", "3", 5, 5).save(tmp_path / "short.safetensors")
     with pytest.raises(
         DirectionError, match=r"short.safetensors: its direction has 3 layers x 32, .* 4 x 32"
