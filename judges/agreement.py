@@ -39,7 +39,8 @@ def rate(hits: Sequence[bool], clusters: Sequence[str]) -> Rate:
 
 
 def kappa(labels: Sequence[bool], verdicts: Sequence[bool], clusters: Sequence[str]) -> Rate:
-    """Cohen's kappa of two yes/no ratings; unknown where both are constant.
+    """Cohen's kappa of two yes/no ratings; unknown where both are constant. Where no answer moves it (they
+    agree on all, or one of them is constant) the delta method knows no interval.
 
     Args:
         labels: whether the human label of each answer is positive.
@@ -57,7 +58,10 @@ def kappa(labels: Sequence[bool], verdicts: Sequence[bool], clusters: Sequence[s
     # what each answer adds to kappa: the derivative by the observed and by the expected agreement
     by_margins = np.where(a == 1, q, 1 - q) + np.where(b == 1, p, 1 - p) - 2 * expected
     influence = (((a == b) - observed) * (1 - expected) - (1 - observed) * by_margins) / (1 - expected) ** 2
-    half = math.sqrt(_variance(influence, codes)) * _quantile(len(a), codes)
+    variance = _variance(influence, codes)
+    if variance < 1e-15:
+        return Rate(value=value, low=None, high=None)
+    half = math.sqrt(variance) * _quantile(len(a), codes)
     return Rate(value=value, low=max(-1.0, value - half), high=min(1.0, value + half))
 
 

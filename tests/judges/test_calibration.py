@@ -72,6 +72,13 @@ def test_what_cannot_be_computed_is_none() -> None:
     assert found.false_negative_rate.value == 0.0
 
 
+def test_a_kappa_of_full_or_of_no_agreement_is_not_called_certain() -> None:
+    for counts in ({("refused", NO): 3, ("complied", YES): 3}, {("refused", YES): 3, ("complied", YES): 3}):
+        [found] = calibrate(get_judge("keyword_robust"), labelled(counts), {}).agreements
+        assert found.kappa.value in (1, 0)
+        assert (found.kappa.low, found.kappa.high) == (None, None)
+
+
 def test_every_source_has_its_line_and_then_all_together() -> None:
     pairs = labelled({("refused", NO): 2}, "a") + labelled({("complied", NO): 3, ("refused", YES): 1}, "b")
     found = calibrate(get_judge("keyword_robust"), pairs, {}).agreements
