@@ -15,18 +15,16 @@ from matplotlib.figure import Figure
 from shiftdc_eval import runs
 
 COLOURS = (
-    *(
-        "#0b62a8",
-        "#c14a00",
-        "#a0458a",
-        "#00795a",
-        "#7a6200",
-        "#4b4fc4",
-        "#111111",
-        "#b3263e",
-        "#0f8b9e",
-        "#8a5a3c",
-    ),
+    "#0b62a8",
+    "#c14a00",
+    "#a0458a",
+    "#00795a",
+    "#7a6200",
+    "#4b4fc4",
+    "#111111",
+    "#b3263e",
+    "#0f8b9e",
+    "#8a5a3c",
     "#5a606b",
 )
 MARKERS = ("o", "s", "D", "^", "v", "P", "*", "X", "<", ">", "h")
