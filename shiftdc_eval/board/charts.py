@@ -106,7 +106,12 @@ def forest(section: Section) -> Forest | None:
     if len(lines) < 2 or len(lines) > MAX_ROWS:
         return None
     rate = section.metric in RATES
-    ends = [end for line in lines for end in (line.measure.low, line.measure.high) if end is not None]
+    ends = [
+        end
+        for line in lines
+        for end in (line.measure.low, line.measure.value, line.measure.high)
+        if end is not None
+    ]
     ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if rate else nice_ticks(min(ends), max(ends))
     low, high = ticks[0], ticks[-1]
 
@@ -127,7 +132,8 @@ def forest(section: Section) -> Forest | None:
         said = f"{line.cell.defense}: {describe(measure, section)}"
         plain = line.cell.defense_name == "none" or line.rank is None
         label = shorten(brief(line.cell.defense), 27)
-        rows.append(ForestRow(y, label, x(measure.low), x(measure.value), x(measure.high), said, plain))
+        low_end, high_end = (measure.value if end is None else end for end in (measure.low, measure.high))
+        rows.append(ForestRow(y, label, x(low_end), x(measure.value), x(high_end), said, plain))
     marks = [Tick(x(tick), f"{100 * tick:g}" if rate else f"{tick:g}") for tick in ticks]
     unit = ", %" if rate else ""
     return Forest(y + 24, marks, rows, f"{METRIC_NAMES[section.metric]}{unit}, with 95 % intervals")
@@ -136,6 +142,8 @@ def forest(section: Section) -> Forest | None:
 def describe(measure: Measure, section: Section) -> str:
     """A value with its interval, in words."""
     unit = " %" if section.metric in RATES else ""
+    if measure.low is None:
+        return f"{show(measure.value, section.metric)}{unit}"
     value, low, high = (show(end, section.metric) for end in (measure.value, measure.low, measure.high))
     return f"{value}{unit} ({low} to {high})"
 

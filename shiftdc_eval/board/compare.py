@@ -184,10 +184,10 @@ def _power(ranked: Sequence[Member], pairs: Sequence[Pair], rate: bool) -> str:
     worst = max(open_pairs, key=lambda pair: (pair.detectable, -pair.n))
     effective = f" (worth {worst.size:.0f} independent ones)" if rate and worst.size < 0.95 * worst.n else ""
     size = f"{100 * worst.detectable:.1f} points" if rate else f"{worst.detectable:.3g}"
-    return (
-        f"{len(open_pairs)} of {len([pair for pair in pairs if pair.p_holm is not None])} pairs are not "
-        f"separable; with n = {worst.n} shared answers{effective}, differences under about {size} are likely missed"
-    )
+    said = f"{len(open_pairs)} of {len([pair for pair in pairs if pair.p_holm is not None])} pairs are not separable"
+    if not worst.detectable:  # scores that differ everywhere alike, mostly not at all
+        return f"{said}; their differences show no spread that would tell what is missed"
+    return f"{said}; with n = {worst.n} shared answers{effective}, differences under about {size} are likely missed"
 
 
 def significant(value: float, digits: int = 3) -> float:

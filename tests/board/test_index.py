@@ -424,6 +424,20 @@ def test_groups_and_their_unweighted_mean(results: Path, board: Path) -> None:
     assert measure.groups["flag"]["clear_harm"].n == 15
 
 
+def test_scores_without_spread_are_shown_without_interval_and_claim_no_power(
+    results: Path, board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("made.coin", lambda *_: 0.4)
+    for defense in ("none", "shiftdc"):
+        Made(task="vqa", defense=defense, utility=True, judges={"grader": ("score", 1.0)}).write(results)
+    found = index(results, board)
+    assert [(cell.measures[0].value, cell.measures[0].low) for cell in found.cells] == [(0.4, None)] * 2
+    (comparison,) = found.comparisons
+    assert "no spread that would tell what is missed" in comparison.power
+    assert "differences under" not in comparison.power
+    assert "0.400 (" not in (board / "index.html").read_text()
+
+
 def test_seconds_are_relative_to_none_on_the_same_hardware(results: Path, board: Path) -> None:
     Made(defense="none", seconds=10).write(results)
     Made(defense="shiftdc", seconds=25).write(results)

@@ -88,6 +88,20 @@ def test_the_bootstrap_of_a_mean_is_that_of_scipy() -> None:
     assert found.value == pytest.approx(scores.mean())
 
 
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_answers_that_are_all_right_or_all_wrong_are_not_called_certain(right: float) -> None:
+    found = statistics.mean_score(np.full(20, right), own(20))
+    low, high = proportion_confint(20 * right, 20, method="wilson")
+    assert (found.value, found.low, found.high) == pytest.approx((right, low, high))
+
+
+def test_scores_that_are_all_alike_have_no_interval() -> None:
+    found = statistics.mean_score(np.full(20, 0.3), own(20))
+    assert found.value == 0.3
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
 def test_the_bootstrap_gives_the_same_bytes_twice() -> None:
     scores = np.random.default_rng(3).random(500)
     first = statistics.mean_score(scores, own(500))

@@ -8,7 +8,14 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from shiftdc_eval.board.statistics.intervals import CONFIDENCE, Estimate, Floats, Ints, cluster_sums
+from shiftdc_eval.board.statistics.intervals import (
+    CONFIDENCE,
+    Estimate,
+    Floats,
+    Ints,
+    cluster_sums,
+    proportion,
+)
 
 RESAMPLES = 2000
 SEED = 20250213
@@ -66,6 +73,9 @@ def percentiles(sums: Floats) -> tuple[float, float]:
 def mean_score(scores: Floats, clusters: Ints) -> Estimate:
     """Mean with a bootstrap interval; whole questions are drawn.
 
+    Where all answers score the same every draw is alike, and the bootstrap would call the mean certain: of
+    answers that are all right or all wrong the interval is Wilson's, of others there is none (nan).
+
     Args:
         scores: [n] scores of the scored answers.
         clusters: [n] question of each answer.
@@ -73,6 +83,10 @@ def mean_score(scores: Floats, clusters: Ints) -> Estimate:
     if not len(scores):
         return Estimate(math.nan, math.nan, math.nan, 0, 0)
     sums, counts = cluster_sums(scores, clusters)
+    if scores.min() == scores.max():
+        if scores[0] in (0, 1):
+            return proportion(scores > 0.5, clusters)
+        return Estimate(float(scores[0]), math.nan, math.nan, len(scores), len(counts))
     low, high = percentiles(resampled_mean(sums, counts))
     return Estimate(float(scores.mean()), low, high, len(scores), len(counts))
 
