@@ -116,7 +116,7 @@ class SafetyProbe:
             name: self._estimates(score[:, 0], bootstrap, chosen) for name, score in scores.items()
         }
         right = (scores[fitted_on][:, 1] > 0) == self.shuffled
-        control = bootstrap.within(self.labels.judged).mean(_spread(right, chosen, len(self.labels.harmful)))
+        control = bootstrap.within(self.labels.judged).share(_spread(right, chosen, len(self.labels.harmful)))
         return {**found, "shuffled labels": {"accuracy": control}}
 
     def _estimates(self, score: Floats, bootstrap: Bootstrap, chosen: Ints) -> Found:
@@ -125,9 +125,9 @@ class SafetyProbe:
         called_harmful = full > 0
         judged = bootstrap.within(self.labels.judged)
         return {
-            "accuracy": judged.mean(called_harmful == self.labels.harmful),
-            "harmful_called_safe": bootstrap.within(self.labels.harmful).mean(~called_harmful),
-            "benign_called_unsafe": bootstrap.within(self.labels.benign).mean(called_harmful),
+            "accuracy": judged.share(called_harmful == self.labels.harmful),
+            "harmful_called_safe": bootstrap.within(self.labels.harmful).share(~called_harmful),
+            "benign_called_unsafe": bootstrap.within(self.labels.benign).share(called_harmful),
             "auroc": judged.auroc(full, self.labels.harmful),
         }
 
@@ -175,7 +175,7 @@ class VisualProbe:
             right[name] = _spread((guess == truth).astype(np.float64), self.chosen, size)
         drawn = bootstrap.within(inside)
         return {
-            name: {"accuracy": drawn.mean(own), "change": drawn.mean(own - right[fitted_on])}
+            name: {"accuracy": drawn.share(own), "change": drawn.change(own, right[fitted_on])}
             for name, own in right.items()
         }
 
@@ -209,11 +209,11 @@ class VisualProbe:
         inside = np.zeros(size, dtype=bool)
         inside[self.chosen] = True
         old, anew = right(tested["plain"]), right(tested["old"])
-        found: Found = {"fitted anew": bootstrap.within(inside).mean(anew)}
+        found: Found = {"fitted anew": bootstrap.within(inside).share(anew)}
         if refused is not None:
             said_no, judged = refused
-            found["refused"] = bootstrap.within(inside & judged & said_no).mean(old)
-            found["answered"] = bootstrap.within(inside & judged & ~said_no).mean(old)
+            found["refused"] = bootstrap.within(inside & judged & said_no).share(old)
+            found["answered"] = bootstrap.within(inside & judged & ~said_no).share(old)
         return found
 
 

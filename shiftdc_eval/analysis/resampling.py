@@ -16,6 +16,8 @@ Bools = NDArray[np.bool_]
 
 DRAWS = 500
 CONFIDENCE = 0.95
+Z = 1.959964
+"""Normal quantile of that confidence."""
 SEED = 20250213
 
 
@@ -51,13 +53,15 @@ class Bootstrap:
         drawn += [np.bincount(generator.integers(0, count, count), minlength=count) for _ in range(draws)]
         self.weights: Floats = np.stack(drawn, axis=1)[clusters].astype(np.float32)
         """`[n, 1 + draws]`: how often each item counts, once in the data itself, then in each draw."""
+        self._clusters = clusters
         self._parts: dict[bytes, Resample] = {}
 
     def within(self, chosen: Bools) -> Resample:
         """The draws restricted to some items, `[n]`."""
         key = chosen.tobytes()
         if key not in self._parts:
-            self._parts[key] = Resample(self.weights[chosen], chosen)
+            clusters = len(np.unique(self._clusters[chosen]))
+            self._parts[key] = Resample(self.weights[chosen], chosen, clusters)
         return self._parts[key]
 
 
@@ -69,6 +73,8 @@ class Resample:
     """`[chosen items, 1 + draws]`."""
     chosen: Bools
     """`[n]`: which items."""
+    clusters: int
+    """Different clusters among them."""
 
     @cached_property
     def _wide(self) -> Floats:
@@ -81,6 +87,27 @@ class Resample:
             return Estimate(None, None, None, 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             return estimate(self._wide @ picked / self._wide.sum(1), len(picked))
+
+    def share(self, outcomes: Floats | Bools) -> Estimate:
+        """Mean of `[n]` outcomes, 0 or 1. Where all are alike no draw differs: then Wilson's bound over clusters."""
+        found = self.mean(outcomes)
+        if found.value not in (0.0, 1.0):
+            return found
+        return Estimate(
+            found.value, max(0.0, found.value - self._unseen), min(1.0, found.value + self._unseen), found.n
+        )
+
+    def change(self, after: Floats, before: Floats) -> Estimate:
+        """Mean difference of `[n]` outcomes, 0 or 1; where none differs, what could have been missed on both sides."""
+        found = self.mean(after - before)
+        if not found.n or np.any((after != before)[self.chosen]):
+            return found
+        return Estimate(0.0, -self._unseen, self._unseen, found.n)
+
+    @property
+    def _unseen(self) -> float:
+        """The largest share that may stay unseen in all clusters (Wilson 1927)."""
+        return Z**2 / (self.clusters + Z**2)
 
     def auroc(self, scores: Floats, positive: Bools) -> Estimate:
         """Area under the ROC curve of `[n]` scores: the chance that a positive item has the higher one."""

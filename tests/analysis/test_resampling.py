@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import binomtest, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from shiftdc_eval.analysis.resampling import Bootstrap, codes, weighted_auroc, weighted_spearman
@@ -66,3 +66,24 @@ def test_nothing_to_estimate_is_no_number() -> None:
     nobody = np.zeros(4, dtype=bool)
     assert bootstrap.within(nobody).mean(np.ones(4)).value is None
     assert bootstrap.within(~nobody).auroc(np.arange(4.0), ~nobody).value is None
+
+
+def test_outcomes_that_are_all_alike_have_an_interval_by_the_number_of_questions() -> None:
+    # each question twice: 10 questions, not 20 items
+    drawn = Bootstrap(np.repeat(np.arange(10), 2), draws=50).within(np.ones(20, dtype=bool))
+    none, every = np.zeros(20), np.ones(20)
+    unseen = float(binomtest(0, 10).proportion_ci(method="wilson").high)
+    for values, ends in ((none, (0.0, unseen)), (every, (1 - unseen, 1.0))):
+        found = drawn.share(values)
+        assert (found.low, found.high) == pytest.approx(ends, abs=1e-4)
+    same = drawn.change(every, every)
+    assert (same.value, same.low, same.high) == pytest.approx((0.0, -unseen, unseen), abs=1e-4)
+    mixed = np.arange(20) % 4 < 2
+    assert drawn.share(mixed) == drawn.mean(mixed)
+    assert drawn.change(mixed.astype(float), every) == drawn.mean(mixed - every)
+
+
+def test_outcomes_of_no_item_have_no_interval() -> None:
+    drawn = Bootstrap(np.arange(4), draws=20).within(np.zeros(4, dtype=bool))
+    for found in (drawn.share(np.zeros(4)), drawn.change(np.zeros(4), np.zeros(4))):
+        assert (found.value, found.low, found.n) == (None, None, 0)
