@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from shiftdc_eval import runs
 from shiftdc_eval.analysis import shards
 from shiftdc_eval.analysis.items import Item, neutral
 from shiftdc_eval.analysis.recorder import calibrated
@@ -105,6 +108,8 @@ def manifest_of(plan: Plan, tools: Tools, notes: Sequence[str]) -> Manifest:
         direction_sha256=direction.sha256,
         contrast_sha256=direction.contrast_sha256,
         dtype=str(backbone.dtype).removeprefix("torch."),
+        attention=backbone.attention,
+        inputs_sha256=_inputs_sha256(plan.items),
         layers=len(backbone.layers),
         hidden=backbone.hidden_size,
         calibrated_layers=f"{calibrated_layers[0]}-{calibrated_layers[-1]}",
@@ -116,6 +121,15 @@ def manifest_of(plan: Plan, tools: Tools, notes: Sequence[str]) -> Manifest:
         items=[item.record for item in plan.items],
         notes=list(notes),
     )
+
+
+def _inputs_sha256(items: Sequence[Item]) -> str:
+    """Under the same ids a benchmark's next version may hold other prompts or images; one image is held at a time."""
+    digest = hashlib.sha256()
+    for item in items:
+        pixels = runs.image_sha256(item.image().convert("RGB"))
+        digest.update(json.dumps([item.prompt, item.request, item.image_text, pixels]).encode())
+    return digest.hexdigest()
 
 
 def record(plan: Plan, tools: Tools, folder: Path, notes: Sequence[str] = ()) -> Manifest:

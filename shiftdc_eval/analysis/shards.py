@@ -72,6 +72,10 @@ class Manifest(Record):
     """Hash of the contrast set it was fitted on."""
     dtype: str
     """Compute dtype of the model; the shards are float16."""
+    attention: str = ""
+    """Attention kernel; empty in recordings that did not say."""
+    inputs_sha256: str = ""
+    """Hash of all prompts and pixels; empty in recordings that did not say."""
     layers: int
     """Decoder layers."""
     hidden: int
@@ -96,7 +100,8 @@ class Manifest(Record):
     @property
     def sha256(self) -> str:
         """Identity of the recording."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        unsaid = {name for name in ("attention", "inputs_sha256") if not getattr(self, name)}
+        return hashlib.sha256(self.model_dump_json(exclude=unsaid).encode()).hexdigest()
 
     @property
     def shards(self) -> list[range]:

@@ -159,6 +159,26 @@ def test_texts_with_the_datas_own_captions_are_recorded_where_every_item_has_one
     assert torch.allclose(found, there, rtol=1e-3, atol=1e-3)  # 16 bit on disk
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "Other words."},
+        {"request": "Other?"},
+        {"image": lambda: Image.new("RGB", (28, 28), "red")},
+        {"image_text": "a boat"},
+    ],
+)
+def test_other_data_under_the_same_ids_is_another_recording(
+    change: dict[str, Any], tools: Tools, tmp_path: Path
+) -> None:
+    items = [item(0), item(1)]
+    record(plan(items=items, answers=False, variants=()), tools, tmp_path)
+    record(plan(items=items, answers=False, variants=()), tools, tmp_path)
+    changed = [items[0], dataclasses.replace(items[1], **change)]
+    with pytest.raises(ConfigError, match="differs in inputs_sha256; give another folder"):
+        record(plan(items=changed, answers=False, variants=()), tools, tmp_path)
+
+
 def test_an_unknown_variant_is_refused() -> None:
     with pytest.raises(ConfigError, match="--variants onlin: unknown; choose from online"):
         plan(variants=("onlin",))
