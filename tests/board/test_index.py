@@ -438,6 +438,31 @@ def test_scores_without_spread_are_shown_without_interval_and_claim_no_power(
     assert "0.400 (" not in (board / "index.html").read_text()
 
 
+def test_two_defenses_are_paired_seed_by_seed_also_where_one_lacks_the_first(
+    results: Path, board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # by seed both say the same of every item; seed 0 says the opposite of seeds 1 and 2
+    monkeypatch.setattr(
+        "made.coin",
+        lambda _kind, _share, salt, item: "refused" if (salt[2] == 0) == item.endswith("1") else "complied",
+    )
+    for defense, seeds in (("none", (0, 1, 2)), ("shiftdc", (1, 2))):
+        for seed in seeds:
+            Made(defense=defense, seed=seed).write(results)
+    (comparison,) = index(results, board).comparisons
+    (pair,) = comparison.pairs
+    assert (pair.n, pair.first_only, pair.second_only) == (40, 0, 0)
+
+
+def test_seeds_of_a_question_with_several_images_stay_one_question(results: Path, board: Path) -> None:
+    for seed in (0, 1):
+        Made(seed=seed, size=20, images_a_question=4).write(results)
+    (comparison,) = index(results, board).comparisons
+    (entry,) = comparison.entries
+    assert entry.pooled is not None
+    assert (entry.pooled.n, entry.pooled.questions) == (40, 5)
+
+
 def test_seconds_are_relative_to_none_on_the_same_hardware(results: Path, board: Path) -> None:
     Made(defense="none", seconds=10).write(results)
     Made(defense="shiftdc", seconds=25).write(results)
