@@ -99,7 +99,7 @@ def draw(picture: Picture) -> Drawn:
             px, py = x / canvas.width * SIDE, y / canvas.height * SIDE
             patch = int(py) * SIDE + int(px) if 0 <= px < SIDE and 0 <= py < SIDE else -1
             if row < len(lines):
-                places[cursor] = patch
+                places[cursor] = patch if character != " " else -1
                 cursor += 1
             if patch >= 0 and FIRST <= ord(character) <= LAST:
                 found.append((patch, ord(character) - FIRST + 1, y, x))

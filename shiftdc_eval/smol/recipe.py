@@ -90,3 +90,8 @@ def schedule(step: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def fitting(steps: int, done: int, each: float, left: float) -> int:
+    """So many of the steps that those not done yet, `each` seconds long, take `left` seconds; one more at least."""
+    return min(steps, done + max(1, int(left / each)))

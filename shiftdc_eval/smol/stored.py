@@ -75,7 +75,13 @@ class Stored:
         return [*(t.text for t in self.topics), *(q for q, _ in self.questions), *harmful, *self.requests]
 
     def corpus(self, fonts: Path) -> Corpus:
-        """Draws from it; `fonts` is a folder of TrueType fonts."""
+        """Draws from it; `fonts` is a folder of TrueType fonts.
+
+        Raises:
+            DataError: there is nothing to draw from.
+        """
+        if not self.topics or not self.questions or not self.vocabulary + self.rare:
+            raise DataError("the corpus has no topics, no questions or no words; give --corpus or --words")
         left_out = frozenset(self.left_out)
         return Corpus(
             self.topics,
@@ -92,7 +98,10 @@ def joined(parts: Sequence[Stored]) -> Stored:
     """All topics, questions and requests of some corpora, the first of each kept; words of the first."""
 
     def first(pairs: Iterable[tuple[str, Any]]) -> list[Any]:
-        return list({key: value for key, value in reversed(list(pairs))}.values())[::-1]
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            found.setdefault(key, value)
+        return list(found.values())
 
     return replace(
         parts[0],

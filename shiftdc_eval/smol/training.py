@@ -24,7 +24,7 @@ from torch import Tensor
 
 from shiftdc_eval.smol.losses import answer_loss, label_loss, score
 from shiftdc_eval.smol.network import Network
-from shiftdc_eval.smol.recipe import STAGES, Recipe, schedule
+from shiftdc_eval.smol.recipe import STAGES, Recipe, fitting, schedule
 from shiftdc_eval.smol.shelf import Shelf
 from shiftdc_eval.smol.steps import Groups, Step, Steps
 
@@ -151,10 +151,9 @@ class Trainer:
         self.log["stages"][stage] = {"steps": steps, "seconds": seconds, "loss": losses, "score": found}
 
     def _fitted(self, stage: str, done: int, steps: int, each: float, spent: float) -> int:
-        """So many steps that the stage ends in time."""
-        limit = self.seconds.get(stage)
-        if limit is not None:
-            steps = min(steps, done + max(1, int((limit - spent) / each)))
+        """So many steps that the stage ends in time; says when it ends."""
+        if stage in self.seconds:
+            steps = fitting(steps, done, each, self.seconds[stage] - spent)
         ends = spent + each * (steps - done)
         logger.info("%s: %.1f ms a step, %d steps end after %.0f s", stage, 1000 * each, steps, ends)
         return steps

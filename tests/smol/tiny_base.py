@@ -30,12 +30,12 @@ NAMES = {
 """Tensor of a GGUF block -> module of transformers' Llama layer."""
 
 
-def base_config() -> Any:
-    """Configuration of the tiny Llama."""
+def base_config(tokens: int | None = None) -> Any:
+    """Configuration of the tiny Llama; `tokens` in its vocabulary."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
-        vocab_size=len(vocabulary()),
+        vocab_size=tokens or len(vocabulary()),
         hidden_size=HIDDEN,
         intermediate_size=INNER,
         num_hidden_layers=LAYERS,
@@ -54,12 +54,19 @@ def vocabulary() -> list[str]:
     return [*SPECIAL, *sorted(ByteLevel.alphabet()), "he"]
 
 
-def write_base(path: Path, seed: int = 0) -> dict[str, Tensor]:
-    """Write the GGUF file; gives the weights by their names in transformers' `LlamaForCausalLM`."""
+def write_base(
+    path: Path, seed: int = 0, tokens: list[str] | None = None, merges: list[str] | None = None
+) -> dict[str, Tensor]:
+    """Write the GGUF file; gives the weights by their names in transformers' `LlamaForCausalLM`.
+
+    `tokens` and `merges` replace the vocabulary of bytes and one pair.
+    """
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)
-    state: dict[str, Tensor] = {n: t.clone() for n, t in LlamaForCausalLM(base_config()).state_dict().items()}
+    tokens = tokens or vocabulary()
+    model = LlamaForCausalLM(base_config(len(tokens)))
+    state: dict[str, Tensor] = {n: t.clone() for n, t in model.state_dict().items()}
     for name in state:
         if "norm" in name:
             state[name] += 0.1 * torch.randn(state[name].shape)
@@ -73,14 +80,14 @@ def write_base(path: Path, seed: int = 0) -> dict[str, Tensor]:
     writer.add_head_count_kv(KV_HEADS)
     writer.add_rope_freq_base(10_000.0)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(len(vocabulary()))
+    writer.add_vocab_size(len(tokens))
     writer.add_rope_dimension_count(HIDDEN // HEADS)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_add_space_prefix(False)
-    writer.add_token_list(vocabulary())
-    writer.add_token_types([TokenType.CONTROL if t in SPECIAL else TokenType.NORMAL for t in vocabulary()])
-    writer.add_token_merges(["h e"])
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if t in SPECIAL else TokenType.NORMAL for t in tokens])
+    writer.add_token_merges(merges or ["h e"])
     for add, token in (
         (writer.add_bos_token_id, 1),
         (writer.add_eos_token_id, 2),
