@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 from PIL import Image
 
-from shiftdc_eval.backbones import Chat
-from shiftdc_eval.defenses import Request
+from shiftdc_eval.backbones import Chat, GenerationSettings, ModelSpec, load_backbone
+from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.defenses import Request, Tools
 from shiftdc_eval.defenses.captioned import ShiftDCCaptioned
+from shiftdc_eval.defenses.direction import Directions
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.tasks.figstep.render import described as figstep
 from shiftdc_eval.tasks.mm_safetybench.files import described as safetybench
@@ -62,3 +68,26 @@ def test_safety_benchmarks_say_what_their_images_were_made_from() -> None:
     assert safetybench(KINDS["sd_typo"], phrase) == both
     assert safetybench(KINDS["text_only"], phrase) is None
     assert safetybench(KINDS["sd"], None) is None
+
+
+@pytest.mark.parametrize(
+    ("caption", "asked"), [("none", "fill the list"), ("reference", "fill the list Image Caption: a boat")]
+)
+def test_the_answer_is_calibrated_against_that_counterpart(
+    caption: str, asked: str, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(ModelSpec(str(tiny_llava), dtype="float32", device="cpu"))
+    tools = Tools(backbone, CaptionStore(None), Directions(backbone))
+    tools.direction()
+    seen: list[str] = []
+    measure = backbone.last_token_activations
+
+    def watched(chats: Sequence[Chat], *rest: Any, **more: Any) -> Any:
+        seen.extend(chat.request for chat in chats)
+        return measure(chats, *rest, **more)
+
+    monkeypatch.setattr(backbone, "last_token_activations", watched)
+    defense = ShiftDCCaptioned.model_validate({"caption": caption})
+    defense.answer(tools, [Request(CHAT, image_text="a boat")], GenerationSettings(max_new_tokens=2))
+    assert seen == [asked]
+    assert tools.captions.made == 0
