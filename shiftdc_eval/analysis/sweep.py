@@ -9,6 +9,7 @@ among theirs.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
         print(_file(args.name).read_text(encoding="utf-8"), end="")
         return 0
     if args.action == "table":
-        return _table(args.results, args.out or args.results, args.judge, brief=args.brief)
+        return _table([args.results], args.out or args.results, args.judge, brief=args.brief)
     return _run(args)
 
 
@@ -118,15 +119,16 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{label}: {reason}")
     if failures:
         return 1
-    return _table(args.out / "results", args.out, args.judge)
+    # other sweeps may lie in the same folder
+    return _table([args.out / "results" / cell.folder for cell in cells], args.out, args.judge)
 
 
-def _table(results: Path, out: Path, judge: str | None, *, brief: bool = False) -> int:
+def _table(folders: Sequence[Path], out: Path, judge: str | None, *, brief: bool = False) -> int:
     from shiftdc_eval import runs
     from shiftdc_eval.analysis import sweep_brief, sweep_plot, sweep_table
     from shiftdc_eval.board.files import canonical
 
-    rows = sweep_table.rows(results, judge)
+    rows = sweep_table.rows(folders, judge)
     summary = {"format": "shiftdc-sweep-1", "rows": rows, "random": sweep_table.against_random(rows)}
     runs.atomic_write(out / "sweep.json", canonical(summary))
     runs.atomic_write(out / "sweep.md", sweep_table.markdown(summary))

@@ -21,18 +21,19 @@ DIGITS = 5
 REFERENCE = "none"
 
 
-def rows(results: Path, judge: str | None = None) -> list[dict[str, Any]]:
+def rows(folders: Sequence[Path], judge: str | None = None) -> list[dict[str, Any]]:
     """One row a cell: its number with its interval, and the paired difference to `none` with its interval.
 
     Args:
-        results: folder of the cells.
+        folders: where the cells lie.
         judge: name of the judge whose verdicts count; the first of `none` when None.
 
     Raises:
         RecordError: nothing of ours there, no cell of `none`, no such judge, or cells that differ in more than
             their defense.
     """
-    cells = join([results])
+    cells = join(folders)
+    results = folders[0] if len(folders) == 1 else folders[0].parents[2]
     _of_one_kind(cells, results)
     labels = defense_labels(cells)
     references = {_place(cell): _reference(cell, judge) for cell in cells if cell.defense.name == REFERENCE}

@@ -256,6 +256,11 @@ def test_a_finished_sweep_becomes_a_table_and_a_plot(
     first = (out / "sweep.svg").read_bytes()
     assert main(["sweep", "table", str(out / "results"), "-o", str(out)]) == 0
     assert (out / "sweep.svg").read_bytes() == first
+    # another sweep in the same folder has a table of its own
+    file.write_text(GRID.format(model=tiny_llava).replace("random_seed: 0", "random_seed: 1"))
+    assert main(["sweep", "run", str(file), "-o", str(out)]) == 0
+    other = json.loads((out / "sweep.json").read_text())["rows"]
+    assert [one["settings"].get("random_seed") for one in other] == [None, None, 1]
     assert main(["sweep", "table", str(out / "results"), "--judge", "nobody"]) == 2
     assert "no verdicts of judge nobody" in capsys.readouterr().err
 

@@ -17,10 +17,10 @@ from shiftdc_eval.errors import RecordError
 KEYWORD, STRICT = ("refusal", 0.9), ("refusal", 0.1)
 
 
-def swept(folder: Path, *runs: Made) -> Path:
+def swept(folder: Path, *runs: Made) -> list[Path]:
     for run in runs:
         run.write(folder)
-    return folder
+    return [folder]
 
 
 def test_a_cell_is_compared_by_the_judge_of_none(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_table_is_printed_briefly(tmp_path: Path, capsys: pytest.CaptureFixt
     from shiftdc_eval.cli import main
 
     results = swept(tmp_path / "results", Made(), Made(defense="shiftdc"))
-    assert main(["sweep", "table", str(results), "-o", str(tmp_path), "--brief"]) == 0
+    assert main(["sweep", "table", str(results[0]), "-o", str(tmp_path), "--brief"]) == 0
     said = capsys.readouterr().out
     assert brief(json.loads((tmp_path / "sweep.json").read_text())["rows"]) in said
     assert "difference to none" not in said
