@@ -24,6 +24,9 @@ from shiftdc_eval.smol.requests import (
 )
 from shiftdc_eval.smol.salad import Salad
 
+HARD = 0.25
+"""Share of the benign texts that are drawn from those that look harmful, of which there are few."""
+
 
 @dataclass(frozen=True)
 class Topic:
@@ -83,6 +86,7 @@ class Corpus:
         keep: Callable[[str], bool] = lambda text: True,
     ) -> None:
         self.topics = topics
+        self.hard = [t for t in topics if t.phrase.kind in {"hard", "thing"}] or topics
         self.questions = questions
         self.fonts = fonts
         phrases = (*words.phrases(), *words.things())
@@ -189,7 +193,7 @@ class Corpus:
         if rng.random() < 0.22:
             question, answer = rng.choice(self.questions)
             return Example(question, answer, None, "question")
-        topic = rng.choice(self.topics)
+        topic = rng.choice(self.hard if rng.random() < HARD else self.topics)
         prompt, points = self._ask(topic.phrase, topic.text, rng)
         return Example(prompt, topic.points if points else topic.how, None, "benign")
 

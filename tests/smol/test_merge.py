@@ -212,6 +212,12 @@ def test_deltas_that_do_not_fit_are_refused() -> None:
         tower_size(pair)
 
 
+def test_absent_weights_are_one_line_that_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(merge_module, "DELTA", tmp_path / "delta.safetensors")
+    with pytest.raises(ModelError, match="ships no weights for pretrained=smol yet"):
+        cached_folder(tmp_path / "delta.safetensors")
+
+
 def test_an_absent_base_is_one_line_that_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_module, "PACKAGE", "no_such_package_of_a_base")
     with pytest.raises(ModelError, match="run `make smol`") as caught:
