@@ -144,7 +144,8 @@ class Backbone(LoadedModel):
             `[batch, layers, hidden]` on the model's device, in the model's dtype.
         """
         indices = list(range(len(self.layers)) if only is None else only)
-        if not bare and self.engine == "fast" and self.fast.shares(chats):
+        fast = not bare and self.engine == "fast" and self.fast.shares(chats)
+        if fast and self._in_window(chats, 0):
             shared = self.fast.activations(chats, indices)
             if shared is not None:
                 self.forward_passes += 1
@@ -237,17 +238,17 @@ class Backbone(LoadedModel):
         answers: dict[int, Generated] = {}
         for group in _by_images(chats):
             shown, seeded = [chats[row] for row in group], [seeds[row] for row in group]
-            if simple and self.engine == "fast" and self._in_window(shown, settings):
+            if simple and self.engine == "fast" and self._in_window(shown, settings.max_new_tokens):
                 found = self._fast(shown, settings, seeded, group, edit)
             else:
                 found = self._plain(shown, settings, seeded, group, edit, edit_decode, processors)
             answers.update(zip(group, found, strict=True))
         return [answers[row] for row in range(len(chats))]
 
-    def _in_window(self, chats: Sequence[Chat], settings: GenerationSettings) -> bool:
+    def _in_window(self, chats: Sequence[Chat], new_tokens: int) -> bool:
         """Whether every token sees all tokens before it, which the fast engine takes for granted."""
         width = window(self.model)
-        return width is None or self.features(chats).width + settings.max_new_tokens <= width
+        return width is None or self.features(chats).width + new_tokens <= width
 
     def _fast(
         self,

@@ -17,7 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.fast.decoding import Loop
 from shiftdc_eval.backbones.fast.passes import SUFFIX_TOKENS, Edits, Passes, chunks
-from shiftdc_eval.backbones.fast.pieces import Pieces
+from shiftdc_eval.backbones.fast.pieces import PIECE_ROWS, Pieces
 from shiftdc_eval.backbones.fast.placing import CannotShare, Placing
 from shiftdc_eval.backbones.fast.prefixes import Prefixes
 from shiftdc_eval.backbones.fast.prompts import visible
@@ -78,8 +78,7 @@ class FastEngine:
             yield
         finally:
             del self._shared_images[before:]
-            if not before:
-                self.prefixes.forget()
+            self.prefixes.only({id(image) for image in self._shared_images})
 
     def shares(self, chats: Sequence[Chat]) -> bool:
         """Whether these chats' image prefixes are to be kept."""
@@ -99,14 +98,16 @@ class FastEngine:
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         mine = self.slots.rows * self.slots.columns * self.slots.bytes_per_token
-        share = MEMORY_SHARE * (free + unused + mine) - self._workspace()
+        share = MEMORY_SHARE * (free + unused + mine) - self._workspace(columns)
         return max(1, int(share // (rounded(columns) * self.slots.bytes_per_token)))
 
-    def _workspace(self) -> int:
+    def _workspace(self, columns: int) -> int:
         """Memory that a prefill takes beside the slots, estimated from the widest activations."""
         text = self._model.config.get_text_config()
         a_token = 4 * text.hidden_size + 3 * text.intermediate_size
-        return int(SUFFIX_TOKENS * a_token * self._backbone.dtype.itemsize)
+        # whole prompts go through by pieces: with images of thousands of tokens one holds more than suffixes do
+        tokens = max(SUFFIX_TOKENS, PIECE_ROWS * columns)
+        return int(tokens * a_token * self._backbone.dtype.itemsize)
 
     def _stop(self, strings: tuple[str, ...]) -> Callable[[list[int]], int | None] | None:
         """Ends answers at stop strings; kept, because reading the vocabulary for it takes a while."""
@@ -114,6 +115,7 @@ class FastEngine:
             self._stoppers[strings] = stopper(self._backbone.tokenizer, strings)
         return self._stoppers.get(strings)
 
+    @torch.inference_mode(False)  # slots outlive a call; made in inference mode none outside could write them
     @torch.no_grad()
     def generate(
         self,
@@ -162,6 +164,7 @@ class FastEngine:
                 self._streamed(pieces, loop, edits)
         return [(pieces.lengths[row], loop.finished[row]) for row in range(len(chats))]
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def activations(self, chats: Sequence[Chat], layers: Sequence[int]) -> Tensor | None:
         """Last-token activations `[rows, layers, hidden]` of prompts whose image prefixes are kept.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from shiftdc_eval.backbones.chat import Chat
@@ -48,10 +48,13 @@ class Pieces:
         order = sorted(rows, key=lambda row: -len(self.chats[row].request))
         groups = [order[start : start + self.size] for start in range(0, len(order), self.size)]
         waiting: list[Future[Encoded]] = []
-        for at, group in enumerate(groups):
-            for coming in groups[at + len(waiting) : at + AHEAD + 1]:
-                waiting.append(WORKER.submit(self._encoded, coming))
-            yield self._piece(group, waiting.pop(0).result())
+        try:
+            for at, group in enumerate(groups):
+                for coming in groups[at + len(waiting) : at + AHEAD + 1]:
+                    waiting.append(WORKER.submit(self._encoded, coming))
+                yield self._piece(group, waiting.pop(0).result())
+        finally:  # whoever stops early may use the tokenizer at once
+            wait([future for future in waiting if not future.cancel()])
 
     def rendered(self, rows: Sequence[int]) -> Sequence[Sequence[int]] | None:
         """Token ids of some rows' prompts before room is made for images; None where that is not known."""

@@ -88,6 +88,14 @@ class Prefixes:
         self._kept.clear()
         self.end = 0
 
+    def only(self, images: set[int]) -> None:
+        """Forget the prefixes of all other images: their identities may soon be those of new images."""
+        self._kept = {
+            slot: kept for slot, kept in self._kept.items() if images.issuperset(kept.prefix.images)
+        }
+        if not self._kept:
+            self.end = 0
+
     def find(self, prefix: Prefix, taken: set[int]) -> int | None:
         """A slot that holds the prefix and is not taken."""
         for slot, kept in self._kept.items():

@@ -67,7 +67,15 @@ class Slots:
         fits = keep or both[0] <= self.most(both[1])
         rows, columns = both if fits else (rows, rounded(columns))
         self.before_moving()
-        shape = (rows, self._heads, columns, self._size)
+        try:
+            self._fill((rows, self._heads, columns, self._size), keep)
+        except BaseException:  # layers of two sizes are of no use to anybody
+            self.release()
+            raise
+        self.rows, self.columns = rows, columns
+        self.generation += 1
+
+    def _fill(self, shape: tuple[int, ...], keep: int) -> None:
         for memory in (self.keys, self.values):
             if not keep:
                 memory.clear()
@@ -78,13 +86,13 @@ class Slots:
                     memory[layer] = new
                 else:
                     memory.append(new)
-        self.rows, self.columns = rows, columns
-        self.generation += 1
 
     def release(self) -> None:
         """Give the memory back."""
         self.before_moving()
-        self.keys, self.values = [], []
+        # emptied, not replaced: frames of an error that is being handled may still hold the lists
+        self.keys.clear()
+        self.values.clear()
         self.rows = self.columns = 0
         self.generation += 1
 
@@ -128,7 +136,10 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class WholeLayer(_Layer):
-    """Stores a whole prompt (or prefix) and attends to nothing but itself."""
+    """Stores a whole prompt (or prefix) and attends to nothing but itself.
+
+    What an earlier row left in the slots is wiped: a mask hides it, but a NaN times zero is a NaN.
+    """
 
     def __init__(self, slots: Slots, layer: int, rows: slice | Tensor, start: int) -> None:
         super().__init__(slots, layer)
@@ -136,9 +147,10 @@ class WholeLayer(_Layer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write and hand back what was given."""
-        columns = slice(self._start, self._start + key_states.shape[2])
-        self.keys[self._rows, :, columns] = key_states
-        self.values[self._rows, :, columns] = value_states
+        end = self._start + key_states.shape[2]
+        for memory, states in ((self.keys, key_states), (self.values, value_states)):
+            memory[self._rows, :, self._start : end] = states
+            memory[self._rows, :, end:] = 0
         return key_states, value_states
 
 

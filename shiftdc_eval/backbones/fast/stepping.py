@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -50,7 +52,9 @@ class Stepper:
         """Times that a step was compiled."""
         self._generation = -1
         slots.before_moving = self._forget
+        self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pool: Any = None
+        self._stream: Any = None
         self.tokens = self.positions = self.mask = self.column = torch.empty(0)
 
     def prepare(self, position_rows: int) -> None:
@@ -119,8 +123,10 @@ class Stepper:
         try:
             return self._graph(run)
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+            # ending a capture that broke off raises an error of its own
+            for cause in (error, error.__context__):
+                if isinstance(cause, torch.OutOfMemoryError):
+                    raise cause from None
             logger.warning("decode step not captured (%s); going on eagerly", _line(error))
             self.mode = "eager"
             return run
@@ -139,24 +145,34 @@ class Stepper:
 
     def _graph(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         # warming up writes what the step itself will write
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        if self._stream is None:
+            # of the model's own device, which the stream that torch would take need not be
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = self._stream
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):
                 run()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        # the encoding thread may ask for pinned memory meanwhile, which a capture of all threads would not bear
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        pool = self._shared_pool()
+        # the encoding thread may ask for pinned memory meanwhile: a capture of all threads would not bear it
+        capture = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+        with own_workspaces(), capture:
             logits = run()
+        self._graphs.add(graph)
 
         def replay() -> Tensor:
             graph.replay()
             return logits
 
         return replay
+
+    def _shared_pool(self) -> Any:
+        """The memory of the graphs that are alive; new memory where none is: a pool dies with its last graph."""
+        if self._pool is None or not self._graphs:
+            self._pool = torch.cuda.graph_pool_handle()
+        return self._pool
 
     def _compiled(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         compiled = torch.compile(run, mode="reduce-overhead", dynamic=False)
@@ -168,6 +184,20 @@ class Stepper:
         for _ in range(3):  # compiles, records, replays
             call()
         return call
+
+
+@contextmanager
+def own_workspaces() -> Iterator[None]:
+    """Let what is captured inside take cuBLAS workspaces from its own pool.
+
+    cuBLAS keeps one workspace a stream for good. A graph that was recorded on one of an earlier pool, or of the
+    ordinary memory, would go on writing there after torch.compile, which clears them, has given it away.
+    """
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
