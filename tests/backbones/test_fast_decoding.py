@@ -226,8 +226,11 @@ def test_a_prompt_longer_than_a_sliding_window_is_left_to_the_plain_path(tmp_pat
     backbone = load_backbone(ModelSpec(str(save_family("pixtral", tmp_path / "pixtral")), device="cpu"))
     assert backbone.engine == "fast"
     backbone.model.config.text_config.sliding_window = 12
-    backbone.generate([Chat.ask("a list of steps " * 6, [picture(0)])], LONG)
-    assert "fast" not in vars(backbone)
+    chats = [Chat.ask("a list of steps " * 6, [picture(0)])]
+    with backbone.sharing(chats):
+        backbone.generate(chats, LONG)
+        backbone.last_token_activations(chats)
+    assert not backbone.fast.slots.keys, "the fast engine was used"
 
 
 def test_an_edit_of_a_layer_that_does_not_exist_says_so(fast: Backbone) -> None:
@@ -258,3 +261,83 @@ def test_a_request_that_spells_out_a_control_token_is_plain_text_and_fails_nobod
     for asked in (chats, [chat.without_images() for chat in chats]):
         wanted, got = plain.generate(asked, LONG), fast.generate(asked, LONG)
         assert [answer.ids for answer in got] == [answer.ids for answer in wanted]
+
+
+def test_memory_that_grows_while_activations_are_read_can_be_written_by_the_next_answer(
+    plain: Backbone, fast: Backbone
+) -> None:
+    chats = image_chats(3)
+    one = GenerationSettings(max_new_tokens=1)
+    with fast.sharing(chats):
+        fast.generate(chats, one)
+        fast.last_token_activations([chat.with_request("a list " * 60) for chat in chats])
+        got = fast.generate(chats, one)
+    with torch.inference_mode():
+        fast.generate(image_chats(4), LONG)
+    again = fast.generate(chats, one)
+    wanted = [answer.ids for answer in plain.generate(chats, one)]
+    assert [answer.ids for answer in got] == wanted
+    assert [answer.ids for answer in again] == wanted
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_a_broken_row_left_behind_does_not_reach_the_next_row_in_its_place(
+    plain: Backbone, fast: Backbone, shared: bool
+) -> None:
+    chats = image_chats(3)
+    fast.generate(chats, GenerationSettings(max_new_tokens=60))
+    for layer in (*fast.fast.slots.keys, *fast.fast.slots.values):
+        layer.fill_(torch.nan)
+    with fast.sharing(chats if shared else []):
+        got = fast.generate(chats, LONG)
+    assert [answer.ids for answer in got] == [answer.ids for answer in plain.generate(chats, LONG)]
+
+
+def test_a_prefix_is_forgotten_with_its_image_though_others_are_still_kept(fast: Backbone) -> None:
+    outer, inner = [Chat.ask("hello", [picture(0)])], [Chat.ask("hello", [picture(1)])]
+    with fast.sharing(outer):
+        fast.generate(outer, LONG)
+        with fast.sharing(inner):
+            fast.generate([outer[0], inner[0]], LONG)
+        made = fast.fast.prefixes.made
+        fast.generate(outer, LONG)
+        assert fast.fast.prefixes.made == made, "a prefix that is still wanted was forgotten"
+        with fast.sharing(inner):  # a new image may have the identity that a freed one had
+            fast.generate(inner, LONG)
+        assert fast.fast.prefixes.made == made + 1
+
+
+def test_memory_that_could_not_be_had_leaves_no_layers_of_two_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = slots.Slots(layers=3, heads=1, size=3, dtype=torch.float32, device=torch.device("cpu"))
+    memory.reserve(2, 16)
+    real, calls = torch.zeros, []
+
+    def zeros(*shape: object, **more: object) -> torch.Tensor:
+        calls.append(shape)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("no more")
+        return real(*shape, **more)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    with pytest.raises(torch.OutOfMemoryError):
+        memory.reserve(4, 16, keep=8)
+    assert not memory.keys
+    memory.reserve(2, 16)
+    assert [layer.shape[0] for layer in memory.keys] == [2, 2, 2]
+
+
+def test_graphs_share_memory_only_while_one_of_them_is_alive(
+    fast: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Graph:
+        pass
+
+    handles = iter(range(9))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+    stepper = fast.fast.stepper
+    assert stepper._shared_pool() == 0
+    graph = Graph()
+    stepper._graphs.add(graph)
+    assert stepper._shared_pool() == 0
+    del graph  # as when the only shape that was recorded is compiled
+    assert stepper._shared_pool() == 1
