@@ -341,3 +341,52 @@ def test_graphs_share_memory_only_while_one_of_them_is_alive(
     assert stepper._shared_pool() == 0
     del graph  # as when the only shape that was recorded is compiled
     assert stepper._shared_pool() == 1
+
+
+@pytest.mark.parametrize(("failures", "how"), [(0, "graph"), (1, "graph"), (2, "eager")])
+def test_a_capture_that_fails_is_tried_again_and_costs_its_own_shape_alone(
+    fast: Backbone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failures: int, how: str
+) -> None:
+    stepper, left = fast.fast.stepper, iter(range(failures))
+
+    def graph(run: object) -> object:
+        stepper._pool = "recording"
+        for _ in left:
+            raise ValueError("operation not permitted")
+        return run
+
+    ended: list[object] = []
+    monkeypatch.setattr(stepper, "_graph", graph)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda _device, pool: ended.append(pool))
+    stepper.mode = "graph"
+    assert stepper._recorded(lambda: torch.ones(1), (4, 64))[0] == how
+    assert stepper._recorded(lambda: torch.ones(1), (8, 64))[0] == "graph"
+    assert stepper.mode == "graph"
+    assert ended == ["recording"] * failures
+    assert caplog.text.count("4 rows and 64 columns") == failures
+    assert caplog.text.count("ValueError: operation not permitted") == failures
+
+
+def test_memory_that_is_out_during_a_capture_is_said_and_not_stepped_around(
+    fast: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def graph(_run: object) -> object:
+        try:
+            raise torch.OutOfMemoryError("no more")
+        finally:
+            raise RuntimeError("capture was invalidated")
+
+    monkeypatch.setattr(fast.fast.stepper, "_graph", graph)
+    with pytest.raises(torch.OutOfMemoryError, match="no more"):
+        fast.fast.stepper._recorded(lambda: torch.ones(1), (4, 64))
+
+
+def test_steps_done_before_the_memory_moved_do_not_count_towards_compiling(fast: Backbone) -> None:
+    chats = image_chats(2)
+    fast.generate(chats, LONG)
+    stepper = fast.fast.stepper
+    assert sum(stepper._done.values()) == sum(stepper.steps.values()) == LONG.max_new_tokens - 1
+    fast.release()
+    assert not stepper._done
+    assert {how for how, _, _ in stepper.steps} == {"eager"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 from shiftdc_eval.backbones.fast.slots import Slots, rounded, step
 
 Mode = Literal["eager", "graph", "compile"]
+Shape = tuple[int, int]
+"""Rows and columns of a step."""
+Run = Callable[[], Tensor]
 logger = logging.getLogger(__name__)
 COMPILE_AFTER = 5000
 """Graph steps at one shape after which compiling it (a minute or two) is worth while."""
@@ -23,6 +27,8 @@ WASTE = 1.08
 """A compiled shape is taken for one that needs up to so many times fewer columns."""
 MOST_COMPILED = 6
 """Shapes that one process compiles at most."""
+CAPTURE_TRIES = 2
+"""Times that recording a shape's graph is tried before the shape is stepped eagerly."""
 
 
 class Stepper:
@@ -45,9 +51,10 @@ class Stepper:
         self.mode: Mode = mode
         self.compile_after = compile_after
         self.cache_argument = cache_argument(self._decoder)
-        self._runs: dict[tuple[int, int], Callable[[], Tensor]] = {}
-        self._compiled_runs: set[tuple[int, int]] = set()
-        self._done: dict[tuple[int, int], int] = {}
+        self._runs: dict[Shape, tuple[Mode, Run]] = {}
+        self._done: Counter[Shape] = Counter()
+        self.steps: Counter[tuple[Mode, int, int]] = Counter()
+        """How, rows, columns -> steps run, for tests and cost tables."""
         self.compiled = 0
         """Times that a step was compiled."""
         self._generation = -1
@@ -77,8 +84,11 @@ class Stepper:
 
     def columns(self, rows: int, needed: int) -> int:
         """Columns to attend to: those of a compiled shape where they are hardly more than needed."""
-        shapes = self._compiled_runs
-        known = [width for count, width in shapes if count == rows and needed <= width <= WASTE * needed]
+        known = [
+            width
+            for (count, width), (how, _) in self._runs.items()
+            if how == "compile" and count == rows and needed <= width <= WASTE * needed
+        ]
         return min(
             [*known, min(rounded(needed), self._slots.columns)], key=lambda width: (width not in known, width)
         )
@@ -86,50 +96,66 @@ class Stepper:
     def _forget(self) -> None:
         """What was recorded reads memory that is about to go."""
         self._runs.clear()
-        self._compiled_runs.clear()
+        self._done.clear()
         self._pool = None
 
     def __call__(self, rows: int, columns: int) -> Tensor:
         """Logits of the next token, `[rows, vocabulary]`; overwritten by the next call."""
-        shape = (rows, columns)
-        self._done[shape] = self._done.get(shape, 0) + 1
-        due = (
+        shape = rows, columns
+        self._done[shape] += 1
+        if shape not in self._runs or self._due(shape):
+            self._runs[shape] = self._made(shape)
+        how, run = self._runs[shape]
+        self.steps[how, rows, columns] += 1
+        return run()
+
+    def _due(self, shape: Shape) -> bool:
+        """Whether compiling a shape is worth while by now."""
+        made = self._runs.get(shape)
+        return (
             self.mode == "compile"
             and self._done[shape] > self.compile_after
-            and shape not in self._compiled_runs
             and self.compiled < MOST_COMPILED
+            and (made is None or made[0] != "compile")
         )
-        if shape not in self._runs or due:
-            self._runs[shape] = self._made(rows, columns, compiled=due)
-            if due and self.mode == "compile":
-                self._compiled_runs.add(shape)
-        return self._runs[shape]()
 
-    def _made(self, rows: int, columns: int, *, compiled: bool) -> Callable[[], Tensor]:
+    def _made(self, shape: Shape) -> tuple[Mode, Run]:
+        rows, columns = shape
         cache = step(self._slots, rows, columns, self.column)
 
         def run() -> Tensor:
             return self._forward(rows, columns, cache)
 
         if self.mode == "eager" or self.column.device.type != "cuda":
-            return run
-        if compiled:
+            return "eager", run
+        if self._due(shape):
             self.compiled += 1
             try:
-                return self._compiled(run)
+                return "compile", self._compiled(run)
             except Exception as error:  # whatever the compiler dislikes, the graph does the same
                 logger.warning("decode step not compiled (%s); going on with a CUDA graph", _line(error))
                 self.mode = "graph"
-        try:
-            return self._graph(run)
-        except RuntimeError as error:
-            # ending a capture that broke off raises an error of its own
-            for cause in (error, error.__context__):
+        return self._recorded(run, shape)
+
+    def _recorded(self, run: Run, shape: Shape) -> tuple[Mode, Run]:
+        """A graph of the step; the step itself where it cannot be recorded, until the memory moves."""
+        for left in reversed(range(CAPTURE_TRIES)):
+            try:
+                return "graph", self._graph(run)
+            except Exception as error:  # whatever a capture dislikes, the eager step does the same
+                self._abandon_pool()
+                # ending a capture that broke off raises an error of its own
+                cause = error.__context__ or error
                 if isinstance(cause, torch.OutOfMemoryError):
                     raise cause from None
-            logger.warning("decode step not captured (%s); going on eagerly", _line(error))
-            self.mode = "eager"
-            return run
+                logger.warning(
+                    "decode step of %d rows and %d columns not captured as a CUDA graph (%s: %s); %s",
+                    *shape,
+                    type(cause).__name__,
+                    _line(cause),
+                    "trying once more" if left else "this shape goes on eagerly",
+                )
+        return "eager", run
 
     def _forward(self, rows: int, columns: int, cache: Any) -> Tensor:
         mask = self.mask[:rows, :, :, :columns]
@@ -143,7 +169,7 @@ class Stepper:
         logits: Tensor = self._head(hidden[:, -1])
         return logits
 
-    def _graph(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def _graph(self, run: Run) -> Run:
         # warming up writes what the step itself will write
         if self._stream is None:
             # of the model's own device, which the stream that torch would take need not be
@@ -158,7 +184,8 @@ class Stepper:
         pool = self._shared_pool()
         # the encoding thread may ask for pinned memory meanwhile: a capture of all threads would not bear it
         capture = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
-        with own_workspaces(), capture:
+        # a capture that breaks off leaves its stream the current one
+        with torch.cuda.stream(torch.cuda.current_stream()), own_workspaces(), capture:
             logits = run()
         self._graphs.add(graph)
 
@@ -174,7 +201,14 @@ class Stepper:
             self._pool = torch.cuda.graph_pool_handle()
         return self._pool
 
-    def _compiled(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def _abandon_pool(self) -> None:
+        """Memory that a broken capture was recording into takes no second one; neither does its stream."""
+        pool, self._pool, self._stream = self._pool, None, None
+        if pool is not None:
+            with suppress(RuntimeError):  # ended already
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+
+    def _compiled(self, run: Run) -> Run:
         compiled = torch.compile(run, mode="reduce-overhead", dynamic=False)
 
         def call() -> Tensor:
@@ -210,5 +244,5 @@ def cache_argument(decoder: Any) -> str:
     return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
