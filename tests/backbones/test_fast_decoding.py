@@ -390,3 +390,22 @@ def test_steps_done_before_the_memory_moved_do_not_count_towards_compiling(fast:
     fast.release()
     assert not stepper._done
     assert {how for how, _, _ in stepper.steps} == {"eager"}
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_that_do_not_fit_together_are_not_all_encoded_twice(
+    plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 4)
+    monkeypatch.setattr(type(fast.fast), "capacity", lambda self, columns: rows)
+    chats, encoded = image_chats(20), []
+    features = fast.features
+
+    def counting(asked: list[Chat]) -> object:
+        encoded.append(len(asked))
+        return features(asked)
+
+    monkeypatch.setattr(fast, "features", counting)
+    got = fast.generate(chats, LONG)
+    assert [answer.ids for answer in got] == [answer.ids for answer in plain.generate(chats, LONG)]
+    assert sum(encoded) <= len(chats) + (pieces.AHEAD + 1) * 4

@@ -190,6 +190,7 @@ class FastEngine:
         pieces.size = min(pieces.size, most)
         waiting = iter(pieces)
         piece = next(waiting, None)
+        left = set(range(len(pieces.chats)))
         while piece is not None or loop.live:
             while piece is not None:
                 if not loop.live:
@@ -197,12 +198,14 @@ class FastEngine:
                     fitting = min(most, self.capacity(base + loop.ring))
                     if fitting < len(piece.rows):  # smaller pieces from here on
                         pieces.size = fitting
-                        waiting = pieces.of([*piece.rows, *(row for rest in waiting for row in rest.rows)])
+                        waiting.close()
+                        waiting = pieces.of(sorted(left))
                         piece = next(waiting)
                     loop.open(fitting, base, piece.position_rows)
                 elif piece.width > loop.base or len(piece.rows) > len(loop.free):
                     break
                 slots = loop.free[: len(piece.rows)]
+                left.difference_update(piece.rows)
                 with self._passes.edited(piece.rows, edits):
                     hidden = self._passes.prompt(piece.inputs, slots)
                 spans = [[(piece.width - length, piece.width)] for length in piece.lengths]

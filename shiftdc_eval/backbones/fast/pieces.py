@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
@@ -40,10 +40,10 @@ class Pieces:
         self.image_tokens = set(image_placeholders(backbone.model.config))
         """Ids that stand for images."""
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Generator[Piece]:
         return self.of(range(len(self.chats)))
 
-    def of(self, rows: Sequence[int]) -> Iterator[Piece]:
+    def of(self, rows: Sequence[int]) -> Generator[Piece]:
         """Pieces of some rows."""
         order = sorted(rows, key=lambda row: -len(self.chats[row].request))
         groups = [order[start : start + self.size] for start in range(0, len(order), self.size)]

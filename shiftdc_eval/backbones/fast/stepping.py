@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 import weakref
@@ -185,7 +186,7 @@ class Stepper:
         # the encoding thread may ask for pinned memory meanwhile: a capture of all threads would not bear it
         capture = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
         # a capture that breaks off leaves its stream the current one
-        with torch.cuda.stream(torch.cuda.current_stream()), own_workspaces(), capture:
+        with torch.cuda.stream(torch.cuda.current_stream()), own_workspaces(), undisturbed(), capture:
             logits = run()
         self._graphs.add(graph)
 
@@ -232,6 +233,18 @@ def own_workspaces() -> Iterator[None]:
         yield
     finally:
         torch._C._cuda_clearCublasWorkspaces()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep the garbage collector from freeing tensors, events or graphs of a GPU in the middle of a capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
