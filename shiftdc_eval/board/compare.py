@@ -112,7 +112,9 @@ def _pairs(ordered: Sequence[Member], ranked: int) -> list[Pair]:
         if difference.n:
             both_rank = i < ranked and j < ranked
             found.append((ordered[i], ordered[j], difference, both_rank))
-    adjusted = iter(statistics.holm([difference.p for *_, difference, both in found if both]))
+    holm = statistics.holm([difference.p for *_, difference, both in found if both])
+    tests = max(1, sum(p >= LEVEL for p in holm))
+    adjusted = iter(holm)
     return [
         Pair(
             first=first.cell,
@@ -126,7 +128,7 @@ def _pairs(ordered: Sequence[Member], ranked: int) -> list[Pair]:
             second_only=difference.second_only,
             p=significant(difference.p),
             p_holm=significant(next(adjusted)) if both else None,
-            detectable=round(_detectable(first.column, difference), 4),
+            detectable=round(_detectable(first.column, difference, tests if both else 1), 4),
         )
         for first, second, difference, both in found
     ]
@@ -158,12 +160,12 @@ def shared_rows(first: Column, second: Column) -> tuple[Ints, Ints]:
     return both[:, 0], both[:, 1]
 
 
-def _detectable(column: Column, difference: Difference) -> float:
+def _detectable(column: Column, difference: Difference, tests: int) -> float:
     if column.is_rate:
         discordant = (difference.first_only + difference.second_only) / difference.n
-        return statistics.detectable_difference(difference.size, discordant)
+        return statistics.detectable_difference(difference.size, discordant, tests)
     spread = (difference.high - difference.low) / (2 * statistics.Z)
-    return (statistics.Z + statistics.Z_POWER) * spread
+    return statistics.detectable_errors(tests) * spread
 
 
 def _ranks(ranked: Sequence[Member], pairs: Sequence[Pair], sign: int) -> dict[int, tuple[int, int]]:
@@ -187,7 +189,8 @@ def _power(ranked: Sequence[Member], pairs: Sequence[Pair], rate: bool) -> str:
     said = f"{len(open_pairs)} of {len([pair for pair in pairs if pair.p_holm is not None])} pairs are not separable"
     if not worst.detectable:  # scores that differ everywhere alike, mostly not at all
         return f"{said}; their differences show no spread that would tell what is missed"
-    return f"{said}; with n = {worst.n} shared answers{effective}, differences under about {size} are likely missed"
+    missed = f"differences under about {size} are likely missed (80 % power, Holm-adjusted)"
+    return f"{said}; with n = {worst.n} shared answers{effective}, {missed}"
 
 
 def significant(value: float, digits: int = 3) -> float:

@@ -166,7 +166,7 @@ class Pair(Record):
     p_holm: float | None
     """Holm-adjusted over the ranked pairs of the comparison; None when one of them does not rank."""
     detectable: float
-    """Smallest difference such a pair shows with 80 % power."""
+    """Smallest difference such a pair shows with 80 % power; of ranked pairs at the level that Holm stopped at."""
 
 
 class Entry(Record):

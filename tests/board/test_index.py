@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from made import Made, small_grid, write_rows
+from scipy import stats
 
 from shiftdc_eval.board import charts
 from shiftdc_eval.board.build import build, index_of
@@ -137,6 +138,32 @@ def test_separable_defenses_get_ranks_and_the_others_share_them(results: Path, b
     ranks = sorted(entry.rank for entry in comparison.entries)
     assert ranks == [(1, 2), (1, 2), (3, 3)]
     assert "1 of 3 pairs are not separable; with n = 80" in comparison.power
+
+
+def test_the_power_note_is_at_the_level_that_holm_stopped_at(results: Path, board: Path) -> None:
+    for defense in ("none", "shiftdc"):
+        Made(defense=defense, size=80, judges={"llm": ("harm", 0.5)}).write(results)
+    (two,) = index(results, board).comparisons
+    for defense in ("ecso", "adashield_s"):
+        Made(defense=defense, size=80, judges={"llm": ("harm", 0.5)}).write(results)
+    (four,) = index(results, board).comparisons
+    (alone,) = two.pairs
+    names = ("none", "shiftdc")
+    cells = index(results, board).cells
+    (among,) = (
+        pair
+        for pair in four.pairs
+        if sorted(cells[cell].defense_name for cell in (pair.first, pair.second)) == sorted(names)
+    )
+    assert (alone.p, alone.n) == (among.p, among.n)
+    open_pairs = sum(pair.p_holm is not None and pair.p_holm >= 0.05 for pair in four.pairs)
+    assert open_pairs > 1
+    power = stats.norm.ppf(0.8)
+    levels = stats.norm.isf(0.025), stats.norm.isf(0.025 / open_pairs)
+    assert among.detectable / alone.detectable == pytest.approx(
+        (levels[1] + power) / (levels[0] + power), abs=1e-3
+    )
+    assert "Holm-adjusted" in four.power
 
 
 def test_scores_of_eleven_defenses_are_separated_where_they_differ_on_every_answer(

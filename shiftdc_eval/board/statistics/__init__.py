@@ -22,13 +22,12 @@ from shiftdc_eval.board.statistics.paired import (
     paired_scores,
     sign_flip_p,
 )
-from shiftdc_eval.board.statistics.ranking import Z_POWER, detectable_difference, holm, kappa, ranks
+from shiftdc_eval.board.statistics.ranking import detectable_difference, detectable_errors, holm, kappa, ranks
 
 __all__ = [
     "CONFIDENCE",
     "MIN_FLIPS",
     "RESAMPLES",
-    "Z_POWER",
     "Bools",
     "Difference",
     "Estimate",
@@ -36,6 +35,7 @@ __all__ = [
     "Ints",
     "Z",
     "detectable_difference",
+    "detectable_errors",
     "drawn_flip_p",
     "flips_for",
     "holm",

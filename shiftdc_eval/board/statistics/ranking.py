@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scipy import special
 
-from shiftdc_eval.board.statistics.intervals import Bools, Z
+from shiftdc_eval.board.statistics.intervals import CONFIDENCE, Bools
 
 POWER = 0.8
 Z_POWER = float(special.ndtri(POWER))
@@ -36,16 +36,27 @@ def ranks(better: Sequence[Sequence[bool]]) -> list[tuple[int, int]]:
     ]
 
 
-def detectable_difference(n: float, discordant: float) -> float:
-    """Smallest paired difference of shares that n answers show with 80 % power at the 5 % level.
+def detectable_errors(tests: int) -> float:
+    """Standard errors that a difference must have to be found with 80 % power at the 5 % level, Holm-adjusted.
+
+    Args:
+        tests: tests that Holm's procedure had open where it stopped, so that each was at the level 0.05 / tests;
+            1 for a test of its own.
+    """
+    return float(special.ndtri(1 - (1 - CONFIDENCE) / (2 * tests))) + Z_POWER
+
+
+def detectable_difference(n: float, discordant: float, tests: int = 1) -> float:
+    """Smallest paired difference of shares that n answers show with 80 % power.
 
     Args:
         n: shared answers (effective ones where they are clustered).
         discordant: share of pairs that differ, as observed; at least one pair is assumed to.
+        tests: as `detectable_errors`.
     """
     if n <= 0:
         return 1.0
-    return min(1.0, (Z + Z_POWER) * math.sqrt(max(discordant, 1 / n) / n))
+    return min(1.0, detectable_errors(tests) * math.sqrt(max(discordant, 1 / n) / n))
 
 
 def kappa(first: Bools, second: Bools) -> float:
