@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -44,6 +46,9 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> (module, one line of help)."""
 
+READER_GONE = 128 + signal.SIGPIPE
+"""Exit status a shell gives a program that SIGPIPE ended."""
+
 
 def _overview() -> str:
     width = max(map(len, VERBS))
@@ -52,7 +57,22 @@ def _overview() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit status is 0 on success, 2 for bad input, 1 for anything else that failed."""
+    """Run one verb; the exit status is 0 on success, 2 for bad input, 1 for anything else that failed.
+
+    Where whoever reads the output leaves early (`| head`), it ends without a word, as a program that is
+    killed by SIGPIPE does.
+    """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # here, where the error can be met, and not when Python ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="shiftdc-eval",

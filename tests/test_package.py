@@ -1,6 +1,7 @@
 """What is installed, what is imported, and how fast the command answers."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,20 @@ def test_a_wrong_command_ends_with_usage_not_a_traceback(arguments: list[str]) -
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["tasks"], ["sweep", "list"], ["sweep", "show", "layers"]])
+def test_a_command_whose_reader_has_gone_ends_without_a_word(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "shiftdc_eval.cli", *arguments],
+            stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+    assert done.stderr == ""
 
 
 def test_every_verb_leads_to_a_module_that_exists() -> None:
