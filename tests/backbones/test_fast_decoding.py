@@ -9,6 +9,8 @@ from PIL import Image
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.backbones.fast import decoding, pieces, slots
+from shiftdc_eval.backbones.fast.engine import FastEngine
+from shiftdc_eval.backbones.fast.selfcheck import disagreement, failure
 from shiftdc_eval.errors import ConfigError, ModelError
 from shiftdc_eval.steering import Shift
 
@@ -409,3 +411,48 @@ def test_rows_that_do_not_fit_together_are_not_all_encoded_twice(
     got = fast.generate(chats, LONG)
     assert [answer.ids for answer in got] == [answer.ids for answer in plain.generate(chats, LONG)]
     assert sum(encoded) <= len(chats) + (pieces.AHEAD + 1) * 4
+
+
+@pytest.mark.parametrize("path", ["_streamed", "_shared"])
+@pytest.mark.parametrize("wrong", ["position", "nan"])
+def test_the_self_check_looks_at_whole_prompts_and_at_stored_prefixes(
+    fast: Backbone, monkeypatch: pytest.MonkeyPatch, path: str, wrong: str
+) -> None:
+    assert disagreement(fast) < 1e-4
+    answer = getattr(FastEngine, path)
+
+    def broken(self: FastEngine, rows: object, loop: decoding.Loop, edits: object) -> None:
+        seat = loop.seat
+
+        def seated(
+            at: list[int], row: list[int], seen: torch.Tensor, positions: torch.Tensor, logits: torch.Tensor
+        ) -> None:
+            if wrong == "position":
+                positions = positions + 3
+            else:
+                logits = logits.clone()
+                logits[-1] = torch.nan
+            seat(at, row, seen, positions, logits)
+
+        monkeypatch.setattr(loop, "seat", seated)
+        answer(self, rows, loop, edits)
+
+    monkeypatch.setattr(FastEngine, path, broken)
+    assert "differ" in (failure(fast) or "")
+
+
+def test_rows_that_fit_leave_room_for_logits_and_for_the_vision_tower(
+    fast: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = fast.fast
+    monkeypatch.setattr(type(fast), "device", torch.device("cuda"))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda _device: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (2 << 30, 2 << 30))
+    before = engine.capacity(64)
+    assert before % 8 == 0
+    monkeypatch.setattr(engine, "_logits", lambda: 64 * engine.slots.bytes_per_token)
+    room = engine.capacity(64)
+    assert before / 2.1 < room < before / 1.5, "logits are not counted by the row"
+    monkeypatch.setattr(engine, "_vision", lambda _columns: 1 << 28)
+    assert engine.capacity(64) < room / 1.5, "the vision tower is not counted"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import sys
 import time
@@ -32,6 +33,7 @@ try:
 
     from shiftdc_eval import provenance
     from shiftdc_eval.backbones import Backbone, GenerationSettings, ModelSpec, load_backbone
+    from shiftdc_eval.backbones.fast.selfcheck import disagreement
     from shiftdc_eval.captions import CaptionStore
     from shiftdc_eval.defenses import Request, Tools
     from shiftdc_eval.defenses.none import NoDefense
@@ -53,12 +55,27 @@ SLOW_SAMPLES = 128
 """Samples of the plain engine at most: it is slow, and its time a sample does not depend on how many there are."""
 
 
+class Warned(logging.Handler):
+    """Prints the package's warnings and keeps them: a capture or a compilation that failed changes every number."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print and keep."""
+        self.lines.append(record.getMessage())
+        print(f"  WARNING {self.lines[-1]}", flush=True)
+
+
 class Bench:
     """Measurements of one model, printed as they come."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.begun = time.perf_counter()
+        self.warned = Warned()
+        logging.getLogger("shiftdc_eval").addHandler(self.warned)
         self.found: dict[str, float] = {}
         """Way -> milliseconds a sample."""
         self.facts: dict[str, Any] = {}
@@ -124,16 +141,28 @@ class Bench:
         try:
             value = measure()
         except Exception as error:  # one measurement must not take the others with it
-            torch.cuda.empty_cache() if torch.cuda.is_available() else None
-            self.failed[label] = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            self.failed[label] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             self.say(f"  {label:<44} FAILED {self.failed[label]}")
             if self.args.traceback:
                 traceback.print_exc()
+        if label in self.failed:  # only now does nothing hold what the error's frames held
+            for backbone in self.backbones.values():
+                backbone.release()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             return None
         if isinstance(value, float):
             self.found[label] = value
             self.say(f"  {label:<44} {value:9.1f} ms a sample   {self._ratios(label, value)}")
+            self.save()
         return value
+
+    def save(self) -> None:
+        """Write what is known so far: a run that is stopped leaves its numbers."""
+        if self.args.json:
+            self.args.json.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(self.summary(), indent=1, default=str)
+            self.args.json.write_text(text + "\n", encoding="utf-8")
 
     def say(self, line: str) -> None:
         """Print at once."""
@@ -152,33 +181,60 @@ class Bench:
         """The fast engine in one mode: a warm-up, then the ways that the table shows."""
         backbone = self.backbone("fast", mode)
         label = f"fast{f' ({mode})' if mode else ''}"
+        if mode != "compile":  # compiling the check's shapes takes minutes
+            self.step(f"{label}: self-check", lambda: self.self_check(label, backbone))
         self.batch = self._batch(backbone)
-        warm = self.asked[: self.batch]
         ways: list[tuple[str, Any, CaptionStore]] = [("none", NoDefense(), CaptionStore(None))]
         if full:
             store = CaptionStore(None)
             ways += [("shiftdc", self.shiftdc, store), ("shiftdc, captions stored", self.shiftdc, store)]
 
-        def warm_up() -> None:
-            begun = time.perf_counter()
+        def warm_up() -> bool:
+            begun, first = time.perf_counter(), self.asked[: self.batch]
             if full:  # the widest prompts first: memory that grows throws away what was compiled for it
                 store = CaptionStore(None)
-                self.run(backbone, self.shiftdc, store, self.batch, warm)
-                self.run(backbone, self.shiftdc, store, self.batch, warm)
-            self.run(backbone, NoDefense(), CaptionStore(None), self.batch, warm)
+                self.run(backbone, self.shiftdc, store, self.batch, first)
+                self.run(backbone, self.shiftdc, store, self.batch, first)
+            self.run(backbone, NoDefense(), CaptionStore(None), self.batch, first)
             took = time.perf_counter() - begun
             self.facts[f"{label}: warm-up, s"] = round(took, 1)
             self.say(f"  {label + ': warm-up at batch ' + str(self.batch):<44} {took:9.1f} s")
+            return True
 
-        self.step(f"{label}: warm-up", warm_up)
+        while not self.step(warming := f"{label}: warm-up at batch {self.batch}", warm_up):
+            if "OutOfMemory" not in self.failed[warming] or self.batch < 2:
+                break
+            self.batch //= 2
+        # whole batches: the last one would be a shape of its own, recorded while the clock runs
+        asked = self.asked[: len(self.asked) // self.batch * self.batch]
         for way, defense, kept in ways:
             self.step(
                 f"{label}: {way}",
-                lambda defense=defense, kept=kept: self.run(backbone, defense, kept, self.batch, self.asked),
+                lambda defense=defense, kept=kept: self.run(backbone, defense, kept, self.batch, asked),
             )
         if full:
             self.step("answers to compare", lambda: self.answers(backbone))
         self.step(f"{label}: parts", lambda: self.parts(label, backbone))
+        self.steps(label, backbone)
+
+    def self_check(self, label: str, backbone: Backbone) -> None:
+        """What the engine's own check finds: the largest difference of a logit from the plain path."""
+        found = disagreement(backbone)
+        backbone.release()
+        self.facts[f"{label}: self-check, standard deviations"] = found
+        self.say(f"  {label + ': self-check, logits differ by':<44} {found:9.4f} standard deviations")
+        self.steps(label, backbone)
+
+    def steps(self, label: str, backbone: Backbone) -> None:
+        """How decode steps ran since the last look."""
+        steps = backbone.fast.stepper.steps
+        shown = {f"{how} {rows} x {columns}": count for (how, rows, columns), count in sorted(steps.items())}
+        self.facts[f"{label}: steps, rows x columns"] = {
+            **self.facts.get(f"{label}: steps, rows x columns", {}),
+            **shown,
+        }
+        self.say(f"      decode steps (rows x columns): {shown}")
+        steps.clear()
 
     def answers(self, backbone: Backbone) -> None:
         """Keep the fast engine's token ids, to be compared with the plain engine's."""
@@ -192,7 +248,8 @@ class Bench:
         # the caption prompt is longer than the question
         room = backbone.fast.capacity(width + 96 + max(self.args.new_tokens, self.args.caption_tokens))
         most = max(1, min(room, self.args.max_batch, len(self.asked)))
-        return math.ceil(len(self.asked) / math.ceil(len(self.asked) / most))
+        even = len(self.asked) // math.ceil(len(self.asked) / most)
+        return even - even % 8 if even > 8 else even
 
     def parts(self, label: str, backbone: Backbone) -> None:
         """Where the time of a batch goes: prefill, one decode step, image prefix, suffix, text-only pass."""
@@ -300,6 +357,7 @@ class Bench:
             "table": ratios,
             "facts": self.facts,
             "failed": self.failed,
+            "warnings": self.warned.lines,
         }
 
 
@@ -358,18 +416,23 @@ def main() -> None:
         f"{time.perf_counter() - bench.begun:.0f} s"
     )
     for mode in args.modes:
-        bench.fast(mode, full=mode == args.modes[-1])
-    bench.naive()
-    bench.step("agreement", bench.agreement)
-    bench.plain()
+        bench.step(
+            f"fast engine, mode {mode}", lambda mode=mode: bench.fast(mode, full=mode == args.modes[-1])
+        )
+    for name, phase in (
+        ("naive loop", bench.naive),
+        ("agreement", bench.agreement),
+        ("plain engine", bench.plain),
+    ):
+        bench.step(name, phase)
     summary = bench.summary()
     bench.say("  way                          ms a sample   to none   naive loop takes")
     for way, row in summary["table"].items():
         cells = [f"{value:.2f}" if value else "-" for value in row.values()]
         bench.say(f"  {way:<28} {cells[0]:>11} {cells[1]:>9} {cells[2]:>13} x as long")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(summary, indent=1, default=str) + "\n", encoding="utf-8")
+    bench.save()
+    if bench.failed:
+        bench.say(f"  not measured: {', '.join(bench.failed)}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE = 0.9
 """Share of a GPU's free memory that slots may take."""
+PATCHES_A_TOKEN = 4
+"""Patches of an image that most families merge into a token."""
 
 
 def on_device(device: torch.device) -> AbstractContextManager[object]:
@@ -99,15 +101,29 @@ class FastEngine:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         mine = self.slots.rows * self.slots.columns * self.slots.bytes_per_token
         share = MEMORY_SHARE * (free + unused + mine) - self._workspace(columns)
-        return max(1, int(share // (rounded(columns) * self.slots.bytes_per_token)))
+        rows = max(1, int(share // (rounded(columns) * self.slots.bytes_per_token + self._logits())))
+        # full eights suit matrix kernels, and can be halved when rows end
+        return rows - rows % 8 if rows > 8 else rows
+
+    def _logits(self) -> int:
+        """Memory that a row's logits take while its next token is chosen: the model's, a copy, and a change of it."""
+        vocabulary = self._model.get_output_embeddings().weight.shape[0]
+        return int(vocabulary * (self._backbone.dtype.itemsize + 2 * torch.float32.itemsize))
 
     def _workspace(self, columns: int) -> int:
         """Memory that a prefill takes beside the slots, estimated from the widest activations."""
         text = self._model.config.get_text_config()
-        a_token = 4 * text.hidden_size + 3 * text.intermediate_size
         # whole prompts go through by pieces: with images of thousands of tokens one holds more than suffixes do
         tokens = max(SUFFIX_TOKENS, PIECE_ROWS * columns)
-        return int(tokens * a_token * self._backbone.dtype.itemsize)
+        language = tokens * (4 * text.hidden_size + 3 * text.intermediate_size)
+        return int(max(language, self._vision(columns)) * self._backbone.dtype.itemsize)
+
+    def _vision(self, columns: int) -> int:
+        """Numbers that the vision tower holds for a piece, as if all columns were an image's."""
+        vision = getattr(self._model.config, "vision_config", None)
+        width = getattr(vision, "hidden_size", None) or 0
+        inner = getattr(vision, "intermediate_size", None) or 4 * width
+        return int(PIECE_ROWS * columns * PATCHES_A_TOKEN * (4 * width + 2 * inner))
 
     def _stop(self, strings: tuple[str, ...]) -> Callable[[list[int]], int | None] | None:
         """Ends answers at stop strings; kept, because reading the vocabulary for it takes a while."""

@@ -1,11 +1,12 @@
 """A look at whether the fast engine computes what the plain path does, on the loaded weights and installed versions.
 
 The facts in `refusal` say for which models the engine is exact; this compares logits before it is trusted with
-a model on a GPU: two image prompts of unequal length on stored prefixes, and one decode step after each.
+a model on a GPU: two image prompts of unequal length, whole and on stored prefixes, and one decode step after each.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -51,24 +52,32 @@ def disagreement(backbone: Backbone) -> float:
         Chat.ask("Name three things that can be seen here, one on each line.", images[1:]),
     ]
     first = [chat.with_request("Describe the image in one sentence.") for chat in chats]
+    whole = _difference(backbone, chats)
+    with backbone.fast.sharing(chats):
+        backbone.fast.generate(first, GenerationSettings(max_new_tokens=STEPS), seeds=["", ""], edits=None)
+        return _worse(whole, _difference(backbone, chats))
+
+
+def _difference(backbone: Backbone, chats: Sequence[Chat]) -> float:
+    """Largest difference over the first tokens that the fast engine answers."""
     scores = Scores(len(chats))
-    seeds = ["", ""]
-    engine = backbone.fast
-    with engine.sharing(chats):
-        engine.generate(first, GenerationSettings(max_new_tokens=STEPS), seeds=seeds, edits=None)
-        found = engine.generate(
-            chats, GenerationSettings(max_new_tokens=STEPS), seeds=seeds, edits=None, extra=[scores]
-        )
+    settings = GenerationSettings(max_new_tokens=STEPS)
+    found = backbone.fast.generate(chats, settings, seeds=[""] * len(chats), edits=None, extra=[scores])
     plain = backbone.follower(chats)
     worst = 0.0
     for step in range(min(len(row) for row in scores.seen)):
         answered = torch.tensor([ids[:step] for _, ids in found], dtype=torch.long, device=backbone.device)
         wanted = plain.next_logits(answered).float()
         mine = torch.stack([row[step] for row in scores.seen])
-        real = torch.isfinite(mine)
+        real = ~mine.isneginf()  # all but the tokens that an answer must not hold
         difference = (mine - wanted)[real].abs().max() / wanted[real].std()
-        worst = max(worst, float(difference))
+        worst = _worse(worst, float(difference))
     return worst
+
+
+def _worse(one: float, other: float) -> float:
+    """The larger one; a NaN is never the smaller one."""
+    return other if math.isnan(other) or other > one else one
 
 
 def failure(backbone: Backbone) -> str | None:

@@ -179,8 +179,6 @@ class StepLayer(_Layer):
         self.keys = self.keys[:rows, :, :columns]
         self.values = self.values[:rows, :, :columns]
         self.column = column
-        for memory in (self.keys, self.values):
-            torch._dynamo.mark_static_address(memory)
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write one column in place and give all."""

@@ -132,6 +132,9 @@ class Stepper:
         if self._due(shape):
             self.compiled += 1
             try:
+                for layer in cache.layers:
+                    for memory in (layer.keys, layer.values):
+                        torch._dynamo.mark_static_address(memory)
                 return "compile", self._compiled(run)
             except Exception as error:  # whatever the compiler dislikes, the graph does the same
                 logger.warning("decode step not compiled (%s); going on with a CUDA graph", _line(error))
