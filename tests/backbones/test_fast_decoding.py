@@ -309,7 +309,10 @@ def test_a_prefix_is_forgotten_with_its_image_though_others_are_still_kept(fast:
         assert fast.fast.prefixes.made == made + 1
 
 
-def test_memory_that_could_not_be_had_leaves_no_layers_of_two_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("keep", [0, 8])
+def test_memory_that_could_not_be_had_leaves_no_layers_of_two_sizes(
+    monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
     memory = slots.Slots(layers=3, heads=1, size=3, dtype=torch.float32, device=torch.device("cpu"))
     memory.reserve(2, 16)
     real, calls = torch.zeros, []
@@ -322,8 +325,8 @@ def test_memory_that_could_not_be_had_leaves_no_layers_of_two_sizes(monkeypatch:
 
     monkeypatch.setattr(torch, "zeros", zeros)
     with pytest.raises(torch.OutOfMemoryError):
-        memory.reserve(4, 16, keep=8)
-    assert not memory.keys
+        memory.reserve(4, 16, keep=keep)
+    assert (memory.keys, memory.values, memory.rows, memory.columns) == ([], [], 0, 0)
     memory.reserve(2, 16)
     assert [layer.shape[0] for layer in memory.keys] == [2, 2, 2]
 
