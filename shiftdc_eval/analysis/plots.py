@@ -227,8 +227,9 @@ FONT = "text{font-family:'DejaVu Sans',Verdana,sans-serif}"
 
 
 def slim(svg: str) -> str:
-    """The same picture without comments, metadata and repeated fonts, to a hundredth of a point."""
-    found = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    """The same picture without prologue, comments, metadata and repeated fonts, to a hundredth of a point."""
+    picture = svg[svg.index("<svg") :]
+    found = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", picture, flags=re.DOTALL)
     found = re.sub(r' ?font-family: [^;"]*;?|(?<=<g) id="[^"]*"| transform="rotate\(-0 [^"]*"', "", found)
     found = found.replace("butt}</style>", "butt}" + FONT + "</style>")
     found = re.sub(r"(?<=[\s\"(,])-?\d+\.\d{3,}(?=[\s\",)])", lambda number: f"{float(number[0]):.2f}", found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from synthetic import Planted, write
@@ -88,6 +89,16 @@ def test_the_same_recording_gives_the_same_bytes_and_a_page_without_scripts(tmp_
     assert "\x07" not in text
     assert "a &amp; b" in text
     assert {"pca.svg", "tsne.svg", "shift.svg", "probe.svg", "visual.svg"} <= {file for file, _ in pictures}
+    for file, _ in pictures:
+        assert ElementTree.parse(tmp_path / "two" / file).getroot().tag.endswith("}svg")
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("picture", sorted(DOCS.glob("*.svg")), ids=lambda path: path.name)
+def test_the_pictures_of_the_docs_are_well_formed(picture: Path) -> None:
+    assert ElementTree.parse(picture).getroot().tag.endswith("}svg")
 
 
 @pytest.mark.parametrize(
