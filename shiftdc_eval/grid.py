@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import gc
 import json
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,8 @@ import torch
 from shiftdc_eval.errors import RecordError, ShiftDCError
 from shiftdc_eval.grid_file import Cell, ModelEntry
 from shiftdc_eval.grid_plan import COMPLETE, is_complete, selected
+from shiftdc_eval.grid_progress import Progress, Report
+from shiftdc_eval.grid_tasks import task_facts
 from shiftdc_eval.records import ANSWER_VERSION
 from shiftdc_eval.runs import atomic_write
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from shiftdc_eval.backbones import Backbone
 
     StandIn = Callable[[Backbone], Backbone]
-
-Report = Callable[[Cell, str, int], None]
-"""Told of every cell that ended: what became of it, and how many samples it answered or found answered."""
 
 __all__ = ["Progress", "is_complete", "run_cell", "run_cells", "run_share", "selected", "task_manager"]
 
@@ -58,6 +55,8 @@ def run_cells(
         except Exception as error:  # the boundary: one model that cannot be loaded must not stop the others
             reason = str(error) if isinstance(error, ShiftDCError) else f"{type(error).__name__}: {error}"
             failures |= {cell.label: f"cannot load the model: {reason}" for cell in mine}
+            for cell in mine:
+                report(cell, "failed: cannot load the model", 0)
             continue
         for cell in mine:
             try:
@@ -151,7 +150,12 @@ def _require_written(folder: Path, stamp: str, rows: Mapping[str, int]) -> None:
 
 
 def _completion(cell: Cell, revision: str) -> str:
-    content = {"answer_version": ANSWER_VERSION, "revision": revision, **cell.description()}
+    content = {
+        "answer_version": ANSWER_VERSION,
+        "revision": revision,
+        "tasks": task_facts(cell.task),
+        **cell.description(),
+    }
     return json.dumps(content, indent=1, sort_keys=True, default=str) + "\n"
 
 
@@ -175,25 +179,3 @@ def task_manager() -> Any:
         manifests()
         _manager.append(TaskManager(verbosity="WARNING"))
     return _manager[0]
-
-
-@dataclass
-class Progress:
-    """Prints one line a cell: cells and samples so far, their rate, and the time that is left."""
-
-    total: int
-    begun: float = field(default_factory=time.monotonic)
-    finished: int = 0
-    samples: int = 0
-
-    def __call__(self, cell: Cell, said: str, samples: int) -> None:
-        self.finished += 1
-        self.samples += samples
-        elapsed = time.monotonic() - self.begun
-        left = elapsed / self.finished * (self.total - self.finished)
-        rate = self.samples / max(elapsed, 1e-9)
-        print(
-            f"[{self.finished}/{self.total}, {self.samples} samples, {rate:.1f}/s, {elapsed:.0f} s, {left:.0f} s left] "
-            f"{cell.label}: {said}",
-            flush=True,
-        )

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shiftdc_eval.grid_file import Cell, read_grid
-from shiftdc_eval.grid_plan import COMPLETE, checked, is_complete, selected
+from shiftdc_eval.grid_plan import checked, selected, why_run
+from shiftdc_eval.grid_tasks import require_tasks
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,44 +36,47 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: a grid file or selection that is wrong.
     """
-    cells = selected(checked(list(read_grid(args.file).cells())), args.only, args.limit)
-    todo = [cell for cell in cells if not is_complete(cell, args.out)]
-    _print_plan(cells, todo, args.out)
+    grid = read_grid(args.file)
+    cells = selected(checked(list(grid.cells())), args.only, args.limit)
+    require_tasks(args.file, grid.tasks)
+    reasons = [why_run(cell, args.out) for cell in cells]
+    todo = [cell for cell, reason in zip(cells, reasons, strict=True) if reason]
+    _print_plan(cells, reasons)
     if args.dry_run or not todo:
         return 0
-    if args.ray:
-        from shiftdc_eval.grid import run_share
-        from shiftdc_eval.grid_ray import run_with_ray
+    from shiftdc_eval.grid_progress import shown
 
-        failures = run_with_ray(todo, args.out, run_share)
-    else:
-        from shiftdc_eval.grid import Progress, run_cells
+    with shown(todo, args.out) as report:
+        if args.ray:
+            from shiftdc_eval.grid import run_share
+            from shiftdc_eval.grid_ray import run_with_ray
 
-        failures = run_cells(todo, args.out, report=Progress(len(todo)))
+            failures = run_with_ray(todo, args.out, run_share)
+        else:
+            from shiftdc_eval.grid import run_cells
+
+            failures = run_cells(todo, args.out, report=report)
     if failures:
         _print_failures(failures)
     return 1 if failures else 0
 
 
-def _print_plan(cells: Sequence[Cell], todo: Sequence[Cell], out: Path) -> None:
+def _print_plan(cells: Sequence[Cell], reasons: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{len(cells)} cells, {len(cells) - len(todo)} complete, {len(todo)} to run")
+    todo = sum(map(bool, reasons))
+    table = Table(title=f"{len(cells)} cells, {len(cells) - todo} complete, {todo} to run")
     for column in ("model", "defense", "task", "seed", "state"):
         table.add_column(column, overflow="fold")
-    waiting = {id(cell) for cell in todo}
-    for cell in cells:
-        state = "complete"
-        if id(cell) in waiting:
-            state = "model or code changed" if (out / cell.folder / COMPLETE).exists() else "to run"
+    for cell, reason in zip(cells, reasons, strict=True):
         table.add_row(
             Text(cell.model_label),
             Text(cell.defense_label),
             Text(cell.task),
             str(cell.seed),
-            state,
+            Text(f"to run: {reason}" if reason else "complete"),
         )
     Console().print(table)
 

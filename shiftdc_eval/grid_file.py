@@ -44,7 +44,7 @@ class ModelEntry(Entry):
     """Hub id, folder or bundled model."""
     revision: str | None = None
     """Branch, tag or commit."""
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Compute dtype."""
     device: str = "auto"
     """Device."""
@@ -54,6 +54,8 @@ class ModelEntry(Entry):
     """Attention kernel."""
     trust_remote_code: bool = False
     """Run code that comes with the model."""
+    engine: Literal["auto", "plain", "fast"] = "auto"
+    """What decodes; auto: fast where it is exact."""
 
 
 class DefenseEntry(BaseModel):
@@ -174,8 +176,11 @@ class Cell:
         settings = self.settings.model_dump()
         for name in ("batch_size", "num_gpus"):
             del settings[name]
+        model = self.model.model_dump(exclude={"device", "device_map"})
+        if self.model.engine == "auto":
+            del model["engine"]  # cells made before engines could be named keep their folder
         return {
-            "model": {k: v for k, v in self.model.model_dump().items() if k not in ("device", "device_map")},
+            "model": model,
             "defense": self.defense.model_dump(),
             "task": self.task,
             "seed": self.seed,
@@ -261,17 +266,18 @@ def read_grid(path: Path) -> Grid:
     except ValidationError as error:
         first = error.errors()[0]
         loc = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-        raise ConfigError(f"{_place(path, text, loc)}: {first['msg']}") from error
+        raise ConfigError(f"{place(path, loc)}: {first['msg']}") from error
     for number, override in enumerate(grid.overrides):
         for name, value in override.when.model_dump(exclude_none=True).items():
             if value not in (there := grid.values(name)):
-                place = _place(path, text, ["overrides", number, "when", name])
-                raise ConfigError(f"{place}: {value!r} is none of {', '.join(map(str, there))}")
+                where = place(path, ["overrides", number, "when", name])
+                raise ConfigError(f"{where}: {value!r} is none of {', '.join(map(str, there))}")
     return grid
 
 
-def _place(path: Path, text: str, loc: list[Any]) -> str:
+def place(path: Path, loc: list[Any]) -> str:
     """File, line and entry in words."""
+    text = path.read_text(encoding="utf-8")
     line = grid_lines.toml_line(text, loc) if path.suffix == ".toml" else grid_lines.yaml_line(text, loc)
     return f"{path}{f', line {line}' if line else ''}: {'.'.join(map(str, loc)) or 'the file'}"
 

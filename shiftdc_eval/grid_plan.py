@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.grid_file import Cell
+from shiftdc_eval.grid_tasks import task_facts
 from shiftdc_eval.records import ANSWER_VERSION
 
 COMPLETE = "cell.json"
@@ -60,22 +61,44 @@ def selected(cells: list[Cell], only: Sequence[str], limit: int | None) -> list[
 
 
 def is_complete(cell: Cell, out: Path) -> bool:
-    """Whether the cell was run to its end before, by the model that stands there now and by code that still
-    answers alike (`ANSWER_VERSION`).
+    """Whether there is nothing to run."""
+    return not why_run(cell, out)
+
+
+def why_run(cell: Cell, out: Path) -> str:
+    """Why a cell is to be run; empty where it was run to its end before, by the model that stands there now, on
+    tasks that are still the same and by code that still answers alike (`ANSWER_VERSION`).
 
     A hub id stands for its `revision`; of a local model every file is read, so that changed weights under the
-    same path are another model.
+    same path are another model. Of a task its version and the revision that its data is pinned to are compared.
     """
     path = out / cell.folder / COMPLETE
     if not path.is_file():
-        return False
+        return "not run yet"
     from shiftdc_eval.backbones.loading import revision_on_disk
 
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        return False
-    if not isinstance(known, dict) or known.get("answer_version") != ANSWER_VERSION:
-        return False
+        known = None
+    if not isinstance(known, dict):
+        return f"{COMPLETE} is damaged"
+    if known.get("answer_version") != ANSWER_VERSION:
+        return "code answers otherwise now"
     now = revision_on_disk(cell.model.pretrained)
-    return now is None or now == known.get("revision")
+    if now is not None and now != known.get("revision"):
+        return "model changed"
+    return _changed(known.get("tasks"), task_facts(cell.task))
+
+
+def _changed(before: object, now: Mapping[str, Mapping[str, str]]) -> str:
+    """What of the tasks is no longer as it was noted; empty where all is."""
+    if not isinstance(before, dict):
+        return "task version not noted"
+    if before.keys() != now.keys():
+        return "other tasks in the group"
+    for name, facts in now.items():
+        for fact, value in facts.items():
+            if (was := before[name].get(fact)) != value:
+                return f"{name}: {fact} {was} then, {value} now"
+    return ""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from shiftdc_eval.backbones.loading import revision_on_disk
 from shiftdc_eval.board.build import build
 from shiftdc_eval.errors import ConfigError, RecordError
 from shiftdc_eval.grid_file import read_grid
+from shiftdc_eval.grid_tasks import task_facts
 from shiftdc_eval.records import ANSWER_VERSION, RunRecord
+from shiftdc_eval.tasks import catalogue
 
 FILE = """
 models: [{model}]
@@ -89,7 +92,8 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_reported(
     grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = grid_file.read_text().replace("  - none\n", "  - none\n  - {name: shiftdc, layers: 7-9}\n")
-    grid_file.write_text(text.replace("tasks: [figstep]", "tasks: [figstep, no_such_task]"))
+    grid_file.write_text(text.replace("tasks: [figstep]", "tasks: [figstep, figstep_tiny]"))
+    (tmp_path / "data" / "figstep" / "SafeBench-Tiny.csv").write_text("no table\n")
     out = tmp_path / "out"
     assert run(grid_file, "-o", out, "--only", "none", "--only", "layers=7-9", "--limit", 2) == 1
     said = " ".join(capsys.readouterr().out.split())
@@ -107,9 +111,15 @@ def test_brackets_in_a_reason_stand_there_as_they_are(capsys: pytest.CaptureFixt
 
 def test_cells_of_one_model_loaded_in_two_ways_have_two_names(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
-    path.write_text("models: [a, {pretrained: a, dtype: float64}]\ndefenses: [none]\ntasks: [t]\n")
-    labels = [cell.label for cell in read_grid(path).cells()]
-    assert labels == ["a | none | t", "a(dtype=float64) | none | t"]
+    path.write_text(
+        "models: [a, {pretrained: a, dtype: float16}, {pretrained: a, engine: plain}]\n"
+        "defenses: [none]\ntasks: [t]\n"
+    )
+    cells = list(read_grid(path).cells())
+    labels = [cell.label for cell in cells]
+    assert labels == ["a | none | t", "a(dtype=float16) | none | t", "a(engine=plain) | none | t"]
+    assert len({cell.folder for cell in cells}) == 3
+    assert "pretrained=a,engine=plain,defense=none" in cells[2].command
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
@@ -133,6 +143,14 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
         (
             "models: [a]\ndefenses: [none]\ntasks: [t]\ndefaults:\n  batch_size: 4\n  limit: 0\n",
             "line 6: defaults.limit",
+        ),
+        (
+            "models:\n  - {pretrained: a, engine: quick}\ndefenses: [none]\ntasks: [t]\n",
+            "line 2: models.0.engine: Input should be 'auto', 'plain' or 'fast'",
+        ),
+        (
+            "models:\n  - {pretrained: a, dtype: half}\ndefenses: [none]\ntasks: [t]\n",
+            "line 2: models.0.dtype: Input should be 'auto'",
         ),
         ("models: [a\n", "cannot be read"),
         ("- a\n", "Input should be a valid dictionary"),
@@ -354,7 +372,7 @@ def test_a_cell_of_code_that_answered_otherwise_is_not_complete(
     tmp_path: Path, tiny_llava: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "grid.yaml", tmp_path / "out"
-    path.write_text(f"models: [{tiny_llava}]\ndefenses: [none]\ntasks: [t]\n")
+    path.write_text(f"models: [{tiny_llava}]\ndefenses: [none]\ntasks: [figstep]\n")
     (cell,) = read_grid(path).cells()
     (out / cell.folder).mkdir(parents=True)
     complete = json.loads(grid._completion(cell, revision_on_disk(str(tiny_llava))))
@@ -362,6 +380,87 @@ def test_a_cell_of_code_that_answered_otherwise_is_not_complete(
         (out / cell.folder / "cell.json").write_text(json.dumps(complete | {"answer_version": version}))
         assert run(path, "-o", out, "--dry-run") == 0
         assert said in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "figstep: version 1 then, 2 now"),
+        ({"revision": "1" * 40}, f"figstep: revision {catalogue.FIGSTEP_REVISION} then, {'1' * 40} now"),
+    ],
+)
+def test_a_cell_whose_task_is_another_one_now_is_run_again_from_its_answers(
+    grid_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    said: str,
+) -> None:
+    out, only = tmp_path / "out", ["--only", "| none |", "--limit", 2]
+    assert run(grid_file, "-o", out, *only) == 0
+    assert run(grid_file, "-o", out, *only, "--dry-run") == 0
+    assert "1 complete, 0 to run" in capsys.readouterr().out
+    monkeypatch.setitem(catalogue.TASKS, "figstep", replace(catalogue.TASKS["figstep"], **change))
+    monkeypatch.setenv("COLUMNS", "250")
+    assert run(grid_file, "-o", out, *only, "--dry-run") == 0
+    planned = capsys.readouterr().out
+    assert "0 complete, 1 to run" in planned
+    assert f"to run: {said}" in planned
+    assert run(grid_file, "-o", out, *only) == 0
+    assert sorted(record.cost.reused for record in records(out)) == [0, 2]
+    assert run(grid_file, "-o", out, *only, "--dry-run") == 0
+    assert "1 complete, 0 to run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("noted", [None, {}, {"figstep": {"version": "1"}}, {"mossbench": {}}])
+def test_a_cell_that_does_not_say_what_its_task_was_is_run_again(
+    grid_file: Path, tmp_path: Path, tiny_llava: Path, noted: object
+) -> None:
+    cell, out = next(read_grid(grid_file).cells()), tmp_path / "out"
+    (out / cell.folder).mkdir(parents=True)
+    complete = json.loads(grid._completion(cell, revision_on_disk(str(tiny_llava))))
+    for tasks, expected in ((complete["tasks"], True), (noted, False)):
+        (out / cell.folder / "cell.json").write_text(json.dumps(complete | {"tasks": tasks}))
+        assert grid.is_complete(cell, out) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "grid.yaml",
+            "models: [toy]\ndefenses: [none]\ntasks:\n  - figstep\n  - figstpe\n",
+            "line 5: tasks.1: no task 'figstpe'; did you mean figstep?",
+        ),
+        (
+            "grid.toml",
+            'models = ["toy"]\ndefenses = ["none"]\ntasks = ["nothing_alike_at_all"]\n',
+            "line 3: tasks.0: no task 'nothing_alike_at_all'; `shiftdc-eval tasks` shows",
+        ),
+    ],
+)
+def test_an_unknown_task_is_refused_before_anything_is_loaded(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(grid, "_manager", [manager()])
+    monkeypatch.setattr(grid, "_load", lambda model: pytest.fail("a wrong grid loads nothing"))
+    path = tmp_path / name
+    path.write_text(text)
+    assert run(path, "-o", tmp_path / "out") == 2
+    assert f"{path}, {said}" in capsys.readouterr().err
+
+
+def test_a_group_stands_for_its_tasks_as_they_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "_manager", [manager()])
+    facts = task_facts("shiftdc_grid")
+    assert {"figstep", "mossbench", "shiftdc_mme", "mm_safetybench_sd"} < set(facts)
+    assert facts["figstep"] == {"version": "1", "revision": catalogue.FIGSTEP_REVISION}
 
 
 def test_line_separators_in_answers_are_no_rows(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""What a grid shows while it runs: plain lines in a file, a bar in a terminal."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from adapter_harness import write_figstep
+from rich.console import Console
+
+from shiftdc_eval.grid_file import Cell, read_grid
+from shiftdc_eval.grid_progress import Above, Watch, shown
+from shiftdc_eval.journal import Journal
+
+FILE = """
+models: [{model}]
+defenses: [none, {{name: shiftdc, caption_max_new_tokens: 4}}]
+tasks: [{task}]
+defaults: {{batch_size: 2, limit: 8, gen_kwargs: {{max_new_tokens: 4}}}}
+"""
+WORKER = """
+import sys
+sys.path.insert(0, {tests!r})
+from adapter_harness import manager
+from shiftdc_eval import grid
+from shiftdc_eval.cli import main
+grid._manager.append(manager())
+sys.exit(main(["grid", "run", {file!r}, "-o", {out!r}]))
+"""
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def cells(folder: Path, model: str = "toy", task: str = "figstep") -> list[Cell]:
+    path = folder / "grid.yaml"
+    path.write_text(FILE.format(model=model, task=task))
+    return list(read_grid(path).cells())
+
+
+def answer(out: Path, cell: Cell, first: int, count: int, config: str = "a") -> None:
+    with Journal(out / cell.folder, {"config": config}) as journal:
+        journal.append({"key": str(number)} for number in range(first, first + count))
+
+
+def in_terminal(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Exit status and all that was written to a terminal of its own."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # the last one to hold the terminal has ended
+            break
+        if not part:
+            break
+        written += part
+    os.close(ours)
+    return child.wait(), written.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_grid_in_a_terminal_shows_cells_samples_rate_and_time_left(
+    tiny_llava: Path, tmp_path: Path
+) -> None:
+    cells(tmp_path, str(tiny_llava))
+    code = WORKER.format(
+        tests=str(Path(__file__).parent), file=str(tmp_path / "grid.yaml"), out=str(tmp_path / "out")
+    )
+    environment = {
+        **os.environ,
+        "SHIFTDC_DATA": str(write_figstep(tmp_path / "data")),
+        "OMP_NUM_THREADS": "1",
+        "TERM": "xterm",
+        "COLUMNS": "120",
+    }
+    status, written = in_terminal([sys.executable, "-c", code], environment)
+    assert status == 0, written[-2000:]
+    plain = CONTROL.sub("", written)
+    seen = re.findall(r"cells (\d)/2 · samples (\d+)/16 · ([\d.]+)/s · (\S+) left", plain)
+    assert [int(number) for number in seen[0][:2]] == [0, 0]
+    assert seen[-1][:2] == ("2", "16")
+    assert seen[-1][3] == "0:00:00"
+    assert float(seen[-1][2]) > 0
+    counts = [int(samples) for _, samples, *_ in seen]
+    assert counts == sorted(counts)
+    assert "| none | figstep: done" in plain
+    assert "%|" not in plain, "the bars of others give way"
+
+
+def test_where_there_is_no_terminal_each_cell_is_one_plain_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = cells(tmp_path)
+    with shown(mine, tmp_path / "out") as report:
+        report(mine[0], "done", 8)
+        report(mine[1], "failed: no room", 0)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("[1/2, 8 samples, ")
+    assert first.endswith("left] toy | none | figstep: done")
+    assert second.startswith("[2/2, 8 samples, ")
+    assert second.endswith("0 s left] toy | shiftdc(caption_max_new_tokens=4) | figstep: failed: no room")
+
+
+def test_answers_count_as_they_are_journalled_and_those_of_an_earlier_run_not_as_speed(
+    tmp_path: Path,
+) -> None:
+    mine, out = cells(tmp_path), tmp_path / "out"
+    answer(out, mine[0], 0, 3)
+    answer(out, mine[1], 0, 5, config="of another revision")
+    watch = Watch(mine, out)
+    assert (watch.state().cells, watch.state().samples, watch.state().total) == (0, 0, 16)
+    assert watch.state().left is None
+    answer(out, mine[0], 3, 1)
+    state = watch.state()
+    assert state.samples == 4
+    assert state.left == pytest.approx(12 / state.rate)
+    answer(out, mine[0], 4, 4)
+    watch.ended[mine[0].folder] = 8
+    answer(out, mine[1], 0, 2)
+    state = watch.state()
+    assert (state.cells, state.samples, state.total) == (1, 10, 16)
+
+
+def test_a_cell_that_another_process_completes_is_seen(tmp_path: Path) -> None:
+    mine, out = cells(tmp_path), tmp_path / "out"
+    for cell in mine:
+        (out / cell.folder).mkdir(parents=True)
+    (out / mine[1].folder / "cell.json").write_text("of another task version")
+    watch = Watch(mine, out)
+    assert watch.state().cells == 0
+    answer(out, mine[0], 0, 8)
+    (out / mine[0].folder / "cell.json").write_text("{}")
+    state = watch.state()
+    assert (state.cells, state.samples, state.total) == (1, 8, 16)
+
+
+def test_the_size_of_a_task_that_is_not_ours_is_known_once_a_cell_of_it_ended(tmp_path: Path) -> None:
+    mine, out = cells(tmp_path, task="a_task_of_lmms_eval"), tmp_path / "out"
+    watch = Watch(mine, out)
+    assert watch.state().total is None
+    watch.ended[mine[0].folder] = 6
+    assert watch.state().total == 12
+
+
+def test_lines_of_others_stand_above_and_their_bars_are_left_out() -> None:
+    shown_text = StringIO()
+    stream = Above(Console(file=shown_text, width=80))
+    for text in ("\rmaking:  50%|██", "\rmaking: 100%|████", "\n", "one [/b] li", "ne\ntwo\n"):
+        assert stream.write(text) == len(text)
+    assert shown_text.getvalue() == "one [/b] line\ntwo\n"
