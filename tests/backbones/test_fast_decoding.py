@@ -6,15 +6,28 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.backbones.fast import decoding, pieces, slots
 from shiftdc_eval.backbones.fast.engine import FastEngine
 from shiftdc_eval.backbones.fast.selfcheck import disagreement, failure
+from shiftdc_eval.backbones.fast.stepping import Stepper
 from shiftdc_eval.errors import ConfigError, ModelError
 from shiftdc_eval.steering import Shift
 
 LONG = GenerationSettings(max_new_tokens=24)
+FORBIDDEN_IN_CAPTURES = {
+    "_local_scalar_dense",
+    "equal",
+    "lift_fresh",
+    "masked_select",
+    "nonzero",
+    "scalar_tensor",
+    "unique_dim",
+    "_unique2",
+}
+"""Operators that wait for the device or make a tensor on the host."""
 
 
 @pytest.fixture
@@ -371,6 +384,35 @@ def test_a_capture_that_fails_is_tried_again_and_costs_its_own_shape_alone(
     assert ended == ["recording"] * failures
     assert caplog.text.count("4 rows and 64 columns") == failures
     assert caplog.text.count("ValueError: operation not permitted") == failures
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: object, types: object, args: tuple[object, ...] = (), kwargs: object = None
+    ) -> object:
+        self.seen[func._schema.name.split("::")[1]] += 1  # type: ignore[attr-defined]
+        return func(*args, **(kwargs or {}))  # type: ignore[operator]
+
+
+def test_a_decode_step_does_nothing_that_cannot_be_recorded(
+    fast: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, operators = Stepper._forward, Operators()
+
+    def watched(self: Stepper, rows: int, columns: int, cache: object) -> torch.Tensor:
+        with operators:
+            return forward(self, rows, columns, cache)
+
+    monkeypatch.setattr(Stepper, "_forward", watched)
+    fast.generate(image_chats(3), GenerationSettings(max_new_tokens=2))
+    assert operators.seen["index_copy_"] == 2 * len(fast.layers)
+    assert not FORBIDDEN_IN_CAPTURES & set(operators.seen)
 
 
 def test_memory_that_is_out_during_a_capture_is_said_and_not_stepped_around(

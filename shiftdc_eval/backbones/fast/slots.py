@@ -38,7 +38,7 @@ class Slots:
         self, *, layers: int, heads: int, size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self._layers, self._heads, self._size = layers, heads, size
-        self._dtype, self.device = dtype, device
+        self.dtype, self.device = dtype, device
         self.rows = self.columns = 0
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
@@ -52,7 +52,7 @@ class Slots:
     @property
     def bytes_per_token(self) -> int:
         """Memory that one token of one row takes."""
-        return 2 * self._layers * self._heads * self._size * self._dtype.itemsize
+        return 2 * self._layers * self._heads * self._size * self.dtype.itemsize
 
     def reserve(self, rows: int, columns: int, *, keep: int = 0) -> None:
         """Make room for at least so many rows and columns; the first `keep` columns of old rows stay.
@@ -80,7 +80,7 @@ class Slots:
             if not keep:
                 memory.clear()
             for layer in range(self._layers):
-                new = torch.zeros(shape, dtype=self._dtype, device=self.device)
+                new = torch.zeros(shape, dtype=self.dtype, device=self.device)
                 if keep:
                     new[: self.rows, :, :keep] = memory[layer][:, :, :keep]
                     memory[layer] = new

@@ -47,7 +47,6 @@ class Stepper:
 
     def __init__(self, model: Any, slots: Slots, *, mode: Mode, compile_after: int = COMPILE_AFTER) -> None:
         self._decoder, self._head = model.get_decoder(), model.get_output_embeddings()
-        self._additive = model.config._attn_implementation == "eager"
         self._slots = slots
         self.mode: Mode = mode
         self.compile_after = compile_after
@@ -162,11 +161,12 @@ class Stepper:
         return "eager", run
 
     def _forward(self, rows: int, columns: int, cache: Any) -> Tensor:
-        mask = self.mask[:rows, :, :, :columns]
+        # numbers, not booleans, which every layer's attention would turn into numbers for itself
+        mask = additive(self.mask[:rows, :, :, :columns], self._slots.dtype)
         hidden = self._decoder(
             input_ids=self.tokens[:rows],
             position_ids=self.positions[..., :rows, :],
-            attention_mask=additive(mask, self._head.weight.dtype) if self._additive else mask,
+            attention_mask=mask,
             use_cache=True,
             **{self.cache_argument: cache},
         ).last_hidden_state
@@ -251,7 +251,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A boolean mask as the eager attention wants it: 0 where visible, the smallest number elsewhere."""
+    """A boolean mask as numbers that are added to attention scores: 0 where visible, the smallest number elsewhere."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
