@@ -20,11 +20,13 @@ from shiftdc_eval import grid, grid_command
 from shiftdc_eval.adapter import ShiftDCVlm
 from shiftdc_eval.backbones.loading import revision_on_disk
 from shiftdc_eval.board.build import build
-from shiftdc_eval.errors import ConfigError, RecordError
+from shiftdc_eval.errors import ConfigError, DataError, RecordError
 from shiftdc_eval.grid_file import read_grid
 from shiftdc_eval.grid_tasks import task_facts
 from shiftdc_eval.records import ANSWER_VERSION, RunRecord
 from shiftdc_eval.tasks import catalogue
+from shiftdc_eval.tasks.example import Source
+from shiftdc_eval.tasks.mossbench.task import MOSSBench
 
 FILE = """
 models: [{model}]
@@ -89,16 +91,21 @@ def test_the_model_is_loaded_once_for_all_its_cells(
 
 
 def test_a_failing_cell_does_not_stop_the_others_and_is_reported(
-    grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = grid_file.read_text().replace("  - none\n", "  - none\n  - {name: shiftdc, layers: 7-9}\n")
-    grid_file.write_text(text.replace("tasks: [figstep]", "tasks: [figstep, figstep_tiny]"))
-    (tmp_path / "data" / "figstep" / "SafeBench-Tiny.csv").write_text("no table\n")
+    grid_file.write_text(text.replace("tasks: [figstep]", "tasks: [figstep, mossbench]"))
+
+    def load(task: MOSSBench) -> Source:
+        raise DataError("mossbench: no such data")
+
+    monkeypatch.setattr(MOSSBench, "load", load)
     out = tmp_path / "out"
     assert run(grid_file, "-o", out, "--only", "none", "--only", "layers=7-9", "--limit", 2) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "3 cells failed" in said
     assert "layers=7-9 does not fit" in said
+    assert "mossbench: no such data" in said
     assert len(list(out.rglob("cell.json"))) == 1
 
 
