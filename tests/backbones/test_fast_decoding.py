@@ -90,6 +90,24 @@ def counted(call: object, steps: list[int]) -> object:
     return counting
 
 
+@pytest.mark.parametrize("rows", [3, 10])
+def test_columns_that_no_answer_has_reached_are_not_attended_to(
+    plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 2)
+    monkeypatch.setattr(decoding, "FEWEST", 4)
+    chats, longer = image_chats(), GenerationSettings(max_new_tokens=70)
+    end_early(plain, chats)
+    fast.limit_rows(rows)
+    got = fast.generate(chats, longer)
+    widths = [columns for _, _, columns in fast.fast.stepper.steps]
+    assert [answer.ids for answer in got] == [answer.ids for answer in plain.generate(chats, longer)]
+    assert min(widths) < max(widths)
+    assert max(widths) <= fast.fast.slots.columns
+    if rows == len(chats):
+        assert widths == sorted(widths)
+
+
 def test_sampled_answers_are_the_plain_paths_in_any_place(
     plain: Backbone, fast: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

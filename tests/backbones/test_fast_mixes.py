@@ -79,6 +79,7 @@ def test_every_request_gets_its_own_answer(
     monkeypatch.setitem(
         decoding.CHECK_EVERY, "cpu", data.draw(st.integers(1, 5), label="steps between looks")
     )
+    monkeypatch.setattr(decoding, "FEWEST", data.draw(st.integers(1, 24), label="columns of the ring"))
     fast.limit_rows(data.draw(st.integers(1, 6), label="places"))
     some = st.lists(st.integers(0, len(chats) - 1), min_size=1, max_size=8)
     shared = data.draw(some, label="requests whose prefixes are kept")
@@ -102,12 +103,13 @@ def test_the_decode_step_is_traced_as_one_graph_and_computes_the_same(tiny_llava
     fast = Backbone(plain.model, plain.processor, name="tiny", revision="r", engine="fast")
     stepper = fast.fast.stepper
 
-    def traced(rows: int, columns: int, *, compiled: bool) -> object:
+    def traced(shape: tuple[int, int]) -> object:
+        rows, columns = shape
         cache = step(fast.fast.slots, rows, columns, stepper.column)
         run = torch.compile(
             lambda: stepper._forward(rows, columns, cache), backend="eager", dynamic=False, fullgraph=True
         )
-        return run
+        return "compile", run
 
     stepper._made = traced  # type: ignore[method-assign, assignment]
     chats = [prompts[0] for prompts in pool()[:2]]

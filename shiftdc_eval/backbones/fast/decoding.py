@@ -16,6 +16,9 @@ CHECK_EVERY = {"cuda": 8, "cpu": 1}
 SMALLEST = 8
 """Rows below which slots are not compacted on a GPU: a smaller batch would hardly be faster."""
 
+FEWEST = 128
+"""Columns of the ring that are attended to at least; twice as many whenever those are full: few shapes occur."""
+
 
 class Loop:
     """Decoding of one call.
@@ -67,7 +70,6 @@ class Loop:
         self.slots.reserve(rows, base + self.ring, keep=base if self.keep else 0)
         self.stepper.prepare(position_rows)
         self._base, self._at = base, 0
-        self._needed = base + self.ring
         self.row_of, self._age = [None] * rows, [0] * rows
         device = self.slots.device
         self._out = torch.zeros(self.slots.rows, self.new_tokens, dtype=torch.long, device=device)
@@ -136,7 +138,8 @@ class Loop:
         self._at += 1
         stepper.column.fill_(column)
         stepper.mask[:rows, :, :, column] = True
-        logits = stepper(rows, stepper.columns(rows, self._needed))
+        reached = max(FEWEST, 1 << (self._at - 1).bit_length())
+        logits = stepper(rows, stepper.columns(rows, self._base + min(reached, self.ring)))
         token = self._choose(logits, [-1 if row is None else row for row in self.row_of])
         count = self._count[:rows]
         self._out[:rows].scatter_(1, count.clamp(max=self.new_tokens - 1)[:, None], token[:, None])
