@@ -178,7 +178,9 @@ class Backbone(LoadedModel):
                 f"{self.architecture} shows no final norm: post_norm_last cannot be used with it"
             )
         with torch.inference_mode():
-            normed: Tensor = norm(activations)
+            normed: Tensor = norm(activations).to(
+                activations.device
+            )  # of a spread model it may lie elsewhere
         return normed
 
     def forward(self, encoded: Encoded) -> None:

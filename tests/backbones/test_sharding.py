@@ -1,11 +1,21 @@
-"""A model spread over two places (the CPU and offloaded layers on disk) answers as the same model in one."""
+"""A model spread over two places (the CPU and offloaded layers on disk) answers as the same model in one.
 
+Where there is no second device, torch's fake tensors stand for two of them: they have a device and no values, and
+an operation on tensors of two devices fails as it does on GPUs.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from PIL import Image
 from tiny_families import HIDDEN, LAYERS, save_family
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
@@ -13,7 +23,14 @@ from shiftdc_eval.captions import CaptionStore
 from shiftdc_eval.defenses import Request, Tools
 from shiftdc_eval.defenses.shiftdc import ShiftDC
 from shiftdc_eval.errors import ConfigError
-from shiftdc_eval.steering import SafetyDirection
+from shiftdc_eval.steering import (
+    AdaptiveShift,
+    OnlineCalibration,
+    SafetyDirection,
+    Shift,
+    edit_last_token,
+    record_last_token,
+)
 
 SETTINGS = GenerationSettings(max_new_tokens=5)
 
@@ -91,3 +108,48 @@ def test_a_device_map_can_be_asked_for_when_loading(folder: Path, whole: Backbon
 def test_an_unknown_device_map_names_the_known_ones(folder: Path) -> None:
     with pytest.raises(ConfigError, match="device_map=both is unknown; use auto, balanced"):
         load_backbone(ModelSpec(str(folder), device="cpu", device_map="both"))
+
+
+@pytest.fixture
+def two_devices() -> Iterator[None]:
+    with FakeTensorMode():
+        here, there = torch.ones(2, device="cuda:0"), torch.ones(2, device="cuda:1")
+        with pytest.raises(RuntimeError, match="two devices"):
+            here + there
+        yield
+
+
+def placed(module: nn.Module, device: str) -> Any:
+    """A module without weights that takes its input to a device, with accelerate's own hook."""
+    return add_hook_to_module(module, AlignDevicesHook(execution_device=device, io_same_device=False))
+
+
+@pytest.mark.parametrize("kind", ["online", "shift", "adaptive"])
+def test_edits_and_recordings_follow_their_layer_to_another_device(kind: str, two_devices: None) -> None:
+    layers = [placed(nn.Tanh(), f"cuda:{i // 2}") for i in range(LAYERS)]
+    text_only, direction = torch.ones(3, HIDDEN, device="cuda:0"), torch.ones(HIDDEN)
+    edit = {
+        "online": OnlineCalibration(text_only, direction),
+        "shift": Shift(text_only),
+        "adaptive": AdaptiveShift(direction, 0.0),
+    }[kind]
+    x = torch.ones(3, 5, HIDDEN, device="cuda:0")
+    with (
+        edit_last_token(layers, dict.fromkeys(range(LAYERS), edit), 4) as made,
+        record_last_token(layers, 4) as seen,
+    ):
+        for layer in layers:
+            x = layer(x)
+    assert made == dict.fromkeys(range(LAYERS), 1)
+    assert [seen[i].device.index for i in range(LAYERS)] == [0, 0, 1, 1]
+    assert x.device.index == 1
+
+
+def test_the_final_norm_gives_back_what_it_took_to_another_device(two_devices: None) -> None:
+    norm = placed(nn.RMSNorm(HIDDEN, elementwise_affine=False), "cuda:1")
+    decoder = SimpleNamespace(norm=norm)
+    held = cast(Backbone, SimpleNamespace(model=SimpleNamespace(get_decoder=lambda: decoder)))
+    activations = torch.ones(3, LAYERS, HIDDEN, device="cuda:0")
+    assert norm(activations).device.index == 1
+    normed = Backbone.final_norm(held, activations[:, -1:])
+    assert torch.cat([activations[:, :-1], normed], dim=1).device.index == 0
