@@ -149,7 +149,7 @@ def curve_figure(panels: Sequence[Panel], path: Path, *, spans: str = "") -> Non
         spans: `first-last` layers to shade.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * len(panels), 3.3), layout="constrained")
+        figure = Figure(figsize=(max(3.6 * len(panels), 4.6), 3.3), layout="constrained")
         shared = len({tuple(curves) for _, curves, _ in panels}) == 1
         for axes, (title, curves, limits) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
@@ -166,7 +166,8 @@ def curve_figure(panels: Sequence[Panel], path: Path, *, spans: str = "") -> Non
                 axes.legend(fontsize=7)
         if shared:
             lines, labels = figure.axes[0].get_legend_handles_labels()
-            figure.legend(lines, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+            columns = min(2 * len(panels), 4)
+            figure.legend(lines, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
         save(figure, path)
 
 
