@@ -149,8 +149,9 @@ class Stepper:
                 self._abandon_pool()
                 # ending a capture that broke off raises an error of its own
                 cause = error.__context__ or error
-                if isinstance(cause, torch.OutOfMemoryError):
-                    raise cause from None
+                for found in (cause, error):
+                    if isinstance(found, torch.OutOfMemoryError):
+                        raise found from None
                 logger.warning(
                     "decode step of %d rows and %d columns not captured as a CUDA graph (%s: %s); %s",
                     *shape,
@@ -209,7 +210,7 @@ class Stepper:
         """Memory that a broken capture was recording into takes no second one; neither does its stream."""
         pool, self._pool, self._stream = self._pool, None, None
         if pool is not None:
-            with suppress(RuntimeError):  # ended already
+            with suppress(RuntimeError, AttributeError):  # ended already, or another torch
                 torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
 
     def _compiled(self, run: Run) -> Run:
@@ -252,7 +253,9 @@ def undisturbed() -> Iterator[None]:
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A boolean mask as numbers that are added to attention scores: 0 where visible, the smallest number elsewhere."""
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+    # fused attention kernels want the last dimension contiguous
+    numbers = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return numbers.masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def cache_argument(decoder: Any) -> str:
