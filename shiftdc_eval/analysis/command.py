@@ -117,8 +117,8 @@ def _record(args: argparse.Namespace, folder: Path) -> None:
     )
     tools = tools_for(backbone, directions, runs.cache_dir() / "captions.sqlite")
     print(_sentence(plan))
-    _write_directions(args, backbone, tools, folder)
     record(plan, tools, folder, notes)
+    _write_directions(args, backbone, tools, folder)
     print(f"captions: {tools.captions.made} made, {tools.captions.reused} found in the store")
 
 

@@ -8,6 +8,7 @@ the stored one; the other is generated now.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shiftdc_eval.errors import ConfigError, DirectionError, ModelError, RecordError
 
 if TYPE_CHECKING:
-    from shiftdc_eval.backbones import Chat
+    from shiftdc_eval.backbones import Chat, ModelSpec
     from shiftdc_eval.defenses import Tools
     from shiftdc_eval.defenses.shiftdc import ShiftDC
     from shiftdc_eval.records import RunRecord, SampleField
@@ -101,13 +102,12 @@ def explain(found: Answered, args: argparse.Namespace) -> dict[str, Any]:
     """Curves, caption and answers of a sample, JSON-ready."""
     from shiftdc_eval import runs
     from shiftdc_eval.analysis.recording import tools_for
-    from shiftdc_eval.backbones import ModelSpec, load_backbone
+    from shiftdc_eval.backbones import load_backbone
     from shiftdc_eval.defenses.direction import Directions
 
     record = found.record
     chat = _chat(found)
-    spec = ModelSpec(record.model, dtype=record.dtype, device=args.device, device_map=args.device_map)
-    backbone = load_backbone(spec)
+    backbone = load_backbone(spec_of(record, args))
     if backbone.revision != record.revision:
         raise ModelError(
             f"{record.model} has revision {backbone.revision[:12]} here, the run was made with "
@@ -122,6 +122,16 @@ def explain(found: Answered, args: argparse.Namespace) -> dict[str, Any]:
             "--direction or --contrast"
         )
     return _measured(found, tools, chat, _defense(record))
+
+
+def spec_of(record: RunRecord, args: argparse.Namespace) -> ModelSpec:
+    """The run's model, a hub's at the run's commit."""
+    from shiftdc_eval.backbones import ModelSpec
+
+    commit = record.revision if re.fullmatch("[0-9a-f]{40}", record.revision) else None
+    return ModelSpec(
+        record.model, revision=commit, dtype=record.dtype, device=args.device, device_map=args.device_map
+    )
 
 
 def _chat(found: Answered) -> Chat:

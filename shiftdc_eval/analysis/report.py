@@ -195,13 +195,20 @@ def _rounded(value: float | None) -> float | None:
 def _directions(folder: Path, manifest: Manifest) -> dict[str, Floats]:
     paths = {"contrast set": folder / "direction.safetensors"}
     paths |= {path.stem: path for path in sorted((folder / "directions").glob("*.safetensors"))}
-    vectors = {name: read_vectors(path) for name, path in paths.items()}
-    for name, found in vectors.items():
+    vectors, sha256 = {}, {}
+    for name, path in paths.items():
+        found, sha256[name] = read_vectors(path)
         if found.shape != (manifest.layers, manifest.hidden):
             raise DirectionError(
-                f"{paths[name]} holds {found.shape[0]} layers x {found.shape[1]}, the recording {manifest.layers} x "
+                f"{path} holds {found.shape[0]} layers x {found.shape[1]}, the recording {manifest.layers} x "
                 f"{manifest.hidden}: it was made for another model"
             )
+        vectors[name] = found
+    if (given := sha256["contrast set"]) != manifest.direction_sha256:
+        raise DirectionError(
+            f"{paths['contrast set']} is direction {given[:12] or 'without a hash'}, the recording was calibrated "
+            f"with {manifest.direction_sha256[:12]}; put that one back, or record anew in another folder"
+        )
     return vectors
 
 

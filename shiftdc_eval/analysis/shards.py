@@ -273,15 +273,16 @@ def widened(half: NDArray[np.float16]) -> NDArray[np.float32]:
     return found
 
 
-def read_vectors(path: Path) -> Floats:
-    """The vectors of a safety direction, `[layers, hidden]`, without torch.
+def read_vectors(path: Path) -> tuple[Floats, str]:
+    """The vectors of a safety direction, `[layers, hidden]`, and the hash it was saved under, without torch.
 
     Raises:
         RecordError: no such file, or damaged.
     """
     with _opened(path) as file:
         try:
-            return np.asarray(file.get_tensor("vectors"), dtype=np.float32)
+            vectors = np.asarray(file.get_tensor("vectors"), dtype=np.float32)
+            return vectors, (file.metadata() or {}).get("sha256", "")
         except SafetensorError as error:
             raise RecordError(f"{path} holds no safety direction ({error}); {_advice()}") from error
 

@@ -178,9 +178,8 @@ class Backbone(LoadedModel):
                 f"{self.architecture} shows no final norm: post_norm_last cannot be used with it"
             )
         with torch.inference_mode():
-            normed: Tensor = norm(activations).to(
-                activations.device
-            )  # of a spread model it may lie elsewhere
+            # of a spread model the norm may lie on another device
+            normed: Tensor = norm(activations).to(activations.device)
         return normed
 
     def forward(self, encoded: Encoded) -> None:

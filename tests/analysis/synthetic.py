@@ -84,7 +84,7 @@ def write(folder: Path, planted: Planted, **changes: Any) -> Manifest:
         model="made",
         revision="0",
         template_sha256="0" * 64,
-        direction_sha256="0" * 64,
+        direction_sha256=save_direction(folder / "direction.safetensors", direction).sha256,
         contrast_sha256="0" * 64,
         dtype="float32",
         layers=planted.layers,
@@ -115,13 +115,12 @@ def write(folder: Path, planted: Planted, **changes: Any) -> Manifest:
         shards.write_shard(
             folder, manifest, index, {name: x[part.start : part.stop] for name, x in stacked.items()}, rows
         )
-    save_direction(folder / "direction.safetensors", direction)
     return manifest
 
 
-def save_direction(path: Path, vectors: Any) -> None:
+def save_direction(path: Path, vectors: Any) -> SafetyDirection:
     """A direction file with these vectors."""
-    SafetyDirection(
+    direction = SafetyDirection(
         vectors=torch.tensor(np.asarray(vectors, dtype=np.float32)),
         model="made",
         revision="0",
@@ -129,7 +128,9 @@ def save_direction(path: Path, vectors: Any) -> None:
         contrast_sha256="0" * 64,
         samples_safe=1,
         samples_unsafe=1,
-    ).save(path)
+    )
+    direction.save(path)
+    return direction
 
 
 def changed(planted: Planted, **changes: Any) -> Planted:

@@ -88,6 +88,7 @@ def test_the_same_recording_gives_the_same_bytes_and_a_page_without_scripts(tmp_
     assert "&lt;script&gt;alert(1)" in text
     assert "\x07" not in text
     assert "a &amp; b" in text
+    assert "compared as two\ngroups, not pair by pair" in text
     assert {"pca.svg", "tsne.svg", "shift.svg", "probe.svg", "visual.svg"} <= {file for file, _ in pictures}
     for file, _ in pictures:
         assert ElementTree.parse(tmp_path / "two" / file).getroot().tag.endswith("}svg")
@@ -124,7 +125,9 @@ def test_a_recording_of_another_model_is_refused(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.slow
-def test_the_toy_model_is_recorded_and_analysed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_toy_model_is_recorded_and_analysed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("shiftdc_eval.analysis.items.load_task", toy_task)
     monkeypatch.setattr(collect, "__kwdefaults__", {"load": toy_task})
     arguments = ["--tasks", ",".join(KINDS), "--items", "24", "--no-answers", "--variants", "online"]
@@ -135,4 +138,8 @@ def test_the_toy_model_is_recorded_and_analysed(tmp_path: Path, monkeypatch: pyt
     assert len(report["curves"]["safety_probe"]["text_caption"]["image"]["accuracy"]["value"]) == 8
     assert report["findings"]
     assert (tmp_path / "index.html").is_file()
-    assert main([*command, "--recorded"]) == 0
+    pairs = [json.dumps({"unsafe": f"bad thing {at}", "safe": f"good thing {at}"}) for at in range(20)]
+    (tmp_path / "set.jsonl").write_text("\n".join(pairs))
+    assert main([*command, "--contrast", str(tmp_path / "set.jsonl")]) == 2
+    assert "differs in direction_sha256" in capsys.readouterr().err
+    assert main([*command, "--recorded"]) == 0, "what was refused has left the recording as it was"

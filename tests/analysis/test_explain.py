@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from adapter_harness import manager, write_figstep
@@ -11,6 +14,7 @@ from adapter_harness import manager, write_figstep
 from shiftdc_eval import grid
 from shiftdc_eval.analysis import explain
 from shiftdc_eval.cli import main
+from shiftdc_eval.records import RunRecord
 
 GRID = """
 models: [{model}]
@@ -63,6 +67,16 @@ def test_another_image_under_the_same_name_is_refused(
         shutil.copy(pictures[-1], picture)
     assert main(["explain", str(results), item]) == 2
     assert "is not the one that was answered" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("revision", "asked"), [("ab" * 20, "ab" * 20), ("ab" * 32, None), ("unknown revision of org/vlm", None)]
+)
+def test_a_hub_model_is_loaded_at_the_runs_commit(revision: str, asked: str | None) -> None:
+    record = SimpleNamespace(model="org/vlm", revision=revision, dtype="bfloat16")
+    args = argparse.Namespace(device="cpu", device_map=None)
+    spec = explain.spec_of(cast(RunRecord, record), args)
+    assert (spec.pretrained, spec.revision, spec.dtype) == ("org/vlm", asked, "bfloat16")
 
 
 def _item(results: Path) -> str:

@@ -199,6 +199,14 @@ def test_a_direction_of_another_shape_is_refused(tmp_path: Path) -> None:
         analyse(tmp_path)
 
 
+def test_another_direction_than_the_recordings_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, Planted(questions=12))
+    save_direction(tmp_path / "direction.safetensors", np.ones((2, 48)))
+    with pytest.raises(DirectionError, match="the recording was calibrated with") as caught:
+        analyse(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_layer_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     write(tmp_path, Planted(questions=12))
     with pytest.raises(ConfigError, match="--layer 9 does not exist: the recording has layers 0 to 1"):

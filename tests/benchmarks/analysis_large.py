@@ -22,6 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "analysis"))
 
 CONDITIONS = ["text", "text_caption", "image", "blank", "noise", "image_online", "image_paper", "image_cmrm"]
 
+WHOLE = "whole"
+"""Name of the file that says that a recording was written to its end."""
+
 
 def write(folder: Path, items: int, layers: int, hidden: int) -> None:
     """A recording of random activations; harmful items lie on one side of a direction."""
@@ -40,11 +43,13 @@ def write(folder: Path, items: int, layers: int, hidden: int) -> None:
         )
         for at in range(items)
     ]
+    rng = np.random.default_rng(0)
+    direction = rng.standard_normal((layers, hidden)).astype(np.float32)
     manifest = Manifest(
         model="made",
         revision="0",
         template_sha256="0" * 64,
-        direction_sha256="0" * 64,
+        direction_sha256=save_direction(folder / "direction.safetensors", direction).sha256,
         contrast_sha256="0" * 64,
         dtype="float32",
         layers=layers,
@@ -58,8 +63,6 @@ def write(folder: Path, items: int, layers: int, hidden: int) -> None:
         items=records,
     )
     shards.create(folder, manifest)
-    rng = np.random.default_rng(0)
-    direction = rng.standard_normal((layers, hidden)).astype(np.float32)
     for index, part in enumerate(manifest.shards):
         sign = np.array([-0.05 if at % 2 else 0.05 for at in part], dtype=np.float32)
         activations = {
@@ -76,7 +79,7 @@ def write(folder: Path, items: int, layers: int, hidden: int) -> None:
             for at in part
         ]
         shards.write_shard(folder, manifest, index, activations, rows)
-    save_direction(folder / "direction.safetensors", direction)
+    (folder / WHOLE).touch()
 
 
 def analyse(folder: Path) -> None:
@@ -97,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
-        if not (folder / "direction.safetensors").is_file():
+        if not (folder / WHOLE).is_file():
             begun = time.perf_counter()
             write(folder, args.items, args.layers, args.hidden)
             size = sum(path.stat().st_size for path in folder.iterdir()) / 2**30
