@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,11 +13,14 @@ import pytest
 from synthetic import Planted, write
 
 from shiftdc_eval.analysis import page, plots
+from shiftdc_eval.analysis.command import configure
 from shiftdc_eval.analysis.items import collect, twins
 from shiftdc_eval.analysis.report import analyse
+from shiftdc_eval.analysis.sweep import shipped
 from shiftdc_eval.cli import main
 from shiftdc_eval.contrast import load_contrast
 from shiftdc_eval.errors import ConfigError, DataError
+from shiftdc_eval.tasks.catalogue import TASKS
 from shiftdc_eval.tasks.toy.task import ToyBenign, ToyRequests
 
 KINDS = {"toy_figstep": "figstep", "toy_mm_safetybench_typo": "typo"}
@@ -95,6 +100,23 @@ def test_the_same_recording_gives_the_same_bytes_and_a_page_without_scripts(tmp_
 
 
 DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_commands_that_make_the_papers_figures_and_tables_exist() -> None:
+    text = (DOCS / "analysis.md").read_text(encoding="utf-8").split("## The paper's figures and tables")[1]
+    rows = [line.split("|")[2] for line in text.split("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    named = {
+        verb: [row for row in rows if row.startswith(f" `{verb}")] for verb in ("grid", "sweep", "analyse")
+    }
+    tasks = re.findall(r"`(\w+)`", " ".join(named["grid"]))
+    assert {task if task in TASKS else f"mm_safetybench{task}" for task in tasks} <= set(TASKS)
+    sweeps = re.findall(r"`(?:sweep run )?(\w+)`", " ".join(named["sweep"]))
+    assert set(sweeps) == set(shipped())
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    options = set(re.findall(r"--\w+", " ".join(named["analyse"])))
+    assert options
+    assert options <= {option for action in parser._actions for option in action.option_strings}
 
 
 @pytest.mark.parametrize("picture", sorted(DOCS.glob("*.svg")), ids=lambda path: path.name)
