@@ -7,9 +7,11 @@ its journals when the same command is called again.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.grid_file import Cell, read_grid
 from shiftdc_eval.grid_plan import checked, selected, why_run
 from shiftdc_eval.grid_tasks import require_tasks
@@ -34,8 +36,13 @@ def main(args: argparse.Namespace) -> int:
     """Plan, run what is missing, report; 1 when a cell failed.
 
     Raises:
-        ConfigError: a grid file or selection that is wrong.
+        ConfigError: a grid file or selection that is wrong, or several processes.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "a grid runs in one process; share it out with --ray, or give one cell several processes: "
+            "accelerate launch -m lmms_eval --output_path DIR --log_samples and the arguments of its run record's command"
+        )
     grid = read_grid(args.file)
     cells = selected(checked(list(grid.cells())), args.only, args.limit)
     require_tasks(args.file, grid.tasks)

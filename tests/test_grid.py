@@ -463,6 +463,16 @@ def test_an_unknown_task_is_refused_before_anything_is_loaded(
     assert f"{path}, {said}" in capsys.readouterr().err
 
 
+def test_a_grid_in_several_processes_is_refused_and_told_what_to_do(
+    grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(grid_file, "-o", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "--ray" in said
+    assert "accelerate launch" in said
+
+
 def test_a_group_stands_for_its_tasks_as_they_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "_manager", [manager()])
     facts = task_facts("shiftdc_grid")
