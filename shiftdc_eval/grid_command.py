@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
             "a grid runs in one process; share it out with --ray, or give one cell several processes: "
-            "accelerate launch -m lmms_eval --output_path DIR --log_samples and the arguments of its run record's command"
+            "accelerate launch -m lmms_eval --output_path DIR --log_samples and what its run record's command names"
         )
     grid = read_grid(args.file)
     cells = selected(checked(list(grid.cells())), args.only, args.limit)
