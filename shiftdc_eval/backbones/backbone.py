@@ -64,7 +64,9 @@ class Backbone(LoadedModel):
         """Why the fast engine is not used; None where it is."""
         if self.asked_engine == "plain":
             return "engine=plain was asked for"
-        return refusal(self.model) or (self._untrusted if self.asked_engine == "auto" else None)
+        return refusal(self.model, self.placements) or (
+            self._untrusted if self.asked_engine == "auto" else None
+        )
 
     @cached_property
     def _untrusted(self) -> str | None:

@@ -105,10 +105,15 @@ class LoadedModel:
         """The attention kernel in use."""
         return str(getattr(self.model.config, "_attn_implementation", None))
 
+    @cached_property
+    def placements(self) -> list[torch.device]:
+        """Every place of parameters, `meta` (offloaded) included; looked up once, as that takes milliseconds."""
+        return sorted({parameter.device for parameter in self.model.parameters()}, key=str)
+
     @property
     def devices(self) -> list[torch.device]:
         """Every device that holds parameters, in order."""
-        return sorted({p.device for p in self.model.parameters() if p.device.type != "meta"}, key=str)
+        return [device for device in self.placements if device.type != "meta"]
 
     @property
     def contrast_file(self) -> Path | None:

@@ -311,24 +311,35 @@ class Bench:
         )
 
     def agreement(self) -> None:
-        """How far the fast engine's answers are the plain one's."""
+        """How far the fast engine's answers are the plain one's, and the plain one's those of half its batch."""
         chats = [request.chat for request in self.asked[: min(64, self.batch, len(self.asked))]]
-        fast = self.ids[: len(chats)]
-        plain = [answer.ids for answer in self.backbone("plain").generate(chats, self.settings)]
-        same = [one == other for one, other in zip(fast, plain, strict=True)]
+        backbone = self.backbone("plain")
+
+        def plainly(size: int) -> list[tuple[int, ...]]:
+            parts = [chats[start : start + size] for start in range(0, len(chats), size)]
+            return [answer.ids for part in parts for answer in backbone.generate(part, self.settings)]
+
+        plain = plainly(len(chats))
+        self.compare("fast against plain", self.ids[: len(chats)], plain)
+        if len(chats) > 1:
+            self.compare("plain against plain in half batches", plainly(len(chats) // 2), plain)
+
+    def compare(self, label: str, some: Sequence[tuple[int, ...]], others: Sequence[tuple[int, ...]]) -> None:
+        """How many answers are equal, and at which token the others part."""
+        pairs = list(zip(some, others, strict=True))
         first = sorted(
             next(at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
-            for one, other in zip(fast, plain, strict=True)
+            for one, other in pairs
             if one != other
         )
-        self.facts["agreement"] = {
-            "answers": len(same),
-            "equal": sum(same),
+        self.facts[label] = {
+            "answers": len(pairs),
+            "equal": len(pairs) - len(first),
             "first difference at token (sorted)": first,
             "median first difference": first[len(first) // 2] if first else None,
         }
         self.say(
-            f"  fast against plain: {sum(same)} of {len(same)} answers equal; first difference at token "
+            f"  {label}: {len(pairs) - len(first)} of {len(pairs)} answers equal; first difference at token "
             f"{first[len(first) // 2] if first else '-'} (median of the others; earliest {first[0] if first else '-'})"
         )
 

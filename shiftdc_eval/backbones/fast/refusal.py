@@ -7,6 +7,7 @@ decoder takes masks and positions from outside. Anything else is answered by the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 CHECKED_DECODERS = frozenset(
@@ -45,8 +46,8 @@ def penalties(generation_config: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None and value != NEUTRAL[name]}
 
 
-def refusal(model: Any) -> str | None:
-    """Why the fast engine cannot be used for a model; None where it can."""
+def refusal(model: Any, placements: Sequence[Any]) -> str | None:
+    """Why the fast engine cannot be used for a model whose parameters lie in these places; None where it can."""
     config = model.config
     text = config.get_text_config()
     decoder = type(model.get_decoder()).__name__
@@ -67,7 +68,7 @@ def refusal(model: Any) -> str | None:
     attention = getattr(config, "_attn_implementation", None)
     if attention not in CHECKED_ATTENTION:
         return f"attn_implementation={attention} takes no mask with holes; use sdpa"
-    if len({parameter.device for parameter in model.parameters()}) > 1:
+    if len(placements) > 1:
         return "the model is spread over several devices"
     if kept := penalties(model.generation_config):
         return f"its generation configuration sets {', '.join(f'{n}={v}' for n, v in kept.items())}"
