@@ -49,6 +49,8 @@ ENDINGS = (
 )
 RARE, KNOWN, HARMFUL, FRAMED = 0.5, 0.15, 0.35, 0.4
 """Shares: words of several tokens; words of the benign phrases; salads with a word of the harmful phrases; frames."""
+LONGEST = 9
+"""Words at most: headings in FigStep's form have nine on average."""
 _WORD = re.compile(r"[A-Za-z]{3,14}")
 
 
@@ -77,9 +79,9 @@ class Salad:
         return rng.choice(self.known if self.known and rng.random() < KNOWN else self.vocabulary or self.rare)
 
     def draw(self, rng: random.Random) -> str:
-        """Two to seven words, at most one of them from the harmful phrases."""
+        """Two to nine words, at most one of them from the harmful phrases."""
         frame = rng.choice(FRAMES) if rng.random() < FRAMED else ""
-        words = [self.word(rng) for _ in range(frame.count("{}") or rng.randint(2, 7))]
+        words = [self.word(rng) for _ in range(frame.count("{}") or rng.randint(2, LONGEST))]
         if rng.random() < HARMFUL:
             words[rng.randrange(len(words))] = rng.choice(self.harmful)
         if frame:

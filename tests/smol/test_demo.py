@@ -87,3 +87,17 @@ def test_a_folder_that_is_none_is_an_error_and_not_a_trace(
     monkeypatch.setenv("SHIFTDC_DATA", str(tmp_path / "absent"))
     assert main(["--out", str(tmp_path / "out")]) == 2
     assert "is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "grid.yaml"])
+def test_the_shipped_grids_name_tasks_and_settings_that_exist(name: str) -> None:
+    from importlib.resources import files
+
+    from shiftdc_eval.grid_file import read_grid
+    from shiftdc_eval.grid_plan import checked
+    from shiftdc_eval.grid_tasks import require_tasks
+
+    path = Path(str(files("shiftdc_eval.smol") / name))
+    grid = read_grid(path)
+    require_tasks(path, grid.tasks)
+    assert len(checked(list(grid.cells()))) == len(grid.defenses) * len(grid.tasks)
