@@ -375,7 +375,7 @@ def test_graphs_share_memory_only_while_one_of_them_is_alive(
     graph = Graph()
     stepper._graphs.add(graph)
     assert stepper._shared_pool() == 0
-    del graph  # as when the only shape that was recorded is compiled
+    del graph
     assert stepper._shared_pool() == 1
 
 
@@ -445,16 +445,6 @@ def test_memory_that_is_out_during_a_capture_is_said_and_not_stepped_around(
     monkeypatch.setattr(fast.fast.stepper, "_graph", graph)
     with pytest.raises(torch.OutOfMemoryError, match="no more"):
         fast.fast.stepper._recorded(lambda: torch.ones(1), (4, 64))
-
-
-def test_steps_done_before_the_memory_moved_do_not_count_towards_compiling(fast: Backbone) -> None:
-    chats = image_chats(2)
-    fast.generate(chats, LONG)
-    stepper = fast.fast.stepper
-    assert sum(stepper._done.values()) == sum(stepper.steps.values()) == LONG.max_new_tokens - 1
-    fast.release()
-    assert not stepper._done
-    assert {how for how, _, _ in stepper.steps} == {"eager"}
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -11,7 +11,6 @@ from PIL import Image
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.backbones.backbone import EditBuilder
 from shiftdc_eval.backbones.fast import decoding, pieces
-from shiftdc_eval.backbones.fast.slots import step
 from shiftdc_eval.steering import Shift
 
 LONG = GenerationSettings(max_new_tokens=14)
@@ -95,23 +94,3 @@ def test_every_request_gets_its_own_answer(
             assert [answer.ids for answer in got] == [wanted[row, at, edited] for row in rows]
     if data.draw(st.booleans(), label="give the memory back"):
         fast.release()
-
-
-@pytest.mark.slow
-def test_the_decode_step_is_traced_as_one_graph_and_computes_the_same(tiny_llava: Path) -> None:
-    plain = load_backbone(ModelSpec(str(tiny_llava), device="cpu", engine="plain"))
-    fast = Backbone(plain.model, plain.processor, name="tiny", revision="r", engine="fast")
-    stepper = fast.fast.stepper
-
-    def traced(shape: tuple[int, int]) -> object:
-        rows, columns = shape
-        cache = step(fast.fast.slots, rows, columns, stepper.column)
-        run = torch.compile(
-            lambda: stepper._forward(rows, columns, cache), backend="eager", dynamic=False, fullgraph=True
-        )
-        return "compile", run
-
-    stepper._made = traced  # type: ignore[method-assign, assignment]
-    chats = [prompts[0] for prompts in pool()[:2]]
-    wanted, got = plain.generate(chats, LONG), fast.generate(chats, LONG)
-    assert [answer.ids for answer in got] == [answer.ids for answer in wanted]

@@ -56,7 +56,7 @@ SLOW_SAMPLES = 128
 
 
 class Warned(logging.Handler):
-    """Prints the package's warnings and keeps them: a capture or a compilation that failed changes every number."""
+    """Prints the package's warnings and keeps them: a capture that failed changes every number."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -95,22 +95,18 @@ class Bench:
         self.batch = 1
         self.ids: list[tuple[int, ...]] = []
 
-    def backbone(self, engine: str, mode: str | None = None) -> Backbone:
+    def backbone(self, engine: str) -> Backbone:
         """The model behind an engine; one that served before gives its memory back."""
-        key = f"{engine} {mode or ''}"
         for name, other in self.backbones.items():
-            if name != key:
+            if name != engine:
                 other.release()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if key not in self.backbones:
+        if engine not in self.backbones:
             backbone = backbone_of(self.model, self.processor, self.args.shape, engine)
             backbone.name = self.name
-            if mode:
-                backbone.fast.stepper.mode = mode  # type: ignore[assignment]
-                backbone.fast.stepper.compile_after = 0
-            self.backbones[key] = backbone
-        return self.backbones[key]
+            self.backbones[engine] = backbone
+        return self.backbones[engine]
 
     def tools(self, backbone: Backbone, store: CaptionStore) -> Tools:
         """Tools with a random direction."""
@@ -177,24 +173,24 @@ class Bench:
             said.append(f"(target {target:.0f} on an H200)")
         return "   ".join(said)
 
-    def fast(self, mode: str | None, *, full: bool) -> None:
-        """The fast engine in one mode: a warm-up, then the ways that the table shows."""
-        backbone = self.backbone("fast", mode)
-        label = f"fast{f' ({mode})' if mode else ''}"
-        if mode != "compile":  # compiling the check's shapes takes minutes
-            self.step(f"{label}: self-check", lambda: self.self_check(label, backbone))
-        self.batch = self._batch(backbone)
-        ways: list[tuple[str, Any, CaptionStore]] = [("none", NoDefense(), CaptionStore(None))]
-        if full:
-            store = CaptionStore(None)
-            ways += [("shiftdc", self.shiftdc, store), ("shiftdc, captions stored", self.shiftdc, store)]
+    def fast(self) -> None:
+        """The fast engine: a warm-up, then the ways that the table shows."""
+        backbone, label = self.backbone("fast"), "fast"
+        self.step("fast: self-check", lambda: self.self_check(label, backbone))
+        self.batch, store = self._batch(backbone), CaptionStore(None)
+        ways: list[tuple[str, Any, CaptionStore]] = [
+            ("none", NoDefense(), CaptionStore(None)),
+            ("shiftdc", self.shiftdc, store),
+            ("shiftdc, captions stored", self.shiftdc, store),
+        ]
 
         def warm_up() -> bool:
             begun, first = time.perf_counter(), self.asked[: self.batch]
-            if full:  # the widest prompts first: memory that grows throws away what was compiled for it
-                store = CaptionStore(None)
-                self.run(backbone, self.shiftdc, store, self.batch, first)
-                self.run(backbone, self.shiftdc, store, self.batch, first)
+            stored = CaptionStore(None)
+            for _ in range(
+                2
+            ):  # the widest prompts first: memory that grows throws away what was recorded for it
+                self.run(backbone, self.shiftdc, stored, self.batch, first)
             self.run(backbone, NoDefense(), CaptionStore(None), self.batch, first)
             took = time.perf_counter() - begun
             self.facts[f"{label}: warm-up, s"] = round(took, 1)
@@ -212,8 +208,7 @@ class Bench:
                 f"{label}: {way}",
                 lambda defense=defense, kept=kept: self.run(backbone, defense, kept, self.batch, asked),
             )
-        if full:
-            self.step("answers to compare", lambda: self.answers(backbone))
+        self.step("answers to compare", lambda: self.answers(backbone))
         self.step(f"{label}: parts", lambda: self.parts(label, backbone))
         self.steps(label, backbone)
 
@@ -345,11 +340,10 @@ class Bench:
 
     def summary(self) -> dict[str, Any]:
         """Everything, JSON-ready."""
-        best = "fast" if self.args.modes == [None] else f"fast ({self.args.modes[-1]})"
         naive = {way: self.found.get(f"naive loop: {way}") for way in ("none", "shiftdc")}
         ratios = {}
         for way in TARGETS:
-            mine, base = self.found.get(f"{best}: {way}"), self.found.get(f"{best}: none")
+            mine, base = self.found.get(f"fast: {way}"), self.found.get("fast: none")
             slow = naive["none" if way == "none" else "shiftdc"]
             ratios[way] = {
                 "ms": mine,
@@ -399,7 +393,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text-tokens", type=int, default=60, help="text tokens of a prompt")
     parser.add_argument("--new-tokens", type=int, help="128 on a GPU, else 32")
     parser.add_argument("--caption-tokens", type=int, help="as --new-tokens")
-    parser.add_argument("--modes", help="graph,compile on a GPU: how decode steps run, the last one in full")
     parser.add_argument("--budget", type=float, default=540, help="seconds after which the rest is left out")
     parser.add_argument("--quick", action="store_true", help="fewer samples, no plain ShiftDC")
     parser.add_argument("--traceback", action="store_true")
@@ -411,7 +404,6 @@ def arguments() -> argparse.Namespace:
     args.new_tokens = args.new_tokens or (128 if on_gpu else 32)
     args.caption_tokens = args.caption_tokens or args.new_tokens
     args.batch_size = args.batch_size or (None if on_gpu else 8)
-    args.modes = args.modes.split(",") if args.modes else (["graph", "compile"] if on_gpu else [None])
     return args
 
 
@@ -426,11 +418,8 @@ def main() -> None:
         f"tokens, {args.new_tokens} answer and {args.caption_tokens} caption tokens; made in "
         f"{time.perf_counter() - bench.begun:.0f} s"
     )
-    for mode in args.modes:
-        bench.step(
-            f"fast engine, mode {mode}", lambda mode=mode: bench.fast(mode, full=mode == args.modes[-1])
-        )
     for name, phase in (
+        ("fast engine", bench.fast),
         ("naive loop", bench.naive),
         ("agreement", bench.agreement),
         ("plain engine", bench.plain),

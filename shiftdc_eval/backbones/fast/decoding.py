@@ -139,7 +139,7 @@ class Loop:
         stepper.column.fill_(column)
         stepper.mask[:rows, :, :, column] = True
         reached = max(FEWEST, 1 << (self._at - 1).bit_length())
-        logits = stepper(rows, stepper.columns(rows, self._base + min(reached, self.ring)))
+        logits = stepper(rows, stepper.columns(self._base + min(reached, self.ring)))
         token = self._choose(logits, [-1 if row is None else row for row in self.row_of])
         count = self._count[:rows]
         self._out[:rows].scatter_(1, count.clamp(max=self.new_tokens - 1)[:, None], token[:, None])

@@ -46,7 +46,7 @@ class FastEngine:
 
     Args:
         backbone: the face; the engine uses its model and its encoding.
-        mode: how decode steps run; None takes `compile` on CUDA and `eager` elsewhere.
+        mode: how decode steps run; None takes `graph` on CUDA and `eager` elsewhere.
     """
 
     def __init__(self, backbone: Backbone, *, mode: Mode | None = None) -> None:
@@ -63,7 +63,7 @@ class FastEngine:
         )
         self.slots.most = lambda columns: self.capacity(columns)
         on_gpu = backbone.device.type == "cuda"
-        self.stepper = Stepper(model, self.slots, mode=mode or ("compile" if on_gpu else "eager"))
+        self.stepper = Stepper(model, self.slots, mode=mode or ("graph" if on_gpu else "eager"))
         self.prefixes = Prefixes(self.slots)
         self._passes = Passes(backbone, self.slots, self.prefixes)
         self._placing = Placing(backbone, self.slots, self.prefixes, self._passes)

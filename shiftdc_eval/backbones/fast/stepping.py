@@ -1,4 +1,4 @@
-"""One decode step of all slots at once: eager, as a CUDA graph, or compiled."""
+"""One decode step of all slots at once: eager, or as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -16,18 +16,11 @@ from torch import Tensor
 
 from shiftdc_eval.backbones.fast.slots import Slots, rounded, step
 
-Mode = Literal["eager", "graph", "compile"]
+Mode = Literal["eager", "graph"]
 Shape = tuple[int, int]
 """Rows and columns of a step."""
 Run = Callable[[], Tensor]
 logger = logging.getLogger(__name__)
-COMPILE_AFTER = 5000
-"""Graph steps at one shape after which compiling it (a minute or two) is worth while."""
-
-WASTE = 1.08
-"""A compiled shape is taken for one that needs up to so many times fewer columns."""
-MOST_COMPILED = 6
-"""Shapes that one process compiles at most."""
 CAPTURE_TRIES = 2
 """Times that recording a shape's graph is tried before the shape is stepped eagerly."""
 
@@ -40,23 +33,17 @@ class Stepper:
     Args:
         model: the vision-language model.
         slots: keys and values.
-        mode: `compile` on CUDA replays a graph of the eager step until `compile_after` steps of a shape are
-            done, then compiles that shape with CUDA graphs; `graph` never compiles; `eager` does neither.
-        compile_after: see `mode`.
+        mode: `graph` replays a CUDA graph of the step, recorded once a shape; `eager` runs it each time.
     """
 
-    def __init__(self, model: Any, slots: Slots, *, mode: Mode, compile_after: int = COMPILE_AFTER) -> None:
+    def __init__(self, model: Any, slots: Slots, *, mode: Mode) -> None:
         self._decoder, self._head = model.get_decoder(), model.get_output_embeddings()
         self._slots = slots
         self.mode: Mode = mode
-        self.compile_after = compile_after
         self.cache_argument = cache_argument(self._decoder)
         self._runs: dict[Shape, tuple[Mode, Run]] = {}
-        self._done: Counter[Shape] = Counter()
         self.steps: Counter[tuple[Mode, int, int]] = Counter()
         """How, rows, columns -> steps run, for tests and cost tables."""
-        self.compiled = 0
-        """Times that a step was compiled."""
         self._generation = -1
         slots.before_moving = self._forget
         self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -82,42 +69,23 @@ class Stepper:
         self.column = torch.zeros(1, dtype=torch.long, device=device)
         self._generation = self._slots.generation
 
-    def columns(self, rows: int, needed: int) -> int:
-        """Columns to attend to: those of a compiled shape where they are hardly more than needed."""
-        known = [
-            width
-            for (count, width), (how, _) in self._runs.items()
-            if how == "compile" and count == rows and needed <= width <= WASTE * needed
-        ]
-        return min(
-            [*known, min(rounded(needed), self._slots.columns)], key=lambda width: (width not in known, width)
-        )
+    def columns(self, needed: int) -> int:
+        """Columns to attend to."""
+        return min(rounded(needed), self._slots.columns)
 
     def _forget(self) -> None:
         """What was recorded reads memory that is about to go."""
         self._runs.clear()
-        self._done.clear()
         self._pool = None
 
     def __call__(self, rows: int, columns: int) -> Tensor:
         """Logits of the next token, `[rows, vocabulary]`; overwritten by the next call."""
         shape = rows, columns
-        self._done[shape] += 1
-        if shape not in self._runs or self._due(shape):
+        if shape not in self._runs:
             self._runs[shape] = self._made(shape)
         how, run = self._runs[shape]
         self.steps[how, rows, columns] += 1
         return run()
-
-    def _due(self, shape: Shape) -> bool:
-        """Whether compiling a shape is worth while by now."""
-        made = self._runs.get(shape)
-        return (
-            self.mode == "compile"
-            and self._done[shape] > self.compile_after
-            and self.compiled < MOST_COMPILED
-            and (made is None or made[0] != "compile")
-        )
 
     def _made(self, shape: Shape) -> tuple[Mode, Run]:
         rows, columns = shape
@@ -128,16 +96,6 @@ class Stepper:
 
         if self.mode == "eager" or self.column.device.type != "cuda":
             return "eager", run
-        if self._due(shape):
-            self.compiled += 1
-            try:
-                for layer in cache.layers:
-                    for memory in (layer.keys, layer.values):
-                        torch._dynamo.mark_static_address(memory)
-                return "compile", self._compiled(run)
-            except Exception as error:  # whatever the compiler dislikes, the graph does the same
-                logger.warning("decode step not compiled (%s); going on with a CUDA graph", _line(error))
-                self.mode = "graph"
         return self._recorded(run, shape)
 
     def _recorded(self, run: Run, shape: Shape) -> tuple[Mode, Run]:
@@ -213,24 +171,13 @@ class Stepper:
             with suppress(RuntimeError, AttributeError):  # ended already, or another torch
                 torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
 
-    def _compiled(self, run: Run) -> Run:
-        compiled = torch.compile(run, mode="reduce-overhead", dynamic=False)
-
-        def call() -> Tensor:
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-            return compiled()
-
-        for _ in range(3):  # compiles, records, replays
-            call()
-        return call
-
 
 @contextmanager
 def own_workspaces() -> Iterator[None]:
     """Let what is captured inside take cuBLAS workspaces from its own pool.
 
     cuBLAS keeps one workspace a stream for good. A graph that was recorded on one of an earlier pool, or of the
-    ordinary memory, would go on writing there after torch.compile, which clears them, has given it away.
+    ordinary memory, would go on writing there after whoever clears them (torch.compile does) has given it away.
     """
     torch._C._cuda_clearCublasWorkspaces()
     try:
