@@ -18,11 +18,12 @@ def main(_args: argparse.Namespace) -> int:
     from shiftdc_eval.defenses import DEFENSES
 
     table = Table(title="Defenses (defense=NAME in --model_args)", show_lines=True)
-    for column in ("name", "source", "extra cost of an answer", "settings (default)"):
+    for column in ("name", "source", "extra cost of an answer"):
         table.add_column(column, overflow="fold")
+    table.add_column("settings (default)", no_wrap=True)
     for name, defense in DEFENSES.items():
         fields = defense.model_fields
-        settings = ", ".join(f"{field}={info.default}" for field, info in fields.items()) or "-"
+        settings = "\n".join(f"{field}={info.default}" for field, info in fields.items()) or "-"
         table.add_row(name, defense.source, defense.extra_cost, settings)
-    Console().print(table)
+    Console(width=max(Console().width, 110)).print(table)
     return 0
