@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -117,18 +118,82 @@ def test_a_wrong_command_ends_with_usage_not_a_traceback(arguments: list[str]) -
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["tasks"], ["sweep", "list"], ["sweep", "show", "layers"]])
-def test_a_command_whose_reader_has_gone_ends_without_a_word(arguments: list[str]) -> None:
+def unread(command: list[str], buffered: bool) -> subprocess.CompletedProcess[str]:
+    """Run a command whose output nobody reads."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "shiftdc_eval.cli", *arguments],
-            stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
+        return subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=environment
+        )
     finally:
         os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "buffered"),
+    [
+        (["--help"], True),
+        (["tasks"], True),
+        (["tasks"], False),
+        (["sweep", "list"], True),
+        (["sweep", "list"], False),
+        (["sweep", "show", "layers"], True),
+    ],
+)
+def test_a_command_whose_reader_has_gone_ends_without_a_word(arguments: list[str], buffered: bool) -> None:
+    done = unread([sys.executable, "-m", "shiftdc_eval.cli", *arguments], buffered)
+    # argparse passes over what it could not print
+    gone = {128 + signal.SIGPIPE, 0} if "--help" in arguments else {128 + signal.SIGPIPE}
+    assert done.returncode in gone
     assert done.stderr == ""
+
+
+BROKEN = """
+import os, sys
+from shiftdc_eval import cli
+from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.tasks import table
+def main(args):
+    print("something")
+    {statement}
+table.main = main
+sys.exit(cli.main(["tasks"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "status", "said"),
+    [
+        ("raise ConfigError('no such thing')", 2, "shiftdc-eval tasks: no such thing"),
+        ("return 1", 1, ""),
+        ("raise RuntimeError('broken')", 1, "RuntimeError: broken"),
+    ],
+)
+def test_what_fails_says_so_even_if_nobody_reads_the_output(statement: str, status: int, said: str) -> None:
+    done = unread([sys.executable, "-c", BROKEN.format(statement=statement)], buffered=True)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_another_pipe_that_breaks_is_an_error(buffered: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN.format(statement="raise BrokenPipeError('a connection')")],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONUNBUFFERED": buffered},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "something\n")
+    assert "BrokenPipeError: a connection" in done.stderr
+
+
+def test_a_command_without_an_output_works() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"'{sys.executable}' -m shiftdc_eval.cli tasks >&-"],
+        stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_every_verb_leads_to_a_module_that_exists() -> None:
