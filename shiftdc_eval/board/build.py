@@ -137,6 +137,7 @@ def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: Rela
         settings=cell.defense.settings,
         dtype=cell.dtype,
         attention=cell.attention,
+        engine=cell.engine,
         batch_sizes=sorted({run.batch_size for run in cell.runs if run.batch_size}),
         seed=cell.seed,
         generation=cell.task.generation,
@@ -172,7 +173,7 @@ def reasons_not_to_rank(cell: Cell, notes: Sequence[str]) -> list[str]:
 
 
 def system_id(cell: Cell) -> str:
-    """What stays the same over tasks and seeds: model, defense, dtype and attention kernel."""
+    """What stays the same over tasks and seeds: model, defense, dtype, attention kernel and engine."""
     key = cell.key()
     del key["task"], key["seed"]
     return content_hash(key)[:12]

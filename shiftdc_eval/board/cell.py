@@ -1,5 +1,5 @@
 """A cell: every verdict on one (task, model, defense configuration, generation settings, dtype, attention
-kernel, seed).
+kernel, engine, seed).
 
 A cell holds hashes and verdicts, never text and never an aggregate: what the board shows is computed from
 the verdicts each time. Samples are kept as columns, one entry an answer, sorted by item and repeat, so that
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -295,15 +295,33 @@ class Cell(Record):
 
     def key(self) -> dict[str, Any]:
         """All that tells this cell from any other."""
-        return cell_key(self.task, self.model, self.defense, self.dtype, self.attention, self.seed)
+        return cell_key(
+            self.task, self.model, self.defense, self.dtype, self.attention, self.engine, self.seed
+        )
+
+    @cached_property
+    def engine(self) -> str:
+        """As in the key: see `telling_engine`."""
+        return telling_engine(self.dtype, [run.engine for run in self.runs])
+
+
+def telling_engine(dtype: str, engines: Iterable[str]) -> str:
+    """`fast` where that engine answered in 16 bit: only in float32 does it give the plain one's tokens."""
+    return "fast" if dtype != "float32" and "fast" in engines else ""
 
 
 def cell_key(
-    task: CellTask, model: CellModel, defense: CellDefense, dtype: str, attention: str, seed: int
+    task: CellTask,
+    model: CellModel,
+    defense: CellDefense,
+    dtype: str,
+    attention: str,
+    engine: str,
+    seed: int,
 ) -> dict[str, Any]:
     """The key of a cell: everything that can change an answer, and nothing that cannot.
 
-    An attention kernel that is not known is not in it.
+    An attention kernel that is not known is not in it, nor an engine that is the plain one or answers like it.
     """
     return {
         "task": {
@@ -315,6 +333,7 @@ def cell_key(
         "defense": defense.model_dump(),
         "dtype": dtype,
         **({"attention": attention} if attention else {}),
+        **({"engine": engine} if engine else {}),
         "seed": seed,
     }
 

@@ -117,7 +117,7 @@ def read_placed(path: Path, board: Path) -> Cell:
     if here != cell.path:
         raise RecordError(
             f"{path}: path: the content belongs at cells/{cell.path}; "
-            "the path is derived from task, model, defense, generation, dtype, attention and seed"
+            "the path is derived from task, model, defense, generation, dtype, attention, engine and seed"
         )
     return cell
 

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shiftdc_eval.board.cell import CellDefense, CellModel, CellTask, RunSource, cell_key, cell_path
+from shiftdc_eval.board.cell import (
+    CellDefense,
+    CellModel,
+    CellTask,
+    RunSource,
+    cell_key,
+    cell_path,
+    telling_engine,
+)
 from shiftdc_eval.board.results import RunRecords, SampleFile
 from shiftdc_eval.errors import RecordError
 from shiftdc_eval.records import Cost, RunRecord, TaskRecord
@@ -39,7 +47,9 @@ class Head:
     @property
     def path(self) -> str:
         """Path of the cell below `cells/`."""
-        return cell_path(cell_key(self.task, self.model, self.defense, self.dtype, self.attention, self.seed))
+        engine = telling_engine(self.dtype, [self.run.engine])
+        key = cell_key(self.task, self.model, self.defense, self.dtype, self.attention, engine, self.seed)
+        return cell_path(key)
 
 
 def head_of(file: SampleFile, run: str | None, records: RunRecords, source: str) -> Head:

@@ -113,6 +113,8 @@ class IndexCell(Record):
     dtype: str
     attention: str
     """Attention kernel; empty when unknown."""
+    engine: str
+    """`fast` where that engine answered in 16 bit, which can change an answer; empty otherwise."""
     batch_sizes: list[int]
     """Requests answered together, of each run that says so; in 16 bit they can change an answer."""
     seed: int

@@ -175,6 +175,8 @@ def cell_notes(cell: IndexCell) -> str:
     parts.append(cell.dtype or "dtype unknown")
     if cell.attention:
         parts.append(f"{cell.attention} attention")
+    if cell.engine:
+        parts.append(f"{cell.engine} engine")
     if cell.batch_sizes:
         parts.append(f"batches of {' and '.join(map(str, cell.batch_sizes))}")
     if cell.seconds is not None:

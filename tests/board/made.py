@@ -58,6 +58,7 @@ class Made:
     seed: int = 0
     attention: str = "sdpa"
     engine: str = ""
+    dtype: str = "float32"
     batch_size: int | None = 8
     timed: int | None = None
     """Answers that the seconds are of."""
@@ -152,7 +153,7 @@ class Made:
             defense=self.defense,
             settings=self.settings,
             template_sha256=sha("template"),
-            dtype="float32",
+            dtype=self.dtype,
             attention=self.attention,
             engine=self.engine,
             batch_size=self.batch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from scipy import stats
 
 from shiftdc_eval.board import charts
 from shiftdc_eval.board.build import build, index_of
+from shiftdc_eval.board.check import check
 from shiftdc_eval.board.files import read_cells
 from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, lower_is_better
 from shiftdc_eval.board.marks import MARKS
@@ -526,6 +528,28 @@ def test_kernel_and_batch_size_stand_beside_the_cell(results: Path, board: Path)
     (cell,) = index(results, board).cells
     assert (cell.attention, cell.batch_sizes) == ("sdpa", [4])
     assert "sdpa attention; batches of 4" in (board / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rows"), [("bfloat16", ["", "fast"]), ("float16", ["", "fast"]), ("float32", [""])]
+)
+def test_two_engines_are_two_rows_where_they_may_answer_otherwise(
+    results: Path, board: Path, dtype: str, rows: list[str]
+) -> None:
+    def answered(engine: str) -> Callable[[str], str]:
+        return lambda item: f"{engine if dtype != 'float32' else 'same'} answer to {item}"
+
+    for engine in ("plain", "fast", ""):
+        Made(dtype=dtype, engine=engine, run=f"by-{engine}", responses=answered(engine or "plain")).write(
+            results
+        )
+    found = index(results, board)
+    assert sorted(cell.engine for cell in found.cells) == rows
+    assert len(found.comparisons) == len(rows)
+    settings = [line.setting for section in sections_of(found) for line in section.lines]
+    assert sorted(settings) == (["engine=fast", "engine=plain"] if len(rows) == 2 else [""])
+    assert ("fast engine" in (board / "index.html").read_text()) == (len(rows) == 2)
+    assert check(board) == []
 
 
 def test_settings_are_named_only_where_they_differ(results: Path, board: Path) -> None:
