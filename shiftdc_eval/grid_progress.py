@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import timedelta
 from io import TextIOBase
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -53,32 +54,50 @@ def shown(cells: Sequence[Cell], out: Path) -> Iterator[Report]:
     if not sys.stdout.isatty():
         yield Progress(len(cells))
         return
-    console, watch = Console(), Watch(cells, out)
+    console, watch = Console(file=sys.stdout), Watch(cells, out)
 
     def report(cell: Cell, said: str, samples: int) -> None:
         watch.ended[cell.folder] = samples
         console.print(Text(f"{cell.label}: {said}"))
 
     with ExitStack() as stack:
+        # rich's own stand-ins read brackets in what others print as its markup
         stack.enter_context(
-            Live(console=console, get_renderable=watch.line, refresh_per_second=2, redirect_stderr=False)
+            Live(
+                console=console,
+                get_renderable=watch.line,
+                refresh_per_second=2,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
         )
+        stack.enter_context(redirect_stdout(stack.enter_context(Above(console, sys.stdout))))
         if sys.stderr.isatty():
-            stack.enter_context(redirect_stderr(Above(console)))
+            stack.enter_context(redirect_stderr(stack.enter_context(Above(console, sys.stderr))))
         yield report
 
 
 class Above(TextIOBase):
-    """Stands in for a stream: lines appear above what is shown live, the bars of others (`\\r`) give way to it."""
+    """Stands in for a stream: lines appear above what is shown live, the bars of others (`\\r`) give way to it.
 
-    def __init__(self, console: Console) -> None:
-        self._console, self._rest = console, ""
+    As a context it prints at its end what no line feed ended; it can be written to afterwards.
+    """
+
+    def __init__(self, console: Console, stream: IO[str]) -> None:
+        self._console, self._stream, self._rest = console, stream, ""
+
+    def __exit__(self, *_: object) -> None:
+        self.write("\n")
+
+    def fileno(self) -> int:
+        """That of the stream, for processes that are started."""
+        return self._stream.fileno()
 
     def write(self, text: str) -> int:
         """Print the lines that are complete."""
-        if not text.startswith("\r"):
+        if "\n" in text or not text.startswith("\r"):
             *lines, self._rest = (self._rest + text).split("\n")
-            for line in filter(None, (Text.from_ansi(line) for line in lines)):
+            for line in filter(None, (Text.from_ansi(line.rstrip("\r")) for line in lines)):
                 self._console.print(line)
         return len(text)
 
@@ -120,7 +139,10 @@ class Watch:
         """How far the cells are now."""
         rows = {cell.folder: self._answered(cell) for cell in self._cells}
         for cell in self._cells:
-            if cell.folder not in self.ended and self._written(cell) != self._earlier[cell.folder]:
+            if cell.folder not in self.ended and self._written(cell) not in (
+                None,
+                self._earlier[cell.folder],
+            ):
                 self.ended[cell.folder] = rows[cell.folder][0]
         sizes = {cell.task: self.ended[cell.folder] for cell in self._cells if self.ended.get(cell.folder)}
         samples = sum(self.ended.get(folder, count) for folder, (count, _) in rows.items())
@@ -163,7 +185,7 @@ class Watch:
             with path.open("rb") as file:
                 file.seek(known)
                 added = file.read()
-        except FileNotFoundError:  # set aside by the run since it was listed
+        except OSError:  # set aside by the run since it was listed; nothing else here may end a grid either
             return 0
         self._rows[path] = known + len(added), rows + added.count(b"\n")
         return max(0, self._rows[path][1] - 1)  # its first line names the configuration
@@ -172,8 +194,10 @@ class Watch:
         return list((self._out / cell.folder).glob("journal-*.jsonl"))
 
     def _written(self, cell: Cell) -> int | None:
-        path = self._out / cell.folder / COMPLETE
-        return path.stat().st_mtime_ns if path.exists() else None
+        try:
+            return (self._out / cell.folder / COMPLETE).stat().st_mtime_ns
+        except OSError:
+            return None
 
 
 def _expected(cell: Cell, sizes: dict[str, int]) -> int | None:

@@ -150,7 +150,55 @@ def test_the_size_of_a_task_that_is_not_ours_is_known_once_a_cell_of_it_ended(tm
 
 def test_lines_of_others_stand_above_and_their_bars_are_left_out() -> None:
     shown_text = StringIO()
-    stream = Above(Console(file=shown_text, width=80))
-    for text in ("\rmaking:  50%|██", "\rmaking: 100%|████", "\n", "one [/b] li", "ne\ntwo\n"):
+    stream = Above(Console(file=shown_text, width=80), sys.stderr)
+    for text in (
+        *("\rmaking:  50%|██", "\rmaking: 100%|████", "\n", "one [/b] li", "ne\ntwo\n"),
+        *("\rmaking:  50%|██", "\rERROR what failed while a bar stood there\n", "of Windows\r\n"),
+    ):
         assert stream.write(text) == len(text)
-    assert shown_text.getvalue() == "one [/b] line\ntwo\n"
+    assert shown_text.getvalue().splitlines() == [
+        "one [/b] line",
+        "two",
+        "ERROR what failed while a bar stood there",
+        "of Windows",
+    ]
+
+
+def test_what_others_print_is_all_there_when_the_bar_is_gone(tmp_path: Path) -> None:
+    cells(tmp_path)
+    code = f"""
+import os, subprocess, sys
+from pathlib import Path
+from shiftdc_eval.grid_file import read_grid
+from shiftdc_eval.grid_progress import shown
+cells = list(read_grid(Path({str(tmp_path / "grid.yaml")!r})).cells())
+with shown(cells, Path({str(tmp_path / "out")!r})) as report:
+    print("half a line [/b]", end="", flush=True)
+    print(" and its end")
+    subprocess.run(["echo", "of a child"], stdout=sys.stdout, stderr=sys.stderr, check=True)
+    report(cells[0], "failed: [/b] no room", 0)
+    print("out: never ended [red]", end="")
+    print("err: never ended", end="", file=sys.stderr)
+print("afterwards")
+"""
+    status, written = in_terminal([sys.executable, "-c", code], {**os.environ, "TERM": "xterm"})
+    plain = CONTROL.sub("", written)
+    assert status == 0, plain
+    for said in (
+        *("half a line [/b] and its end", "of a child", "| figstep: failed: [/b] no room"),
+        *("out: never ended [red]", "err: never ended", "afterwards"),
+    ):
+        assert said in plain
+
+
+def test_a_cell_that_is_begun_again_has_not_ended_and_no_file_ends_the_display(tmp_path: Path) -> None:
+    mine, out = cells(tmp_path), tmp_path / "out"
+    answer(out, mine[0], 0, 3)
+    complete = out / mine[0].folder / "cell.json"
+    complete.write_text("of another task version")
+    watch = Watch(mine, out)
+    complete.unlink()
+    (out / mine[0].folder / "journal-of-a-folder.jsonl").mkdir()
+    assert watch.state().cells == 0
+    complete.write_text("{}")
+    assert watch.state().cells == 1
