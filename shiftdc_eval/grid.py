@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     StandIn = Callable[[Backbone], Backbone]
 
+FAILURE = "failure.txt"
+"""Where a cell's unexpected error is told in full."""
+
 __all__ = ["Progress", "is_complete", "run_cell", "run_cells", "run_share", "selected", "task_manager"]
 
 
@@ -59,15 +62,17 @@ def run_cells(
                 report(cell, "failed: cannot load the model", 0)
             continue
         for cell in mine:
+            said, samples = "done", 0
             try:
-                report(cell, "done", run_cell(cell, backbone, out))
+                samples = run_cell(cell, backbone, out)
             except ShiftDCError as error:
                 failures[cell.label] = str(error)
-                report(cell, f"failed: {error}", 0)
+                said = f"failed: {error}"
             except Exception as error:  # the boundary: one broken cell must not take the others with it
-                atomic_write(out / cell.folder / "failure.txt", traceback.format_exc())
-                failures[cell.label] = f"{type(error).__name__}: {error} (see failure.txt in its folder)"
-                report(cell, f"failed: {type(error).__name__}", 0)
+                atomic_write(out / cell.folder / FAILURE, traceback.format_exc())
+                failures[cell.label] = f"{type(error).__name__}: {error} (see {FAILURE} in its folder)"
+                said = f"failed: {type(error).__name__}"
+            report(cell, said, samples)
         del backbone
         gc.collect()
         if torch.cuda.is_available():
@@ -108,8 +113,6 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:
     model.command = cell.command
     tracker = EvaluationTracker(output_path=str(folder))
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
-    for stale in folder.rglob("*_samples_*.jsonl"):
-        stale.unlink()  # lmms-eval appends; what it holds is in the journal
     results: dict[str, Any] = simple_evaluate(
         model=model,
         tasks=[cell.task],
@@ -128,11 +131,16 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:
         fewshot_as_multiturn=False,
     )
     samples = results.pop("samples")
+    # only now, so that a run that fails or is killed leaves what an earlier one had completed
+    (folder / COMPLETE).unlink(missing_ok=True)
+    for stale in folder.rglob("*_samples_*.jsonl"):
+        stale.unlink()  # lmms-eval appends; what it holds is in the journal
     tracker.save_results_aggregated(results=results, samples=samples, datetime_str=stamp)
     for task in results["configs"]:
         tracker.save_results_samples(task_name=task, samples=samples[task])
     counts = {task: len(rows) for task, rows in samples.items()}
     _require_written(folder, stamp, counts)
+    (folder / FAILURE).unlink(missing_ok=True)
     atomic_write(folder / COMPLETE, _completion(cell, backbone.revision))
     return sum(counts.values())
 

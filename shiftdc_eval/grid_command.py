@@ -40,8 +40,9 @@ def main(args: argparse.Namespace) -> int:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
-            "a grid runs in one process; share it out with --ray, or give one cell several processes: "
-            "accelerate launch -m lmms_eval --output_path DIR --log_samples and what its run record's command names"
+            "a grid is started as one process (WORLD_SIZE is above 1 here); --ray shares its cells out over GPUs and "
+            "machines. One cell alone can have several processes: accelerate launch -m lmms_eval --model shiftdc_vlm "
+            "--model_args ... --tasks ... --output_path DIR --log_samples"
         )
     grid = read_grid(args.file)
     cells = selected(checked(list(grid.cells())), args.only, args.limit)

@@ -19,7 +19,7 @@ def require_tasks(path: Path, names: Sequence[str]) -> None:
         ConfigError: names the task and its line in the grid file.
     """
     for number, name in enumerate(names):
-        if not task_facts(name):
+        if name not in TASKS and name not in _index():
             raise ConfigError(
                 f"{place(path, ['tasks', number])}: no task {name!r}{nearest(name, _index())}; "
                 "`shiftdc-eval tasks` shows ours, `lmms-eval --tasks list` all"

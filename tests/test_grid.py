@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from adapter_harness import evaluate, manager, write_figstep
+from lmms_eval.tasks import TaskManager
 from tiny_models import save_tiny_llava
 
 from shiftdc_eval import grid, grid_command
@@ -21,11 +22,12 @@ from shiftdc_eval.adapter import ShiftDCVlm
 from shiftdc_eval.backbones.loading import revision_on_disk
 from shiftdc_eval.board.build import build
 from shiftdc_eval.errors import ConfigError, DataError, RecordError
-from shiftdc_eval.grid_file import read_grid
-from shiftdc_eval.grid_tasks import task_facts
+from shiftdc_eval.grid_file import Cell, read_grid
+from shiftdc_eval.grid_tasks import require_tasks, task_facts
 from shiftdc_eval.records import ANSWER_VERSION, RunRecord
 from shiftdc_eval.tasks import catalogue
 from shiftdc_eval.tasks.example import Source
+from shiftdc_eval.tasks.figstep.task import FigStep
 from shiftdc_eval.tasks.mossbench.task import MOSSBench
 
 FILE = """
@@ -420,6 +422,40 @@ def test_a_cell_whose_task_is_another_one_now_is_run_again_from_its_answers(
     assert "1 complete, 0 to run" in capsys.readouterr().out
 
 
+def test_a_changed_cell_that_cannot_be_run_keeps_what_it_had_until_it_is_run(
+    grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, only = tmp_path / "out", ["--only", "| none |", "--limit", 2]
+    assert run(grid_file, "-o", out, *only) == 0
+    (complete,) = out.rglob("cell.json")
+    before, answered = complete.read_bytes(), responses(out)
+    monkeypatch.setitem(catalogue.TASKS, "figstep", replace(catalogue.TASKS["figstep"], version=2))
+    load = FigStep.load
+    monkeypatch.setattr(FigStep, "load", lambda task: 1 / 0)
+    assert run(grid_file, "-o", out, *only) == 1
+    assert "ZeroDivisionError" in complete.with_name("failure.txt").read_text()
+    assert (complete.read_bytes(), responses(out)) == (before, answered)
+    assert len(build([out], tmp_path / "old board")) == 1
+    monkeypatch.setattr(FigStep, "load", load)
+    assert run(grid_file, "-o", out, *only) == 0
+    assert not complete.with_name("failure.txt").exists()
+    assert len(list(out.rglob("*_samples_*.jsonl"))) == 1
+    assert len(build([out], tmp_path / "new board")) == 1
+
+
+def test_a_report_that_cannot_be_given_is_no_failure_of_the_cell(
+    grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(cell: Cell, said: str, samples: int) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(grid, "_load", lambda model: None)
+    monkeypatch.setattr(grid, "run_cell", lambda cell, backbone, out: 3)
+    with pytest.raises(BrokenPipeError):
+        grid.run_cells(list(read_grid(grid_file).cells()), tmp_path / "out", report=report)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("noted", [None, {}, {"figstep": {"version": "1"}}, {"mossbench": {}}])
 def test_a_cell_that_does_not_say_what_its_task_was_is_run_again(
     grid_file: Path, tmp_path: Path, tiny_llava: Path, noted: object
@@ -478,6 +514,26 @@ def test_a_group_stands_for_its_tasks_as_they_are_now(monkeypatch: pytest.Monkey
     facts = task_facts("shiftdc_grid")
     assert {"figstep", "mossbench", "shiftdc_mme", "mm_safetybench_sd"} < set(facts)
     assert facts["figstep"] == {"version": "1", "revision": catalogue.FIGSTEP_REVISION}
+
+
+def test_groups_of_others_are_accepted_whatever_they_are_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {
+        "mixed": [
+            "figstep",
+            {"task": "made_here", "dataset_path": "d"},
+            {"group": "in", "task": ["mossbench"]},
+        ],
+        "of_nothing_known": ["not_here"],
+    }
+    for name, tasks in groups.items():
+        (tmp_path / f"{name}.yaml").write_text(json.dumps({"group": name, "task": tasks}))
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    monkeypatch.setattr(grid, "_manager", [manager])
+    require_tasks(tmp_path / "grid.yaml", list(groups))
+    assert set(task_facts("mixed")) == {"figstep", "mossbench"}
+    assert task_facts("of_nothing_known") == {}
 
 
 def test_line_separators_in_answers_are_no_rows(tmp_path: Path) -> None:
