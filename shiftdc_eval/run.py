@@ -15,12 +15,14 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.provenance import redact
 
 DEFAULT_OUTPUT = "results"
+LOG_LINE = re.compile(r"(\x1b\[\d+m)?\d{4}-\d\d-\d\d ")
 MOST_DISAGREEMENTS = 10
 """Lines on disagreements between judges at the end of a run; `shiftdc-eval judge` lists more."""
 
@@ -73,7 +75,10 @@ def main(args: argparse.Namespace) -> int:
         if missing
         else f"lmms-eval exited with {status}"
     )
-    print(f"shiftdc-eval run: failed: {said}; finished answers are in the journal there", file=sys.stderr)
+    journalled = (
+        "; finished answers are in the journal there" if _newer(output, "journal-*.jsonl", begun) else ""
+    )
+    print(f"shiftdc-eval run: failed: {said}{journalled}", file=sys.stderr)
     return 1
 
 
@@ -109,18 +114,47 @@ def _option(command: list[str], name: str) -> str | None:
 
 
 def _stream(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command and pass its output on, secrets hidden; progress bars keep their carriage returns."""
+    """Run a command and pass its output on, secrets hidden and without tracebacks of wrong input."""
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as child:
         assert child.stdout is not None
-        rest = b""
-        while chunk := os.read(child.stdout.fileno(), 65536):
-            *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
-            sys.stdout.write("".join(redact(line.decode(errors="replace")) for line in lines))
+        for line in without_our_tracebacks(_lines(child.stdout.fileno())):
+            sys.stdout.write(redact(line))
             sys.stdout.flush()
-        sys.stdout.write(redact(rest.decode(errors="replace")))
         return child.wait()
+
+
+def _lines(source: int) -> Iterator[str]:
+    """Lines of a stream as they come; progress bars keep their carriage returns."""
+    rest = b""
+    while chunk := os.read(source, 65536):
+        *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
+        yield from (line.decode(errors="replace") for line in lines)
+    yield rest.decode(errors="replace")
+
+
+def without_our_tracebacks(lines: Iterable[str]) -> Iterator[str]:
+    """Leave out tracebacks that end in an error of this package: lmms-eval logs its one line right after.
+
+    A traceback is over at the next log line or progress bar, since messages of other errors may have many lines.
+    """
+    held: list[str] = []
+    for line in lines:
+        if held and (LOG_LINE.match(line) or line.endswith("\r")):
+            yield from _unless_ours(held)
+            held = []
+        if held or line.startswith("Traceback (most recent call last):"):
+            held.append(line)
+        else:
+            yield line
+    yield from held
+
+
+def _unless_ours(held: list[str]) -> list[str]:
+    last = max(index for index, line in enumerate(held) if line.startswith("Traceback"))
+    raised = (line for line in held[last + 1 :] if not line.startswith(" "))
+    return [] if next(raised, "").startswith("shiftdc_eval.errors.") else held
 
 
 def _newer(folder: Path, pattern: str, since: float) -> list[Path]:

@@ -179,14 +179,23 @@ def backbone_of(model: Any, parts: Parts, spec: ModelSpec) -> Backbone:
 def _cannot_load(spec: ModelSpec, error: Exception) -> str:
     where = f"pretrained={spec.pretrained}" + (f" revision={spec.revision}" if spec.revision else "")
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if isinstance(error, OSError):
+    wrong = _wrong_folder(spec.pretrained)
+    if wrong or isinstance(error, OSError):
         return (
-            f"cannot load {where}: {first} Give a hub id that can be reached from here, a local folder with "
+            f"cannot load {where}: {wrong or first} Give a hub id that can be reached from here, a local folder with "
             f"config, weights and processor, or one of the bundled models: {', '.join(BUNDLED)}"
         )
     if isinstance(error, (RuntimeError, SafetensorError)):
         return f"cannot load {where}: its weights are damaged, do not fit its configuration or the memory: {first}"
     return f"{where} is not a supported vision-language model of the installed transformers: {first}"
+
+
+def _wrong_folder(pretrained: str) -> str:
+    """What is wrong with a name that can only be a folder's; transformers would take it for a malformed hub id."""
+    folder = Path(pretrained)
+    if folder.is_dir():
+        return "" if (folder / "config.json").is_file() else "the folder has no config.json."
+    return "there is no such folder." if pretrained.startswith(("/", "~", "./", "../")) else ""
 
 
 def _device(name: str) -> str:

@@ -171,7 +171,10 @@ def test_a_changed_weight_is_another_revision(tiny_llava: Path, tmp_path: Path) 
             ModelSpec("no-such-org/no-such-model", device="cpu"),
             "cannot load pretrained=no-such-org/no-such-model",
         ),
-        (ModelSpec("/no/such/folder", device="cpu"), "cannot load pretrained=/no/such/folder"),
+        (
+            ModelSpec("/no/such/folder", device="cpu"),
+            "cannot load pretrained=/no/such/folder: there is no such folder.",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_loaded_ends_in_one_line(spec: ModelSpec, said: str) -> None:
@@ -179,6 +182,11 @@ def test_a_model_that_cannot_be_loaded_ends_in_one_line(spec: ModelSpec, said: s
         load_backbone(spec)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_holds_no_model_is_told_from_a_hub_id(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=f"pretrained={tmp_path}: the folder has no config.json"):
+        load_backbone(ModelSpec(str(tmp_path), device="cpu"))
 
 
 def test_a_language_model_without_eyes_is_refused_in_one_line(tmp_path: Path) -> None:
