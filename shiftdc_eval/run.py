@@ -23,6 +23,8 @@ from shiftdc_eval.provenance import redact
 
 DEFAULT_OUTPUT = "results"
 LOG_LINE = re.compile(r"(\x1b\[\d+m)?\d{4}-\d\d-\d\d ")
+WRONG_INPUT = ("shiftdc_eval.errors.", "ValueError: Tasks not found:", "ValueError: Model '")
+"""How the last line of a traceback begins that tells no more than its message: ours, and two of lmms-eval's."""
 MOST_DISAGREEMENTS = 10
 """Lines on disagreements between judges at the end of a run; `shiftdc-eval judge` lists more."""
 
@@ -135,7 +137,7 @@ def _lines(source: int) -> Iterator[str]:
 
 
 def without_our_tracebacks(lines: Iterable[str]) -> Iterator[str]:
-    """Leave out tracebacks that end in an error of this package: lmms-eval logs its one line right after.
+    """Leave out tracebacks of wrong input: lmms-eval logs the error's one line right after.
 
     A traceback is over at the next log line or progress bar, since messages of other errors may have many lines.
     """
@@ -154,7 +156,7 @@ def without_our_tracebacks(lines: Iterable[str]) -> Iterator[str]:
 def _unless_ours(held: list[str]) -> list[str]:
     last = max(index for index, line in enumerate(held) if line.startswith("Traceback"))
     raised = (line for line in held[last + 1 :] if not line.startswith(" "))
-    return [] if next(raised, "").startswith("shiftdc_eval.errors.") else held
+    return [] if next(raised, "").startswith(WRONG_INPUT) else held
 
 
 def _newer(folder: Path, pattern: str, since: float) -> list[Path]:

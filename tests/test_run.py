@@ -1,5 +1,7 @@
 """What `shiftdc-eval run` passes on of lmms-eval's output."""
 
+import pytest
+
 from shiftdc_eval.run import without_our_tracebacks
 
 LOGGED = "\x1b[32m2026-11-29 12:00:00\x1b[0m | ERROR | Error during evaluation: alpha=big\n"
@@ -17,8 +19,11 @@ CAUSE = [
 OURS = ["Traceback (most recent call last):\n", '  File "y.py", line 2, in g\n', "    raise\n"]
 
 
-def test_a_traceback_of_wrong_input_is_left_out_and_the_line_that_says_it_stays() -> None:
-    lines = ["before\n", *CAUSE, *OURS, "shiftdc_eval.errors.ConfigError: alpha=big\n", LOGGED, "after\n"]
+@pytest.mark.parametrize(
+    "raised", ["shiftdc_eval.errors.ConfigError: alpha=big\n", "ValueError: Tasks not found: figstepp.\n"]
+)
+def test_a_traceback_of_wrong_input_is_left_out_and_the_line_that_says_it_stays(raised: str) -> None:
+    lines = ["before\n", *CAUSE, *OURS, raised, LOGGED, "after\n"]
     assert list(without_our_tracebacks(lines)) == ["before\n", LOGGED, "after\n"]
 
 
