@@ -61,8 +61,8 @@ def with_files(grid: Grid, folder: Path, home: Path) -> tuple[Grid, dict[Path, s
         The grid, and direction file -> what it is to be made from.
 
     Raises:
-        ConfigError: a set of more pairs than there are, a word that is not known, or several models with one
-            other direction or with contrast sets of their own.
+        ConfigError: a set of more pairs than there are, a word that is not known, a direction that is not there,
+            or several models with one other direction or with contrast sets of their own.
         DataError: a given contrast set cannot be read.
         DirectionError: a given direction file cannot be read.
     """
@@ -85,6 +85,8 @@ def with_files(grid: Grid, folder: Path, home: Path) -> tuple[Grid, dict[Path, s
                 raise ConfigError(f"direction: {direction}: a sweep of other directions takes one model")
             given = direction.removeprefix(OTHER)
             local = [place for place in (Path(given), home / given) if place.exists()]
+            if not local and (given.startswith(("/", "~", "./", "../")) or given.endswith(".safetensors")):
+                raise ConfigError(f"direction: {given}: there is no such file or folder")
             source = str(local[0]) if local else given
             path = folder / f"{_name(given)}-{_digest_of(source)}.safetensors"
             directions[path] = source

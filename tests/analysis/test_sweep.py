@@ -94,6 +94,13 @@ def test_a_users_contrast_set_and_direction_become_marked_cells(tmp_path: Path) 
     assert wanted == {Path(found.defenses[-1].settings["direction"]): "b/seed_7"}
 
 
+@pytest.mark.parametrize("given", ["/no/such/model", "gone.safetensors"])
+def test_a_direction_that_is_not_there_is_named_before_anything_runs(given: str, tmp_path: Path) -> None:
+    grid = with_entries(read_grid(shipped()["alpha"]), [], [given])
+    with pytest.raises(ConfigError, match=f"direction: {given}: there is no such file or folder"):
+        with_files(grid, tmp_path, tmp_path)
+
+
 def test_a_changed_contrast_set_or_direction_is_another_cell(tmp_path: Path) -> None:
     mine, other = tmp_path / "mine.jsonl", tmp_path / "other.safetensors"
     entries = with_entries(read_grid(shipped()["alpha"]), [str(mine)], [str(other)])
