@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "direction": ("shiftdc_eval.defenses.direction_cli", "fit or show a safety direction"),
     "tasks": ("shiftdc_eval.tasks.table", "table of the tasks: sizes, versions, revisions, licences"),
     "defenses": ("shiftdc_eval.defenses.table", "table of the defenses: source, cost, settings"),
+    "judges": ("shiftdc_eval.judges.table", "table of the judges: verdict, what they ask, source"),
     "judge": (
         "shiftdc_eval.judges.command",
         "judge stored responses again, or calibrate a judge against human labels",
