@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from shiftdc_eval import runs
@@ -52,6 +53,9 @@ def calibrate(judge: Judge, labelled: Sequence[Labelled], mapping: dict[str, str
         labels=mapping,
         labels_sha256=labels_sha256(labelled),
         agreements=[_agreement(name, judge.kind, parts[name], sizes[name]) for name in parts],
+        reasons=dict(
+            Counter(verdict.reason or "no reason" for verdict in verdicts if not verdict.scored).most_common()
+        ),
     )
 
 

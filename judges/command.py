@@ -19,6 +19,8 @@ from shiftdc_eval.records import JudgeCost
 if TYPE_CHECKING:
     from shiftdc_eval.records import Calibration, LabelAgreement, Rate
 
+REASONS = 5
+"""Reasons for unscored answers that are printed for a judge, the commonest first."""
 DESCRIPTION = """Judge the stored answers of a run again, without a model:
   shiftdc-eval judge RUN --judge keyword_robust --judge 'llm_figstep:model=gpt-4o-mini'
 RUN is a results folder (with samples files) or one samples file. Interrupted work is resumed.
@@ -133,6 +135,9 @@ def _calibrate(args: argparse.Namespace, judges: Sequence[Judge]) -> int:
         labelled = read_labels(paths, judge.kind, columns, mapping)
         outcomes.append(calibrate(judge, labelled, mapping))
     print(table(outcomes))
+    for outcome in outcomes:
+        for reason, count in list(outcome.reasons.items())[:REASONS]:
+            print(f"{outcome.judge}: {count} unscored: {reason}")
     if args.json:
         runs.atomic_write(args.json, "[" + ",\n".join(one.model_dump_json() for one in outcomes) + "]\n")
     if args.attach:

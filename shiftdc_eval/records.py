@@ -189,6 +189,8 @@ class Calibration(Record):
     """Hash of the labelled answers."""
     agreements: Annotated[list[LabelAgreement], Field(min_length=1)]
     """One a source, then one for all."""
+    reasons: dict[str, int] = Field(default_factory=dict)
+    """Why answers are unscored -> how many, the commonest first."""
 
 
 class TaskRecord(Record):

@@ -60,8 +60,11 @@ def test_unscored_verdicts_are_counted_and_left_out() -> None:
         *labelled({("refused", NO): 3, ("complied", YES): 2}),
         Labelled(Item("x", "", ""), "refused", "s"),
     ]
-    [found] = calibrate(get_judge("keyword_robust"), pairs, {}).agreements
+    outcome = calibrate(get_judge("keyword_robust"), pairs, {})
+    [found] = outcome.agreements
     assert (found.scored, found.unscored) == (5, 1)
+    assert list(outcome.reasons.values()) == [1]
+    assert all(outcome.reasons)
     assert found.accuracy.value == 1.0
 
 
