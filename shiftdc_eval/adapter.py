@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import secrets
@@ -65,10 +66,12 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         own, theirs = split_arguments({**self.defaults, **given}, fields)
         self.arguments = validated(AdapterArguments, own, what="model argument")
         self.defense: Any = validated(DEFENSES[self.arguments.defense], theirs, what="model argument")
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
-            # torch gives up on a process that waits ten minutes for the others; answers may take longer
-            patience = InitProcessGroupKwargs(timeout=timedelta(weeks=1))
-            self.accelerator = Accelerator(kwargs_handlers=[patience])
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            atexit.register(leave_process_group)
+            if not torch.distributed.is_initialized():
+                # torch gives up on a process that waits ten minutes for the others; answers may take longer
+                patience = InitProcessGroupKwargs(timeout=timedelta(weeks=1))
+                self.accelerator = Accelerator(kwargs_handlers=[patience])
         self._owns_backbone = backbone is None
         self._released = False
         self.batch_size = self._first_batch_size()
@@ -363,6 +366,13 @@ class ShiftDCLlava(ShiftDCVlm):
     """LLaVA-1.5-7B under ShiftDC, unless the arguments say otherwise."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"pretrained": "llava-hf/llava-1.5-7b-hf", "defense": "shiftdc"}
+
+
+def leave_process_group() -> None:
+    """Leave the group of processes while the interpreter still runs: lmms-eval does not, and threads of the group that
+    are left over end a process with SIGABRT now and then, after all results were written."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _requests(batch: Sequence[Sample]) -> list[Request]:
