@@ -90,9 +90,11 @@ def _run(args: argparse.Namespace) -> int:
     from shiftdc_eval.grid import Progress, run_cells
     from shiftdc_eval.grid_file import read_grid
     from shiftdc_eval.grid_plan import is_complete, selected
+    from shiftdc_eval.grid_tasks import require_tasks
 
     file = _file(args.name)
     grid = sweep_sets.with_entries(read_grid(file), args.contrast, args.direction)
+    require_tasks(file, grid.tasks)
     grid, directions = sweep_sets.with_files(grid, args.out / "sets", file.parent)
     if len(grid.seeds) > 1:
         raise ConfigError(

@@ -275,3 +275,12 @@ def test_a_finished_sweep_becomes_a_table_and_a_plot(
 def test_an_unknown_sweep_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "show", "nothing"]) == 2
     assert "neither a grid file nor one of alpha, " in capsys.readouterr().err
+
+
+def test_an_unknown_task_of_a_sweep_is_named_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("models: [toy]\ndefenses: [none]\ntasks:\n  - toy_figstep\n  - toy_nonsense\n")
+    assert main(["sweep", "run", str(file), "-o", str(tmp_path / "out")]) == 2
+    assert "sweep.yaml, line 5" in capsys.readouterr().err
