@@ -20,9 +20,14 @@ def task_table(capsys: pytest.CaptureFixture[str]) -> str:
     for row in rows:
         size = "as set" if row["size"] is None else str(row["size"])
         lines.append(
-            f"| `{row['name']}` | {size} | {row['dataset']} | {str(row['revision'])[:12]} | {row['licence']} |"
+            f"| `{row['name']}` | {size} | {row['dataset']} | {short(str(row['revision']))} | {row['licence']} |"
         )
     return "\n".join(lines)
+
+
+def short(revision: str) -> str:
+    """A commit's first digits; words as they are."""
+    return revision if " " in revision else revision[:12]
 
 
 def test_the_readme_shows_the_tasks_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
