@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shiftdc_eval.errors import ConfigError
-from shiftdc_eval.grid_file import Cell, read_grid
+from shiftdc_eval.grid_file import Cell, Grid, place, read_grid
 from shiftdc_eval.grid_plan import checked, selected, why_run
 from shiftdc_eval.grid_tasks import require_tasks
 
@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
             "--model_args ... --tasks ... --output_path DIR --log_samples"
         )
     grid = read_grid(args.file)
-    cells = selected(checked(list(grid.cells())), args.only, args.limit)
+    cells = selected(_checked(args.file, grid), args.only, args.limit)
     require_tasks(args.file, grid.tasks)
     reasons = [why_run(cell, args.out) for cell in cells]
     todo = [cell for cell, reason in zip(cells, reasons, strict=True) if reason]
@@ -67,6 +67,17 @@ def main(args: argparse.Namespace) -> int:
     if failures:
         _print_failures(failures)
     return 1 if failures else 0
+
+
+def _checked(path: Path, grid: Grid) -> list[Cell]:
+    """The cells, once each defense is known to be right; what is wrong with one is said with its line."""
+    cells = list(grid.cells())
+    for number, defense in enumerate(grid.defenses):
+        try:
+            checked([cell for cell in cells if cell.defense == defense][:1])
+        except ConfigError as error:
+            raise ConfigError(f"{place(path, ['defenses', number])}: {error}") from error
+    return checked(cells)
 
 
 def _print_plan(cells: Sequence[Cell], reasons: Sequence[str]) -> None:

@@ -568,3 +568,23 @@ def test_a_model_whose_files_changed_is_another_model(
     (path,) = build([out], board)
     (newest,) = (record for record in found if record.id != earlier.id)
     assert json.loads((board / "cells" / path).read_text())["model"]["revision"] == newest.revision
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("nonee", "did you mean none"),
+        ("{name: shiftdc, alpha: much}", "alpha"),
+        ("{name: cmrm, caption: own}", "caption"),
+    ],
+)
+def test_a_wrong_defense_is_named_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str, said: str
+) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"models: [toy]\ndefenses:\n  - none\n  - {wrong}\ntasks: [toy_figstep]\n")
+    assert run(path, "-o", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "grid.yaml, line 4: defenses.1: " in error
+    assert said in error
+    assert len(error.splitlines()) == 1
