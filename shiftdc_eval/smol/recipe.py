@@ -20,7 +20,7 @@ class Recipe:
     """At most so many of our own benign phrases."""
     made_phrases: int = 9000
     """How many phrases the base begins; about half are of use."""
-    captions: int = 240_000
+    captions: int = 320_000
     answers: int = 100_000
     texts: int = 160_000
     kept: int = 500
@@ -28,16 +28,16 @@ class Recipe:
     rank: int = 64
     width: int = 384
     layers: int = 6
-    tower_steps: int = 8000
-    language_steps: int = 1200
-    reading_steps: int = 2500
-    joint_steps: int = 4000
+    tower_steps: int = 12000
+    language_steps: int = 3000
+    reading_steps: int = 8000
+    joint_steps: int = 9000
     tower_batch: int = 256
     text_batch: int = 64
     reading_captions: int = 64
     reading_texts: int = 24
-    joint_captions: int = 32
-    joint_answers: int = 32
+    joint_captions: int = 44
+    joint_answers: int = 20
     joint_texts: int = 40
     tower_rate: float = 1e-3
     language_rate: float = 6e-4

@@ -47,7 +47,7 @@ ENDINGS = (
     "ation",
     "able",
 )
-RARE, KNOWN, HARMFUL, FRAMED = 0.5, 0.15, 0.35, 0.4
+RARE, KNOWN, HARMFUL, FRAMED = 0.5, 0.15, 0.45, 0.4
 """Shares: words of several tokens; words of the benign phrases; salads with a word of the harmful phrases; frames."""
 LONGEST = 9
 """Words at most: headings in FigStep's form have nine on average."""

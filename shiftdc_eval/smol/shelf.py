@@ -12,7 +12,7 @@ from shiftdc_eval.smol.recipe import Recipe
 
 
 class Shelf:
-    """All rows that have come so far, by kind.
+    """All rows that have come so far, by kind; drawing begins at once.
 
     Args:
         recipe: how many rows of each kind.
@@ -35,19 +35,24 @@ class Shelf:
         self._rows: dict[str, dict[str, Tensor]] = {}
         self._capacity = {kind: n + pools.CHUNK for kind, n in wanted.items()}
         self._incoming = pools.Supply(folder, fonts, wanted, seed, workers)
+
+    def begin(self) -> None:
+        """Waits until there are rows of every kind, and takes in what is ready."""
         while not all(self.filled.values()):
             self.receive(wait=True)
+        while self.receive():
+            pass
 
-    def receive(self, *, wait: bool = False) -> None:
-        """Puts the next chunk of rows on the device when one is ready; the first of a kind is kept."""
+    def receive(self, *, wait: bool = False) -> bool:
+        """Puts the next chunk of rows on the device; the first of a kind is kept. False when none is ready."""
         found = self._incoming.take(wait=wait)
         if found is None:
-            return
+            return False
         kind, rows = found
         named = {name: torch.from_numpy(array) for name, array in pools.arrays(rows).items() if len(array)}
         if kind not in self.kept:
             self.kept[kind] = {name: t[: self.keep].to(self.device) for name, t in named.items()}
-            return
+            return True
         if kind not in self._rows:
             self._rows[kind] = {
                 name: torch.empty((self._capacity[kind], *t.shape[1:]), dtype=t.dtype, device=self.device)
@@ -57,6 +62,7 @@ class Shelf:
         for name, t in named.items():
             self._rows[kind][name][start : start + count].copy_(t)
         self.filled[kind] = start + count
+        return True
 
     def draw(self, kind: str, count: int) -> Tensor:
         """Places of rows of a kind, `[count]`."""

@@ -29,8 +29,8 @@ from shiftdc_eval.smol.shelf import Shelf
 from shiftdc_eval.smol.steps import Groups, Step, Steps
 
 logger = logging.getLogger(__name__)
-TIMED = (10, 50)
-"""Steps between which a step's time is measured."""
+FIRST_TIMED, TIMED = 10, 50
+"""A step's time is measured from this step on, and again over so many."""
 
 
 class Trainer:
@@ -126,20 +126,22 @@ class Trainer:
         self._minimise(stage, groups, counts, step)
 
     def _minimise(self, stage: str, groups: Groups, counts: Mapping[str, int], step: Step) -> None:
-        started, steps = time.monotonic(), self.recipe.steps(stage)
+        started = timed = time.monotonic()
+        steps = self.recipe.steps(stage)
         run = Steps(self.net, groups, counts, step)
         losses: list[list[float]] = []
-        i, timed = 0, started
+        i = counted = 0
         while i < steps:
             self.shelf.receive()
             loss = run({k: self.shelf.draw(k, n) for k, n in counts.items()}, schedule(i, steps))
             i += 1
-            if i in TIMED:
+            if i == FIRST_TIMED or i % TIMED == 0:
                 self.net.wait()
-                if i == TIMED[1]:
-                    each = (time.monotonic() - timed) / (TIMED[1] - TIMED[0])
-                    steps = self._fitted(stage, i, steps, each, time.monotonic() - started)
-                timed = time.monotonic()
+                now = time.monotonic()
+                if i != FIRST_TIMED:
+                    each = (now - timed) / (i - counted)
+                    steps = self._fitted(stage, i, each, now - started)
+                timed, counted = now, i
             if i % max(1, steps // 10) == 1 or i == steps:
                 losses.append([i - 1, round(float(loss), 4)])
                 spent = time.monotonic() - started
@@ -150,12 +152,14 @@ class Trainer:
         seconds = round(time.monotonic() - started, 1)
         self.log["stages"][stage] = {"steps": steps, "seconds": seconds, "loss": losses, "score": found}
 
-    def _fitted(self, stage: str, done: int, steps: int, each: float, spent: float) -> int:
-        """So many steps that the stage ends in time; says when it ends."""
+    def _fitted(self, stage: str, done: int, each: float, spent: float) -> int:
+        """So many steps that the stage ends in time; the first time says when it ends."""
+        steps = self.recipe.steps(stage)
         if stage in self.seconds:
             steps = fitting(steps, done, each, self.seconds[stage] - spent)
-        ends = spent + each * (steps - done)
-        logger.info("%s: %.1f ms a step, %d steps end after %.0f s", stage, 1000 * each, steps, ends)
+        if done == TIMED:
+            ends = spent + each * (steps - done)
+            logger.info("%s: %.1f ms a step, %d steps end after %.0f s", stage, 1000 * each, steps, ends)
         return steps
 
     def _save(self, stage: str) -> None:

@@ -33,6 +33,8 @@ from shiftdc_eval.smol.stored import Stored
 from shiftdc_eval.smol.training import Trainer, finished
 from shiftdc_eval.tasks.data import file_sha256
 
+TOKENIZER = "tokenizer.json"
+
 
 def train(args: argparse.Namespace) -> None:
     """Runs the stages whose files are missing, and writes the difference to the base.
@@ -45,16 +47,13 @@ def train(args: argparse.Namespace) -> None:
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
     base_path = args.base or base_file()
-    base, tokenizer = read_base(base_path)
-    tokenizer = build_tokenizer(tokenizer)
-    tokenizer.save_pretrained(out)
     corpus = out / "corpus.json"
-    if not corpus.exists():
+    loaded = None if corpus.exists() and (out / TOKENIZER).exists() else _base(base_path, out)
+    if loaded and not corpus.exists():
         made = gather(
             recipe,
             args.seed,
-            base,
-            tokenizer,
+            *loaded,
             device=args.device,
             batch=args.answer_batch,
             earlier=Stored.read(args.corpus) if args.corpus else None,
@@ -63,14 +62,17 @@ def train(args: argparse.Namespace) -> None:
             data=args.data,
         )
         made.write(corpus)
-    net = Network(base, tokenizer, recipe, args.seed, args.device, args.compile)
-    log: dict[str, Any] = {"corpus_sha256": file_sha256(corpus), "compiled": args.compile, "start": None}
-    if args.start and not finished(out):
-        delta = load_delta(args.start)
-        net.restore(delta.state)
-        log["start"] = {**delta.metadata, "sha256": delta.sha256}
+    if args.only_corpus:
+        return
     shelf = Shelf(recipe, args.seed, out, args.fonts, args.device, args.workers)
-    try:
+    try:  # rows are drawn while the base loads
+        net = Network(*(loaded or _base(base_path, out)), recipe, args.seed, args.device, args.compile)
+        log: dict[str, Any] = {"corpus_sha256": file_sha256(corpus), "compiled": args.compile, "start": None}
+        if args.start and not finished(out):
+            delta = load_delta(args.start)
+            net.restore(delta.state)
+            log["start"] = {**delta.metadata, "sha256": delta.sha256}
+        shelf.begin()
         Trainer(net, shelf, recipe, args.seed, out, seconds, log).train()
     finally:
         shelf.close()
@@ -81,6 +83,15 @@ def train(args: argparse.Namespace) -> None:
         "training_log_sha256": hashlib.sha256((out / f"{STAGES[-1]}.json").read_bytes()).hexdigest(),
     }
     save_delta(out / "delta.safetensors", net.difference(), metadata)
+
+
+def _base(path: Path, out: Path) -> tuple[Any, Any]:
+    """The base and its tokenizer, which is left in the folder for the processes that draw."""
+    base, tokenizer = read_base(path)
+    tokenizer = build_tokenizer(tokenizer)
+    if not (out / TOKENIZER).exists():
+        tokenizer.save_pretrained(out)
+    return base, tokenizer
 
 
 def read_requests(path: Path) -> list[str]:
@@ -102,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     add("--requests", type=Path, help="JSON list of more harmful requests to refuse")
     add("--words", type=Path, help="word list for word salad, e.g. /usr/share/dict/american-english")
     add("--corpus", type=Path, help="stored corpus; the base answers only what is not in there")
+    add("--only-corpus", action="store_true", help="end when the corpus is written")
     add("--start", type=Path, help="delta.safetensors of an earlier run to go on from")
     add("--seed", type=int, default=0)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
