@@ -172,8 +172,8 @@ def show(paths: Sequence[Path]) -> str:
 
 
 def rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The table's lines, counted from the verdicts."""
-    return table({name: counts(made["items"]) for name, made in found["conditions"].items()})
+    """The table's lines."""
+    return table({name: made["shares"] for name, made in found["conditions"].items()})
 
 
 def fill(page: Path, paths: Sequence[Path]) -> None:

@@ -53,10 +53,6 @@ def cached_folder(delta_file: Path = DELTA, base: Path | None = None) -> Path:
     Raises:
         ModelError: base or delta is missing, damaged, or they do not belong together.
     """
-    if delta_file == DELTA and not delta_file.is_file():
-        raise ModelError(
-            "this version ships no weights for pretrained=smol yet; train them (docs/smol.md) and name the folder"
-        )
     return _cached(cache_dir(), delta_file, delta_file.stat().st_mtime_ns if delta_file.exists() else 0, base)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from shiftdc_eval.smol.measure import main, plan, spread
+from shiftdc_eval.smol.scoring import share
 from shiftdc_eval.smol.sets import FIGSTEP_PROMPT, SETS, Item, load
 
 ROWS = [
@@ -128,7 +129,7 @@ def test_yes_and_no_questions_are_true_and_as_many(tmp_path: Path) -> None:
 
 
 def _measured(path: Path, revision: str, tokens: int = 128) -> Path:
-    items = [{"id": str(at), "kind": "yes_no", "sha256": "", "right": at > 0} for at in range(10)]
+    shares = {"right yes_no": share(9, 10)}
     settings = {
         "revision": revision,
         "hardware": "CPU",
@@ -136,7 +137,7 @@ def _measured(path: Path, revision: str, tokens: int = 128) -> Path:
         "settings": {"tokens": tokens},
     }
     path.write_text(
-        json.dumps({**settings, "conditions": {"yes_no/shiftdc": {"items": items}}}), encoding="utf-8"
+        json.dumps({**settings, "conditions": {"yes_no/shiftdc": {"shares": shares}}}), encoding="utf-8"
     )
     return path
 

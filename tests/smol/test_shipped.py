@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from shiftdc_eval.smol import base, model
 from shiftdc_eval.smol.delta import load_delta, pairs
-from shiftdc_eval.smol.merge import DELTA, read_base, tower_size
+from shiftdc_eval.smol.measure import fill
+from shiftdc_eval.smol.merge import DELTA, read_base, revision_of, tower_size
+from shiftdc_eval.tasks.data import file_sha256
 
 LARGEST = 32_000_000
 needs_base = pytest.mark.skipif(
@@ -30,7 +35,6 @@ def test_the_real_base_is_what_the_model_is_built_around() -> None:
     assert language.get_input_embeddings().weight is language.get_output_embeddings().weight
 
 
-@pytest.mark.skipif(not DELTA.is_file(), reason="no delta is shipped yet")
 def test_the_shipped_delta_is_small_whole_and_made_for_this_base() -> None:
     assert DELTA.stat().st_size < LARGEST
     delta = load_delta(DELTA)
@@ -39,3 +43,18 @@ def test_the_shipped_delta_is_small_whole_and_made_for_this_base() -> None:
     width, layers = tower_size(delta.state)
     assert width % 64 == 0
     assert layers >= 1
+
+
+def test_the_log_of_its_training_is_the_one_whose_hash_it_holds() -> None:
+    log = DELTA.with_name("training.json")
+    assert load_delta(DELTA).metadata["training_log_sha256"] == file_sha256(log)
+
+
+def test_the_card_shows_what_was_measured_of_this_delta(tmp_path: Path) -> None:
+    folder = DELTA.parent.parent
+    files = sorted((folder / "measured").glob("*.json"))
+    shutil.copy(folder / "card.md", tmp_path)
+    fill(tmp_path / "card.md", files)
+    assert (tmp_path / "card.md").read_text("utf-8") == (folder / "card.md").read_text("utf-8")
+    revisions = {json.loads(path.read_text("utf-8"))["revision"] for path in files}
+    assert revision_of(load_delta(DELTA)) in revisions
