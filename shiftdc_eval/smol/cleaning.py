@@ -47,7 +47,8 @@ _STUB = re.compile(
 """The beginning of a clause whose end was broken off."""
 _SENTENCE_END = re.compile(r"(?<![\s(]\d)(?<!^\d)(?<!i\.e)(?<!e\.g)[.!?][\"')]?(?=\s|$)")
 _DECLINES = re.compile(
-    r"(?i)\b(i'm sorry|i am sorry|i cannot|i can't|as an ai|i'm unable|apologi[sz]e|ready to help|task for today"
+    r"(?i)\b(i'm sorry|i am sorry|i'm afraid (?:i|that)|i cannot|i can't|as an ai|i'm an ai|i'm unable|apologi[sz]e"
+    r"|ready to (?:help|assist)|task for today"
     r"|suggested alternative|rephrase|paraphrase|i'd be happy|please provide|provide more (?:context|information))\b"
 )
 _LAST_NUMBER = re.compile(r"[\s,;:]*(?:\band\b\s*)?\(?\b\d{1,2}[.)]$")

@@ -92,6 +92,7 @@ def test_whole_sentences_stay_as_they_are() -> None:
 def test_the_number_of_a_point_that_did_not_come_goes() -> None:
     assert sentences("Do this: 1. Choose a room that fits; 2.") == "Do this: 1. Choose a room that fits."
     assert sentences("I am sorry, I cannot say.") is None
+    assert sentences("I'm afraid I don't have the ability to write diaries. Try a notebook.") is None
     assert sentences("no end") is None
 
 
