@@ -16,6 +16,9 @@ from shiftdc_eval.grid_file import Cell, Grid, place, read_grid
 from shiftdc_eval.grid_plan import checked, selected, why_run
 from shiftdc_eval.grid_tasks import require_tasks
 
+SHOWN = 3
+"""Cells that are named where many failed for the same reason."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
@@ -110,6 +113,11 @@ def _print_failures(failures: dict[str, str]) -> None:
     )
     table.add_column("cell", overflow="fold")
     table.add_column("why", overflow="fold")
+    labels: dict[str, list[str]] = {}
     for label, reason in failures.items():
-        table.add_row(Text(label), Text(reason))  # as they are: brackets in them are no markup
+        labels.setdefault(reason, []).append(label)
+    for reason, cells in labels.items():
+        more = [f"and {len(cells) - SHOWN} more"] if len(cells) > SHOWN else []
+        # as they are: brackets in them are no markup
+        table.add_row(Text("\n".join([*cells[:SHOWN], *more])), Text(reason))
     Console().print(table)

@@ -118,6 +118,15 @@ def test_brackets_in_a_reason_stand_there_as_they_are(capsys: pytest.CaptureFixt
     assert "closed [/INST], none of [mme, vqa]" in said
 
 
+def test_one_reason_for_many_cells_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    grid_command._print_failures({f"cell {i}": "cannot load" for i in range(9)} | {"other": "another"})
+    said = capsys.readouterr().out
+    assert said.count("cannot load") == said.count("another") == 1
+    assert "cell 2" in said
+    assert "cell 3" not in said
+    assert "and 6 more" in said
+
+
 def test_cells_of_one_model_loaded_in_two_ways_have_two_names(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text(
