@@ -174,12 +174,15 @@ class LLMJudge:
                     results[place][number] = self._priced(verdict, first=(place, number) == call.places[0])
                     self._report(number == self.runs - 1)
 
+        hopeless: list[BaseException] = []
         try:
             async with client.connected(), asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(worker())
         except* JudgeError as errors:
-            raise errors.exceptions[0] from None
+            hopeless += errors.exceptions
+        if hopeless:  # not raised above: Python 3.11.2 would wrap it in another group
+            raise hopeless[0]
 
     async def _isolated(self, asker: Asker, call: Call, workers: int) -> Verdict:
         """A verdict whatever happens to this one item; only a JudgeError ends the run."""
