@@ -89,7 +89,12 @@ def test_every_stage_leaves_a_file_and_is_not_done_again(
 
     out = tmp_path / "run"
     caplog.set_level(logging.INFO)
+    assert train_smol.main([*options, "--only-corpus"]) == 0
+    assert {path.name for path in out.iterdir()} >= {"corpus.json", train_smol.TOKENIZER}
+    assert not list(out.glob("tower.*"))
+    made = (out / "corpus.json").stat().st_mtime_ns
     assert train_smol.main(options) == 0
+    assert (out / "corpus.json").stat().st_mtime_ns == made
     corpus = Stored.read(out / "corpus.json")
     assert {t.text for t in corpus.topics} == {t.text for t in tiny_corpus.stored().topics}
     assert set(corpus.rare) == {w for w in tiny_corpus.RARE if len(w) <= 14}
