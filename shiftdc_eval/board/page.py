@@ -43,6 +43,11 @@ class Detail:
 LEVELS = (
     Detail(),
     Detail(groups=False, said="Results by group are left to index.json."),
+    Detail(
+        groups=False,
+        charts=12,
+        said="Results by group and the plots of later sections are left out; see index.json.",
+    ),
     Detail(groups=False, charts=3, said="Results by group and most plots are left out; see index.json."),
     Detail(
         groups=False,
