@@ -20,7 +20,7 @@ from shiftdc_eval.board.index import (
 )
 from shiftdc_eval.board.wording import METRIC_NAMES, show
 
-MAX_BESIDE: dict[Metric, int] = {"over_refusal": 2, "score": 2}
+MAX_BESIDE: dict[Metric, int] = {"over_refusal": 3, "score": 2}
 """Columns of other tasks beside a safety task."""
 ORDER: tuple[Metric, ...] = (
     "asr",

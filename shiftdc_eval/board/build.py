@@ -23,6 +23,7 @@ from shiftdc_eval.board.costs import (
     relative_times,
     seconds_per_answer,
     tokens_per_answer,
+    without_seconds,
 )
 from shiftdc_eval.board.files import canonical, read_cells, record_text, write_text
 from shiftdc_eval.board.index import PARTIAL, Index, IndexCell
@@ -40,13 +41,14 @@ GENERATED = ("index.json", "leaderboard.md", "index.html")
 LEAKAGE = "leakage"
 
 
-def build(results: Sequence[Path], board: Path, replace: bool = False) -> list[str]:
+def build(results: Sequence[Path], board: Path, replace: bool = False, *, times: bool = True) -> list[str]:
     """Put results on the board and write everything generated again.
 
     Args:
         results: folders as lmms-eval writes them, calibrations of judges attached or alone; none only regenerates.
         board: the folder of the board.
         replace: new results take the place of cells that are there.
+        times: keep the seconds of the new results; without, their cells say nothing of time.
     Returns:
         paths below `cells/` of the cells that are new or changed.
     Raises:
@@ -57,6 +59,8 @@ def build(results: Sequence[Path], board: Path, replace: bool = False) -> list[s
     fresh = attached(results)
     answered = [folder for folder in results if not only_calibrations(folder)]
     new = {cell.path: cell for cell in join(answered, existing.values(), replace)} if answered else {}
+    if not times:
+        new = {path: without_seconds(cell, existing.get(path)) for path, cell in new.items()}
     changed = [path for path, cell in new.items() if existing.get(path) != cell]
     cells = existing | new
     known = calibrations | fresh

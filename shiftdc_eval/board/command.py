@@ -22,6 +22,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--replace", action="store_true", help="new results take the place of cells that are already there"
     )
+    build.add_argument(
+        "--no-times",
+        action="store_true",
+        help="leave out the seconds of new results: short runs on a GPU mostly tell of its warm-up, and a machine "
+        "busy with other work of that work",
+    )
     check = actions.add_parser(
         "check", help="validate every cell, regenerate all pages, fail on a difference"
     )
@@ -49,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     from shiftdc_eval.board.build import build
 
-    changed = build(args.results, args.out, args.replace)
+    changed = build(args.results, args.out, args.replace, times=not args.no_times)
     for path in changed:
         print(f"cell  {args.out / 'cells' / path}")
     print(f"board {args.out}: {len(changed)} cells new or changed, index.json, leaderboard.md, index.html")

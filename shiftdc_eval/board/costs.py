@@ -21,6 +21,18 @@ def seconds_per_answer(cell: Cell) -> float | None:
     return sum(cost.seconds for cost in known) / samples if samples else None
 
 
+def without_seconds(cell: Cell, known: Cell | None = None) -> Cell:
+    """The cell without the seconds of its runs, those of the runs of `known` excepted."""
+    kept = {run.id for run in known.runs} if known else set()
+    runs = [
+        run
+        if run.id in kept or run.cost is None
+        else run.model_copy(update={"cost": run.cost.model_copy(update={"seconds": 0.0, "timed": 0})})
+        for run in cell.runs
+    ]
+    return cell.model_copy(update={"runs": runs})
+
+
 def tokens_per_answer(cell: Cell) -> tuple[float, float] | None:
     """Prompt and generated tokens an answer over the runs that say so."""
     known = costs(cell)

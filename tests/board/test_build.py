@@ -16,7 +16,7 @@ import pytest
 from made import Made, sha, small_grid, write_json, write_rows
 
 from shiftdc_eval import cli
-from shiftdc_eval.board.build import build
+from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.check import check
 from shiftdc_eval.board.files import cell_files, read_cells
 from shiftdc_eval.errors import RecordError
@@ -188,6 +188,25 @@ def test_contradicting_rows_are_refused_with_file_and_item(results: Path, board:
     ):
         build([results], board)
     assert not board.exists()
+
+
+def test_seconds_of_new_results_are_left_out_when_told_to_and_those_of_the_board_stay(
+    results: Path, board: Path
+) -> None:
+    Made().write(results)
+    build([results], board)
+    kept = read_cells(board)[0].runs
+    assert build([results], board, times=False) == []
+    other = results.parent / "other"
+    Made(defense="ecso").write(other)
+    build([other], board, times=False)
+    found = {cell.defense.name: cell for cell in read_cells(board)}
+    assert found["none"].runs == kept
+    assert found["none"].runs[0].cost.seconds > 0
+    assert (found["ecso"].runs[0].cost.seconds, found["ecso"].runs[0].cost.timed) == (0, 0)
+    assert found["ecso"].runs[0].cost.samples == found["none"].runs[0].cost.samples
+    entries = {cell.defense_name: cell for cell in index_of(read_cells(board), []).cells}
+    assert (entries["ecso"].seconds, entries["ecso"].relative) == (None, None)
 
 
 def test_new_results_replace_a_cell_only_when_told_to(results: Path, board: Path) -> None:
