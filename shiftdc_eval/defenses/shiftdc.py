@@ -12,6 +12,7 @@ hand. With all switches off `official` equals `paper`; `preset=published` turns 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -28,6 +29,13 @@ from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.steering import OnlineCalibration, SafetyDirection, Shift, safety_component
 
 SWITCHES = ("bare_text_prompt", "post_norm_last", "expert_prompt", "steer_decode")
+PUBLISHED: dict[str, Any] = {
+    **dict.fromkeys(SWITCHES, True),
+    "caption_max_new_tokens": 128,
+    "answer_max_new_tokens": 128,
+}
+"""What `preset=published` sets."""
+logger = logging.getLogger(__name__)
 
 
 class ShiftDC(Settings):
@@ -73,6 +81,11 @@ class ShiftDC(Settings):
         used = [name for name in (*SWITCHES, "preset", "answer_max_new_tokens") if getattr(self, name)]
         if used and self.variant != "official":
             raise ValueError(f"{', '.join(used)} belongs to variant=official, not to variant={self.variant}")
+        for name, value in PUBLISHED.items() if self.preset else ():
+            if name in self.model_fields_set and getattr(self, name) != value:
+                logger.warning(
+                    "preset=published sets %s=%s; %s=%s is not used", name, value, name, getattr(self, name)
+                )
         return self
 
     @property
@@ -88,12 +101,7 @@ class ShiftDC(Settings):
     def _with_preset(self) -> ShiftDC:
         if self.preset is None:
             return self
-        published = {
-            **dict.fromkeys(SWITCHES, True),
-            "caption_max_new_tokens": 128,
-            "answer_max_new_tokens": 128,
-        }
-        return self.model_copy(update={**published, "preset": None})
+        return self.model_copy(update={**PUBLISHED, "preset": None})
 
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
         """All settings, with the preset and the layers spelled out."""

@@ -200,6 +200,16 @@ def test_the_published_preset_turns_every_switch_on(backbone: Backbone) -> None:
     assert resolved["layers"] == "2-3"
 
 
+def test_a_setting_that_the_preset_overrules_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    ShiftDC(variant="official", preset="published", caption_max_new_tokens=128)
+    assert caplog.messages == []
+    ShiftDC(variant="official", preset="published", caption_max_new_tokens=64, steer_decode=False)
+    assert caplog.messages == [
+        "preset=published sets steer_decode=True; steer_decode=False is not used",
+        "preset=published sets caption_max_new_tokens=128; caption_max_new_tokens=64 is not used",
+    ]
+
+
 def test_the_published_preset_equals_an_independent_account_of_the_published_procedure(
     backbone: Backbone, tools: Tools, direction: SafetyDirection
 ) -> None:
