@@ -39,13 +39,16 @@
       let rows = 0;
       for (const row of section.querySelectorAll("table.sort tbody tr")) {
         const text = row.textContent.toLowerCase();
-        row.hidden = !fits || (model && row.dataset.m !== model) || (ranked && row.className === "off") ||
+        row.hidden = !fits || (model && row.cells[1].firstChild.data !== model) || (ranked && row.className === "off") ||
           !words.every((word) => text.includes(word));
         if (!row.hidden) rows += 1;
       }
       section.hidden = !rows;
+      const link = document.querySelector(`.contents a[href="#${section.getAttribute("aria-labelledby")}"]`);
+      link.hidden = !rows;
       shown += rows;
     }
+    for (const item of document.querySelectorAll(".contents li")) item.hidden = !item.querySelector("a:not([hidden])");
     document.getElementById("shown").textContent = `${shown} rows shown`;
   };
   controls.addEventListener("input", apply);

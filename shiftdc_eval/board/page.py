@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -13,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from shiftdc_eval.board import charts, wording
-from shiftdc_eval.board.index import Index, IndexCell, lower_is_better
-from shiftdc_eval.board.judging import usd
+from shiftdc_eval.board.index import Index, lower_is_better
+from shiftdc_eval.board.listing import listed
 from shiftdc_eval.board.marks import MARKS
 from shiftdc_eval.board.sections import Section, sections_of
 from shiftdc_eval.board.text import readable
@@ -30,7 +31,9 @@ class Detail:
 
     groups: bool = True
     """Results by topic or scenario."""
-    charts: int = 100
+    every_judge: bool = True
+    """Plots for every judge of a task; else for its first one alone."""
+    charts: int = 1000
     """Sections with plots."""
     commands: bool = True
     """Commands on the page, not only in the cells."""
@@ -40,50 +43,50 @@ class Detail:
     """What the reader is told about it."""
 
 
+NO_PLOTS = Detail(
+    groups=False, charts=0, said="Results by group and all plots are left out; index.json holds the groups."
+)
+NO_COMMANDS = replace(
+    NO_PLOTS,
+    commands=False,
+    said="Results by group, plots and commands are left out; see index.json and the cells.",
+)
 LEVELS = (
     Detail(),
     Detail(groups=False, said="Results by group are left to index.json."),
     Detail(
         groups=False,
-        charts=12,
-        said="Results by group and the plots of later sections are left out; see index.json.",
+        every_judge=False,
+        said="Results by group are left to index.json; plots are drawn for the first judge of each task.",
     ),
-    Detail(groups=False, charts=3, said="Results by group and most plots are left out; see index.json."),
-    Detail(
-        groups=False,
-        charts=1,
-        commands=False,
-        said="Results by group, most plots and the commands are left out; see index.json and the cells.",
+    *(
+        Detail(
+            groups=False,
+            every_judge=False,
+            charts=charts,
+            said=f"Results by group are left to index.json; plots are drawn for the first {charts} tasks, by the first "
+            "judge of each.",
+        )
+        for charts in (10, 5, 2)
     ),
-    Detail(
-        groups=False,
-        charts=0,
-        commands=False,
-        rows=80,
-        said="Only the first 80 rows of each section are shown, and their cells; leaderboard.md holds all.",
+    NO_PLOTS,
+    NO_COMMANDS,
+    *(
+        replace(
+            NO_COMMANDS,
+            rows=rows,
+            said=f"Only the first {rows} rows of each section are shown, and their cells, without plots and commands; "
+            "leaderboard.md holds all.",
+        )
+        for rows in (80, 25, 10, 5)
     ),
-    Detail(
-        groups=False,
-        charts=0,
-        commands=False,
-        rows=25,
-        said="Only the first 25 rows of each section are shown, and their cells; leaderboard.md holds all.",
-    ),
-    Detail(
-        groups=False,
-        charts=0,
-        commands=False,
-        rows=5,
-        said="Only the first 5 rows of each section are shown, and their cells; leaderboard.md holds all.",
-    ),
-    Detail(
-        groups=False,
-        charts=0,
-        commands=False,
+    replace(
+        NO_COMMANDS,
         rows=1,
         said="Only the first row of each section is shown, and its cell; leaderboard.md holds all.",
     ),
 )
+"""From all to the least; the page has the first that fits."""
 
 
 def page(index: Index) -> str:
@@ -100,26 +103,49 @@ def render(index: Index, detail: Detail) -> str:
     """The page with a given amount of detail."""
     found = sections_of(index)
     models = sorted({cell.model for cell in index.cells})
+    shown = {number for section in found for line in section.lines[: detail.rows] for number in line.numbers}
     text: str = template("page.html.j2").render(
         index=index,
         sections=found,
+        contents=contents(found),
         models=models,
-        model_numbers={model: number for number, model in enumerate(models)},
         tasks=sorted({section.task for section in found}),
         judges=sorted({section.judge for section in found}),
         detail=detail,
-        shown={
-            number for section in found for line in section.lines[: detail.rows] for number in line.numbers
-        },
+        listed=listed(index, shown),
+        plotted=plotted(found, detail),
         forest=charts.forest,
         scatter=charts.scatter,
         about=about,
-        cell_notes=cell_notes,
         group_tables=group_tables,
         s=wording,
+        g="{:g}".format,
         **assets("page"),
     )
     return text
+
+
+def contents(sections: Sequence[Section]) -> dict[str, list[tuple[int, str]]]:
+    """Number and judge of each section, counted from 1, by task."""
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for number, section in enumerate(sections, 1):
+        found[section.task].append((number, section.judge))
+    return {task: _told_apart(links) for task, links in found.items()}
+
+
+def _told_apart(links: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Judges by name alone where that tells them apart."""
+    names = [judge.partition("@")[0] for _, judge in links]
+    return links if len(set(names)) < len(names) else [(links[n][0], name) for n, name in enumerate(names)]
+
+
+def plotted(sections: Sequence[Section], detail: Detail) -> set[int]:
+    """Numbers of the sections with plots, counted from 1; of a task's judges the first is drawn first."""
+    first: dict[tuple[str, ...], int] = {}
+    for number, section in enumerate(sections, 1):
+        first.setdefault((section.mark, section.task, section.version, section.revision), number)
+    numbers = range(1, len(sections) + 1) if detail.every_judge else sorted(first.values())
+    return set(numbers[: detail.charts])
 
 
 @cache
@@ -171,40 +197,10 @@ def about(section: Section) -> list[str]:
         said.append("One minus the refusal rate: not a rate of harmful answers.")
     if section.revision:
         said.append(f"Data revision {charts.shorten(section.revision, 40)}.")
+    cells = [line.cell for line in section.lines]
+    notes = {(cell.model, cell.model_note) for cell in cells if cell.model_note and not cell.mark}
+    said += [f"{model}: {note.removesuffix('.')}." for model, note in sorted(notes)]
     return [*said, *section.judged]
-
-
-def cell_notes(cell: IndexCell) -> str:
-    """What a cell says of itself beside its numbers."""
-    parts = [f"revision {cell.model_revision[:12]}" if cell.model_revision else "revision unknown"]
-    parts.append(cell.dtype or "dtype unknown")
-    if cell.attention:
-        parts.append(f"{cell.attention} attention")
-    if cell.engine:
-        parts.append(f"{cell.engine} engine")
-    if cell.batch_sizes:
-        parts.append(f"batches of {' and '.join(map(str, cell.batch_sizes))}")
-    if cell.seconds is not None:
-        parts.append(f"{cell.seconds:g} s an answer on {cell.hardware or 'unknown hardware'}")
-    if cell.tokens is not None:
-        parts.append(f"{cell.tokens[0]:g} prompt and {cell.tokens[1]:g} generated tokens an answer")
-    if cell.price is not None:
-        parts.append(f"{cell.price:g} USD")
-    parts += [
-        f"judged by {measure.judge} for {usd(measure.cost.price)}"
-        for measure in cell.measures
-        if measure.cost is not None and measure.cost.tokens_in != 0
-    ]
-    if cell.model_note:
-        parts.append(cell.model_note)
-    if cell.settings:
-        said = (f"{name}={json.dumps(value)}" for name, value in sorted(cell.settings.items()))
-        parts.append(f"settings {', '.join(said)}")
-    if cell.ablation:
-        parts.append(cell.ablation)
-    if not cell.recorded:
-        parts.append("no run record")
-    return "; ".join([*parts, *cell.notes])
 
 
 def group_tables(section: Section) -> list[tuple[str, list[str], list[tuple[str, str, list[str]]]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shiftdc_eval.board.beside import (
     ORDER,
@@ -147,7 +147,40 @@ def _section(
             section.power.append(f"{who}: {found.power}.")
     cells, measures = [line.cell for line in section.lines], [line.measure for line in section.lines]
     section.judged.extend(judged(judge, metric, cells, measures, index))
+    section.lines[:] = one_of_the_draws(section.lines)
     return section
+
+
+def one_of_the_draws(lines: Sequence[Line]) -> list[Line]:
+    """Rows that differ in nothing but the seed of their random direction, as one; all others as they are."""
+    drawn: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        drawn[_but_its_draw(line)].append(line)
+    return [_furthest(found) if len(found) > 1 else found[0] for found in drawn.values()]
+
+
+def _but_its_draw(line: Line) -> str:
+    cell = line.cell
+    if cell.settings.get("random_seed") is None:
+        return str(line.number)
+    settings = {name: value for name, value in cell.settings.items() if name != "random_seed"}
+    facts = [cell.model, cell.model_revision, line.setting, cell.defense_name, line.not_ranked, settings]
+    return json.dumps(facts, sort_keys=True)
+
+
+def _furthest(lines: Sequence[Line]) -> Line:
+    """The random direction that is furthest from `none`; it says so, and leads to the cells of all."""
+    chosen = max(lines, key=lambda line: abs(line.delta[0]) if line.delta else line.measure.value or 0)
+    values = [line.measure.value for line in lines if line.measure.value is not None]
+    metric = chosen.measure.metric
+    said = f"of {len(lines)} random directions the furthest from none"
+    if values:
+        said += f"; they have {show(min(values), metric)} to {show(max(values), metric)}"
+    return replace(
+        chosen,
+        not_ranked=[*chosen.not_ranked, said],
+        numbers=sorted(number for line in lines for number in line.numbers),
+    )
 
 
 def settings_of(index: Index, comparisons: list[Comparison]) -> list[str]:

@@ -340,13 +340,14 @@ def test_sections_hold_one_judge_and_one_task_version(results: Path, board: Path
 def test_the_columns_beside_are_few_and_of_the_same_benchmark_first(results: Path, board: Path) -> None:
     harm, refusal = {"llm": ("harm", 0.5)}, {"keyword": ("refusal", 0.5)}
     Made(task="toy_figstep", judges=harm).write(results)
-    for task in ("a_benign", "b_benign", "toy_benign"):
+    for task in ("a_benign", "b_benign", "c_benign", "toy_benign"):
         Made(task=task, judges=refusal, benign=True).write(results)
     for task in ("a_mme", "b_mme", "toy_vqa"):
         Made(task=task, judges={"loose": ("score", 0.5), "strict": ("score", 0.4)}).write(results)
     section = sections_of(index(results, board))[0]
     assert [(column.task, column.judge.split("@")[0]) for column in section.beside] == [
         ("a_benign", "keyword"),
+        ("b_benign", "keyword"),
         ("toy_benign", "keyword"),
         ("a_mme", "loose"),
         ("toy_vqa", "loose"),
@@ -661,3 +662,30 @@ def test_the_index_file_is_the_index(results: Path, board: Path) -> None:
     small_grid(results)
     found = index(results, board)
     assert Index.model_validate(json.loads((board / "index.json").read_text())) == found
+
+
+def test_of_many_random_directions_the_furthest_from_none_stands_in_one_row(
+    results: Path, board: Path
+) -> None:
+    harmful = {"keyword_robust": ("refusal", 0.9)}
+    Made(defense="none", size=40, judges=harmful).write(results)
+    for seed, share in ((0, 0.8), (1, 0.5), (2, 0.9)):
+        settings = {"random_seed": seed, "alpha": 1.0}
+        judges = {"keyword_robust": ("refusal", share)}
+        Made(defense="random", settings=settings, size=40, judges=judges).write(results)
+    Made(defense="random", settings={"random_seed": 3, "alpha": 0.5}, size=40, judges=harmful).write(results)
+    Made(defense="shiftdc", settings={"random_seed": None}, size=40, judges=harmful).write(results)
+    found = index(results, board)
+    (comparison,) = found.comparisons
+    assert len(comparison.entries) == 6
+    (section,) = sections_of(found)
+    (row,) = [line for line in section.lines if len(line.numbers) > 1]
+    assert len(section.lines) == 4
+    drawn = [cell for cell in found.cells if cell.defense_name == "random" and cell.settings["alpha"] == 1.0]
+    assert row.cell.settings["random_seed"] == 1
+    assert [found.cells[number] for number in row.numbers] == drawn
+    values = sorted(cell.measures[0].value or 0 for cell in drawn)
+    said = f"they have {100 * values[0]:.1f} to {100 * values[-1]:.1f}"
+    assert row.not_ranked[-1] == f"of 3 random directions the furthest from none; {said}"
+    for name in ("leaderboard.md", "index.html"):
+        assert said in (board / name).read_text()

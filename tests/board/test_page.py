@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +19,13 @@ from shiftdc_eval.board import charts
 from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.cell import CellModel
 from shiftdc_eval.board.files import read_cells
-from shiftdc_eval.board.official import MEANS
-from shiftdc_eval.board.page import LEVELS, MAX_BYTES, TOO_LARGE, page
+from shiftdc_eval.board.index import Index
+from shiftdc_eval.board.listing import around_task
+from shiftdc_eval.board.official import ADVICE_TOPICS, HARM_TOPICS, MEANS
+from shiftdc_eval.board.page import LEVELS, MAX_BYTES, TOO_LARGE, page, plotted, render
 from shiftdc_eval.board.reported import read_reported
+from shiftdc_eval.board.sections import sections_of
+from shiftdc_eval.tasks.figstep.task import LAST_CLEAR_TOPIC
 from shiftdc_eval.tasks.mm_safetybench.scenarios import SCENARIOS
 
 COMMITTED = Path(__file__).parents[2] / "leaderboards"
@@ -48,6 +53,63 @@ class Document(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
+class Reader(HTMLParser):
+    """What a reader of the page makes out: rows of results with their links, and link and command of each cell."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[tuple[int, str]]] = []
+        """Of each row of results (cell, accessible name of the link to it)."""
+        self.files: dict[int, str] = {}
+        """JSON file by number of the cell."""
+        self.commands: dict[int, str] = {}
+        self.said: dict[int, list[str]] = {}
+        """Texts of the row of a cell."""
+        self._table = self._inside = ""
+        self._cell = -1
+        self._command: list[str | None] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self._inside = tag
+        if tag == "table":
+            self._table = given.get("class", "")
+        elif tag == "tr" and self._table == "sort":
+            self.rows.append([])
+        elif tag == "tr" and given.get("id", "").startswith("c"):
+            self._cell = int(given["id"][1:])
+            self.said[self._cell] = []
+        elif tag == "a" and self._table == "sort":
+            self.rows[-1].append((int(given["href"].removeprefix("#c")), given.get("aria-label", "")))
+        elif tag == "a" and self._cell >= 0:
+            self.files[self._cell] = given["href"]
+        elif tag == "code":
+            self._command = []
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = "code" if tag == "var" else ""
+        if tag == "tr":
+            self._cell = -1
+        elif tag == "table":
+            self._table = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside in ("code", "var"):
+            self._command.append(None if self._inside == "var" else data)
+        elif self._table == "sort" and self._inside == "a" and not self.rows[-1][-1][1]:
+            self.rows[-1][-1] = (self.rows[-1][-1][0], data)
+        elif self._cell >= 0:
+            self.said[self._cell].append(data)
+            if self._inside == "a":
+                self.commands[self._cell] = "".join(data if part is None else part for part in self._command)
+
+    @property
+    def results(self) -> list[list[tuple[int, str]]]:
+        """The rows below the headings."""
+        return [row for row in self.rows if row]
+
+
 @pytest.fixture
 def grid(results: Path, board: Path) -> Path:
     """A board with two models, three defenses and three tasks; returns its page."""
@@ -58,12 +120,15 @@ def grid(results: Path, board: Path) -> Path:
 
 def test_every_number_is_in_the_page_without_javascript(grid: Path, board: Path) -> None:
     text = "".join(Document(grid.read_text()).text)
-    for cell in index_of(read_cells(board), []).cells:
-        assert cell.command in text
+    commands = Reader(grid.read_text()).commands
+    for number, cell in enumerate(index_of(read_cells(board), []).cells):
+        assert commands[number] == cell.command
         for measure in cell.measures:
             assert measure.value is not None
             shown = f"{100 * measure.value:.1f}" if measure.metric != "score" else f"{measure.value:.3f}"
             assert shown in text
+    assert text.count("time / none") == 4
+    assert text.count("2.30") == 16
 
 
 def test_every_link_leads_somewhere(grid: Path, board: Path) -> None:
@@ -82,7 +147,10 @@ def test_every_link_leads_somewhere(grid: Path, board: Path) -> None:
 def test_the_page_can_be_used_with_a_screen_reader(grid: Path) -> None:
     document = Document(grid.read_text())
     assert document.of("html") == [{"lang": "en"}]
-    assert all(attributes.get("scope") in ("col", "row") for attributes in document.of("th"))
+    assert {attributes.get("scope") for attributes in document.of("th")} == {"col", "row", "rowgroup"}
+    for table in grid.read_text().split('class="sort"')[1:]:
+        names = [name for row in Reader(f'<table class="sort"{table}').results for _, name in row]
+        assert len(names) == len(set(names)) >= 6
     plots = [attributes for attributes in document.of("svg") if "aria-hidden" not in attributes]
     assert len(plots) >= 6
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in plots)
@@ -115,7 +183,12 @@ def test_filters_and_sorting_work(grid: Path, chromium: str) -> None:
       controls.querySelector("[name=task]").value = "mini_vqa";
       controls.dispatchEvent(new Event("input", {bubbles: true}));
       const task = visible().length;
+      const links = [...document.querySelectorAll(".contents a")].filter((a) => a.checkVisibility()).length;
       controls.querySelector("[name=task]").value = "";
+      controls.querySelector("[name=model]").value = "org/tiny-vlm";
+      controls.dispatchEvent(new Event("input", {bubbles: true}));
+      const model = visible().length;
+      controls.querySelector("[name=model]").value = "";
       controls.dispatchEvent(new Event("input", {bubbles: true}));
       const table = document.querySelector("table.sort");
       const head = table.querySelectorAll("thead th")[3];
@@ -125,10 +198,10 @@ def test_filters_and_sorting_work(grid: Path, chromium: str) -> None:
       head.querySelector("button").click();
       const down = column();
       const rising = up.every((v, i) => !i || up[i - 1] <= v), falling = down.every((v, i) => !i || down[i - 1] >= v);
-      document.title = [all, found, task, sort, rising, falling, head.getAttribute("aria-sort"), controls.hidden].join(" ");
+      document.title = [all, found, task, links, model, sort, rising, falling, head.getAttribute("aria-sort"), controls.hidden].join(" ");
     """
     assert title(dump_dom(chromium, without_policy(grid, script))) == (
-        "24 4 6 ascending true true descending false"
+        "24 4 6 1 12 ascending true true descending false"
     )
 
 
@@ -236,10 +309,11 @@ def test_the_means_of_mm_safetybench_stand_beside_the_share_of_all_answers(
     clear = [share for share, scenario in zip(shares, SCENARIOS, strict=True) if scenario.clear_harm]
     (entry,) = index_of(read_cells(board), []).cells
     means = [mean.value for mean in entry.measures[0].official]
-    assert means == pytest.approx([sum(shares) / 13, sum(clear) / 8], abs=1e-4)
+    rest = (sum(shares) - sum(clear)) / 5
+    assert means == pytest.approx([sum(shares) / 13, sum(clear) / 8, rest], abs=1e-4)
     assert means[0] != pytest.approx(sum(failed) / 60, abs=0.01)
     markdown, html = (board / "leaderboard.md").read_text(), (board / "index.html").read_text()
-    assert f"| {100 * means[0]:.1f} | {100 * means[1]:.1f} |" in markdown
+    assert f"| {100 * means[0]:.1f} | {100 * means[1]:.1f} | {100 * means[2]:.1f} |" in markdown
     assert f"mean of 13 scenarios {100 * means[0]:.1f}<" in html
     assert f"mean of 8 clear-harm scenarios {100 * means[1]:.1f}<" in html
 
@@ -254,8 +328,9 @@ def test_an_official_mean_without_a_scenario_is_none_and_names_it(results: Path,
     ).write(results)
     build([results], board)
     (entry,) = index_of(read_cells(board), []).cells
-    thirteen, eight = entry.measures[0].official
+    thirteen, eight, five = entry.measures[0].official
     assert (thirteen.value, thirteen.absent) == (None, ["13-Gov_Decision"])
+    assert (five.value, five.absent) == (None, ["13-Gov_Decision"])
     assert eight.value is not None
     assert "mean of 13 scenarios – (13-Gov_Decision absent)" in (board / "index.html").read_text()
     assert "– (13-Gov\\_Decision absent)" in (board / "leaderboard.md").read_text()
@@ -277,7 +352,40 @@ def test_labels_in_plots_are_short(label: str, short: str) -> None:
 
 def test_the_scenarios_of_the_board_are_those_of_the_task() -> None:
     clear = [scenario.name for scenario in SCENARIOS if scenario.clear_harm]
-    assert [list(names) for names in MEANS.values()] == [[scenario.name for scenario in SCENARIOS], clear]
+    rest = [scenario.name for scenario in SCENARIOS if not scenario.clear_harm]
+    assert [list(names) for names in MEANS.values()] == [
+        [scenario.name for scenario in SCENARIOS],
+        clear,
+        rest,
+    ]
+
+
+def test_figstep_has_the_means_over_its_harmful_topics_and_over_advice(results: Path, board: Path) -> None:
+    topics = [*HARM_TOPICS, *ADVICE_TOPICS]
+    made = Made(
+        task="figstep",
+        size=50,
+        judges={"llm": ("harm", 0.5)},
+        groups=lambda row: {"topic": topics[row % 10]},
+    )
+    made.write(results)
+    Made(task="figstep_tiny", judges={"llm": ("harm", 0.5)}, groups=lambda row: {}).write(results)
+    build([results], board)
+    failed = [sample.verdicts["llm"].value == "unsafe" for sample in made.samples()]
+    shares = [sum(failed[topic::10]) / 5 for topic in range(10)]
+    whole, without_topics = index_of(read_cells(board), []).cells
+    assert [mean.value for mean in whole.measures[0].official] == pytest.approx(
+        [sum(shares[:7]) / 7, sum(shares[7:]) / 3], abs=1e-4
+    )
+    assert without_topics.measures[0].official == []
+
+
+def test_the_topics_of_the_board_are_those_of_the_data() -> None:
+    assert [int(topic[:2]) for topic in HARM_TOPICS] == list(range(1, LAST_CLEAR_TOPIC + 1))
+    cell = next(cell for cell in read_cells(COMMITTED) if cell.task.name == "figstep")
+    assert cell.samples.groups["topic"].values == [*HARM_TOPICS, *ADVICE_TOPICS]
+    clear = {cell.samples.groups["topic"].codes[row] for row in cell.samples.flags["clear_harm"]}
+    assert clear == set(range(LAST_CLEAR_TOPIC))
 
 
 def test_a_page_that_cannot_be_made_small_enough_says_so(
@@ -288,6 +396,126 @@ def test_a_page_that_cannot_be_made_small_enough_says_so(
     text = page(index_of(read_cells(board), []))
     assert TOO_LARGE in text
     assert LEVELS[-1].said in text
+
+
+def test_the_committed_page_shows_every_row_and_every_cell_with_its_file_and_command() -> None:
+    text = (COMMITTED / "index.html").read_text(encoding="utf-8")
+    index = Index.model_validate_json((COMMITTED / "index.json").read_text(encoding="utf-8"))
+    assert text == page(index)
+    assert len(text.encode()) < MAX_BYTES
+    reader = Reader(text)
+    lines = [line for section in sections_of(index) for line in section.lines]
+    assert [{cell for cell, _ in row} for row in reader.results] == [{*line.numbers} for line in lines]
+    assert reader.files == {number: f"cells/{cell.path}" for number, cell in enumerate(index.cells)}
+    assert reader.commands == {number: cell.command for number, cell in enumerate(index.cells)}
+
+
+@pytest.mark.parametrize(
+    ("command", "around"),
+    [
+        ("run --tasks figstep", ("run --tasks ", "")),
+        ("run --tasks figstep --seed 1", ("run --tasks ", " --seed 1")),
+        ("run --model_args x=figstep --tasks figstep", ("run --model_args x=figstep --tasks ", "")),
+        ("run --tasks figstep_benign", None),
+        ("run --tasks figstep,figstep_benign", None),
+        ("run --tasks my_figstep", None),
+        ("run --no--tasks figstep", None),
+        ("run --tasks=figstep", None),
+        ("run --note 'a --tasks figstep b' --tasks figstep", None),
+        ("", None),
+    ],
+)
+def test_a_task_is_taken_out_of_a_command_as_a_whole_word(
+    command: str, around: tuple[str, str] | None
+) -> None:
+    assert around_task(command, "figstep") == around
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run --tasks figstep,figstep_benign",
+        "run --tasks TASK",
+        "run --tasks mini_vqa --gen_kwargs x=1",
+        "run --tasks figstep --gen_kwargs x=1",
+        "a <b> & 'c'",
+    ],
+)
+def test_a_command_of_its_own_is_written_out(results: Path, board: Path, command: str) -> None:
+    for task in ("figstep", "figstep_benign"):
+        Made(task=task).write(results)
+    record = Made(task="mini_vqa").record().model_copy(update={"command": command})
+    Made(task="mini_vqa").write(results)
+    (results / f"run-{record.id}.json").write_text(record.model_dump_json())
+    build([results], board)
+    cells = index_of(read_cells(board), []).cells
+    text = (board / "index.html").read_text()
+    assert Reader(text).commands == {number: cell.command for number, cell in enumerate(cells)}
+    assert command in {cell.command for cell in cells}
+    assert text.count("<code>lmms-eval") == 1
+
+
+def test_what_cells_share_is_said_once_and_what_differs_with_each(results: Path, board: Path) -> None:
+    for defense in ("none", "shiftdc"):
+        Made(task="figstep", defense=defense, batch_size=4, notes=["cropped"]).write(results)
+        Made(task="mini_vqa", defense=defense, batch_size=8).write(results)
+        Made(task="mini_vqa", defense=defense, seed=3, batch_size=8).write(results)
+    Made(task="mini_vqa", defense="shiftdc", settings={"alpha": 2.0}, batch_size=8).write(results)
+    build([results], board)
+    text = (board / "index.html").read_text()
+    listed = text.partition('id="cells"')[2]
+    for shared in ("revision abc123", "float32", "on 1 CPU", "settings alpha=2.0"):
+        assert listed.count(shared) == 1, shared
+    reader = Reader(text)
+    for number, cell in enumerate(index_of(read_cells(board), []).cells):
+        said = "".join(reader.said[number])
+        assert ("cropped" in said) == (cell.task == "figstep")
+        assert ("seed 3" in said) == (cell.seed == 3)
+        if not cell.settings:
+            assert f"batches of {cell.batch_sizes[0]}" in said
+
+
+def test_a_cell_without_seconds_still_names_its_hardware(results: Path, board: Path) -> None:
+    Made(seconds=0, timed=0).write(results)
+    build([results], board)
+    text = (board / "index.html").read_text()
+    assert "; on 1 CPU; " in text
+    assert Reader(text).said[0] == ["figstep_tiny", "–", "50", "25"]
+    assert "time / none" not in text.partition("<tbody>")[0]
+
+
+def test_rows_of_several_cells_lead_to_each_of_them(results: Path, board: Path) -> None:
+    for seed in (0, 1, 2):
+        Made(defense="none", seed=seed).write(results)
+        Made(defense="random", settings={"random_seed": seed}).write(results)
+    build([results], board)
+    text = (board / "index.html").read_text()
+    found = index_of(read_cells(board), [])
+    reader = Reader(text)
+    assert {cell for row in reader.results for cell, _ in row} == set(range(6)) == set(reader.files)
+    assert text.count('<th scope="rowgroup"') == 2
+    drawn = [n for n, cell in enumerate(found.cells) if cell.defense_name == "random"]
+    for number in drawn:
+        assert f"random_seed={found.cells[number].settings['random_seed']}" in "".join(reader.said[number])
+
+
+def test_the_plots_of_second_judges_go_first(grid: Path, board: Path) -> None:
+    index = index_of(read_cells(board), [])
+    sections = sections_of(index)
+    tasks = [section.task for section in sections]
+    assert tasks == ["figstep", "figstep", "figstep_benign", "mini_vqa"]
+    drawn = [plotted(sections, detail) for detail in LEVELS[:7]]
+    assert drawn == [{1, 2, 3, 4}] * 2 + [{1, 3, 4}] * 3 + [{1, 3}, set()]
+    for detail, numbers in zip(LEVELS, drawn, strict=False):
+        assert render(index, detail).count('class="plots"') == len(numbers)
+
+
+def test_each_level_of_detail_is_smaller_than_the_one_before(grid: Path, board: Path) -> None:
+    index = index_of(read_cells(board), [])
+    sizes = [len(render(index, replace(detail, said="")).encode()) for detail in LEVELS]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[6] > sizes[7] > sizes[-1]
+    assert len({detail.said for detail in LEVELS}) == len(LEVELS)
 
 
 @pytest.mark.slow
