@@ -170,16 +170,18 @@ def _but_its_draw(line: Line) -> str:
 
 def _furthest(lines: Sequence[Line]) -> Line:
     """The random direction that is furthest from `none`; it says so, and leads to the cells of all."""
-    chosen = max(lines, key=lambda line: abs(line.delta[0]) if line.delta else line.measure.value or 0)
-    values = [line.measure.value for line in lines if line.measure.value is not None]
+    drawn = sorted(lines, key=lambda line: str(line.cell.settings["random_seed"]).zfill(20))
+    chosen = max(drawn, key=lambda line: abs(line.delta[0]) if line.delta else line.measure.value or 0)
     metric = chosen.measure.metric
-    said = f"of {len(lines)} random directions the furthest from none"
+    values = sorted(line.measure.value for line in drawn if line.measure.value is not None)
+    said = f"of {len(drawn)} random directions the furthest from none"
     if values:
-        said += f"; they have {show(min(values), metric)} to {show(max(values), metric)}"
+        low, high = show(values[0], metric), show(values[-1], metric)
+        said += f"; they have {low} to {high}" if low != high else f"; all have {low}"
     return replace(
         chosen,
         not_ranked=[*chosen.not_ranked, said],
-        numbers=sorted(number for line in lines for number in line.numbers),
+        numbers=sorted(number for line in drawn for number in line.numbers),
     )
 
 

@@ -689,3 +689,16 @@ def test_of_many_random_directions_the_furthest_from_none_stands_in_one_row(
     assert row.not_ranked[-1] == f"of 3 random directions the furthest from none; {said}"
     for name in ("leaderboard.md", "index.html"):
         assert said in (board / name).read_text()
+
+
+def test_random_directions_that_change_nothing_say_so_in_one_row(results: Path, board: Path) -> None:
+    for seed in (10, 2, 9):
+        judges = {"keyword_robust": ("refusal", 1.0)}
+        Made(defense="random", settings={"random_seed": seed}, judges=judges).write(results)
+    found = index(results, board)
+    ((row,),) = [section.lines for section in sections_of(found)]
+    value = row.measure.value
+    assert value is not None
+    assert row.cell.settings["random_seed"] == 2
+    said = f"of 3 random directions the furthest from none; all have {100 * value:.1f}"
+    assert row.not_ranked[-1] == said
