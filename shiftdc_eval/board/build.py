@@ -48,7 +48,7 @@ def build(results: Sequence[Path], board: Path, replace: bool = False, *, times:
         results: folders as lmms-eval writes them, calibrations of judges attached or alone; none only regenerates.
         board: the folder of the board.
         replace: new results take the place of cells that are there.
-        times: keep the seconds of the new results; without, their cells say nothing of time.
+        times: keep the seconds of the new results; without, their cells do not say how long the answers took.
     Returns:
         paths below `cells/` of the cells that are new or changed.
     Raises:
@@ -60,7 +60,9 @@ def build(results: Sequence[Path], board: Path, replace: bool = False, *, times:
     answered = [folder for folder in results if not only_calibrations(folder)]
     new = {cell.path: cell for cell in join(answered, existing.values(), replace)} if answered else {}
     if not times:
-        new = {path: without_seconds(cell, existing.get(path)) for path, cell in new.items()}
+        new = {
+            path: without_seconds(cell, None if replace else existing.get(path)) for path, cell in new.items()
+        }
     changed = [path for path, cell in new.items() if existing.get(path) != cell]
     cells = existing | new
     known = calibrations | fresh

@@ -25,8 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--no-times",
         action="store_true",
-        help="leave out the seconds of new results: short runs on a GPU mostly tell of its warm-up, and a machine "
-        "busy with other work of that work",
+        help="leave out how long the answers of new results took (short runs on a GPU mostly time its warm-up, a busy "
+        "machine its other work); runs that are on the board keep it, unless --replace",
     )
     check = actions.add_parser(
         "check", help="validate every cell, regenerate all pages, fail on a difference"

@@ -11,6 +11,7 @@ from shiftdc_eval.board import statistics
 from shiftdc_eval.board.cell import content_hash
 from shiftdc_eval.board.index import (
     ALONE,
+    DIGITS,
     UNSCORED,
     Comparison,
     Entry,
@@ -119,16 +120,16 @@ def _pairs(ordered: Sequence[Member], ranked: int) -> list[Pair]:
         Pair(
             first=first.cell,
             second=second.cell,
-            value=round(difference.value, 4) + 0.0,
-            low=round(difference.low, 4) + 0.0,
-            high=round(difference.high, 4) + 0.0,
+            value=round(difference.value, DIGITS) + 0.0,
+            low=round(difference.low, DIGITS) + 0.0,
+            high=round(difference.high, DIGITS) + 0.0,
             n=difference.n,
             size=round(difference.size, 1),
             first_only=difference.first_only,
             second_only=difference.second_only,
             p=significant(difference.p),
             p_holm=significant(next(adjusted)) if both else None,
-            detectable=round(_detectable(first.column, difference, tests if both else 1), 4),
+            detectable=round(_detectable(first.column, difference, tests if both else 1), DIGITS),
         )
         for first, second, difference, both in found
     ]

@@ -17,6 +17,8 @@ MAX_UNSCORED = 0.02
 PARTIAL = "partial"
 UNSCORED = "more than 2 % unscored"
 ALONE = "nothing to rank against"
+DIGITS = 6
+"""Digits after the point that are written down: more than are shown, so that nothing is rounded twice."""
 
 Metric = Literal["asr", "keyword_asr", "refused", "over_refusal", "unsafe_rate", "score", "harm_score"]
 

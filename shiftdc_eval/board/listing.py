@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from shiftdc_eval.board.draws import DRAW, draw_of, is_drawn, settings_but_draw
 from shiftdc_eval.board.index import Index, IndexCell
 from shiftdc_eval.board.judging import usd
-from shiftdc_eval.board.marks import MARKS
-
-DRAW = "random_seed"
-"""The setting that draws a random direction; null where none is drawn."""
+from shiftdc_eval.board.marks import MARKS, Mark
 
 
 @dataclass(frozen=True)
@@ -54,22 +52,60 @@ class Configuration:
 class Model:
     """The cells of one model."""
 
-    name: str
+    id: str
+    mark: Mark
     said: str
     """What is true of all of them."""
     configurations: list[Configuration]
+
+    @property
+    def name(self) -> str:
+        """The model's id, with its mark: a model of one id may have cells with a mark and cells without."""
+        return f"{self.id} · {self.mark}" if self.mark else self.id
 
 
 def listed(index: Index, shown: Collection[int]) -> list[Model]:
     """The shown cells: models without a mark first, then by name, by configuration, by task and seed."""
     models: dict[tuple[int, str], list[int]] = defaultdict(list)
-    marks = ["", *MARKS]
+    marks: list[Mark] = ["", *MARKS]
     for number in sorted(
-        shown, key=lambda number: (index.cells[number].task, index.cells[number].seed, number)
+        shown,
+        key=lambda number: (
+            index.cells[number].task,
+            index.cells[number].seed,
+            draw_of(index.cells[number]),
+            number,
+        ),
     ):
         cell = index.cells[number]
         models[marks.index(cell.mark), cell.model].append(number)
-    return [_model(index.cells, name, models[mark, name]) for mark, name in sorted(models)]
+    return [_model(index.cells, name, marks[mark], models[mark, name]) for mark, name in sorted(models)]
+
+
+def links(cells: Sequence[IndexCell], numbers: Sequence[int]) -> tuple[str, list[tuple[int, str, str]]]:
+    """How a row leads to each of its cells: by the draw of a random direction, by seed, or by both.
+
+    Returns:
+        What tells the cells apart, and (number, its value, whose value it is) of each cell, in order of draw and seed.
+    """
+    ordered = sorted(numbers, key=lambda number: (draw_of(cells[number]), cells[number].seed, number))
+    told = {
+        DRAW: [str(cells[number].settings.get(DRAW)) for number in ordered],
+        "seed": [str(cells[number].seed) for number in ordered],
+    }
+    varying = {name: values for name, values in told.items() if len(set(values)) > 1}
+    values = ["/".join(parts) for parts in zip(*varying.values(), strict=True)]
+    what = "/".join(varying)
+    if len(set(values)) < len(ordered):
+        what, values = "cell", [str(place) for place in range(1, len(ordered) + 1)]
+    return what, [
+        (number, value, _whose(cells[number])) for number, value in zip(ordered, values, strict=True)
+    ]
+
+
+def _whose(cell: IndexCell) -> str:
+    """A cell's defense, without its draw where that is all its label says."""
+    return cell.defense.removesuffix(f" ({DRAW}={cell.settings.get(DRAW)})")
 
 
 def around_task(command: str, task: str) -> tuple[str, str] | None:
@@ -104,10 +140,10 @@ def facts(cell: IndexCell) -> list[str]:
     ]
     if cell.model_note:
         found.append(cell.model_note)
-    if _settings(cell):
-        found.append(f"settings {_said(_settings(cell))}")
-    if _drawn(cell):
-        found.append(f"random_seed={json.dumps(cell.settings[DRAW])}")
+    if settings_but_draw(cell):
+        found.append(f"settings {_said(settings_but_draw(cell))}")
+    if is_drawn(cell):
+        found.append(f"{DRAW}={json.dumps(cell.settings[DRAW])}")
     if cell.ablation:
         found.append(cell.ablation)
     if not cell.recorded:
@@ -115,7 +151,7 @@ def facts(cell: IndexCell) -> list[str]:
     return list(dict.fromkeys([*found, *cell.notes]))
 
 
-def _model(cells: Sequence[IndexCell], name: str, numbers: Sequence[int]) -> Model:
+def _model(cells: Sequence[IndexCell], name: str, mark: Mark, numbers: Sequence[int]) -> Model:
     own = {number: facts(cells[number]) for number in numbers}
     shared = _shared(list(own.values()))
     families: dict[tuple[str, ...], list[int]] = defaultdict(list)
@@ -124,6 +160,7 @@ def _model(cells: Sequence[IndexCell], name: str, numbers: Sequence[int]) -> Mod
     rest = {number: _without(found, shared) for number, found in own.items()}
     return Model(
         name,
+        mark,
         "; ".join(shared),
         [
             _configuration(cells, {number: rest[number] for number in families[key]})
@@ -135,18 +172,10 @@ def _model(cells: Sequence[IndexCell], name: str, numbers: Sequence[int]) -> Mod
 def _identity(cell: IndexCell) -> tuple[str, ...]:
     """What makes a configuration of a model, in the order they are sorted by."""
     # draws of a random direction are one configuration, as seeds are
-    label, system = (cell.defense_name, "") if _drawn(cell) else (cell.defense, cell.system)
-    settings = json.dumps(_settings(cell), sort_keys=True)
-    return (label, settings, cell.model_revision, cell.model_note, cell.ablation, system)
-
-
-def _drawn(cell: IndexCell) -> bool:
-    return cell.settings.get(DRAW) is not None
-
-
-def _settings(cell: IndexCell) -> dict[str, JsonValue]:
-    """The settings, without the seed of a direction that was drawn."""
-    return {name: value for name, value in cell.settings.items() if name != DRAW or not _drawn(cell)}
+    label, system = (cell.defense_name, "") if is_drawn(cell) else (cell.defense, cell.system)
+    settings = json.dumps(settings_but_draw(cell), sort_keys=True)
+    arithmetic = (cell.dtype, cell.attention, cell.engine)
+    return (label, settings, cell.model_revision, cell.model_note, cell.ablation, *arithmetic, system)
 
 
 def _configuration(cells: Sequence[IndexCell], own: Mapping[int, list[str]]) -> Configuration:

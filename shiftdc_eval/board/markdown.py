@@ -61,6 +61,8 @@ def _section(section: Section) -> str:
     lines = [f"### {_escape(section.name)}\n"]
     if section.mark:
         lines.append(f"{_escape(MARKS[section.mark])}\n")
+    if section.remark:
+        lines.append(f"{_escape(section.remark)}\n")
     if section.revision:
         lines.append(f"Data revision {_escape(section.revision)}.\n")
     if section.judged:

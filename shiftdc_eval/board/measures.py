@@ -11,7 +11,7 @@ import numpy as np
 
 from shiftdc_eval.board import statistics
 from shiftdc_eval.board.cell import Cell, JudgeColumn
-from shiftdc_eval.board.index import Agreement, Group, Measure, Metric, lower_is_better
+from shiftdc_eval.board.index import DIGITS, Agreement, Group, Measure, Metric, lower_is_better
 from shiftdc_eval.board.marks import HARMLESS, mark_of
 from shiftdc_eval.board.official import official_means
 from shiftdc_eval.board.statistics import Bools, Estimate, Floats, Ints
@@ -174,7 +174,7 @@ def measure(column: Column) -> Measure:
         bound_high=rounded((failures + unscored) / size) if column.is_rate else None,
         groups=groups,
         macro={
-            name: round(sum(group.value for group in parts.values()) / len(parts), 4)
+            name: round(sum(group.value for group in parts.values()) / len(parts), DIGITS)
             for name, parts in groups.items()
             if name != "flag" and len(parts) > 1
         },
@@ -206,13 +206,13 @@ def group_of(column: Column, chosen: Bools) -> Group | None:
         if not estimate.n:
             return None
         return Group(
-            value=round(estimate.value, 4),
-            low=round(estimate.low, 4),
-            high=round(estimate.high, 4),
+            value=round(estimate.value, DIGITS),
+            low=round(estimate.low, DIGITS),
+            high=round(estimate.high, DIGITS),
             n=estimate.n,
         )
     values = column.values[chosen & column.scored]
-    return Group(value=round(float(values.mean()), 4), n=len(values)) if len(values) else None
+    return Group(value=round(float(values.mean()), DIGITS), n=len(values)) if len(values) else None
 
 
 def agreements(columns: Sequence[Column]) -> list[Agreement]:
@@ -231,13 +231,13 @@ def agreements(columns: Sequence[Column]) -> list[Agreement]:
                         first=first.judge.key,
                         second=second.judge.key,
                         n=int(both.sum()),
-                        agreement=round(float((a == b).mean()), 4),
+                        agreement=round(float((a == b).mean()), DIGITS),
                         kappa=rounded(statistics.kappa(a, b)),
                     )
                 )
     return found
 
 
-def rounded(value: float, digits: int = 4) -> float | None:
+def rounded(value: float, digits: int = DIGITS) -> float | None:
     """A number as it is written down; None for nan."""
     return None if math.isnan(value) else round(value, digits) + 0.0

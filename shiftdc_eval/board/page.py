@@ -7,7 +7,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -15,7 +15,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from shiftdc_eval.board import charts, wording
 from shiftdc_eval.board.index import Index, lower_is_better
-from shiftdc_eval.board.listing import listed
+from shiftdc_eval.board.listing import links, listed
 from shiftdc_eval.board.marks import MARKS
 from shiftdc_eval.board.sections import Section, sections_of
 from shiftdc_eval.board.text import readable
@@ -76,14 +76,15 @@ LEVELS = (
             NO_COMMANDS,
             rows=rows,
             said=f"Only the first {rows} rows of each section are shown, and their cells, without plots and commands; "
-            "leaderboard.md holds all.",
+            "leaderboard.md holds all rows, index.json all cells.",
         )
         for rows in (80, 25, 10, 5)
     ),
     replace(
         NO_COMMANDS,
         rows=1,
-        said="Only the first row of each section is shown, and its cell; leaderboard.md holds all.",
+        said="Only the first row of each section is shown, and its cell; leaderboard.md holds all rows, index.json "
+        "all cells.",
     ),
 )
 """From all to the least; the page has the first that fits."""
@@ -113,6 +114,7 @@ def render(index: Index, detail: Detail) -> str:
         judges=sorted({section.judge for section in found}),
         detail=detail,
         listed=listed(index, shown),
+        links=partial(links, index.cells),
         plotted=plotted(found, detail),
         forest=charts.forest,
         scatter=charts.scatter,
@@ -126,17 +128,30 @@ def render(index: Index, detail: Detail) -> str:
 
 
 def contents(sections: Sequence[Section]) -> dict[str, list[tuple[int, str]]]:
-    """Number and judge of each section, counted from 1, by task."""
-    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    """Number and name of each section, counted from 1, by task."""
+    found: dict[str, dict[int, Section]] = defaultdict(dict)
     for number, section in enumerate(sections, 1):
-        found[section.task].append((number, section.judge))
-    return {task: _told_apart(links) for task, links in found.items()}
+        found[section.task][number] = section
+    return {task: list(zip(own, _names(list(own.values())), strict=True)) for task, own in found.items()}
 
 
-def _told_apart(links: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Judges by name alone where that tells them apart."""
-    names = [judge.partition("@")[0] for _, judge in links]
-    return links if len(set(names)) < len(names) else [(links[n][0], name) for n, name in enumerate(names)]
+def _names(sections: Sequence[Section]) -> list[str]:
+    """Sections of one task by judge, with as few other facts as tell them apart."""
+    facts = [_telling(section) for section in sections]
+    chosen = [0]
+    for part in range(1, len(facts[0])):
+        told, more = ({tuple(own[n] for n in parts) for own in facts} for parts in (chosen, [*chosen, part]))
+        if len(more) > len(told):
+            chosen.append(part)
+    named = [[own[part] for part in chosen if own[part]] for own in facts]
+    return [f"{judge} ({', '.join(rest)})" if rest else judge for judge, *rest in named]
+
+
+def _telling(section: Section) -> tuple[str, ...]:
+    """What can tell a section from the others of its task, what says most to a reader first."""
+    judge, _, fingerprint = section.judge.partition("@")
+    version, metric = f"v{section.version.removeprefix('v')}", wording.METRIC_NAMES[section.metric]
+    return (judge, section.mark, version, metric, fingerprint, charts.shorten(section.revision, 12))
 
 
 def plotted(sections: Sequence[Section], detail: Detail) -> set[int]:
@@ -195,6 +210,8 @@ def about(section: Section) -> list[str]:
     said.append("Lower is better." if lower_is_better(section.metric) else "Higher is better.")
     if section.metric == "keyword_asr":
         said.append("One minus the refusal rate: not a rate of harmful answers.")
+    if section.remark:
+        said.append(section.remark)
     if section.revision:
         said.append(f"Data revision {charts.shorten(section.revision, 40)}.")
     cells = [line.cell for line in section.lines]

@@ -17,9 +17,11 @@ from shiftdc_eval.board.beside import (
     results_of,
     value_beside,
 )
+from shiftdc_eval.board.draws import draw_of, is_drawn, settings_but_draw
 from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, Metric, Pair
 from shiftdc_eval.board.judging import judged
 from shiftdc_eval.board.marks import MARKS, Mark
+from shiftdc_eval.board.official import remark_on
 from shiftdc_eval.board.wording import METRIC_NAMES, show
 
 
@@ -100,6 +102,11 @@ class Section:
         return [mean.name for mean in self.lines[0].measure.official] if self.lines else []
 
     @property
+    def remark(self) -> str:
+        """What must be known of the share itself; empty where it is one whole."""
+        return remark_on(self.task)
+
+    @property
     def name(self) -> str:
         """What is measured, by whom."""
         models = sorted({model for line in self.lines for model in line.measure.models})
@@ -161,27 +168,30 @@ def one_of_the_draws(lines: Sequence[Line]) -> list[Line]:
 
 def _but_its_draw(line: Line) -> str:
     cell = line.cell
-    if cell.settings.get("random_seed") is None:
+    if not is_drawn(cell):
         return str(line.number)
-    settings = {name: value for name, value in cell.settings.items() if name != "random_seed"}
-    facts = [cell.model, cell.model_revision, line.setting, cell.defense_name, line.not_ranked, settings]
-    return json.dumps(facts, sort_keys=True)
+    facts = [cell.model, cell.model_revision, line.setting, cell.defense_name, line.not_ranked, cell.answered]
+    return json.dumps([*facts, settings_but_draw(cell)], sort_keys=True)
 
 
 def _furthest(lines: Sequence[Line]) -> Line:
-    """The random direction that is furthest from `none`; it says so, and leads to the cells of all."""
-    drawn = sorted(lines, key=lambda line: str(line.cell.settings["random_seed"]).zfill(20))
-    chosen = max(drawn, key=lambda line: abs(line.delta[0]) if line.delta else line.measure.value or 0)
-    metric = chosen.measure.metric
+    """The draw that is furthest from `none`; it says how many there are, and leads to the cells of all."""
+    drawn = sorted(lines, key=lambda line: draw_of(line.cell))
+    count, metric = f"{len(drawn)} random directions", drawn[0].measure.metric
     values = sorted(line.measure.value for line in drawn if line.measure.value is not None)
-    said = f"of {len(drawn)} random directions the furthest from none"
-    if values:
-        low, high = show(values[0], metric), show(values[-1], metric)
-        said += f"; they have {low} to {high}" if low != high else f"; all have {low}"
+    low, high = (show(values[0], metric), show(values[-1], metric)) if values else ("", "")
+    paired = [(abs(line.delta[0]), line) for line in drawn if line.delta]
+    if low == high:
+        chosen, said = drawn[0], f"one of {count}" + (f", all with {low}" if low else "")
+    elif paired:
+        chosen = max(paired, key=lambda pair: pair[0])[1]
+        said = f"of {count} ({low} to {high}) the furthest from none, its p not adjusted for this choice"
+    else:
+        chosen, said = drawn[0], f"one of {count} ({low} to {high})"
     return replace(
         chosen,
         not_ranked=[*chosen.not_ranked, said],
-        numbers=sorted(number for line in drawn for number in line.numbers),
+        numbers=[number for line in drawn for number in line.numbers],
     )
 
 

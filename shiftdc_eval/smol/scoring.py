@@ -70,8 +70,8 @@ def share(hits: int, n: int) -> dict[str, Any]:
     return {
         "hits": hits,
         "n": n,
-        "share": round(p, 4),
-        "interval": [round(max(low, 0), 4), round(min(high, 1), 4)],
+        "share": round(p, 6),
+        "interval": [round(max(low, 0), 6), round(min(high, 1), 6)],
     }
 
 
@@ -183,5 +183,7 @@ def markdown(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def percent(row: Mapping[str, Any]) -> str:
     """`97.5 [95.0-98.8], n = 350`."""
-    low, high = row["interval"]
-    return f"{100 * row['share']:.1f} [{100 * low:.1f}-{100 * high:.1f}], n = {row['n']}"
+    # from the counts: files of earlier versions hold four digits, and no number is rounded twice
+    found = share(row["hits"], row["n"])
+    low, high = found["interval"]
+    return f"{100 * found['share']:.1f} [{100 * low:.1f}-{100 * high:.1f}], n = {row['n']}"

@@ -205,6 +205,8 @@ def test_seconds_of_new_results_are_left_out_when_told_to_and_those_of_the_board
     assert found["none"].runs[0].cost.seconds > 0
     assert (found["ecso"].runs[0].cost.seconds, found["ecso"].runs[0].cost.timed) == (0, 0)
     assert found["ecso"].runs[0].cost.samples == found["none"].runs[0].cost.samples
+    assert build([results], board, replace=True, times=False) != []
+    assert read_cells(board)[-1].runs[0].cost.timed == read_cells(board)[0].runs[0].cost.timed == 0
     entries = {cell.defense_name: cell for cell in index_of(read_cells(board), []).cells}
     assert (entries["ecso"].seconds, entries["ecso"].relative) == (None, None)
 

@@ -17,6 +17,7 @@ from shiftdc_eval.board.check import check
 from shiftdc_eval.board.files import read_cells
 from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, lower_is_better
 from shiftdc_eval.board.marks import MARKS
+from shiftdc_eval.board.official import means_of, remark_on
 from shiftdc_eval.board.sections import sections_of
 
 
@@ -664,41 +665,114 @@ def test_the_index_file_is_the_index(results: Path, board: Path) -> None:
     assert Index.model_validate(json.loads((board / "index.json").read_text())) == found
 
 
+def drawn(seed: int, share: float, **change: Any) -> Made:
+    """A cell of a random direction."""
+    settings = {"random_seed": seed, "alpha": change.pop("alpha", 1.0)}
+    judges = {"keyword_robust": ("refusal", share)}
+    return Made(**{"defense": "random", "settings": settings, "size": 40, "judges": judges, **change})
+
+
+def rows_of_draws(found: Index) -> list[list[int]]:
+    """The seeds of each row that stands for several draws, as they are linked."""
+    lines = [line for section in sections_of(found) for line in section.lines]
+    return [
+        [int(str(found.cells[number].settings["random_seed"])) for number in line.numbers]
+        for line in lines
+        if len(line.numbers) > 1
+    ]
+
+
 def test_of_many_random_directions_the_furthest_from_none_stands_in_one_row(
     results: Path, board: Path
 ) -> None:
     harmful = {"keyword_robust": ("refusal", 0.9)}
     Made(defense="none", size=40, judges=harmful).write(results)
-    for seed, share in ((0, 0.8), (1, 0.5), (2, 0.9)):
-        settings = {"random_seed": seed, "alpha": 1.0}
-        judges = {"keyword_robust": ("refusal", share)}
-        Made(defense="random", settings=settings, size=40, judges=judges).write(results)
-    Made(defense="random", settings={"random_seed": 3, "alpha": 0.5}, size=40, judges=harmful).write(results)
+    for seed, share in ((10, 0.8), (1, 0.5), (2, 0.9)):
+        drawn(seed, share).write(results)
+    drawn(3, 0.9, alpha=0.5).write(results)
     Made(defense="shiftdc", settings={"random_seed": None}, size=40, judges=harmful).write(results)
     found = index(results, board)
     (comparison,) = found.comparisons
     assert len(comparison.entries) == 6
     (section,) = sections_of(found)
-    (row,) = [line for line in section.lines if len(line.numbers) > 1]
     assert len(section.lines) == 4
-    drawn = [cell for cell in found.cells if cell.defense_name == "random" and cell.settings["alpha"] == 1.0]
+    assert rows_of_draws(found) == [[1, 2, 10]]
+    (row,) = [line for line in section.lines if len(line.numbers) > 1]
     assert row.cell.settings["random_seed"] == 1
-    assert [found.cells[number] for number in row.numbers] == drawn
-    values = sorted(cell.measures[0].value or 0 for cell in drawn)
-    said = f"they have {100 * values[0]:.1f} to {100 * values[-1]:.1f}"
-    assert row.not_ranked[-1] == f"of 3 random directions the furthest from none; {said}"
+    values = sorted(found.cells[number].measures[0].value or 0 for number in row.numbers)
+    said = f"of 3 random directions ({100 * values[0]:.1f} to {100 * values[-1]:.1f}) the furthest from none"
+    assert row.not_ranked[-1] == f"{said}, its p not adjusted for this choice"
     for name in ("leaderboard.md", "index.html"):
         assert said in (board / name).read_text()
 
 
-def test_random_directions_that_change_nothing_say_so_in_one_row(results: Path, board: Path) -> None:
+def test_random_directions_that_give_one_value_say_so(results: Path, board: Path) -> None:
     for seed in (10, 2, 9):
-        judges = {"keyword_robust": ("refusal", 1.0)}
-        Made(defense="random", settings={"random_seed": seed}, judges=judges).write(results)
+        drawn(seed, 1.0).write(results)
     found = index(results, board)
-    ((row,),) = [section.lines for section in sections_of(found)]
-    value = row.measure.value
-    assert value is not None
-    assert row.cell.settings["random_seed"] == 2
-    said = f"of 3 random directions the furthest from none; all have {100 * value:.1f}"
-    assert row.not_ranked[-1] == said
+    assert rows_of_draws(found) == [[2, 9, 10]]
+    (row,) = sections_of(found)[0].lines
+    assert row.not_ranked[-1] == f"one of 3 random directions, all with {100 * (row.measure.value or 0):.1f}"
+
+
+def test_without_none_the_first_random_direction_is_shown_with_what_all_span(
+    results: Path, board: Path
+) -> None:
+    for seed, share in ((7, 0.2), (4, 0.5)):
+        drawn(seed, share).write(results)
+    found = index(results, board)
+    (row,) = sections_of(found)[0].lines
+    values = sorted(cell.measures[0].value or 0 for cell in found.cells)
+    span = f"{100 * values[0]:.1f} to {100 * values[1]:.1f}"
+    assert row.not_ranked[-1] == f"one of 2 random directions ({span})"
+    assert row.cell.settings["random_seed"] == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "org/other"},
+        {"model_revision": "def456"},
+        {"items": 80},
+        {"alpha": 0.5},
+        {"notes": ["leakage: 3 of 60 items were used for calibration"]},
+    ],
+)
+def test_random_directions_that_differ_in_more_than_their_seed_have_rows_of_their_own(
+    results: Path, board: Path, change: dict[str, Any]
+) -> None:
+    drawn(0, 0.5).write(results)
+    drawn(1, 0.5, **change).write(results)
+    assert rows_of_draws(index(results, board)) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        ("figstep", "topic"),
+        ("figstep_tiny", "topic"),
+        ("mm_safetybench_typo", "scenario"),
+        ("mm_safetybench_sd_tiny", "scenario"),
+        ("figstep_benign", ""),
+        ("toy_figstep", ""),
+        ("toy_mm_safetybench_typo", ""),
+    ],
+)
+def test_shares_that_mix_harm_and_advice_are_remarked_on(task: str, kind: str) -> None:
+    means = means_of(task)
+    assert (means[0] if means else "") == kind
+    assert bool(remark_on(task)) == bool(kind)
+
+
+def test_no_share_is_rounded_twice(results: Path, board: Path) -> None:
+    """809 of 1,680 is 48.155 %: rounded to four digits first it would be shown as 48.1."""
+    made = Made(size=1680, judges={"llm": ("score", 0.5)})
+    samples = made.write(results)
+    rows = made.rows()
+    for number, row in enumerate(rows):
+        row["shiftdc"]["verdicts"]["llm"] = row["shiftdc"]["verdicts"]["llm"] | {
+            "value": 1.0 if number < 809 else 0.0
+        }
+    write_rows(samples, rows)
+    (cell,) = index(results, board).cells
+    assert cell.measures[0].value == pytest.approx(809 / 1680, abs=1e-6)

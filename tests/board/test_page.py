@@ -20,9 +20,9 @@ from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.cell import CellModel
 from shiftdc_eval.board.files import read_cells
 from shiftdc_eval.board.index import Index
-from shiftdc_eval.board.listing import around_task
+from shiftdc_eval.board.listing import around_task, links
 from shiftdc_eval.board.official import ADVICE_TOPICS, HARM_TOPICS, MEANS
-from shiftdc_eval.board.page import LEVELS, MAX_BYTES, TOO_LARGE, page, plotted, render
+from shiftdc_eval.board.page import LEVELS, MAX_BYTES, TOO_LARGE, contents, page, plotted, render
 from shiftdc_eval.board.reported import read_reported
 from shiftdc_eval.board.sections import sections_of
 from shiftdc_eval.tasks.figstep.task import LAST_CLEAR_TOPIC
@@ -65,7 +65,13 @@ class Reader(HTMLParser):
         self.commands: dict[int, str] = {}
         self.said: dict[int, list[str]] = {}
         """Texts of the row of a cell."""
-        self._table = self._inside = ""
+        self.models: list[str] = []
+        """Headings of the models in the list of cells."""
+        self.configurations: list[str] = []
+        """Headings of their configurations."""
+        self.under: dict[int, int] = {}
+        """Position of its configuration by number of the cell."""
+        self._table = self._inside = self._heading = ""
         self._cell = -1
         self._command: list[str | None] = []
         self.feed(text)
@@ -73,6 +79,12 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self._inside = tag
+        if tag == "h3" and given["id"].startswith("m"):
+            self._heading = tag
+            self.models.append("")
+        elif given.get("scope") == "rowgroup":
+            self._heading = tag
+            self.configurations.append("")
         if tag == "table":
             self._table = given.get("class", "")
         elif tag == "tr" and self._table == "sort":
@@ -80,6 +92,7 @@ class Reader(HTMLParser):
         elif tag == "tr" and given.get("id", "").startswith("c"):
             self._cell = int(given["id"][1:])
             self.said[self._cell] = []
+            self.under[self._cell] = len(self.configurations) - 1
         elif tag == "a" and self._table == "sort":
             self.rows[-1].append((int(given["href"].removeprefix("#c")), given.get("aria-label", "")))
         elif tag == "a" and self._cell >= 0:
@@ -89,13 +102,17 @@ class Reader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = "code" if tag == "var" else ""
+        if tag == self._heading:
+            self._heading = ""
         if tag == "tr":
             self._cell = -1
         elif tag == "table":
             self._table = ""
 
     def handle_data(self, data: str) -> None:
-        if self._inside in ("code", "var"):
+        if self._heading:
+            (self.models if self._heading == "h3" else self.configurations)[-1] += data
+        elif self._inside in ("code", "var"):
             self._command.append(None if self._inside == "var" else data)
         elif self._table == "sort" and self._inside == "a" and not self.rows[-1][-1][1]:
             self.rows[-1][-1] = (self.rows[-1][-1][0], data)
@@ -497,6 +514,159 @@ def test_rows_of_several_cells_lead_to_each_of_them(results: Path, board: Path) 
     drawn = [n for n, cell in enumerate(found.cells) if cell.defense_name == "random"]
     for number in drawn:
         assert f"random_seed={found.cells[number].settings['random_seed']}" in "".join(reader.said[number])
+
+
+def test_a_row_of_several_draws_names_each_by_its_seed_and_in_its_order(results: Path, board: Path) -> None:
+    for draw in (10, 9, 1):
+        Made(defense="random", settings={"random_seed": draw}).write(results)
+    build([results], board)
+    cells = index_of(read_cells(board), []).cells
+    text = (board / "index.html").read_text()
+    (row,) = Reader(text).results
+    draws = [(cells[number].settings["random_seed"], name) for number, name in row[1:]]
+    assert draws == [(draw, f"random_seed {draw} of random") for draw in (1, 9, 10)]
+    assert re.search(r">random_seed <a [^>]*>1</a> <a [^>]*>9</a> <a [^>]*>10</a></div>", text)
+
+
+def test_seeds_and_draws_of_a_row_are_both_named_and_so_are_its_other_settings_and_its_model(
+    results: Path, board: Path
+) -> None:
+    for model in ("org/one", "org/two"):
+        for layer in ("1", "2"):
+            for draw, seed in ((3, 1), (3, 0), (2, 1), (2, 0)):
+                settings = {"random_seed": draw, "layer": layer}
+                Made(model=model, defense="random", seed=seed, settings=settings).write(results)
+        for seed in (5, 4):
+            Made(model=model, defense="none", seed=seed, attention="eager").write(results)
+    build([results], board)
+    rows = [[name for _, name in row[1:]] for row in Reader((board / "index.html").read_text()).results]
+    names = [name for row in rows for name in row]
+    assert len(names) == len(set(names)) == 2 * (2 * 4 + 2)
+    drawn = [f"random_seed/seed {draw}/{seed}" for draw in (2, 3) for seed in (0, 1)]
+    assert [[name.partition(" of ")[0] for name in row] for row in rows] == [
+        *[["seed 4", "seed 5"], drawn, drawn] * 2
+    ]
+    for model in ("org/one", "org/two"):
+        for seed in (4, 5):
+            assert sum(name.startswith(f"seed {seed} of none on {model}, ") for name in names) == 1
+
+
+def test_what_tells_the_cells_of_a_row_apart_is_named_or_else_they_are_counted(
+    results: Path, board: Path
+) -> None:
+    for dtype in ("float32", "float16"):
+        Made(run=dtype, dtype=dtype).write(results)
+    build([results], board)
+    cells = index_of(read_cells(board), []).cells
+    assert links(cells, [1, 0]) == ("cell", [(0, "1", "none"), (1, "2", "none")])
+
+
+def test_draws_and_settings_make_the_heading_of_a_configuration(results: Path, board: Path) -> None:
+    for draw in (0, 1):
+        Made(defense="random", settings={"random_seed": draw}).write(results)
+        Made(defense="random", settings={"random_seed": draw}, dtype="float16", run=f"half{draw}").write(
+            results
+        )
+    for alpha in (1.0, 2.0):
+        Made(defense="shiftdc", settings={"alpha": alpha}).write(results)
+    build([results], board)
+    reader = Reader((board / "index.html").read_text())
+    assert reader.configurations == [
+        f"{label} org/tiny-vlm · toy"
+        for label in ("random", "random", "shiftdc (alpha=1.0)", "shiftdc (alpha=2.0)")
+    ]
+    cells = index_of(read_cells(board), []).cells
+    assert {
+        (reader.under[n], cell.dtype) for n, cell in enumerate(cells) if cell.defense_name == "random"
+    } == {
+        (0, "float16"),
+        (1, "float32"),
+    }
+
+
+SMALL = "small research model: made for tests"
+
+
+@pytest.fixture
+def marked(results: Path, board: Path) -> Index:
+    """A board with a real, a small and a toy model on one task; the real one has two versions, one id two marks."""
+    Made(model="org/z-real", note="").write(results)
+    Made(model="org/z-real", note="", version="v2").write(results)
+    Made(model="org/small", note=SMALL).write(results)
+    Made(model="org/a-toy", note="toy").write(results)
+    Made(model="org/small", note="toy", model_revision="def456", run="again").write(results)
+    build([results], board)
+    return index_of(read_cells(board), [])
+
+
+def test_sections_of_one_task_are_told_apart_in_the_contents(marked: Index, board: Path) -> None:
+    sections = sections_of(marked)
+    names = ["keyword_robust (v1)", "keyword_robust (v2)"]
+    names += [f"keyword_robust ({mark}, v1)" for mark in ("small research model", "toy")]
+    assert contents(sections) == {"figstep_tiny": list(enumerate(names, 1))}
+    text = (board / "index.html").read_text()
+    for number, name in enumerate(names, 1):
+        assert f'<a href="#s{number}">{name}</a>' in text
+
+
+def test_a_section_is_named_by_its_judge_alone_where_that_tells(marked: Index) -> None:
+    first, *_ = sections_of(marked)
+    for change, name in (
+        ({"judge": "other@12345678"}, "other"),
+        ({"judge": "keyword_robust@12345678"}, "keyword_robust (12345678)"),
+        ({"metric": "asr"}, "keyword_robust (ASR)"),
+        ({"mark": "toy"}, "keyword_robust (toy)"),
+        ({"version": "v2"}, "keyword_robust (v2)"),
+        ({"revision": "rev9"}, "keyword_robust (rev9)"),
+        ({"revision": "rev9", "version": "v2", "mark": "toy"}, "keyword_robust (toy)"),
+    ):
+        (made,) = contents([first, replace(first, **change)]).values()
+        assert made[1] == (2, name)
+    assert contents([first]) == {"figstep_tiny": [(1, "keyword_robust")]}
+
+
+def test_the_list_of_cells_has_models_with_a_mark_last_and_names_it(marked: Index, board: Path) -> None:
+    reader = Reader((board / "index.html").read_text())
+    assert reader.models == [
+        "org/z-real",
+        "org/small · small research model",
+        "org/a-toy · toy",
+        "org/small · toy",
+    ]
+    assert reader.configurations == [f"none {model}" for model in reader.models]
+
+
+def test_a_version_has_one_v(marked: Index, board: Path) -> None:
+    reader = Reader((board / "index.html").read_text())
+    for number, cell in enumerate(marked.cells):
+        shown = ["figstep_tiny", " v2"] if cell.version == "v2" else ["figstep_tiny", "0.5"]
+        assert reader.said[number][:2] == shown
+
+
+def test_each_kind_of_model_and_version_of_a_task_has_its_plots(marked: Index) -> None:
+    assert plotted(sections_of(marked), LEVELS[2]) == {1, 2, 3, 4}
+
+
+def test_a_wide_table_fits_its_card_and_no_text_runs_into_the_next_column(
+    results: Path, board: Path, chromium: str
+) -> None:
+    names = [scenario.name for scenario in SCENARIOS]
+    for defense in ("none", "refusal_direction"):
+        common = {"model": "smol", "defense": defense, "note": SMALL, "seconds": 0, "timed": 0}
+        groups = {"groups": lambda row: {"scenario": names[row % 12]}}
+        Made(task="mm_safetybench_typo", size=1680, **groups, **common).write(results)
+        for task in ("figstep_benign", "mossbench_text_only", "xstest_safe"):
+            Made(task=task, benign=True, **common).write(results)
+    build([results], board)
+    script = """
+      const wide = document.querySelector(".board .wide"), row = wide.querySelector("tbody tr").cells;
+      const range = document.createRange();
+      const right = (cell) => (range.selectNodeContents(cell), range.getBoundingClientRect().right);
+      const apart = [...row].every((c, i) => !i || right(row[i - 1]) <= c.getBoundingClientRect().left);
+      document.title = [innerWidth, wide.scrollWidth <= wide.clientWidth, row.length, apart].join(" ");
+    """
+    driven = without_policy(board / "index.html", script)
+    assert title(dump_dom(chromium, driven, "--window-size=1280,900")) == "1280 true 10 true"
 
 
 def test_the_plots_of_second_judges_go_first(grid: Path, board: Path) -> None:

@@ -287,6 +287,16 @@ def test_ranks_span_all_that_is_not_separable() -> None:
     assert statistics.ranks(better) == [(1, 2), (1, 3), (2, 3)]
 
 
+@pytest.mark.parametrize("tests", [1, 28])
+def test_where_no_answers_differ_a_difference_of_the_detectable_size_is_found(tests: int) -> None:
+    """A difference takes as many answers that differ as it is large, however few were seen."""
+    n = 300
+    effect = statistics.detectable_difference(n, 0.0, tests)
+    changed = np.random.default_rng(0).binomial(n, effect, 2000)
+    found = [statistics.sign_flip_p(np.ones(count, np.int64)) < 0.05 / tests for count in changed if count]
+    assert 0.72 <= sum(found) / 2000 <= 0.95
+
+
 @pytest.mark.parametrize("tests", [1, 20])
 def test_the_detectable_difference_is_detected_four_times_in_five(tests: int) -> None:
     n, discordant = 300, 0.3

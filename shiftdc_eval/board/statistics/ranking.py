@@ -51,12 +51,14 @@ def detectable_difference(n: float, discordant: float, tests: int = 1) -> float:
 
     Args:
         n: shared answers (effective ones where they are clustered).
-        discordant: share of pairs that differ, as observed; at least one pair is assumed to.
+        discordant: share of pairs that differ, as observed; at least as many must as the difference itself is.
         tests: as `detectable_errors`.
     """
     if n <= 0:
         return 1.0
-    return min(1.0, detectable_errors(tests) * math.sqrt(max(discordant, 1 / n) / n))
+    errors = detectable_errors(tests)
+    # d = errors * sqrt(share / n), where the share of pairs that differ cannot be below d
+    return min(1.0, max(errors * math.sqrt(discordant / n), errors**2 / n))
 
 
 def kappa(first: Bools, second: Bools) -> float:
