@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -36,6 +37,12 @@ PUBLISHED: dict[str, Any] = {
 }
 """What `preset=published` sets."""
 logger = logging.getLogger(__name__)
+
+
+@cache
+def _warn_once(said: str) -> None:
+    # a grid checks a defense several times, and makes it anew for every cell
+    logger.warning(said)
 
 
 class ShiftDC(Settings):
@@ -83,9 +90,8 @@ class ShiftDC(Settings):
             raise ValueError(f"{', '.join(used)} belongs to variant=official, not to variant={self.variant}")
         for name, value in PUBLISHED.items() if self.preset else ():
             if name in self.model_fields_set and getattr(self, name) != value:
-                logger.warning(
-                    "preset=published sets %s=%s; %s=%s is not used", name, value, name, getattr(self, name)
-                )
+                given = getattr(self, name)
+                _warn_once(f"preset=published sets {name}={value}; {name}={given} is not used")
         return self
 
     @property

@@ -9,7 +9,7 @@ from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec
 from shiftdc_eval.captions import CaptionStore
 from shiftdc_eval.defenses import NOT_APPLICABLE, Request, Tools
 from shiftdc_eval.defenses.none import NoDefense
-from shiftdc_eval.defenses.shiftdc import ShiftDC, counterpart
+from shiftdc_eval.defenses.shiftdc import ShiftDC, _warn_once, counterpart
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.steering import SafetyDirection, edit_last_token, record_last_token, safety_coordinate
 
@@ -200,10 +200,12 @@ def test_the_published_preset_turns_every_switch_on(backbone: Backbone) -> None:
     assert resolved["layers"] == "2-3"
 
 
-def test_a_setting_that_the_preset_overrules_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_setting_that_the_preset_overrules_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    _warn_once.cache_clear()
     ShiftDC(variant="official", preset="published", caption_max_new_tokens=128)
     assert caplog.messages == []
-    ShiftDC(variant="official", preset="published", caption_max_new_tokens=64, steer_decode=False)
+    for _ in range(2):
+        ShiftDC(variant="official", preset="published", caption_max_new_tokens=64, steer_decode=False)
     assert caplog.messages == [
         "preset=published sets steer_decode=True; steer_decode=False is not used",
         "preset=published sets caption_max_new_tokens=128; caption_max_new_tokens=64 is not used",
