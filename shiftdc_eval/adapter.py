@@ -27,7 +27,7 @@ from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.defenses.direction import Directions, normalised
 from shiftdc_eval.errors import ModelError
 from shiftdc_eval.journal import Journal
-from shiftdc_eval.records import ANSWER_VERSION, RunRecord
+from shiftdc_eval.records import RunRecord
 from shiftdc_eval.reporting import Tally, gathered, task_records
 from shiftdc_eval.room import set_aside
 from shiftdc_eval.samples import Sample, samples_from, task_of
@@ -286,7 +286,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     def _config(self) -> dict[str, Any]:
         """Everything but the request itself that can change an answer."""
         return {
-            "answer_version": ANSWER_VERSION,
+            "answer_version": self.defense.answer_version,
             "revision": self.backbone.revision,
             "template": self.backbone.template_sha256,
             "dtype": str(self.backbone.dtype).removeprefix("torch."),
@@ -330,7 +330,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             versions=provenance.versions(),
             git=provenance.git_state(),
             hardware=self._hardware,
-            answer_version=ANSWER_VERSION,
+            answer_version=self.defense.answer_version,
             notes=self._notes(tally),
         )
 

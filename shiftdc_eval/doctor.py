@@ -178,18 +178,10 @@ def check_defenses(backbone: Backbone) -> Iterator[Checked]:
     from shiftdc_eval.captions import CaptionStore
     from shiftdc_eval.contrast import ContrastSet, load_contrast
     from shiftdc_eval.defenses import DEFENSES, Request, Tools
-    from shiftdc_eval.defenses.direction import fit
-    from shiftdc_eval.steering import SafetyDirection
+    from shiftdc_eval.defenses.direction import Directions
 
     contrast = ContrastSet(load_contrast(backbone.contrast_file).pairs[:PAIRS], "doctor")
-    fitted: dict[bool, SafetyDirection] = {}
-
-    def direction(*, post_norm_last: bool = False) -> SafetyDirection:
-        if post_norm_last not in fitted:
-            fitted[post_norm_last] = fit(backbone, contrast, post_norm_last=post_norm_last)
-        return fitted[post_norm_last]
-
-    tools = Tools(backbone, CaptionStore(None), direction)
+    tools = Tools(backbone, CaptionStore(None), Directions(backbone, contrast=contrast))
     requests = [Request(Chat.ask(REQUEST, [picture()])), Request(Chat.ask(REQUEST))]
     for name, chosen in DEFENSES.items():
         started = time.perf_counter()

@@ -18,10 +18,9 @@ import torch
 
 from shiftdc_eval.errors import RecordError, ShiftDCError
 from shiftdc_eval.grid_file import Cell, ModelEntry
-from shiftdc_eval.grid_plan import COMPLETE, is_complete, selected
+from shiftdc_eval.grid_plan import COMPLETE, answer_version, is_complete, selected
 from shiftdc_eval.grid_progress import Progress, Report
 from shiftdc_eval.grid_tasks import task_facts
-from shiftdc_eval.records import ANSWER_VERSION
 from shiftdc_eval.runs import atomic_write
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ def _require_written(folder: Path, stamp: str, rows: Mapping[str, int]) -> None:
 
 def _completion(cell: Cell, revision: str) -> str:
     content = {
-        "answer_version": ANSWER_VERSION,
+        "answer_version": answer_version(cell),
         "revision": revision,
         "tasks": task_facts(cell.task),
         **cell.description(),

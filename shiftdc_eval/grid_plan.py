@@ -10,7 +10,6 @@ from pathlib import Path
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.grid_file import Cell
 from shiftdc_eval.grid_tasks import task_facts
-from shiftdc_eval.records import ANSWER_VERSION
 
 COMPLETE = "cell.json"
 """The file of a cell's folder that is written last."""
@@ -60,6 +59,15 @@ def selected(cells: list[Cell], only: Sequence[str], limit: int | None) -> list[
     return kept
 
 
+def answer_version(cell: Cell) -> int:
+    """Version of the code that makes a cell's answers."""
+    from shiftdc_eval.defenses import DEFENSES
+
+    defense = DEFENSES[cell.defense.name]
+    own = {name: value for name, value in cell.defense.settings.items() if name in defense.model_fields}
+    return defense(**own).answer_version
+
+
 def is_complete(cell: Cell, out: Path) -> bool:
     """Whether there is nothing to run."""
     return not why_run(cell, out)
@@ -67,7 +75,7 @@ def is_complete(cell: Cell, out: Path) -> bool:
 
 def why_run(cell: Cell, out: Path) -> str:
     """Why a cell is to be run; empty where it was run to its end before, by the model that stands there now, on
-    tasks that are still the same and by code that still answers alike (`ANSWER_VERSION`).
+    tasks that are still the same and by code that still answers alike (`Settings.answer_version`).
 
     A hub id stands for its `revision`; of a local model every file is read, so that changed weights under the
     same path are another model. Of a task its version and the revision that its data is pinned to are compared.
@@ -83,7 +91,7 @@ def why_run(cell: Cell, out: Path) -> str:
         known = None
     if not isinstance(known, dict):
         return f"{COMPLETE} is damaged"
-    if known.get("answer_version") != ANSWER_VERSION:
+    if known.get("answer_version") != answer_version(cell):
         return "code answers otherwise now"
     now = revision_on_disk(cell.model.pretrained)
     if now is not None and now != known.get("revision"):

@@ -16,7 +16,7 @@ from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.backbones.backbone import EditBuilder
 from shiftdc_eval.defenses import Answer, Request, Tools
 from shiftdc_eval.errors import ModelError
-from shiftdc_eval.steering import edit_last_token, record_last_token
+from shiftdc_eval.steering import PREFILL, Scope, edit_tokens, record_last_token
 
 
 class Recorder:
@@ -42,6 +42,7 @@ class Recorder:
         settings: GenerationSettings,
         *,
         edit: EditBuilder | None = None,
+        scope: Scope = PREFILL,
         **rest: Any,
     ) -> list[Generated]:
         """The backbone's answers; with edits their prefill is recorded first."""
@@ -49,10 +50,11 @@ class Recorder:
             return self._backbone.generate(chats, settings, **rest)
         encoded = self._backbone.encode(chats)
         layers, position = self._backbone.layers, encoded.width - 1
+        where = position if scope.positions == "last" else slice(None)
         # registered in this order, so that what is recorded is what the edit has left
         with (
             torch.inference_mode(),
-            edit_last_token(layers, edit(list(range(len(chats)))), position),
+            edit_tokens(layers, edit(list(range(len(chats)))), where, site=scope.site),
             record_last_token(layers, position) as seen,
         ):
             self._backbone.forward(encoded)
@@ -61,7 +63,7 @@ class Recorder:
             )
         if not self._answers:
             return [Generated("", length, 0, ()) for length in encoded.lengths]
-        return self._backbone.generate(chats, settings, edit=edit, **rest)
+        return self._backbone.generate(chats, settings, edit=edit, scope=scope, **rest)
 
 
 def calibrated(

@@ -65,8 +65,9 @@ def passes(cell: Cell, size: Size) -> Iterator[Pass]:
     if isinstance(defense, ShiftDC):
         yield from _of_shiftdc(defense, here, n)
     elif isinstance(defense, Cmrm):
-        yield Pass(ACTIVATIONS, n, (here, "image"))
-        yield Pass(ACTIVATIONS, n, (here, defense.against))
+        if defense.level == "sample":
+            yield Pass(ACTIVATIONS, n, (here, defense.against))
+            yield Pass(ACTIVATIONS, n, ("text", (here, "none"), False))
     elif isinstance(defense, EcsoCaption):
         yield Pass(CAPTIONS, n, (here, "ecso", defense.caption_max_new_tokens))
     elif isinstance(defense, Ecso):  # at most: what the self-check lets pass needs no caption

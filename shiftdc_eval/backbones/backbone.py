@@ -22,7 +22,7 @@ from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut
 from shiftdc_eval.backbones.layers import reachable, source
 from shiftdc_eval.backbones.loaded import LoadedModel
 from shiftdc_eval.errors import ConfigError, ModelError
-from shiftdc_eval.steering import Edit, edit_last_token, record_last_token
+from shiftdc_eval.steering import PREFILL, Edit, Scope, edit_tokens, record_last_token
 
 logger = logging.getLogger(__name__)
 PASS_TOKENS = 32_768
@@ -177,12 +177,27 @@ class Backbone(LoadedModel):
         norm = getattr(self.model.get_decoder(), "norm", None)
         if norm is None:
             raise ModelError(
-                f"{self.architecture} shows no final norm: post_norm_last cannot be used with it"
+                f"{self.architecture} shows no final norm: its last layer cannot be read through the norm or the head"
             )
         with torch.inference_mode():
             # of a spread model the norm may lie on another device
             normed: Tensor = norm(activations).to(activations.device)
         return normed
+
+    def next_token_logits(self, activations: Tensor) -> Tensor:
+        """What the language-model head makes of activations of the last layer: `[..., vocabulary]`, float32.
+
+        Args:
+            activations: `[..., hidden]`, before the final norm, of any layer (of a lower one: the "logit lens").
+
+        Raises:
+            ModelError: the decoder shows no final norm.
+        """
+        with torch.inference_mode():
+            head = self.model.get_output_embeddings()
+            logits: Tensor = head(self.final_norm(activations).to(head.weight.device)).float()
+            cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+            return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def forward(self, encoded: Encoded) -> None:
         """One forward pass of the prompt through the decoder, without the language-model head.
@@ -209,7 +224,7 @@ class Backbone(LoadedModel):
         *,
         seeds: Sequence[str] | None = None,
         edit: EditBuilder | None = None,
-        edit_decode: bool = False,
+        scope: Scope = PREFILL,
         processors: Callable[[Sequence[int], Encoded], Iterable[LogitsProcessor]] | None = None,
     ) -> list[Generated]:
         """Answer chats.
@@ -218,8 +233,8 @@ class Backbone(LoadedModel):
             chats: any mix of chats with and without images.
             settings: decoding settings, the same for the whole batch.
             seeds: one string a chat that fixes its sampling; needed only when sampling.
-            edit: gives the edits of the last prompt token's activation during prefill for a sub-batch.
-            edit_decode: edit the newest token of every decode step too (needs a KV cache).
+            edit: gives the edits of activations for a sub-batch.
+            scope: which tokens, passes and side of the layers are edited; the last prompt token by default.
             processors: extra logits processors for a sub-batch, put before sampling.
 
         Returns:
@@ -232,19 +247,19 @@ class Backbone(LoadedModel):
             raise ConfigError(
                 "sampling needs one seed a request: pass seeds=[request.seed for request in requests]"
             )
-        if edit_decode and not settings.use_cache:
+        if scope.positions == "last" and scope.passes == "every" and not settings.use_cache:
             raise ConfigError(
-                "steering every decode step (steer_decode) needs a KV cache; leave out use_cache=false"
+                "steering the newest token of every decode step needs a KV cache; leave out use_cache=false"
             )
         seeds = seeds if seeds is not None else [str(row) for row in range(len(chats))]
-        simple = processors is None and not edit_decode and settings.use_cache
+        simple = processors is None and (edit is None or scope == PREFILL) and settings.use_cache
         answers: dict[int, Generated] = {}
         for group in _by_images(chats):
             shown, seeded = [chats[row] for row in group], [seeds[row] for row in group]
             if simple and self.engine == "fast" and self._in_window(shown, settings.max_new_tokens):
                 found = self._fast(shown, settings, seeded, group, edit)
             else:
-                found = self._plain(shown, settings, seeded, group, edit, edit_decode, processors)
+                found = self._plain(shown, settings, seeded, group, edit, scope, processors)
             answers.update(zip(group, found, strict=True))
         return [answers[row] for row in range(len(chats))]
 
@@ -278,16 +293,15 @@ class Backbone(LoadedModel):
         seeds: Sequence[str],
         group: list[int],
         edit: EditBuilder | None,
-        edit_decode: bool,
+        scope: Scope,
         processors: Callable[[Sequence[int], Encoded], Iterable[LogitsProcessor]] | None,
     ) -> list[Generated]:
         encoded = self.encode(chats)
         extra = LogitsProcessorList(processors(group, encoded) if processors else [])
         extra += sampling_processors(settings, seeds)
-        edits = reachable(edit(group), self._passed_by(bool(chats[0].images))) if edit else {}
-        position = -1 if edit_decode else encoded.width - 1
-        every_pass = edit_decode or not settings.use_cache
-        with edit_last_token(self.layers, edits, position, every_pass=every_pass) as made:
+        edits = reachable(edit(group), self._passed_by(bool(chats[0].images)), scope.site) if edit else {}
+        where, every_pass = _where(scope, encoded.width, settings.use_cache)
+        with edit_tokens(self.layers, edits, where, every_pass=every_pass, site=scope.site) as made:
             sequences = self._decode(encoded, settings, extra)
         missed = [layer for layer, count in made.items() if not count]
         if missed:
@@ -334,6 +348,17 @@ class Backbone(LoadedModel):
         text = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
         until = (*settings.until, *self.stop_strings)
         return Generated(cut(text, until), length, stop, tuple(ids[:stop]))
+
+
+def _where(scope: Scope, width: int, use_cache: bool) -> tuple[int | slice, bool]:
+    """Tokens of a pass that are edited, and whether passes after the first are edited.
+
+    Without a KV cache every pass holds the whole prompt again, so that edits of the prompt are made in every pass.
+    """
+    every = scope.passes == "every"
+    if scope.positions == "last":
+        return (-1 if every else width - 1), every or not use_cache
+    return slice(None) if every else slice(0, width), every or not use_cache
 
 
 def _by_images(chats: Sequence[Chat]) -> list[list[int]]:

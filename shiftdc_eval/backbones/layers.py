@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -36,11 +36,22 @@ def source(layer: int, skipped: frozenset[int]) -> int:
     return layer
 
 
-def reachable(edits: Mapping[int, Edit], skipped: frozenset[int]) -> dict[int, Edit]:
-    """The same edits at layers that a prompt runs through, in their order."""
+def _reader(layer: int, skipped: frozenset[int]) -> int:
+    while layer in skipped:
+        layer += 1
+    return layer
+
+
+def reachable(
+    edits: Mapping[int, Edit], skipped: frozenset[int], site: Literal["output", "input"] = "output"
+) -> dict[int, Edit]:
+    """The same edits at layers that a prompt runs through, in their order.
+
+    What leaves a layer that is passed by is what left the layer below; what enters it enters the layer above.
+    """
     found: dict[int, Edit] = {}
     for layer in sorted(edits):
-        at = source(layer, skipped)
+        at = source(layer, skipped) if site == "output" else _reader(layer, skipped)
         earlier = found.get(at)
         found[at] = edits[layer] if earlier is None else _in_turn(earlier, edits[layer])
     return found

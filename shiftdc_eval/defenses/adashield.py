@@ -18,6 +18,7 @@ class AdaShieldS(Settings):
     name: ClassVar[str] = "adashield_s"
     source: ClassVar[str] = "arXiv 2403.09513; SaFoLab-WISC/AdaShield 305df573"
     extra_cost: ClassVar[str] = "a longer prompt"
+    answer_changes: ClassVar[int] = 1
 
     placement: Literal["between", "after", "before"] = "between"
     """`between`: query + shield + query, the authors' code for LLaVA and MiniGPT-4; `after`: query + shield;
@@ -32,8 +33,12 @@ class AdaShieldS(Settings):
         return undefended(tools, shielded, settings)
 
     def shielded(self, query: str) -> str:
-        """The request's text with the shield in place; nothing stands between the pieces."""
-        shield = prompt("adashield_s")
+        """The request's text with the shield in place; nothing stands between the pieces.
+
+        FigStep's text is asked as the authors ask it, with a line break at its end.
+        """
+        shield, figstep = prompt("adashield_s"), prompt("adashield_figstep_request")
+        query = figstep if query == figstep.removesuffix("\n") else query
         return {"between": query + shield + query, "after": query + shield, "before": shield + query}[
             self.placement
         ]

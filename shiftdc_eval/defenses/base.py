@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.records import ANSWER_VERSION
 from shiftdc_eval.steering import SafetyDirection
+
+if TYPE_CHECKING:
+    from shiftdc_eval.defenses.refusal_layer import LayerChoice
 
 NOT_APPLICABLE = "not_applicable"
 """Note on an answer that the defense left undefended because there was nothing to defend (no image)."""
@@ -54,10 +58,21 @@ class Answer:
 
 
 class DirectionSource(Protocol):
-    """Gives the safety direction of the backbone, fitting it on first use."""
+    """Gives what is fitted on the backbone's contrast set, fitting it on first use."""
 
-    def __call__(self, *, post_norm_last: bool = False) -> SafetyDirection:
-        """The direction; with `post_norm_last` the last layer's is taken after the final norm."""
+    def __call__(self, *, post_norm_last: bool = False, bare: bool = False) -> SafetyDirection:
+        """The safety direction.
+
+        Args:
+            post_norm_last: take the last layer's activations after the final norm.
+            bare: fit on the texts alone, without the chat template.
+        """
+
+    def image_shift(self, against: Literal["blank", "noise"]) -> SafetyDirection:
+        """The mean shift that a meaningless image causes (CMRM, data-set level)."""
+
+    def refusal_layer(self) -> LayerChoice:
+        """The layer at whose input a refusal direction is added, chosen on the held-out pairs."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,13 @@ class Settings(BaseModel):
     """Whether several prompts about the same images are run, so that their image prefixes are worth keeping."""
     extra_cost: ClassVar[str] = "-"
     """What an answer costs beyond the undefended one, in words."""
+    answer_changes: ClassVar[int] = 0
+    """Raised by hand when this defense's own code changes its answers: finished ones are then not reused."""
+
+    @property
+    def answer_version(self) -> int:
+        """Version of the code that makes this defense's answers: part of every key under which they are kept."""
+        return ANSWER_VERSION + self.answer_changes
 
     def direction_of(self, tools: Tools) -> SafetyDirection | None:
         """The safety direction that this defense uses, or None; fitted on first use."""

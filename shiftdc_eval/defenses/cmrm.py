@@ -1,7 +1,7 @@
-"""CMRM: subtract the whole modality shift between the image and a blank one (arXiv 2410.09047).
+"""CMRM: subtract the shift that an image as such causes (arXiv 2410.09047).
 
-No caption and no safety direction: the direct ablation of ShiftDC's claim that only the safety component
-should go.
+At every layer `h(text, image) - alpha * [h(text, meaningless image) - h(text)]`: what any image does is removed, what
+this one shows is kept. No caption and no safety direction.
 """
 
 from __future__ import annotations
@@ -9,27 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-import torch
-from PIL import Image
 from pydantic import Field
+from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
+from shiftdc_eval.backbones.backbone import EditBuilder
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
+from shiftdc_eval.defenses.direction import meaningless
 from shiftdc_eval.defenses.layers import layer_range
 from shiftdc_eval.defenses.none import undefended
-from shiftdc_eval.steering import Shift
+from shiftdc_eval.steering import SafetyDirection, Shift
 
 
 class Cmrm(Settings):
-    """The sample-level variant: one shift a request, measured on an uncalibrated run."""
+    """The shift of a meaningless image, measured for each request or once for all."""
 
     name: ClassVar[str] = "cmrm"
     source: ClassVar[str] = "arXiv 2410.09047"
-    shares_prefixes: ClassVar[bool] = True
-    extra_cost: ClassVar[str] = "two image prefills"
+    extra_cost: ClassVar[str] = "sample: one image prefill, one text-only prefill; dataset: none"
+    answer_changes: ClassVar[int] = 1
 
+    level: Literal["sample", "dataset"] = "sample"
+    """`sample`: the shift is measured with the request's own text; `dataset`: its mean over the texts that the safety
+    direction is fitted on, measured once."""
     against: Literal["blank", "noise"] = "blank"
-    """What the image is compared with: a white image or uniform noise of the same size."""
+    """The meaningless image: white, or uniform noise; of the request's image's size (`sample`) or 224 x 224."""
     alpha: float = Field(default=1.0, allow_inf_nan=False)
     """Share of the shift that is subtracted."""
     layers: str | None = None
@@ -37,46 +41,51 @@ class Cmrm(Settings):
 
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
         """All settings, with the layers spelled out."""
-        layers = layer_range(self.layers, len(backbone.layers), default_start=0)
+        layers = self._layers(backbone)
         return {**self.model_dump(mode="json"), "layers": f"{layers[0]}-{layers[-1]}"}
+
+    def _layers(self, backbone: Backbone) -> list[int]:
+        return layer_range(self.layers, len(backbone.layers), default_start=0)
+
+    def direction_of(self, tools: Tools) -> SafetyDirection | None:
+        """The mean shift over the contrast set; None where each request has its own."""
+        return tools.direction.image_shift(self.against) if self.level == "dataset" else None
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Answers with the shift subtracted; requests without an image are answered undefended."""
         return split_by_image(
             requests,
-            with_image=lambda shown: self._sharing(tools, shown, settings),
+            with_image=lambda shown: self._calibrated(tools, shown, settings),
             without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
         )
-
-    def _sharing(
-        self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
-    ) -> list[Answer]:
-        with tools.backbone.sharing([request.chat for request in requests]):
-            return self._calibrated(tools, requests, settings)
 
     def _calibrated(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
     ) -> list[Answer]:
-        layers = layer_range(self.layers, len(tools.backbone.layers), default_start=0)
         chats = [request.chat for request in requests]
-        neutral = [chat.with_images([self._neutral(image) for image in chat.images]) for chat in chats]
-        shift = (
-            tools.backbone.last_token_activations(chats, layers).float()
-            - tools.backbone.last_token_activations(neutral, layers).float()
-        )
-        generated = tools.backbone.generate(
-            chats,
-            settings,
-            seeds=[request.seed for request in requests],
-            edit=lambda rows: {
-                layer: Shift(-self.alpha * shift[rows, at]) for at, layer in enumerate(layers)
-            },
-        )
-        return [Answer.of(answer) for answer in generated]
+        seeds = [request.seed for request in requests]
+        edit = self._edits(tools, requests)
+        return [
+            Answer.of(answer) for answer in tools.backbone.generate(chats, settings, seeds=seeds, edit=edit)
+        ]
 
-    def _neutral(self, image: Image.Image) -> Image.Image:
-        if self.against == "blank":
-            return Image.new("RGB", image.size, "white")
-        generator = torch.Generator().manual_seed(image.width * 100_003 + image.height)
-        noise = torch.randint(0, 256, (image.height, image.width, 3), generator=generator, dtype=torch.uint8)
-        return Image.fromarray(noise.numpy())
+    def _edits(self, tools: Tools, requests: Sequence[Request]) -> EditBuilder:
+        layers = self._layers(tools.backbone)
+        mean = self.direction_of(tools)
+        if mean is not None:
+            return lambda _rows: {layer: Shift(-self.alpha * mean.vectors[layer]) for layer in layers}
+        shift = self._shift(tools.backbone, requests, layers)
+        return lambda rows: {layer: Shift(-self.alpha * shift[rows, at]) for at, layer in enumerate(layers)}
+
+    def _shift(self, backbone: Backbone, requests: Sequence[Request], layers: Sequence[int]) -> Tensor:
+        """`[batch, chosen layers, hidden]`: with a meaningless image minus without any, measured on unedited runs."""
+        chats = [request.chat for request in requests]
+        neutral = [
+            chat.with_images([meaningless(image.size, self.against) for image in chat.images])
+            for chat in chats
+        ]
+        alone = [chat.without_images() for chat in chats]
+        return (
+            backbone.last_token_activations(neutral, layers).float()
+            - backbone.last_token_activations(alone, layers).float()
+        )

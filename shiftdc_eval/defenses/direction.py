@@ -1,4 +1,4 @@
-"""From a contrast set to a safety direction: text-only passes, a cached file, separation per layer."""
+"""From a contrast set to what defenses add or subtract: passes, a cached file, separation per layer."""
 
 from __future__ import annotations
 
@@ -6,54 +6,88 @@ import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from shiftdc_eval.backbones import Backbone, Chat
 from shiftdc_eval.contrast import ContrastSet, load_contrast
+from shiftdc_eval.defenses.refusal_layer import LayerChoice, choose_layer
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.runs import cache_dir
 from shiftdc_eval.steering import SafetyDirection, fit_direction, safety_coordinate
 
 HELD_OUT = 0.2
-"""Share of the contrast pairs kept out of the fit, for `show`."""
+"""Share of the contrast pairs kept out of the fit, for `show` and for what is chosen."""
+ANCHOR_SIZE = (224, 224)
+"""Width and height of the meaningless image whose mean shift CMRM's data-set level subtracts."""
+
+
+def meaningless(size: tuple[int, int], kind: Literal["blank", "noise"]) -> Image.Image:
+    """A white image, or uniform noise that depends on the size alone."""
+    if kind == "blank":
+        return Image.new("RGB", size, "white")
+    width, height = size
+    generator = torch.Generator().manual_seed(width * 100_003 + height)
+    noise = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
+    return Image.fromarray(noise.numpy())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a direction is fitted; by default as the paper does it, on texts in the chat template."""
+
+    post_norm_last: bool = False
+    """The last layer's activations are taken after the final norm."""
+    bare: bool = False
+    """The texts are given to the tokenizer as they are, without the chat template."""
+
+    def __str__(self) -> str:
+        switches = [name for name in ("post_norm_last", "bare") if getattr(self, name)]
+        return " ".join(switches) or "fit"
+
+
+PAPER = Fit()
+NO_TEMPLATE = "none"
+"""In the place of a template's hash: the direction was fitted on bare texts."""
 
 
 def activations(
-    backbone: Backbone, texts: Sequence[str], *, batch_size: int, label: str, post_norm_last: bool = False
+    backbone: Backbone, texts: Sequence[str], *, batch_size: int, label: str, how: Fit = PAPER
 ) -> Tensor:
     """Last-token activations of text-only requests: `[n, layers, hidden]`, float32, on the CPU."""
-    parts = []
-    with tqdm(total=len(texts), desc=label, unit="text", leave=False) as progress:
-        for start in range(0, len(texts), batch_size):
-            batch = backbone.last_token_activations(
-                [Chat.ask(text) for text in texts[start : start + batch_size]]
-            )
-            if post_norm_last:
+    chats = [Chat.ask(text) for text in texts]
+    return torch.cat(list(_passes(backbone, chats, batch_size=batch_size, label=label, how=how)))
+
+
+def _passes(
+    backbone: Backbone, chats: Sequence[Chat], *, batch_size: int, label: str, how: Fit = PAPER
+) -> Iterator[Tensor]:
+    with tqdm(total=len(chats), desc=label, unit="text", leave=False) as progress:
+        for start in range(0, len(chats), batch_size):
+            batch = backbone.last_token_activations(chats[start : start + batch_size], bare=how.bare)
+            if how.post_norm_last:
                 batch = torch.cat([batch[:, :-1], backbone.final_norm(batch[:, -1:])], dim=1)
-            parts.append(batch.float().cpu())
+            yield batch.float().cpu()
             progress.update(len(batch))
-    return torch.cat(parts)
 
 
 def fit(
-    backbone: Backbone, contrast: ContrastSet, *, batch_size: int = 8, post_norm_last: bool = False
+    backbone: Backbone, contrast: ContrastSet, *, batch_size: int = 8, how: Fit = PAPER
 ) -> SafetyDirection:
     """Fit a direction on the pairs of a contrast set that are not held out (Eq. 4)."""
     fitted, _ = contrast.split(HELD_OUT)
     sides = {
         side: activations(
-            backbone,
-            fitted.prompts(side),
-            batch_size=batch_size,
-            label=f"direction: {side}",
-            post_norm_last=post_norm_last,
+            backbone, fitted.prompts(side), batch_size=batch_size, label=f"direction: {side}", how=how
         )
         for side in ("safe", "unsafe")
     }
@@ -61,32 +95,81 @@ def fit(
         vectors=fit_direction(sides["safe"], sides["unsafe"]),
         model=backbone.name,
         revision=backbone.revision,
-        template_sha256=backbone.template_sha256,
+        template_sha256=NO_TEMPLATE if how.bare else backbone.template_sha256,
         contrast_sha256=contrast.sha256,
         samples_safe=len(sides["safe"]),
         samples_unsafe=len(sides["unsafe"]),
-        created_by="post_norm_last" if post_norm_last else "fit",
+        created_by=str(how),
+    )
+
+
+def fit_image_shift(
+    backbone: Backbone,
+    contrast: ContrastSet,
+    image: Image.Image,
+    *,
+    kind: str,
+    batch_size: int = 8,
+) -> SafetyDirection:
+    """The mean shift that a meaningless image causes (CMRM at data-set level, arXiv 2410.09047).
+
+    The mean over the contrast set's fitted texts, of both sides, of activations with the image minus without it:
+    `[layers, hidden]`, kept in the form of a direction.
+    """
+    fitted, _ = contrast.split(HELD_OUT)
+    texts = [text for side in ("safe", "unsafe") for text in fitted.prompts(side)]
+    shown, alone = (
+        torch.zeros(len(backbone.layers), backbone.hidden_size, dtype=torch.float64) for _ in range(2)
+    )
+    for total, images in ((shown, [image]), (alone, [])):
+        chats = [Chat.ask(text, images) for text in texts]
+        for batch in _passes(backbone, chats, batch_size=batch_size, label=f"image shift: {kind}"):
+            total += batch.double().sum(0)
+    half = len(texts) // 2
+    return SafetyDirection(
+        vectors=((shown - alone) / len(texts)).float(),
+        model=backbone.name,
+        revision=backbone.revision,
+        template_sha256=backbone.template_sha256,
+        contrast_sha256=f"{kind}-{contrast.sha256}",
+        samples_safe=half,
+        samples_unsafe=len(texts) - half,
+        created_by=kind,
     )
 
 
 def cached(
-    backbone: Backbone, contrast: ContrastSet, *, batch_size: int = 8, post_norm_last: bool = False
+    backbone: Backbone,
+    contrast: ContrastSet,
+    *,
+    batch_size: int = 8,
+    how: Fit = PAPER,
 ) -> SafetyDirection:
     """The direction of this model and contrast set: from the user's cache, else fitted and stored there."""
-    what = [
+    return _kept(
+        backbone,
+        contrast,
+        [how.post_norm_last, HELD_OUT, *(["bare"] if how.bare else [])],
+        lambda: fit(backbone, contrast, batch_size=batch_size, how=how),
+    )
+
+
+def _kept(
+    backbone: Backbone, contrast: ContrastSet, what: Sequence[object], make: Callable[[], SafetyDirection]
+) -> SafetyDirection:
+    known = [
         backbone.revision,
         backbone.template_sha256,
         str(backbone.dtype),
         backbone.attention,
         contrast.sha256,
-        post_norm_last,
-        HELD_OUT,
+        *what,
     ]
-    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:24]
     path = cache_dir() / "directions" / f"{key}.safetensors"
     with _alone(path):
         if not path.exists():
-            _fit_into(path, backbone, contrast, batch_size, post_norm_last)
+            make().save(path)
     return SafetyDirection.load(path)
 
 
@@ -97,13 +180,6 @@ def _alone(path: Path) -> Iterator[None]:
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _fit_into(
-    path: Path, backbone: Backbone, contrast: ContrastSet, batch_size: int, post_norm_last: bool
-) -> None:
-    direction = fit(backbone, contrast, batch_size=batch_size, post_norm_last=post_norm_last)
-    direction.save(path)
 
 
 def check(direction: SafetyDirection, backbone: Backbone, source: Path) -> SafetyDirection:
@@ -161,12 +237,14 @@ def separation(
 
 
 class Directions:
-    """The safety direction of one backbone: a given file's, else from the cache, else fitted on first use.
+    """What is fitted on one backbone's contrast set, each thing once.
+
+    The safety direction is a given file's, else from the cache, else fitted on first use.
 
     Args:
         backbone: the model.
         path: direction file, or None.
-        contrast: contrast set file; None takes the one that comes with the model, else the built-in one.
+        contrast: contrast set or its file; None takes the one that comes with the model, else the built-in one.
         batch_size: texts a forward pass while fitting.
 
     Raises:
@@ -178,37 +256,69 @@ class Directions:
         backbone: Backbone,
         *,
         path: Path | None = None,
-        contrast: Path | None = None,
+        contrast: Path | ContrastSet | None = None,
         batch_size: int = 8,
     ) -> None:
         self._backbone = backbone
-        self._contrast = contrast or backbone.contrast_file
+        self._source = contrast or backbone.contrast_file
         self._batch_size = batch_size
         self._given = check(SafetyDirection.load(path), backbone, path) if path else None
-        self._made: dict[bool, SafetyDirection] = {}
+        self._made: dict[Fit | str, SafetyDirection] = {}
+        self._layer: LayerChoice | None = None
 
-    def __call__(self, *, post_norm_last: bool = False) -> SafetyDirection:
+    @cached_property
+    def _contrast(self) -> ContrastSet:
+        return self._source if isinstance(self._source, ContrastSet) else load_contrast(self._source)
+
+    def __call__(self, *, post_norm_last: bool = False, bare: bool = False) -> SafetyDirection:
+        """The safety direction.
+
+        Raises:
+            ConfigError: a file was given, and the direction is to be fitted in another way than files are.
+        """
+        how = Fit(post_norm_last, bare)
         if self._given is not None:
-            if post_norm_last:
+            if how != PAPER:
                 raise ConfigError(
-                    "direction= cannot be combined with post_norm_last (preset=published): a file holds the direction "
-                    "before the final norm; leave direction= out to have the other one fitted"
+                    "direction= cannot be combined with post_norm_last or bare_text_prompt (preset=published sets "
+                    "both): a file holds the direction of templated texts before the final norm; leave direction= out "
+                    "to have the other one fitted"
                 )
             return self._given
-        if post_norm_last not in self._made:
-            self._made[post_norm_last] = cached(
+        if how not in self._made:
+            self._made[how] = cached(self._backbone, self._contrast, batch_size=self._batch_size, how=how)
+        return self._made[how]
+
+    def image_shift(self, against: Literal["blank", "noise"]) -> SafetyDirection:
+        """The mean shift that a meaningless image causes (see `fit_image_shift`)."""
+        kind = f"image_shift-{against}"
+        if kind not in self._made:
+            self._made[kind] = _kept(
                 self._backbone,
-                load_contrast(self._contrast),
-                batch_size=self._batch_size,
-                post_norm_last=post_norm_last,
+                self._contrast,
+                [HELD_OUT, kind, *ANCHOR_SIZE],
+                lambda: fit_image_shift(
+                    self._backbone,
+                    self._contrast,
+                    meaningless(ANCHOR_SIZE, against),
+                    kind=kind,
+                    batch_size=self._batch_size,
+                ),
             )
-        return self._made[post_norm_last]
+        return self._made[kind]
+
+    def refusal_layer(self) -> LayerChoice:
+        """The layer at whose input a refusal direction is added, chosen on the held-out pairs."""
+        if self._layer is None:
+            fitted, held_out = self._contrast.split(HELD_OUT)
+            self._layer = choose_layer(self._backbone, self(), fitted, held_out, batch_size=self._batch_size)
+        return self._layer
 
     def texts(self) -> set[str]:
         """Requests that the direction was fitted on, normalised; unknown (empty) for a given file."""
         if self._given is not None:
             return set()
-        pairs = load_contrast(self._contrast).pairs
+        pairs = self._contrast.pairs
         return {normalised(text) for pair in pairs for text in (pair.unsafe, pair.safe)}
 
 

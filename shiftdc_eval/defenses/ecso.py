@@ -18,7 +18,7 @@ from shiftdc_eval.defenses.none import undefended
 from shiftdc_eval.defenses.prompts import prompt
 
 SHOWN_CHARACTERS = 1927
-"""Characters of the first answer that the self-check is shown (the authors' cut)."""
+"""Characters of the first answer, stripped at its ends, that the self-check is shown (the authors' cut)."""
 TELL_MAX_NEW_TOKENS = 1024
 """Length limit of the self-check's reply (the authors' setting; only a bare yes counts)."""
 
@@ -30,6 +30,7 @@ class Ecso(Settings):
     source: ClassVar[str] = "arXiv 2403.09572; gyhdog99/ECSO 3878522"
     shares_prefixes: ClassVar[bool] = True
     extra_cost: ClassVar[str] = "self-check; when it says yes: caption and a second answer"
+    answer_changes: ClassVar[int] = 1
 
     caption_max_new_tokens: int = Field(default=1024, ge=1)
     """Length limit of a caption."""
@@ -56,7 +57,9 @@ class Ecso(Settings):
         first = self._first(tools, requests, settings)
         asked = [
             request.chat.with_request(
-                prompt("ecso_tell", query=request.chat.request, response=answer.text[:SHOWN_CHARACTERS])
+                prompt(
+                    "ecso_tell", query=request.chat.request, response=answer.text.strip()[:SHOWN_CHARACTERS]
+                )
             )
             for request, answer in zip(requests, first, strict=True)
         ]

@@ -1,47 +1,70 @@
-"""A push towards refusal along the text-derived direction, whatever the image did.
+"""A push towards refusal along a direction taken from text, whatever the image did.
 
-After Arditi et al. 2024 (arXiv 2406.11717): add a fixed refusal direction; with `adaptive`, ASTRA's rule
-(arXiv 2411.16721). Shows whether ShiftDC is more than a push towards refusal. Prefill only, last prompt
-token, like ShiftDC.
+By default as Arditi et al. add it (arXiv 2406.11717, Eq. 3; andyrdt/refusal_direction 9d852fa): unsafe minus safe
+mean, not normalised, added to the input of one decoder layer at every token of every forward pass, the layer chosen on
+held-out pairs (`refusal_layer`). The settings narrow it down to what ShiftDC edits, the last prompt token during
+prefill, so that the two can be compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
 from shiftdc_eval.defenses.layers import layer_range
-from shiftdc_eval.steering import AdaptiveShift, Edit, SafetyDirection, Shift
+from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.steering import AdaptiveShift, Edit, SafetyDirection, Scope, Shift
 
 
 class RefusalDirection(Settings):
     """Add `alpha` times the unsafe-minus-safe direction at the chosen layers, to every request."""
 
     name: ClassVar[str] = "refusal_direction"
-    source: ClassVar[str] = "arXiv 2406.11717; adaptive rule arXiv 2411.16721"
+    source: ClassVar[str] = "arXiv 2406.11717; andyrdt/refusal_direction 9d852fa"
+    extra_cost: ClassVar[str] = "none (once: the layer is chosen on held-out pairs)"
+    answer_changes: ClassVar[int] = 1
 
     layers: str | None = None
-    """Decoder layers, `first-last`; the middle one when None."""
+    """Decoder layers, `first-last`; one, chosen on held-out pairs, when None."""
     alpha: float = Field(default=1.0, allow_inf_nan=False)
     """Strength, in units of the distance between the unsafe and the safe mean."""
+    positions: Literal["all", "last"] = "all"
+    """Every token, as the authors do it, or the newest alone."""
+    passes: Literal["every", "prefill"] = "every"
+    """Decode steps too, as the authors do it, or the prompt alone."""
+    site: Literal["input", "output"] = "input"
+    """Where the layer's residual stream is read and edited; the authors' code: its input."""
     adaptive: bool = False
-    """Act only where the activation's own coordinate along the direction is on the "safe" side of zero, and
-    remove `alpha` times that coordinate: ASTRA's `max(0, .)`, without its calibration activation."""
+    """Ours: act only where the activation's own coordinate along the direction is on the "safe" side of zero, and
+    remove `alpha` times that coordinate."""
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_number_is_a_range(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
-        """All settings, with the layers spelled out."""
-        layers = self._layers(backbone)
-        return {**self.model_dump(mode="json"), "layers": f"{layers[0]}-{layers[-1]}"}
+        """All settings; layers that are yet to be chosen are `auto`, and an answer's notes name the choice."""
+        given = self._given(backbone)
+        return {
+            **self.model_dump(mode="json"),
+            "layers": "auto" if given is None else f"{given[0]}-{given[-1]}",
+        }
 
-    def _layers(self, backbone: Backbone) -> list[int]:
-        middle = len(backbone.layers) // 2
-        return layer_range(
-            self.layers if self.layers is not None else str(middle), len(backbone.layers), default_start=0
-        )
+    def _given(self, backbone: Backbone) -> list[int] | None:
+        if self.layers is None:
+            return None
+        layers = layer_range(self.layers, len(backbone.layers), default_start=0)
+        if self.site == "input" and layers[0] == 0:
+            raise ConfigError(
+                f"layers={self.layers}: the input of layer 0 is the embedding of the template's last token, the same "
+                "for all texts, so there is no direction; begin at layer 1, or use site=output"
+            )
+        return layers
 
     def direction_of(self, tools: Tools) -> SafetyDirection:
         """The fitted direction."""
@@ -49,17 +72,30 @@ class RefusalDirection(Settings):
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Steered answers, with and without images alike."""
-        direction = self.direction_of(tools)
+        layers = self._given(tools.backbone)
+        notes: tuple[str, ...] = ()
+        if layers is None:
+            choice = tools.direction.refusal_layer()
+            # the input of a layer is the output of the one below
+            layers = [choice.layer if self.site == "input" else choice.layer - 1]
+            notes = (choice.note,)
+        edits = self._edits(tools, layers)
+        generated = tools.backbone.generate(
+            [request.chat for request in requests],
+            settings,
+            seeds=[request.seed for request in requests],
+            edit=lambda _rows: edits,
+            scope=Scope(self.positions, self.passes, self.site),
+        )
+        return [Answer.of(answer, *notes) for answer in generated]
+
+    def _edits(self, tools: Tools, layers: Sequence[int]) -> dict[int, Edit]:
+        vectors = self.direction_of(tools).vectors
         edits: dict[int, Edit] = {}
-        for layer in self._layers(tools.backbone):
-            safe_minus_unsafe = direction.vectors[layer]
+        for layer in layers:
+            safe_minus_unsafe = vectors[layer - 1 if self.site == "input" else layer]
             if self.adaptive:
                 edits[layer] = AdaptiveShift(safe_minus_unsafe, 0.0, self.alpha)
             else:
                 edits[layer] = Shift(-self.alpha * safe_minus_unsafe)
-        chats = [request.chat for request in requests]
-        seeds = [request.seed for request in requests]
-        return [
-            Answer.of(answer)
-            for answer in tools.backbone.generate(chats, settings, seeds=seeds, edit=lambda _rows: edits)
-        ]
+        return edits

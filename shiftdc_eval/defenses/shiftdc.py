@@ -7,7 +7,7 @@ calibrated at the chosen layers. Prefill only.
 Variants: `online` calibrates every layer against the activation that the layers below have already
 calibrated; `paper` subtracts, at every chosen layer, the component measured once on an uncalibrated run;
 `official` is `paper` with the switches of the authors' repository (Renovamen/ShiftDC, commit df91f41) at
-hand. With all switches off `official` equals `paper`; `preset=published` turns all of them on.
+hand. With all switches off `official` equals `paper`; `preset=published` turns all of theirs on.
 """
 
 from __future__ import annotations
@@ -27,11 +27,20 @@ from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings
 from shiftdc_eval.defenses.layers import layer_range
 from shiftdc_eval.defenses.none import undefended
 from shiftdc_eval.defenses.prompts import prompt
-from shiftdc_eval.steering import OnlineCalibration, SafetyDirection, Shift, safety_component
+from shiftdc_eval.steering import (
+    PREFILL,
+    OnlineCalibration,
+    SafetyDirection,
+    Scope,
+    Shift,
+    safety_component,
+)
 
-SWITCHES = ("bare_text_prompt", "post_norm_last", "expert_prompt", "steer_decode")
+SWITCHES = ("bare_text_prompt", "post_norm_last", "expert_prompt", "strip_request")
+"""Traits of the authors' code."""
 PUBLISHED: dict[str, Any] = {
     **dict.fromkeys(SWITCHES, True),
+    "steer_decode": False,
     "caption_max_new_tokens": 128,
     "answer_max_new_tokens": 128,
 }
@@ -66,15 +75,18 @@ class ShiftDC(Settings):
     caption_max_new_tokens: int = Field(default=1024, ge=1)
     """Length limit of a caption."""
     preset: Literal["published"] | None = None
-    """`official` only: every switch of the authors' repository on, captions and answers cut at 128 tokens."""
+    """`official` only: every trait of the authors' repository on, captions and answers cut at 128 tokens."""
     bare_text_prompt: bool = False
-    """`official` only: text-only counterparts without the chat template."""
+    """`official` only: text-only counterparts and the texts of the direction's fit without the chat template."""
     post_norm_last: bool = False
     """`official` only: activations of the last layer are taken after the final norm."""
     expert_prompt: bool = False
     """`official` only: the answer is generated from a prompt that asks for disregard of safety."""
+    strip_request: bool = False
+    """`official` only: white space at the request's ends is left out."""
     steer_decode: bool = False
-    """`official` only: the correction is also applied to every generated token."""
+    """`official` only: the correction is also applied to every generated token. An option of ours, no trait of the
+    authors' code, which edits the prefill alone."""
     answer_max_new_tokens: int | None = Field(default=None, ge=1)
     """`official` only: length limit of the answer, below the task's own."""
 
@@ -85,7 +97,11 @@ class ShiftDC(Settings):
 
     @model_validator(mode="after")
     def _switches_fit(self) -> Self:
-        used = [name for name in (*SWITCHES, "preset", "answer_max_new_tokens") if getattr(self, name)]
+        used = [
+            name
+            for name in (*SWITCHES, "steer_decode", "preset", "answer_max_new_tokens")
+            if getattr(self, name)
+        ]
         if used and self.variant != "official":
             raise ValueError(f"{', '.join(used)} belongs to variant=official, not to variant={self.variant}")
         for name, value in PUBLISHED.items() if self.preset else ():
@@ -101,7 +117,8 @@ class ShiftDC(Settings):
 
     def direction_of(self, tools: Tools) -> SafetyDirection:
         """The fitted direction, or the random control of its norm."""
-        direction = tools.direction(post_norm_last=self._with_preset().post_norm_last)
+        settings = self._with_preset()
+        direction = tools.direction(post_norm_last=settings.post_norm_last, bare=settings.bare_text_prompt)
         return direction if self.random_seed is None else direction.random_like(self.random_seed)
 
     def _with_preset(self) -> ShiftDC:
@@ -112,7 +129,16 @@ class ShiftDC(Settings):
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
         """All settings, with the preset and the layers spelled out."""
         layers = self.layer_indices(backbone)
-        return {**self._with_preset().model_dump(mode="json"), "layers": f"{layers[0]}-{layers[-1]}"}
+        found = {**self._with_preset().model_dump(mode="json"), "layers": f"{layers[0]}-{layers[-1]}"}
+        if not found["strip_request"]:
+            # the setting is younger than the others: left out where it is off, so that finished answers are found
+            del found["strip_request"]
+        return found
+
+    @property
+    def answer_version(self) -> int:
+        """The authors' traits were mended once; other readings answer as before."""
+        return super().answer_version + (self.preset is not None or self.bare_text_prompt)
 
     def layer_indices(self, backbone: Backbone) -> list[int]:
         """The decoder layers that are calibrated."""
@@ -139,6 +165,8 @@ class ShiftDC(Settings):
     ) -> list[Answer]:
         chats = [request.chat for request in requests]
         captions = self.captions(tools, chats, settings)
+        if self.strip_request:
+            chats = [chat.with_request(chat.request.strip()) for chat in chats]
         counterparts = [counterpart(chat, caption) for chat, caption in zip(chats, captions, strict=True)]
         if self.expert_prompt:
             asked = [chat.with_request(prompt("shiftdc_expert", question=chat.request)) for chat in chats]
@@ -149,13 +177,16 @@ class ShiftDC(Settings):
             settings.at_most(self.answer_max_new_tokens),
             seeds=[request.seed for request in requests],
             edit=self._edits(tools, chats, counterparts),
-            edit_decode=self.steer_decode,
+            scope=Scope(passes="every") if self.steer_decode else PREFILL,
         )
         return [Answer.of(answer, caption=text) for answer, text in zip(generated, captions, strict=True)]
 
     def captions(self, tools: Tools, chats: Sequence[Chat], settings: GenerationSettings) -> list[str]:
         """The backbone's own captions of the chats' images, one joint caption a chat."""
-        asked = [chat.with_request(prompt("shiftdc_caption", query=chat.request)) for chat in chats]
+        texts = [prompt("shiftdc_caption", query=chat.request) for chat in chats]
+        if self.strip_request:  # the authors' code strips the whole prompt here, the request alone elsewhere
+            texts = [text.strip() for text in texts]
+        asked = [chat.with_request(text) for chat, text in zip(chats, texts, strict=True)]
         limit = settings.with_limit(self.caption_max_new_tokens)
         return tools.captions.describe(tools.backbone, asked, limit)
 

@@ -2,16 +2,27 @@
 
 from shiftdc_eval.steering.direction import SafetyDirection, fit_direction
 from shiftdc_eval.steering.edits import AdaptiveShift, Edit, OnlineCalibration, Shift
-from shiftdc_eval.steering.hooks import edit_last_token, record_last_token
+from shiftdc_eval.steering.hooks import (
+    PREFILL,
+    Scope,
+    ablate,
+    edit_last_token,
+    edit_tokens,
+    record_last_token,
+)
 from shiftdc_eval.steering.projection import safety_component, safety_coordinate
 
 __all__ = [
+    "PREFILL",
     "AdaptiveShift",
     "Edit",
     "OnlineCalibration",
     "SafetyDirection",
+    "Scope",
     "Shift",
+    "ablate",
     "edit_last_token",
+    "edit_tokens",
     "fit_direction",
     "record_last_token",
     "safety_component",

@@ -1,7 +1,7 @@
-"""What is done to the last prompt token's activation at one decoder layer.
+"""What is done to activations at one decoder layer.
 
-An edit is a function from `[batch, hidden]` to `[batch, hidden]`; a mapping from layer index to edit is
-what `edit_last_token` applies. Edits compute in float32 and return the dtype they were given.
+An edit is a function from `[batch, hidden]` (one token) or `[batch, tokens, hidden]` to the same shape; a mapping
+from layer index to edit is what `edit_tokens` applies. Edits compute in float32 and return the dtype they were given.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Shift:
     """Add a fixed vector: `x + vector` (`paper`, `official`, CMRM: the negative of a measured shift)."""
 
     vector: Tensor
-    """`[batch, hidden]` or `[hidden]`."""
+    """`[batch, hidden]` for one token a row, `[hidden]` for any number of tokens."""
 
     def __call__(self, activation: Tensor) -> Tensor:
         x = activation.to(torch.promote_types(activation.dtype, torch.float32))
@@ -58,7 +58,7 @@ class AdaptiveShift:
     """Move the coordinate along a direction to a target, only where it lies on the wrong side of it.
 
     With `s` = safe minus unsafe, coordinates above `target` are lowered to it by `alpha`; others are
-    left alone: the adaptive `max(0, .)` rule of ASTRA (arXiv 2411.16721) for a refusal direction.
+    left alone. A rule of ours: ASTRA (arXiv 2411.16721) gates by a cosine and scales by the activation's norm.
     """
 
     direction: Tensor

@@ -1,21 +1,38 @@
-"""Reading and editing one token's activation at the output of decoder layers.
+"""Reading and editing activations at the output or the input of decoder layers.
 
-Both contexts register forward hooks on the decoder layers themselves (never `output_hidden_states`,
-whose last entry is normed) and always remove them. The caller says where the last prompt token is;
-nothing is guessed from shapes.
+All contexts register hooks on the decoder layers themselves (never `output_hidden_states`, whose last
+entry is normed) and always remove them. The caller says where the last prompt token is; nothing is
+guessed from shapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from shiftdc_eval.errors import ModelError
 from shiftdc_eval.steering.edits import Edit
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where edits act: by default the last prompt token, in prefill, at the output of a decoder layer."""
+
+    positions: Literal["last", "all"] = "last"
+    """`last`: one token a pass, the newest; `all`: every token of the pass."""
+    passes: Literal["prefill", "every"] = "prefill"
+    """`prefill`: the prompt alone; `every`: decode steps too."""
+    site: Literal["output", "input"] = "output"
+    """Of the decoder layer; its input is the residual stream before the layer reads it."""
+
+
+PREFILL = Scope()
+"""The scope of ShiftDC: the last prompt token, once, at a layer's output."""
 
 
 def _hidden(output: Any) -> Tensor:
@@ -29,7 +46,12 @@ def _with_hidden(output: Any, hidden: Tensor) -> Any:
 
 
 @contextmanager
-def _hooks(layers: Sequence[nn.Module], hooks: Mapping[int, Callable[..., Any]]) -> Iterator[None]:
+def _hooks(
+    layers: Sequence[nn.Module],
+    hooks: Mapping[int, Callable[..., Any]],
+    *,
+    site: Literal["output", "input"] = "output",
+) -> Iterator[None]:
     bad = sorted(index for index in hooks if not 0 <= index < len(layers))
     if bad:
         raise ModelError(
@@ -37,7 +59,11 @@ def _hooks(layers: Sequence[nn.Module], hooks: Mapping[int, Callable[..., Any]])
         )
     with ExitStack() as stack:
         for index, hook in hooks.items():
-            stack.callback(layers[index].register_forward_hook(hook).remove)
+            if site == "output":
+                handle = layers[index].register_forward_hook(hook)
+            else:
+                handle = layers[index].register_forward_pre_hook(hook, with_kwargs=True)
+            stack.callback(handle.remove)
         yield
 
 
@@ -95,18 +121,94 @@ def edit_last_token(
     Raises:
         ModelError: a named layer does not exist.
     """
+    with edit_tokens(layers, edits, position, every_pass=every_pass) as made:
+        yield made
+
+
+@contextmanager
+def edit_tokens(
+    layers: Sequence[nn.Module],
+    edits: Mapping[int, Edit],
+    where: int | slice,
+    *,
+    every_pass: bool = False,
+    site: Literal["output", "input"] = "output",
+) -> Iterator[dict[int, int]]:
+    """Edit the activations of one token or of many at each named decoder layer.
+
+    Args:
+        layers: decoder layers, in order.
+        edits: layer index -> edit of `[batch, hidden]`, or of `[batch, tokens, hidden]` where `where` is a slice.
+        where: index of the token in the (padded) sequence, or a slice of tokens.
+        every_pass: as in `edit_last_token`.
+        site: the layer's `output`, or its `input`: the residual stream that it reads and adds to.
+
+    Yields:
+        Layer index -> number of edits made.
+
+    Raises:
+        ModelError: a named layer does not exist.
+    """
     made: dict[int, int] = dict.fromkeys(edits, 0)
 
-    def hook_for(index: int, edit: Edit) -> Callable[..., Any]:
+    def edited(index: int, hidden: Tensor) -> Tensor:
+        made[index] += 1
+        changed = hidden.clone()
+        changed[:, where] = edits[index](changed[:, where])
+        return changed
+
+    def after(index: int) -> Callable[..., Any]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             if made[index] and not every_pass:
                 return None
-            made[index] += 1
-            hidden = _hidden(output).clone()
-            hidden[:, position] = edit(hidden[:, position])
-            return _with_hidden(output, hidden)
+            return _with_hidden(output, edited(index, _hidden(output)))
 
         return hook
 
-    with torch.no_grad(), _hooks(layers, {index: hook_for(index, edit) for index, edit in edits.items()}):
+    def before(index: int) -> Callable[..., Any]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if made[index] and not every_pass:
+                return None
+            if args:
+                return (edited(index, args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": edited(index, kwargs["hidden_states"])}
+
+        return hook
+
+    hook_for = after if site == "output" else before
+    with torch.no_grad(), _hooks(layers, {index: hook_for(index) for index in edits}, site=site):
         yield made
+
+
+@contextmanager
+def ablate(layers: Sequence[nn.Module], direction: Tensor) -> Iterator[None]:
+    """Remove a direction from all that the decoder layers read and write, at every token of every pass.
+
+    Directional ablation (arXiv 2406.11717, Eq. 4): `x - (x.r) r` with `r` of length 1, at the input of every layer and
+    at the output of its attention and its feed-forward part, where these are called `self_attn` and `mlp`.
+
+    Args:
+        layers: decoder layers, in order.
+        direction: `[hidden]`; its length does not matter.
+    """
+    unit = direction / direction.norm().clamp_min(torch.finfo(direction.dtype).tiny)
+
+    def without(hidden: Tensor) -> Tensor:
+        r = unit.to(hidden)
+        along: Tensor = (hidden @ r).unsqueeze(-1) * r
+        return hidden - along
+
+    def part(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return _with_hidden(output, without(_hidden(output)))
+
+    with ExitStack() as stack:
+        stack.enter_context(
+            edit_tokens(
+                layers, dict.fromkeys(range(len(layers)), without), slice(None), every_pass=True, site="input"
+            )
+        )
+        for layer in layers:
+            for name in ("self_attn", "mlp"):
+                if isinstance(module := getattr(layer, name, None), nn.Module):
+                    stack.callback(module.register_forward_hook(part).remove)
+        yield

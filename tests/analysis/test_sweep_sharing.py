@@ -216,7 +216,7 @@ def test_a_sweep_takes_the_passes_that_its_plan_names(
 
         def stand_in(model: Backbone) -> Backbone:
             Directions(model)()
-            Directions(model)(post_norm_last=True)
+            Directions(model)(post_norm_last=True, bare=True)
             model.forward_passes = 0
             loaded.append(model)
             return remembering(model, store) if share else model

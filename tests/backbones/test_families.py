@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixed_directions import FixedDirections
 from PIL import Image
 from tiny_families import FAMILIES, HIDDEN, LAYERS, Family, save_family
 
@@ -354,7 +355,7 @@ def test_a_direction_is_fitted_saved_loaded_and_refused_for_another_model(
 def test_every_defense_answers(backbone: Backbone, defense: str) -> None:
     torch.manual_seed(5)
     direction = SafetyDirection(torch.randn(LAYERS, HIDDEN), "tiny", "r", "t", "c", 1, 1)
-    tools = Tools(backbone, CaptionStore(None), lambda *, post_norm_last=False: direction)
+    tools = Tools(backbone, CaptionStore(None), FixedDirections(direction))
     chosen = DEFENSES[defense]
     short = {
         field: 4

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixed_directions import FixedDirections
 from PIL import Image
 from tiny_families import FAMILIES, HIDDEN, LAYERS, save_family
 
@@ -175,7 +176,7 @@ def test_every_defense_answers_as_on_the_plain_path(family: tuple[str, Backbone,
     def texts(backbone: Backbone, defense: str) -> list[tuple[str, int, object]]:
         limits = ("caption_max_new_tokens", "tell_max_new_tokens")
         short = {field: 4 for field in limits if field in DEFENSES[defense].model_fields}
-        tools = Tools(backbone, CaptionStore(None), lambda *, post_norm_last=False: direction)
+        tools = Tools(backbone, CaptionStore(None), FixedDirections(direction))
         answers = DEFENSES[defense](**short).answer(tools, requests, GREEDY)  # type: ignore[attr-defined]
         return [(answer.text, answer.tokens_out, answer.extra) for answer in answers]
 

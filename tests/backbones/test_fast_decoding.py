@@ -14,7 +14,7 @@ from shiftdc_eval.backbones.fast.engine import FastEngine
 from shiftdc_eval.backbones.fast.selfcheck import disagreement, failure
 from shiftdc_eval.backbones.fast.stepping import Stepper
 from shiftdc_eval.errors import ConfigError, ModelError
-from shiftdc_eval.steering import Shift
+from shiftdc_eval.steering import Scope, Shift
 
 LONG = GenerationSettings(max_new_tokens=24)
 FORBIDDEN_IN_CAPTURES = {
@@ -234,7 +234,10 @@ def test_what_the_engine_does_not_do_is_done_by_the_plain_path(plain: Backbone, 
 
     uncached = GenerationSettings(max_new_tokens=6, use_cache=False)
     cached = GenerationSettings(max_new_tokens=6)
-    for settings, more in ((uncached, {"edit": edit}), (cached, {"edit": edit, "edit_decode": True})):
+    for settings, more in (
+        (uncached, {"edit": edit}),
+        (cached, {"edit": edit, "scope": Scope(passes="every")}),
+    ):
         wanted, got = (backbone.generate(chats, settings, **more) for backbone in (plain, fast))  # type: ignore[arg-type]
         assert [answer.ids for answer in got] == [answer.ids for answer in wanted]
     assert "fast" not in vars(fast), "the fast engine was used"

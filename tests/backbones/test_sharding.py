@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from fixed_directions import FixedDirections
 from PIL import Image
 from tiny_families import HIDDEN, LAYERS, save_family
 from torch import nn
@@ -92,7 +93,7 @@ def test_layers_that_lie_elsewhere_are_calibrated_too(whole: Backbone, sharded: 
     direction = SafetyDirection(torch.randn(LAYERS, HIDDEN), "tiny", "r", "t", "c", 1, 1)
     answers = []
     for backbone in (whole, sharded):
-        tools = Tools(backbone, CaptionStore(None), lambda *, post_norm_last=False: direction)
+        tools = Tools(backbone, CaptionStore(None), FixedDirections(direction))
         requests = [Request(chat) for chat in chats()]
         answers.append([a.text for a in ShiftDC(caption_max_new_tokens=4).answer(tools, requests, SETTINGS)])
     assert answers[0] == answers[1]

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 try:
     import torch
+    from fixed_directions import FixedDirections
     from random_llava import SHAPES, backbone_of, random_llava, requests
 
     from shiftdc_eval import provenance
@@ -113,7 +114,7 @@ class Bench:
         torch.manual_seed(0)
         vectors = torch.randn(len(backbone.layers), backbone.hidden_size)
         direction = SafetyDirection(vectors, backbone.name, backbone.revision, "t", "c", 1, 1)
-        return Tools(backbone, store, lambda *, post_norm_last=False: direction)
+        return Tools(backbone, store, FixedDirections(direction))
 
     def run(
         self, backbone: Backbone, defense: Any, store: CaptionStore, batch: int, asked: Sequence[Request]

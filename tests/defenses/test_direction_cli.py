@@ -10,7 +10,7 @@ from shiftdc_eval import runs
 from shiftdc_eval.backbones import Backbone, ModelSpec, load_backbone
 from shiftdc_eval.cli import main
 from shiftdc_eval.contrast import load_contrast
-from shiftdc_eval.defenses.direction import Directions, cached, fit, separation
+from shiftdc_eval.defenses.direction import Directions, Fit, cached, fit, separation
 from shiftdc_eval.steering import SafetyDirection
 
 
@@ -77,7 +77,7 @@ def test_a_direction_is_fitted_once_and_then_found(backbone: Backbone, contrast_
     assert torch.equal(cached(backbone, contrast).vectors, first.vectors)
     assert backbone.forward_passes == passes
     assert len(list((runs.cache_dir() / "directions").glob("*.safetensors"))) == 1
-    assert cached(backbone, contrast, post_norm_last=True).sha256 != first.sha256
+    assert cached(backbone, contrast, how=Fit(post_norm_last=True)).sha256 != first.sha256
 
 
 def test_separation_finds_a_planted_direction(backbone: Backbone, contrast_file: Path) -> None:
