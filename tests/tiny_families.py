@@ -16,6 +16,7 @@ import torch
 import transformers as hf
 from tiny_models import tiny_tokenizer
 
+from shiftdc_eval.backbones.native.image_processor import SquareImageProcessor
 from shiftdc_eval.backbones.native.minigpt4 import MiniGPT4Config, MiniGPT4ForConditionalGeneration
 from shiftdc_eval.backbones.native.qwen_vl import QwenVLConfig, QwenVLForConditionalGeneration
 
@@ -566,7 +567,7 @@ def packaged_template(name: str) -> str:
 
 def queries_processor(t: Any, template: str, side: int, queries: int, image_token: str) -> Any:
     return hf.LlavaProcessor(
-        image_processor=hf.BlipImageProcessor(size=square(side)),
+        image_processor=SquareImageProcessor(size=square(side)),
         tokenizer=t,
         patch_size=side,
         num_additional_image_tokens=queries - 1,
@@ -669,7 +670,7 @@ FAMILIES: dict[str, Family] = {
         smolvlm, "<|im_start|>User:<image>hello<end_of_utterance>\nAssistant:", "<image>", package="num2words"
     ),
     "paligemma2": Family(paligemma2, None, "<image>"),
-    "minigpt4": Family(minigpt4, "###Human: <Img><image></Img> hello ###Assistant:", "<image>"),
+    "minigpt4": Family(minigpt4, "###Human: <Img><image></Img> hello ###Assistant: ", "<image>"),
     "qwen_vl": Family(
         qwen_vl,
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shiftdc_eval.backbones.chat import Chat
+from shiftdc_eval.backbones.native import CONVERSION
 
 Features = Mapping[str, Any]
 """What a processor returns; tensors under the names of the model's forward."""
@@ -62,8 +63,22 @@ CAVEATS: dict[str, str] = {
 """`model_type` -> what every result of such a model has to say."""
 
 
+OUTDATED: dict[str, tuple[str, str]] = {
+    "shiftdc_minigpt4": (
+        "minigpt4",
+        "its template lacks the blank after `###Assistant:`, and its images are not resized as the authors' are",
+    ),
+    "shiftdc_qwen_vl": (
+        "qwen-vl",
+        "its tokenizer joins a text's leading line breaks with the role's, and its images are not resized as the "
+        "authors' are",
+    ),
+}
+"""`model_type` -> the converter's name, and what is wrong with folders that it wrote before `CONVERSION`."""
+
+
 def convertible(config: Mapping[str, Any]) -> str | None:
-    """What to do with a model that is published in a layout of its own; None for transformers' layout."""
+    """Why a model must be converted first: a layout of its own, or a folder that an older version wrote; else None."""
     if "mm_vision_tower" in config:
         return (
             "is in the original LLaVA layout; make a folder in transformers' layout with "
@@ -74,6 +89,9 @@ def convertible(config: Mapping[str, Any]) -> str | None:
             "needs remote code that does not run on transformers 5; make a folder for this package with "
             "`shiftdc-eval convert qwen-vl SRC DST` and load that"
         )
+    kind, wrong = OUTDATED.get(str(config.get("model_type")), ("", ""))
+    if kind and int(config.get("conversion") or 1) < CONVERSION:
+        return f"was converted by an older version: {wrong}; convert again with `shiftdc-eval convert {kind}`"
     return None
 
 

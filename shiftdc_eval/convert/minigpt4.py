@@ -2,7 +2,8 @@
 
 The published checkpoint (Vision-CAIR/MiniGPT-4, `prerained_minigpt4_7b.pth`) holds the linear layer
 `llama_proj` alone; vision tower, Q-Former and query tokens are BLIP-2's (flan-t5-xxl), the language model is
-Vicuna v0. Prompt form: the authors' `###Human: <Img>...</Img> ... ###Assistant:`; an answer ends before `###`.
+Vicuna v0. Prompt form: the authors' in training, `###Human: <Img>...</Img> ... ###Assistant: ` with a blank at its
+end, which is a token; an answer ends before `###`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BlipImageProcessor, LlavaProcessor
+from transformers import LlavaProcessor
 
+from shiftdc_eval.backbones.native.image_processor import SquareImageProcessor
 from shiftdc_eval.backbones.native.minigpt4 import MiniGPT4Config, MiniGPT4ForConditionalGeneration
 from shiftdc_eval.convert.checkpoint import (
     Report,
@@ -99,7 +101,7 @@ def _processor(config: MiniGPT4Config, tokenizer: Any) -> LlavaProcessor:
     template = (files("shiftdc_eval.convert") / "minigpt4.jinja").read_text(encoding="utf-8")
     tokenizer.chat_template = template
     return LlavaProcessor(
-        image_processor=BlipImageProcessor(size={"height": side, "width": side}),
+        image_processor=SquareImageProcessor(size={"height": side, "width": side}),
         tokenizer=tokenizer,
         # one patch of the whole side, and the other queries on top: as many tokens as there are queries
         patch_size=side,

@@ -18,6 +18,10 @@ SPLIT = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """The published pattern that cuts a text into pieces before byte pairs are joined."""
+ROLE = r"\A(?:system|user|assistant)\n"
+"""A turn's role and its line break, which `make_context` (qwen_generation_utils.py) encodes apart from the text:
+without this cut the role's line break and a text's leading ones would be one token. What lies between two special
+tokens is cut up by itself, so in a prompt this matches right after `<|im_start|>` alone."""
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205)),
     "<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>", "<img>", "</img>", "<imgpad>",
@@ -44,6 +48,7 @@ def qwen_tokenizer(path: Path) -> Any:
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
+            pre_tokenizers.Split(Regex(ROLE), behavior="isolated"),
             pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BlipImageProcessor, GenerationConfig, LlavaProcessor, Qwen2Config
+from transformers import GenerationConfig, LlavaProcessor, Qwen2Config
 
+from shiftdc_eval.backbones.native.image_processor import SquareImageProcessor
 from shiftdc_eval.backbones.native.qwen_vl import (
     QwenVLConfig,
     QwenVLForConditionalGeneration,
@@ -126,7 +127,7 @@ def _processor(config: QwenVLConfig, tokenizer: Any) -> LlavaProcessor:
     template = (files("shiftdc_eval.convert") / "qwen_vl.jinja").read_text(encoding="utf-8")
     tokenizer.chat_template = template
     return LlavaProcessor(
-        image_processor=BlipImageProcessor(size={"height": side, "width": side}),
+        image_processor=SquareImageProcessor(size={"height": side, "width": side}),
         tokenizer=tokenizer,
         # one "patch" of the whole side and the other queries on top: as many tokens as there are queries
         patch_size=side,

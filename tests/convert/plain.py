@@ -134,7 +134,9 @@ def eva_features(w: Weights, image: Tensor, *, heads: int, blocks: int) -> Tenso
         x = x + linear(y, b, "self_attn.projection")
         y = gelu(linear(layer_norm(x, b, "layer_norm2", 1e-6), b, "mlp.fc1"))
         x = x + linear(y, b, "mlp.fc2")
-    return layer_norm(x, w, "post_layernorm", 1e-6)
+    return layer_norm(
+        x, w, "post_layernorm", 1e-5
+    )  # `ln_vision` of MiniGPT-4's base_model.py: torch's default
 
 
 def qformer(w: Weights, queries: Tensor, seen: Tensor, *, heads: int, layers: int, every: int) -> Tensor:

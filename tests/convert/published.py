@@ -287,6 +287,8 @@ def tiktoken_file(path: Path, merges: int = 60) -> dict[bytes, int]:
     """Train a byte-pair encoding on the corpus and write it as `qwen.tiktoken` is; return token -> rank."""
     ranks = {bytes([byte]): byte for byte in range(256)}
     words = [[bytes([b]) for b in word.encode()] for line in CORPUS for word in re.findall(r" ?\w+|\W", line)]
+    # runs of line breaks are single tokens in the published ranks too
+    words += [[bytes([b]) for b in run] for run in (b"\n\n", b"\n\n\n", b"\n \n", b"\r\n") for _ in range(30)]
     for _ in range(merges):
         pairs = Counter(pair for word in words for pair in pairwise(word))
         left, right = max(pairs, key=lambda pair: (pairs[pair], pair))

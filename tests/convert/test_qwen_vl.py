@@ -5,15 +5,21 @@ import shutil
 import sys
 import unicodedata
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from fixed_directions import FixedDirections
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
-from transformers import Qwen2Config
+from tokenizers import Regex, pre_tokenizers
+from transformers import BlipImageProcessor, Qwen2Config
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import authors
+import pictures
 import plain
 import published
 
@@ -21,11 +27,10 @@ from shiftdc_eval import cli
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, Turn, load_backbone
 from shiftdc_eval.backbones.native.qwen_vl import QwenVLConfig, QwenVLForConditionalGeneration
 from shiftdc_eval.captions import CaptionStore
-from shiftdc_eval.convert.qwen_tokenizer import SPECIAL, SPLIT
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.steering import SafetyDirection
 
-tiktoken = pytest.importorskip("tiktoken", reason="the published tokenizer's own library is compared with")
+pytest.importorskip("tiktoken", reason="the published tokenizer's own library is compared with")
 
 Original = tuple[Path, published.Weights, dict[bytes, int]]
 
@@ -43,12 +48,17 @@ def converted(original: Original, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
+def encoding(original: Original) -> Any:
+    return authors.qwen_encoding(original[2])
+
+
+@pytest.fixture(scope="module")
 def backbone(converted: Path) -> Backbone:
     return load_backbone(ModelSpec(str(converted), device="cpu"))
 
 
 def picture(seed: int = 3) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    return pictures.noise(60, 40, seed=seed)
 
 
 def test_every_published_key_is_used_or_listed_with_a_reason(original: Original, converted: Path) -> None:
@@ -111,18 +121,129 @@ def test_the_prompt_is_the_authors(backbone: Backbone) -> None:
         "  two  spaces ",
         "Ünïcode 画像 🙂 é",
         "line\n\n break\ttab",
+        "\n\nleading",
         "I'm sorry, 1234",
         "a",
+        "",
     ],
 )
-def test_the_tokenizer_equals_tiktoken(backbone: Backbone, original: Original, text: str) -> None:
-    ranks = original[2]
-    special = {token: len(ranks) + at for at, token in enumerate(SPECIAL)}
-    theirs = tiktoken.Encoding("qwen", pat_str=SPLIT, mergeable_ranks=ranks, special_tokens=special)
-    for shown in (text, f"<|im_start|>user\n{text}<|im_end|>\n"):
-        wanted = theirs.encode(unicodedata.normalize("NFC", shown), allowed_special="all")
-        assert backbone.tokenizer(shown)["input_ids"] == wanted
-    assert backbone.tokenizer.convert_tokens_to_ids("<imgpad>") == special["<imgpad>"]
+def test_the_tokenizer_equals_tiktoken(backbone: Backbone, encoding: Any, text: str) -> None:
+    assert backbone.tokenizer(text)["input_ids"] == encoding.encode(unicodedata.normalize("NFC", text))
+
+
+def test_special_tokens_have_the_published_ids(backbone: Backbone, encoding: Any) -> None:
+    for special in authors.QWEN_SPECIAL:
+        assert backbone.tokenizer.convert_tokens_to_ids(special) == encoding.encode_single_token(special)
+
+
+SYSTEM = "You are a helpful assistant."
+"""What `chat` (modeling_qwen.py) puts first when it is given no system prompt."""
+Said = list[tuple[str, list[str | None]]]
+"""Role and parts of every turn; None is an image."""
+
+
+def assert_ids_are_the_authors(backbone: Backbone, encoding: Any, said: Said) -> None:
+    turns, seen = ([] if said[0][0] == "system" else [("system", SYSTEM)]), 0
+    for role, parts in said:
+        turns.append((role, authors.qwen_text(parts, seen)))
+        seen += parts.count(None)
+    chat = Chat(
+        tuple(
+            Turn(role, tuple(picture() if part is None else part for part in parts)) for role, parts in said
+        )
+    )
+    ids = backbone.encode([chat]).inputs["input_ids"][0].tolist()
+    assert ids == authors.qwen_ids(turns, encoding, published.P_QUERIES)
+
+
+BREAKS = ["\n", "\n\nhello", "\n \n hello", " \nhello"]
+OTHERS = [
+    "",
+    " hello",
+    "hello\n",
+    "hello\n\n",
+    "hello \n ",
+    "   ",
+    "Ünïcode 画像 🙂 e\u0301",
+    "\u0301a",
+    "user\n\na",
+]
+
+
+@pytest.mark.parametrize("text", [*BREAKS, *OTHERS])
+def test_prompts_have_the_token_ids_of_the_original_rule(
+    backbone: Backbone, encoding: Any, text: str
+) -> None:
+    prompts: list[Said] = [
+        [("user", [text])],
+        [("user", [None, text])],
+        [("user", [None, None, text])],
+        [("user", [text, None])],
+        [("system", [text]), ("user", ["hello"])],
+        [("user", [None, "a"]), ("assistant", [text]), ("user", [text])],
+        [("user", [None, text]), ("assistant", [text]), ("user", [None, text])],
+    ]
+    for said in prompts:
+        assert_ids_are_the_authors(backbone, encoding, said)
+
+
+TEXT = st.lists(
+    st.sampled_from(
+        ["\n", "\r", " ", "\t", "a", "the", "é", "e\u0301", "\u0301", "1", "'s", "!", "画", "user\n"]
+    ),
+    max_size=6,
+).map("".join)
+ASKED = st.tuples(st.integers(0, 2), TEXT).map(lambda drawn: [*[None] * drawn[0], drawn[1]])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.none() | TEXT, st.lists(st.tuples(ASKED, TEXT), max_size=2), ASKED)
+def test_any_prompt_has_the_token_ids_of_the_original_rule(
+    backbone: Backbone,
+    encoding: Any,
+    system: str | None,
+    history: list[tuple[list[str | None], str]],
+    asked: list[str | None],
+) -> None:
+    said: Said = [] if system is None else [("system", [system])]
+    for question, answer in history:
+        said += [("user", question), ("assistant", [answer])]
+    assert_ids_are_the_authors(backbone, encoding, [*said, ("user", asked)])
+
+
+@pytest.mark.parametrize("text", BREAKS)
+def test_line_breaks_joined_with_the_role_would_be_noticed(
+    backbone: Backbone, encoding: Any, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    cut = pre_tokenizers.Split(Regex(authors.QWEN_PATTERN), behavior="isolated")
+    whole = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    monkeypatch.setattr(backbone.tokenizer.backend_tokenizer, "pre_tokenizer", whole)
+    changed: list[Said] = [
+        [("user", [text])],
+        [("system", [text]), ("user", ["a"])],
+        [("user", [text, None])],
+    ]
+    for said in changed:
+        with pytest.raises(AssertionError):
+            assert_ids_are_the_authors(backbone, encoding, said)
+    assert_ids_are_the_authors(backbone, encoding, [("user", [None, text])])
+
+
+def assert_pixels_are_the_authors(backbone: Backbone) -> None:
+    for image in pictures.ALL.values():
+        pixels = backbone.encode([Chat.ask("hello", [image])]).inputs["pixel_values"][0]
+        assert torch.equal(pixels, authors.pixels(image, published.P_GRID_SIDE))
+
+
+def test_pixels_of_the_saved_processor_are_the_authors(backbone: Backbone) -> None:
+    assert_pixels_are_the_authors(backbone)
+
+
+def test_pixels_of_torchvision_would_be_noticed(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = {"height": published.P_GRID_SIDE, "width": published.P_GRID_SIDE}
+    monkeypatch.setattr(backbone.processor, "image_processor", BlipImageProcessor(size=size))
+    with pytest.raises(AssertionError):
+        assert_pixels_are_the_authors(backbone)
 
 
 def test_logits_equal_an_independent_plain_implementation(backbone: Backbone, original: Original) -> None:
@@ -162,7 +283,7 @@ def test_batches_and_defenses_work_as_for_every_family(backbone: Backbone) -> No
     assert together == [backbone.generate([chat], settings)[0].ids for chat in chats]
     assert len(backbone.layers) == published.LAYERS
     direction = SafetyDirection(torch.randn(published.LAYERS, published.WIDTH), "m", "r", "t", "c", 1, 1)
-    tools = Tools(backbone, CaptionStore(None), lambda *, post_norm_last=False: direction)
+    tools = Tools(backbone, CaptionStore(None), FixedDirections(direction))
     for chosen in DEFENSES.values():
         short = {n: 4 for n in ("caption_max_new_tokens", "tell_max_new_tokens") if n in chosen.model_fields}
         answers = chosen(**short).answer(tools, [Request(chat) for chat in chats], settings)  # type: ignore[attr-defined]
@@ -201,6 +322,20 @@ def test_what_cannot_be_converted_leaves_one_line_and_no_folder(
     assert cli.main(["convert", "qwen-vl", str(folder), str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
+
+
+def test_a_folder_of_an_older_converter_is_refused_in_one_line(
+    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(converted, tmp_path / "old"))
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("conversion")
+    (folder / "config.json").write_text(json.dumps(config))
+    assert cli.main(["doctor", str(folder), "--device", "cpu"]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "converted by an older version" in line]
+    assert len(said) == 1
+    assert "leading line breaks" in said[0]
+    assert "convert again with `shiftdc-eval convert qwen-vl`" in said[0]
 
 
 def test_loading_the_published_layout_names_the_converter(

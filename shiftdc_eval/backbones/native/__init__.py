@@ -7,12 +7,15 @@ from __future__ import annotations
 
 NATIVE = frozenset({"shiftdc_minigpt4", "shiftdc_qwen_vl"})
 """`model_type` of the models in this package."""
+CONVERSION = 2
+"""What `config.json` says under `conversion`; raised when folders written before give other prompts or pixels."""
 
 
 def register() -> None:
-    """Make the native models known to `AutoConfig` and `AutoModelForImageTextToText`; may be called again."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    """Make the native models known to transformers' auto classes; may be called again."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
 
+    from shiftdc_eval.backbones.native.image_processor import SquareImageProcessor
     from shiftdc_eval.backbones.native.minigpt4 import MiniGPT4Config, MiniGPT4ForConditionalGeneration
     from shiftdc_eval.backbones.native.qwen_vl import QwenVLConfig, QwenVLForConditionalGeneration
 
@@ -22,3 +25,5 @@ def register() -> None:
     ):
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModelForImageTextToText.register(config, model, exist_ok=True)
+        images = dict.fromkeys(("torchvision", "pil"), SquareImageProcessor)  # whichever is asked for
+        AutoImageProcessor.register(config, image_processor_classes=images, exist_ok=True)

@@ -21,7 +21,10 @@ from transformers import (
 )
 from transformers.configuration_utils import SubConfigSpec
 
+from shiftdc_eval.backbones.native import CONVERSION
 from shiftdc_eval.backbones.native.query_vlm import QueryForConditionalGeneration, QueryModel
+
+LN_VISION_EPS = 1e-5
 
 
 class MiniGPT4Config(LlavaConfig):  # type: ignore[misc]
@@ -36,6 +39,7 @@ class MiniGPT4Config(LlavaConfig):  # type: ignore[misc]
 
     qformer_config: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
     num_query_tokens: int = 32
+    conversion: int = CONVERSION
 
 
 class MiniGPT4Vision(nn.Module):
@@ -44,6 +48,8 @@ class MiniGPT4Vision(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.vision_model = Blip2VisionModel(config.vision_config)
+        # the authors' `ln_vision` has torch's default; transformers gives it the blocks' 1e-6
+        self.vision_model.post_layernorm.eps = LN_VISION_EPS
         self.query_tokens = nn.Parameter(
             torch.zeros(1, config.num_query_tokens, config.qformer_config.hidden_size)
         )

@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from shiftdc_eval.backbones.native import CONVERSION
 from shiftdc_eval.backbones.native.query_vlm import QueryForConditionalGeneration, QueryModel
 
 EPS = 1e-6
@@ -49,6 +50,8 @@ class QwenVLConfig(LlavaConfig):  # type: ignore[misc]
         "vision_config": SubConfigSpec(config_class=QwenVLVisionConfig),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
     }
+
+    conversion: int = CONVERSION
 
 
 def stretched(positions: Tensor, tokens: int) -> Tensor:
