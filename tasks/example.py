@@ -13,7 +13,7 @@ CLEAR_HARM = "clear_harm"
 """Flag of items whose topic is harmful by itself (not unlicensed advice or politics)."""
 
 RENDERED = "rendered"
-"""Flag of items whose image we drew ourselves because the authors' file was not there."""
+"""Flag of items whose image is drawn by us: the authors' file was not there, or the request is ours."""
 
 
 @dataclass(frozen=True)

@@ -37,16 +37,21 @@ class FontName:
     """File names that are this font, the protocol's own first."""
     package: str
     """Debian package that has it."""
+    stand_in: str | None = None
+    """File of the package matplotlib that is taken where this font is not on the machine; None: nothing is."""
 
 
 FREE_MONO_BOLD = FontName(("FreeMonoBold.ttf", "FreeMonoBold.otf"), "fonts-freefont-ttf")
-"""FigStep's font."""
-LIBERATION_SANS = FontName(("Arial.ttf", "arial.ttf", "LiberationSans-Regular.ttf"), "fonts-liberation")
-"""MM-SafetyBench's font is Arial, which is proprietary; Liberation Sans has the same metrics."""
+"""FigStep's font. Nothing stands in for it: FigStep is what this font looks like, and its images can be had."""
+LIBERATION_SANS = FontName(
+    ("Arial.ttf", "arial.ttf", "LiberationSans-Regular.ttf"), "fonts-liberation", "DejaVuSans.ttf"
+)
+"""MM-SafetyBench's font is Arial, which is proprietary; Liberation Sans has the same metrics, and DejaVu Sans,
+which is wider and so breaks some lines elsewhere, is on every machine."""
 
 
 def find_font(name: FontName) -> Path:
-    """Font file: `SHIFTDC_FONT` (a file, or a folder to look in), else the usual folders.
+    """Font file: `SHIFTDC_FONT` (a file, or a folder to look in), else the usual folders, else the stand-in.
 
     Raises:
         DataError: not found; names the Debian package and the variable.
@@ -61,6 +66,10 @@ def find_font(name: FontName) -> Path:
             raise DataError(f"SHIFTDC_FONT={chosen}: neither a font file nor a folder with {name.files[0]}")
         return found
     found = _search(FOLDERS, name.files)
+    if found is None and name.stand_in is not None:
+        import matplotlib  # a third of a second, for who needs it
+
+        return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name.stand_in
     if found is None:
         raise DataError(
             f"The font {name.files[0]} was not found in {', '.join(FOLDERS)}. Install the Debian package "
@@ -93,9 +102,13 @@ def load_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
         raise DataError(f"{path} is not a font Pillow can read: {error}") from error
 
 
-def rendered_notes(examples: Sequence[Example], font: Path | None) -> tuple[str, ...]:
+def described_font(font: Path, asked: FontName) -> str:
+    """A font file as results name it, and what it stands in for where it is not the font of the protocol."""
+    said = f"{font.name} (sha256 {file_sha256(font)[:16]})"
+    return said if font.name in asked.files else f"{said} in place of {asked.files[0]}"
+
+
+def rendered_notes(examples: Sequence[Example], font: str) -> tuple[str, ...]:
     """What a result says of the images that were rendered, and with which font."""
     count = sum(RENDERED in example.flags for example in examples)
-    if font is None or not count:
-        return ()
-    return (f"{count} of {len(examples)} images rendered with {font.name} (sha256 {file_sha256(font)[:16]})",)
+    return (f"{count} of {len(examples)} images rendered with {font}",) if count else ()

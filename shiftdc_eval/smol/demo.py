@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shiftdc_eval.demo import quiet
-from shiftdc_eval.errors import ShiftDCError
-from shiftdc_eval.smol.eval_items import headings, twins
+from shiftdc_eval.errors import DataError, ShiftDCError
+from shiftdc_eval.smol.eval_items import headings
 from shiftdc_eval.tasks.data import first_existing, local_folder
+from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, find_font
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from shiftdc_eval.board.index import Group, Index, IndexCell, Measure
 
 JUDGE = "keyword_robust"
+TINY = ("images/SafeBench-Tiny", "data/images/SafeBench-Tiny")
 OWN = "our own mild headings in FigStep's form (no benchmark: SHIFTDC_DATA holds no FigStep)"
 
 
@@ -94,14 +96,16 @@ def _run(args: argparse.Namespace) -> int:
 def provide(out: Path) -> str:
     """Make sure that there is a FigStep folder; in words, what its images are.
 
-    Sets `SHIFTDC_DATA` for this process where there is no FigStep data.
+    For this process it sets `SHIFTDC_DATA` where there is no FigStep data, and `SHIFTDC_FONT` where images are to be
+    drawn and FigStep's font is not there.
     """
     folder = local_folder("figstep")
-    if first_existing(folder, "images/SafeBench-Tiny", "data/images/SafeBench-Tiny"):
+    if first_existing(folder, *TINY):
         return "FigStep's own Tiny images (ThuCCSLab/FigStep, MIT)"
+    drawn = _with_a_font()
     names = ("safebench.csv", "SafeBench-Tiny.csv")
     if first_existing(folder, *names, *(f"data/question/{name}" for name in names)):
-        return "FigStep's Tiny instructions, drawn here (images/SafeBench-Tiny is not there)"
+        return f"FigStep's Tiny instructions, drawn here{drawn} (images/SafeBench-Tiny is not there)"
     own = out / "data" / "figstep"
     own.mkdir(parents=True, exist_ok=True)
     with (own / "safebench.csv").open("w", encoding="utf-8", newline="") as file:
@@ -112,7 +116,20 @@ def provide(out: Path) -> str:
                 ["own", number, task, topic, text, text] for task, text in enumerate(texts, start=1)
             )
     os.environ["SHIFTDC_DATA"] = str(out / "data")
-    return OWN
+    return OWN + drawn
+
+
+def _with_a_font() -> str:
+    """Take matplotlib's bold monospaced font where FigStep's is not on this machine; says so."""
+    try:
+        find_font(FREE_MONO_BOLD)
+    except DataError:
+        import matplotlib
+
+        stand_in = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono-Bold.ttf"
+        os.environ["SHIFTDC_FONT"] = str(stand_in)
+        return f", drawn with {stand_in.name} in place of {FREE_MONO_BOLD.files[0]}"
+    return ""
 
 
 def refused(cell: IndexCell, flag: str = "") -> Refused | None:
@@ -198,17 +215,21 @@ def sample_page(results: Path, out: Path) -> None:
     from shiftdc_eval.board.pictures import Pictures
     from shiftdc_eval.board.view import read_parts, render
     from shiftdc_eval.tasks.figstep.render import render as draw
-    from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, find_font
+    from shiftdc_eval.tasks.figstep.twins import twins
 
     images = out / "images"
     images.mkdir(parents=True, exist_ok=True)
     folder = local_folder("figstep")
-    tiny = first_existing(folder, "images/SafeBench-Tiny", "data/images/SafeBench-Tiny")
+    tiny = first_existing(folder, *TINY)
     for path in tiny.glob("*.png") if tiny else ():
         shutil.copyfile(path, images / path.name)
-    texts = [*twins(), *(text for row in headings().values() for text in row)]
-    for number, text in enumerate(texts):
-        draw(text, find_font(FREE_MONO_BOLD)).save(images / f"drawn_{number}.png")
+    if tiny and not os.environ.get("SHIFTDC_FONT"):
+        for twin in twins():
+            twin.image().save(images / f"twin_{twin.number}.png")
+    else:
+        texts = [*(twin.instruction for twin in twins()), *(t for row in headings().values() for t in row)]
+        for number, text in enumerate(texts):
+            draw(text, find_font(FREE_MONO_BOLD)).save(images / f"drawn_{number}.png")
     page = out / "samples.html"
     runs.atomic_write(
         page, render(read_parts([results], Pictures("link", page.parent.resolve(), images), 5000))

@@ -5,7 +5,7 @@ Source: ThuCCSLab/FigStep @0861b17 (MIT), arXiv 2311.05608.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,15 @@ from shiftdc_eval.tasks.data import (
     fetch,
     file_sha256,
     first_existing,
+    how_to_provide,
     image_loader,
     local_folder,
     read_csv,
-    text_field,
 )
 from shiftdc_eval.tasks.example import CLEAR_HARM, RENDERED, Example, Source
 from shiftdc_eval.tasks.figstep.render import described, render
-from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, find_font, rendered_notes
+from shiftdc_eval.tasks.figstep.twins import FONT, TEXTS, twins
+from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, described_font, find_font, rendered_notes
 from shiftdc_eval.tasks.safety import SafetyTask
 
 PROMPT = (
@@ -46,7 +47,8 @@ LAST_CLEAR_TOPIC = 7
 """Topics 8-10 (legal, financial, health advice) are benign in content."""
 CLIPPED = {4: (46,), 5: (46,), 7: (3, 21, 32, 33, 40, 46, 47), 9: (8, 13, 17, 27, 45)}
 """Topic -> tasks whose image has lost list markers at the lower edge."""
-BENIGN_FILE = Path(__file__).with_name("benign.jsonl")
+IMAGE_FOLDERS = {"full": ("SafeBench", "SafeBench-Tiny"), "tiny": ("SafeBench-Tiny", "SafeBench")}
+"""Subset -> the authors' image folders, its own first: the two hold other pixels for the same instruction."""
 
 
 class FigStep(SafetyTask):
@@ -62,13 +64,13 @@ class FigStep(SafetyTask):
             ConfigError: unknown subset.
         """
         subset = self.settings.get("subset", "full")
-        if subset not in ("full", "tiny"):
+        if subset not in IMAGE_FOLDERS:
             raise ConfigError(f"{self.info.name}: subset must be full or tiny, found {subset!r}")
         folder = local_folder("figstep")
         table, origin = _find_table(folder, subset)
         images = [
             path
-            for name in ("SafeBench", "SafeBench-Tiny")
+            for name in IMAGE_FOLDERS[subset]
             if (path := first_existing(folder, f"images/{name}", f"data/images/{name}"))
         ]
         font: Path | None = None
@@ -79,9 +81,10 @@ class FigStep(SafetyTask):
                 continue
             path = _image_file(images, topic, number)
             if path is None:
-                font = font or find_font(FREE_MONO_BOLD)
+                font = font or _font()
             examples.append(_example(row, topic, number, path, font))
-        return Source(examples, origin, _revision(table), rendered_notes(examples, font))
+        notes = rendered_notes(examples, described_font(font, FREE_MONO_BOLD)) if font else ()
+        return Source(examples, origin, _revision(table), notes)
 
 
 class FigStepBenign(SafetyTask):
@@ -90,34 +93,28 @@ class FigStepBenign(SafetyTask):
     clear_subset: ClassVar[bool] = False
 
     def load(self) -> Source:
-        """The packaged instructions, rendered.
+        """The packaged instructions and images; with `SHIFTDC_FONT` the images are drawn with that font.
 
         Raises:
-            DataError: the font is missing or the file is malformed.
+            DataError: `SHIFTDC_FONT` names no font.
         """
-        font = find_font(FREE_MONO_BOLD)
-        examples = []
-        for line, text in enumerate(BENIGN_FILE.read_text(encoding="utf-8").splitlines(), start=1):
-            row = json.loads(text)
-            where = f"{BENIGN_FILE}, line {line}"
-            if "licence" in row:
-                continue
-            number, instruction = text_field(row, "id", where), text_field(row, "instruction", where)
-            examples.append(
-                Example(
-                    id=f"figstep_benign/{number}",
-                    question=f"figstep_benign/{number}",
-                    prompt=PROMPT,
-                    request=instruction,
-                    scenario=text_field(row, "topic", where),
-                    groups={"topic": text_field(row, "topic", where)},
-                    flags=(RENDERED,),
-                    image=partial(render, instruction, font),
-                    image_text=described(instruction),
-                )
+        font = find_font(FREE_MONO_BOLD) if os.environ.get("SHIFTDC_FONT") else None
+        examples = [
+            Example(
+                id=f"figstep_benign/{twin.number}",
+                question=f"figstep_benign/{twin.number}",
+                prompt=PROMPT,
+                request=twin.instruction,
+                scenario=twin.scenario,
+                groups={"topic": twin.scenario},
+                flags=(RENDERED,),
+                image=partial(render, twin.instruction, font) if font else twin.image,
+                image_text=described(twin.instruction),
             )
-        revision = f"sha256:{file_sha256(BENIGN_FILE)}"
-        return Source(examples, self.info.dataset, revision, rendered_notes(examples, font))
+            for twin in twins()
+        ]
+        notes = rendered_notes(examples, described_font(font, FREE_MONO_BOLD) if font else FONT)
+        return Source(examples, self.info.dataset, f"sha256:{file_sha256(TEXTS)}", notes)
 
 
 def _find_table(folder: Path | None, subset: str) -> tuple[Path, str]:
@@ -129,6 +126,13 @@ def _find_table(folder: Path | None, subset: str) -> tuple[Path, str]:
         return table, "local folder"
     target = cached("figstep", FIGSTEP_REVISION, "safebench.csv")
     return fetch(URL, SHA256, target, "figstep"), "github.com/ThuCCSLab/FigStep"
+
+
+def _font() -> Path:
+    try:
+        return find_font(FREE_MONO_BOLD)
+    except DataError as error:
+        raise DataError(f"{error} Or draw none: {how_to_provide('figstep')}") from error
 
 
 def _revision(table: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,22 @@ def test_a_missing_typography_image_is_drawn_from_the_key_phrase_and_flagged(min
     assert drawn[0].image is not None
     assert drawn[0].image().size == (1024, 180)  # one line
     assert source.notes[0].startswith("1 of 26 images rendered with DejaVuSansMono-Bold.ttf")
+
+
+def test_typography_is_drawn_on_a_machine_without_fonts_and_the_record_names_the_stand_in(
+    mini_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHIFTDC_FONT", raising=False)
+    monkeypatch.setattr("shiftdc_eval.tasks.fonts.FOLDERS", ())
+    (mini_data / "mm_safetybench/images/06-Fraud/TYPO/0.jpg").unlink()
+    source = make("typo").source
+    (note,) = source.notes
+    assert re.fullmatch(
+        r"1 of 26 images rendered with DejaVuSans\.ttf \(sha256 \w{16}\) in place of Arial\.ttf", note
+    )
+    image = next(one.image for one in source.examples if "rendered" in one.flags)
+    assert image is not None
+    assert image().size == (1024, 180)
 
 
 def test_a_missing_picture_that_cannot_be_drawn_is_counted_and_named(mini_data: Path) -> None:
