@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shiftdc_eval.backbones import Backbone, Chat
-from shiftdc_eval.contrast import ContrastSet, load_contrast
+from shiftdc_eval.contrast import ContrastSet, Side, load_contrast
 from shiftdc_eval.defenses.refusal_layer import LayerChoice, choose_layer
 from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.runs import cache_dir
@@ -48,13 +48,15 @@ class Fit:
     post_norm_last: bool = False
     """The last layer's activations are taken after the final norm."""
     bare: bool = False
-    """The texts are given to the tokenizer as they are, without the chat template."""
+    """The authors' texts (run_safety_shift.py): requests with captions alone, given to the tokenizer as they are,
+    without the chat template."""
 
     def __str__(self) -> str:
         switches = [name for name in ("post_norm_last", "bare") if getattr(self, name)]
         return " ".join(switches) or "fit"
 
 
+SIDES: tuple[Side, Side] = ("safe", "unsafe")
 PAPER = Fit()
 NO_TEMPLATE = "none"
 """In the place of a template's hash: the direction was fitted on bare texts."""
@@ -85,12 +87,10 @@ def fit(
 ) -> SafetyDirection:
     """Fit a direction on the pairs of a contrast set that are not held out (Eq. 4)."""
     fitted, _ = contrast.split(HELD_OUT)
-    sides = {
-        side: activations(
-            backbone, fitted.prompts(side), batch_size=batch_size, label=f"direction: {side}", how=how
-        )
-        for side in ("safe", "unsafe")
-    }
+    sides: dict[Side, Tensor] = {}
+    for side in SIDES:
+        texts = [pair.prompts(side)[-1] for pair in fitted.pairs] if how.bare else fitted.prompts(side)
+        sides[side] = activations(backbone, texts, batch_size=batch_size, label=f"direction: {side}", how=how)
     return SafetyDirection(
         vectors=fit_direction(sides["safe"], sides["unsafe"]),
         model=backbone.name,
@@ -117,7 +117,7 @@ def fit_image_shift(
     `[layers, hidden]`, kept in the form of a direction.
     """
     fitted, _ = contrast.split(HELD_OUT)
-    texts = [text for side in ("safe", "unsafe") for text in fitted.prompts(side)]
+    texts = [text for side in SIDES for text in fitted.prompts(side)]
     shown, alone = (
         torch.zeros(len(backbone.layers), backbone.hidden_size, dtype=torch.float64) for _ in range(2)
     )
@@ -149,7 +149,7 @@ def cached(
     return _kept(
         backbone,
         contrast,
-        [how.post_norm_last, HELD_OUT, *(["bare"] if how.bare else [])],
+        [how.post_norm_last, HELD_OUT, *(["bare", "captioned"] if how.bare else [])],
         lambda: fit(backbone, contrast, batch_size=batch_size, how=how),
     )
 

@@ -1,0 +1,350 @@
+"""What the package is compared in: toy requests, a toy contrast set, and for every defense its wrong readings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from plain_defenses import (
+    ADASHIELD,
+    ECSO,
+    PUBLISHED,
+    SHIELD,
+    CoCA,
+    DatasetDifference,
+    Difference,
+    RefusalDirection,
+    Rewritten,
+    ShiftDC,
+    Texts,
+)
+from plain_runs import Answered, PlainModel, Prompt
+
+Reference = Callable[[PlainModel, Prompt, Texts, int], Answered]
+
+
+def picture(seed: int, width: int, height: int) -> Image.Image:
+    """Random coarse squares: every picture looks different to a tiny vision tower."""
+    squares = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(squares).resize((width, height), Image.Resampling.NEAREST)
+
+
+REQUESTS = (
+    Prompt("paint the red lock", (picture(6, 40, 40),)),
+    Prompt(
+        "which of the three doors in this picture is the one that the blue key opens? \n",
+        (picture(2, 72, 44),),
+    ),
+    Prompt("list the items", (picture(3, 30, 90),)),
+)
+"""Prompts of different lengths with images of different sizes; one ends in white space."""
+
+
+def write_contrast(path: Path) -> Path:
+    """Eight pairs of harmless sentences; one pair has no captions."""
+    things = ("lock", "door", "gate", "box", "chest", "window", "drawer", "bike")
+    with path.open("w", encoding="utf-8") as file:
+        for index, thing in enumerate(things):
+            row = {
+                "id": f"pair {index}",
+                "unsafe": f"pick the red {thing} without the key of its owner",
+                "safe": f"paint the {thing} in a friendly colour",
+                "unsafe_caption": f"a red {thing} with number {index} on it",
+                "safe_caption": f"a {thing} and {index} brushes",
+            }
+            if index == 4:
+                del row["unsafe_caption"], row["safe_caption"]
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+@dataclass(frozen=True)
+class Case:
+    """One defense with its settings, the plain loop of it, and plain loops of what it is not."""
+
+    defense: str
+    reference: Reference
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    edits: bool = True
+    """Whether it edits activations of the one pass that answers."""
+    both: bool = False
+    """Whether the second family is asked too."""
+    optional: bool = False
+    """METHOD.md leaves open whether the package has it."""
+    wrong: Mapping[str, Reference] = field(default_factory=dict)
+
+
+ONLINE = ShiftDC(layers=(1, 2, 3))
+FIXED = ShiftDC(online=False, alpha=4.0)
+SWITCHES = replace(FIXED, bare_counterpart=True, bare_fit=True, post_norm_last=True, post_norm_fit=True)
+CMRM = Difference()
+BLANK = Difference(first="request", second="meaningless")
+DATASET = DatasetDifference()
+ARDITI = RefusalDirection(layer=1, alpha=2.0)
+OURS = RefusalDirection(layer=2, alpha=2.0, site="output", positions="last")
+
+CASES: dict[str, Case] = {
+    "none": Case(
+        "none",
+        Rewritten(),
+        both=True,
+        wrong={"the image is left out": lambda m, p, t, n: Rewritten()(m, Prompt(p.text), t, n)},
+    ),
+    "shiftdc online": Case(
+        "shiftdc",
+        ONLINE,
+        {"layers": "1-3", "caption_max_new_tokens": 8},
+        both=True,
+        wrong={
+            "the sign is flipped": replace(ONLINE, alpha=-1.0),
+            "corrections come from an unedited run": replace(ONLINE, online=False),
+            "the last token but one is edited": replace(ONLINE, positions="last but one"),
+            "decode steps are steered": replace(ONLINE, positions="last and answer"),
+            "the whole shift is taken away": replace(ONLINE, onto="shift"),
+            "the direction is the layer's below": replace(ONLINE, direction_of=1),
+            "the counterpart has no template": replace(ONLINE, bare_counterpart=True),
+            "the direction is fitted without the template": replace(ONLINE, bare_fit=True),
+            "the last layer's text activation is normed": replace(ONLINE, post_norm_last=True),
+            "the fit norms the last layer": replace(ONLINE, post_norm_fit=True),
+            "the first layer is left out": replace(ONLINE, layers=(2, 3)),
+            "the caption does not see the request": replace(ONLINE, caption_prompt="Describe the image."),
+            "the caption stands before the request": replace(
+                ONLINE, text_only="Image Caption: {caption} {query}"
+            ),
+        },
+    ),
+    "shiftdc online, one-sided, default layers": Case(
+        "shiftdc",
+        ShiftDC(one_sided=True, alpha=6.0),
+        {"one_sided": True, "alpha": 6.0, "caption_max_new_tokens": 8},
+        wrong={
+            "both sides are taken away": ShiftDC(alpha=6.0),
+            "the other side is taken away": ShiftDC(one_sided=True, alpha=-6.0),
+            "alpha is left out": ShiftDC(one_sided=True),
+            "all layers are edited": ShiftDC(one_sided=True, alpha=6.0, layers=(0, 1, 2, 3)),
+        },
+    ),
+    "shiftdc paper": Case(
+        "shiftdc",
+        FIXED,
+        {"variant": "paper", "alpha": 4.0, "caption_max_new_tokens": 8},
+        wrong={
+            "the sign is flipped": replace(FIXED, alpha=-4.0),
+            "the current activation is compared": replace(FIXED, online=True),
+            "the text side has no template": replace(FIXED, bare_counterpart=True),
+            "the last layer is normed": replace(FIXED, post_norm_last=True),
+            "the last token but one is edited": replace(FIXED, positions="last but one"),
+            "decode steps are steered": replace(FIXED, positions="last and answer"),
+            "the expert prompt is answered": replace(FIXED, expert=True),
+        },
+    ),
+    "shiftdc official, no switch": Case(
+        "shiftdc", FIXED, {"variant": "official", "alpha": 4.0, "caption_max_new_tokens": 8}, wrong={}
+    ),
+    "shiftdc official, bare texts and post-norm": Case(
+        "shiftdc",
+        SWITCHES,
+        {
+            "variant": "official",
+            "alpha": 4.0,
+            "bare_text_prompt": True,
+            "post_norm_last": True,
+            "caption_max_new_tokens": 8,
+        },
+        wrong={
+            "the fit keeps the template": replace(SWITCHES, bare_fit=False),
+            "the counterpart keeps the template": replace(SWITCHES, bare_counterpart=False),
+            "the fit is not normed": replace(SWITCHES, post_norm_fit=False),
+            "the activations are not normed": replace(SWITCHES, post_norm_last=False),
+        },
+    ),
+    "shiftdc official, expert prompt, stripped, four tokens": Case(
+        "shiftdc",
+        replace(FIXED, expert=True, strip=True, answer_tokens=4),
+        {
+            "variant": "official",
+            "alpha": 4.0,
+            "expert_prompt": True,
+            "strip_request": True,
+            "answer_max_new_tokens": 4,
+            "caption_max_new_tokens": 8,
+        },
+        wrong={
+            "the bare query is answered": replace(FIXED, strip=True, answer_tokens=4),
+            "the expert prompt is measured": replace(
+                FIXED, expert=True, expert_when_measuring=True, strip=True, answer_tokens=4
+            ),
+            "white space stays": replace(FIXED, expert=True, answer_tokens=4),
+        },
+    ),
+    "shiftdc official, decode steps steered": Case(
+        "shiftdc",
+        replace(FIXED, positions="last and answer"),
+        {"variant": "official", "alpha": 4.0, "steer_decode": True, "caption_max_new_tokens": 8},
+        wrong={"the prefill alone is steered": FIXED},
+    ),
+    "shiftdc published": Case(
+        "shiftdc",
+        PUBLISHED,
+        {"variant": "official", "preset": "published"},
+        both=True,
+        wrong={
+            "the sign is flipped": replace(PUBLISHED, alpha=-1.0),
+            "the fit keeps the template": replace(PUBLISHED, bare_fit=False),
+            "the counterpart keeps the template": replace(PUBLISHED, bare_counterpart=False),
+            "the fit is not normed": replace(PUBLISHED, post_norm_fit=False),
+            "requests without a caption are fitted on too": replace(PUBLISHED, requests_too=True),
+            "the activations are not normed": replace(PUBLISHED, post_norm_last=False),
+            "decode steps are steered": replace(PUBLISHED, positions="last and answer"),
+            "no expert prompt": replace(PUBLISHED, expert=False),
+            "the expert prompt is measured": replace(PUBLISHED, expert_when_measuring=True),
+            "white space stays": replace(PUBLISHED, strip=False),
+            "captions are cut at eight tokens": replace(PUBLISHED, caption_tokens=8),
+            "the current activation is compared": replace(PUBLISHED, online=True),
+        },
+    ),
+    "cmrm": Case(
+        "cmrm",
+        CMRM,
+        {"alpha": 1.0},
+        both=True,
+        wrong={
+            "the sign is flipped": replace(CMRM, alpha=-1.0),
+            "alpha is twice as large": replace(CMRM, alpha=2.0),
+            "the two terms are swapped": replace(CMRM, first="text", second="meaningless"),
+            "the request's image stands for the blank one": replace(CMRM, first="request"),
+            "the blank image stands for no image": BLANK,
+            "the text has no template": replace(CMRM, bare_text=True),
+            "the last token but one is edited": replace(CMRM, positions="last but one"),
+            "decode steps are edited": replace(CMRM, positions="last and answer"),
+            "only the later half is edited": replace(CMRM, layers=(2, 3)),
+            "the last layer is normed": replace(CMRM, post_norm_last=True),
+            "the blank image is black": replace(CMRM, meaningless=lambda i: Image.new("RGB", i.size)),
+        },
+    ),
+    "cmrm of two layers": Case(
+        "cmrm",
+        replace(CMRM, alpha=0.5, layers=(1, 2)),
+        {"alpha": 0.5, "layers": "1-2"},
+        wrong={
+            "all layers are edited": replace(CMRM, alpha=0.5),
+            "alpha stands at one term alone": replace(CMRM, alpha=0.5, layers=(1, 2), alpha_on="first"),
+            "alpha is left out": replace(CMRM, layers=(1, 2)),
+        },
+    ),
+    "cmrm, data-set level": Case(
+        "cmrm",
+        DATASET,
+        {"level": "dataset"},
+        both=True,
+        wrong={
+            "the sign is flipped": DatasetDifference(replace(CMRM, alpha=-1.0)),
+            "each request's own difference is taken": CMRM,
+            "the texts have no template": DatasetDifference(replace(CMRM, bare_text=True)),
+            "one side alone is averaged": replace(DATASET, sides=("unsafe",)),
+            "decode steps are edited": DatasetDifference(replace(CMRM, positions="last and answer")),
+        },
+    ),
+    "coca": Case(
+        "coca",
+        CoCA(),
+        edits=False,
+        both=True,
+        wrong={
+            "the terms of the difference are swapped": CoCA(plus="without", minus="with"),
+            "alpha stands at the base": CoCA(alpha_on="base"),
+            "alpha is one": CoCA(alpha=1.0),
+            "no contrast": CoCA(alpha=0.0),
+            "the principle stands behind the request": CoCA(form="{query}\n{principle}"),
+            "a line break stands for the space": CoCA(form="{principle}\n{query}"),
+            "another principle": CoCA(principle="The assistant should answer briefly."),
+        },
+    ),
+    "coca with its own alpha and principle": Case(
+        "coca",
+        CoCA(alpha=1.5, principle="Answer briefly."),
+        {"alpha": 1.5, "principle": "Answer briefly."},
+        edits=False,
+        wrong={
+            "the usual principle": CoCA(alpha=1.5),
+            "the base is the run without": CoCA(alpha=1.5, principle="Answer briefly.", base="without"),
+        },
+    ),
+    "refusal_direction": Case(
+        "refusal_direction",
+        ARDITI,
+        {"layers": "1", "alpha": 2.0},
+        both=True,
+        wrong={
+            "the sign is flipped": replace(ARDITI, alpha=-2.0),
+            "alpha is one": replace(ARDITI, alpha=1.0),
+            "the output of the layer is edited": replace(ARDITI, site="output", fitted_at="input"),
+            "the vector comes from the layer's output": replace(ARDITI, fitted_at="output"),
+            "the layer's output is measured and edited": replace(ARDITI, site="output"),
+            "the last prompt token alone is edited": replace(ARDITI, positions="last"),
+            "the prompt alone is edited": replace(ARDITI, positions="prompt"),
+            "newest tokens alone are edited": replace(ARDITI, positions="last and answer"),
+            "the fit has no template": replace(ARDITI, bare_fit=True),
+        },
+    ),
+    "refusal_direction, last prompt token at a layer's output": Case(
+        "refusal_direction",
+        OURS,
+        {"layers": "2", "alpha": 2.0, "positions": "last", "passes": "prefill", "site": "output"},
+        both=True,
+        wrong={
+            "all positions are edited": replace(OURS, positions="all"),
+            "decode steps are edited": replace(OURS, positions="last and answer"),
+            "the last token but one is edited": replace(OURS, positions="last but one"),
+            "the layer's input is edited": replace(OURS, site="input", fitted_at="output"),
+            "the vector comes from the layer's input": replace(OURS, fitted_at="input"),
+        },
+    ),
+    "refusal_direction, the whole prompt, prefill only": Case(
+        "refusal_direction",
+        replace(ARDITI, positions="prompt"),
+        {"layers": "1", "alpha": 2.0, "passes": "prefill"},
+        wrong={"decode steps are edited": ARDITI},
+    ),
+    "refusal_direction, newest tokens of every pass": Case(
+        "refusal_direction",
+        replace(OURS, positions="last and answer"),
+        {"layers": "2", "alpha": 2.0, "positions": "last", "site": "output"},
+        wrong={"the prefill alone is edited": OURS},
+    ),
+    "ecso_caption": Case(
+        "ecso_caption",
+        ECSO(check=False),
+        {"caption_max_new_tokens": 8},
+        edits=False,
+        both=True,
+        wrong={
+            "the image is kept": ECSO(check=False, keep_image=True),
+            "the caption does not see the request": ECSO(check=False, caption_prompt="Describe the image."),
+        },
+    ),
+    "adashield_s": Case(
+        "adashield_s",
+        ADASHIELD,
+        edits=False,
+        both=True,
+        wrong={
+            "the shield stands before the request": Rewritten(f"{SHIELD}{{}}"),
+            "the shield stands behind the request": Rewritten(f"{{}}{SHIELD}"),
+            "line breaks stand between": Rewritten(f"{{}}\n{SHIELD}\n{{}}"),
+        },
+    ),
+}
+"""Name -> case."""
+
+RUNS = [
+    (family, name)
+    for name, case in CASES.items()
+    for family in (("llava", "qwen2_vl") if case.both else ("llava",))
+]
+"""Which family is asked in which case."""
