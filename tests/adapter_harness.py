@@ -35,7 +35,7 @@ def manager() -> Any:
     """A task manager that knows our tasks alone (indexing lmms-eval's own takes seconds)."""
     from lmms_eval.tasks import TaskManager
 
-    from shiftdc_eval.manifests import TASKS_FOLDER
+    from shiftdc_eval.plugin.manifests import TASKS_FOLDER
 
     return TaskManager(include_path=TASKS_FOLDER, include_defaults=False)
 

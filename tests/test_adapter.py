@@ -11,11 +11,11 @@ import torch
 from adapter_harness import answers, evaluate, write_figstep
 from lmms_eval.api.model import lmms
 
-from shiftdc_eval import runs
-from shiftdc_eval.adapter import ShiftDCLlava, ShiftDCVlm
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.errors import ConfigError, DirectionError, ModelError
-from shiftdc_eval.records import RunRecord
+from shiftdc_eval.core.errors import ConfigError, DirectionError, ModelError
+from shiftdc_eval.core.paths import cache_dir, journal_dir
+from shiftdc_eval.core.records import RunRecord
+from shiftdc_eval.plugin.adapter import ShiftDCLlava, ShiftDCVlm
 
 TASK = "figstep"
 GEN = "max_new_tokens=8"
@@ -40,8 +40,7 @@ def model(backbone: Backbone, **given: Any) -> ShiftDCVlm:
 
 def run_records() -> list[RunRecord]:
     return [
-        RunRecord.model_validate_json(path.read_text())
-        for path in sorted(runs.journal_dir().glob("run-*.json"))
+        RunRecord.model_validate_json(path.read_text()) for path in sorted(journal_dir().glob("run-*.json"))
     ]
 
 
@@ -176,7 +175,7 @@ def test_seconds_of_other_hardware_are_not_told(
     settings = {"defense": "shiftdc", "caption_max_new_tokens": 6}
     first, second = tmp_path / "a", tmp_path / ("a" if what == "answers" else "b")
     evaluate(model(backbone, **settings, journal=first), TASK, gen_kwargs=GEN, limit=4)
-    monkeypatch.setattr("shiftdc_eval.provenance.hardware", lambda devices: "another machine")
+    monkeypatch.setattr("shiftdc_eval.backbones.machine.hardware", lambda devices: "another machine")
     evaluate(model(backbone, **settings, journal=second, batch_size=1), TASK, gen_kwargs=GEN)
     records = [RunRecord.model_validate_json(path.read_text()) for path in tmp_path.rglob("run-*.json")]
     moved, stayed = sorted(records, key=lambda record: record.hardware != "another machine")
@@ -212,7 +211,7 @@ def test_an_interrupted_run_keeps_its_finished_batches(
 
 def test_running_out_of_memory_halves_the_batch_and_goes_on(backbone: Backbone) -> None:
     straight = answers(evaluate(model(backbone), TASK, gen_kwargs=GEN), TASK)
-    small = model(backbone, batch_size="auto", max_batch_size=8, journal=runs.journal_dir() / "other")
+    small = model(backbone, batch_size="auto", max_batch_size=8, journal=journal_dir() / "other")
     whole = small.defense.answer
     sizes = []
 
@@ -267,7 +266,7 @@ def test_a_direction_of_another_model_is_refused_before_any_answer(
     from tiny_models import save_tiny_llava
 
     evaluate(model(backbone, defense="shiftdc"), TASK, gen_kwargs=GEN, limit=1)
-    (fitted,) = (runs.cache_dir() / "directions").glob("*.safetensors")
+    (fitted,) = (cache_dir() / "directions").glob("*.safetensors")
     other = load_backbone(ModelSpec(str(save_tiny_llava(tmp_path / "other", seed=1)), device="cpu"))
     with pytest.raises(DirectionError, match="was made for weights"):
         model(other, defense="shiftdc", direction=fitted)
@@ -289,8 +288,8 @@ WORKER = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from adapter_harness import evaluate
-from shiftdc_eval.adapter import ShiftDCVlm
-from shiftdc_eval.journal import Journal
+from shiftdc_eval.plugin.adapter import ShiftDCVlm
+from shiftdc_eval.plugin.journal import Journal
 
 append, batches = Journal.append, []
 
@@ -334,7 +333,7 @@ def test_sigkill_after_the_second_batch_loses_nothing_finished(tiny_llava: Path)
     assert said.count("batch") == 3, "9 items in batches of 2: two were done, three were left"
     (record,) = run_records()
     assert record.cost.reused == 4
-    (journal,) = runs.journal_dir().glob("journal-*.jsonl")
+    (journal,) = journal_dir().glob("journal-*.jsonl")
     keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
     assert len(keys) == len(set(keys)) == 9
 
@@ -370,7 +369,7 @@ def test_several_batches_are_handed_over_together_where_places_are_filled_again(
     monkeypatch.setattr(type(backbone), "refills", True)
     handed, seated = [], []
     for defense in ("none", "shiftdc"):
-        refilling = model(backbone, defense=defense, batch_size=2, journal=runs.journal_dir() / defense)
+        refilling = model(backbone, defense=defense, batch_size=2, journal=journal_dir() / defense)
         whole = refilling.defense.answer
 
         def counted(tools: Any, requests: Any, settings: Any, whole: Any = whole) -> Any:
@@ -406,6 +405,6 @@ def test_the_batch_size_is_found_from_free_memory_on_a_gpu(
     chosen._halve(torch.OutOfMemoryError())
     chosen._fit_batch(samples[0], GenerationSettings(max_new_tokens=8))
     assert chosen.batch_size == 1, "a batch size that did not fit came back"
-    capped = model(backbone, batch_size="auto", max_batch_size=2, journal=runs.journal_dir() / "capped")
+    capped = model(backbone, batch_size="auto", max_batch_size=2, journal=journal_dir() / "capped")
     evaluate(capped, TASK, gen_kwargs="max_new_tokens=5")
     assert capped.batch_size == 2

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from shiftdc_eval.ahead import Ahead
+from shiftdc_eval.plugin.prefetch import Ahead
 
 
 def test_the_announced_batch_is_prepared_while_the_one_before_is_worked_on() -> None:

@@ -1,8 +1,8 @@
 import pytest
 
-from shiftdc_eval.arguments import AdapterArguments, parse_pairs, split_arguments, validated
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses import DEFENSES
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.plugin.arguments import AdapterArguments, parse_pairs, split_arguments, validated
 
 FIELDS = {name: list(cls.model_fields) for name, cls in DEFENSES.items()}
 

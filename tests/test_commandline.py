@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from adapter_harness import write_figstep
 
-from shiftdc_eval.records import RunRecord
+from shiftdc_eval.core.records import RunRecord
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ def test_two_processes_give_the_same_cell_as_one(
     monkeypatch.setenv("SHIFTDC_RUNS", str(tmp_path / "one"))
     from adapter_harness import answers, evaluate
 
-    from shiftdc_eval.adapter import ShiftDCVlm
+    from shiftdc_eval.plugin.adapter import ShiftDCVlm
 
     single = ShiftDCVlm.create_from_arg_string(run_arguments(tiny_llava, "one")[3])
     wanted = answers(evaluate(single, "figstep", gen_kwargs="max_new_tokens=6"), "figstep")

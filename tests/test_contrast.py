@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shiftdc_eval.contrast import BUILT_IN, FIELDS, ContrastPair, ContrastSet, load_contrast
-from shiftdc_eval.errors import ConfigError, DataError
+from shiftdc_eval.core.errors import ConfigError, DataError
+from shiftdc_eval.defenses.contrast import BUILT_IN, FIELDS, ContrastPair, ContrastSet, load_contrast
 
 SIDES = [("unsafe", "safe"), ("unsafe_caption", "safe_caption")]
 in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -6,8 +6,8 @@ import pytest
 
 from shiftdc_eval.cli import main
 from shiftdc_eval.defenses import DEFENSES
-from shiftdc_eval.grid_file import read_grid
-from shiftdc_eval.grid_plan import checked
+from shiftdc_eval.grid.file import read_grid
+from shiftdc_eval.grid.plan import checked
 
 BOARD = set(DEFENSES) - {"shiftdc_captioned"}
 """Every defense; whose caption ShiftDC is given is a question of an ablation."""
@@ -20,11 +20,9 @@ def test_the_demo_runs_offline_and_leaves_table_plot_and_board(
 ) -> None:
     from adapter_harness import manager
 
-    from shiftdc_eval import grid
-
-    monkeypatch.setattr(grid, "_manager", [manager()])
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     out = tmp_path / "demo"
-    shipped = (Path(str(files("shiftdc_eval.toy"))) / "demo.yaml").read_text()
+    shipped = (Path(str(files("shiftdc_eval.grid"))) / "demo.yaml").read_text()
     few = tmp_path / "few.yaml"  # every defense, fewer tasks
     few.write_text(re.sub("  - toy_(mm|mme).*\n", "", shipped))
     assert main(["demo", "--out", str(out), "--limit", "2", "--grid", str(few)]) == 0
@@ -39,8 +37,8 @@ def test_the_demo_runs_offline_and_leaves_table_plot_and_board(
 
 
 def test_the_demo_has_every_defense_on_every_task_of_the_boards_own_grid() -> None:
-    toy = Path(str(files("shiftdc_eval.toy")))
-    demo, whole = (checked(list(read_grid(toy / name).cells())) for name in ("demo.yaml", "grid.yaml"))
+    shipped = Path(str(files("shiftdc_eval.grid")))
+    demo, whole = (checked(list(read_grid(shipped / name).cells())) for name in ("demo.yaml", "toy.yaml"))
     assert {cell.defense.name for cell in demo} == BOARD
     assert {(cell.defense, cell.task) for cell in demo} == {
         (cell.defense, cell.task) for cell in whole if cell.defense.ablation != "half strength"

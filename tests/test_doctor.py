@@ -11,9 +11,9 @@ from tiny_models import tiny_tokenizer
 from shiftdc_eval import cli
 from shiftdc_eval.backbones import ModelSpec
 from shiftdc_eval.backbones.native import register
-from shiftdc_eval.backbones.twin import load_twin
+from shiftdc_eval.backbones.tiny_random import load_twin
+from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.defenses import DEFENSES
-from shiftdc_eval.errors import ModelError
 
 
 def doctor(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -17,14 +17,15 @@ from adapter_harness import evaluate, manager, write_figstep
 from lmms_eval.tasks import TaskManager
 from tiny_models import save_tiny_llava
 
-from shiftdc_eval import grid, grid_command
-from shiftdc_eval.adapter import ShiftDCVlm
 from shiftdc_eval.backbones.loading import revision_on_disk
 from shiftdc_eval.board.build import build
-from shiftdc_eval.errors import ConfigError, DataError, RecordError
-from shiftdc_eval.grid_file import Cell, read_grid
-from shiftdc_eval.grid_tasks import require_tasks, task_facts
-from shiftdc_eval.records import ANSWER_VERSION, RunRecord
+from shiftdc_eval.core.errors import ConfigError, DataError, RecordError
+from shiftdc_eval.core.records import ANSWER_VERSION, RunRecord
+from shiftdc_eval.grid import cli as grid_command
+from shiftdc_eval.grid import run as grid
+from shiftdc_eval.grid.file import Cell, read_grid
+from shiftdc_eval.grid.tasks import require_tasks, task_facts
+from shiftdc_eval.plugin.adapter import ShiftDCVlm
 from shiftdc_eval.tasks import catalogue
 from shiftdc_eval.tasks.example import Source
 from shiftdc_eval.tasks.figstep.task import FigStep
@@ -48,7 +49,7 @@ overrides:
 @pytest.fixture
 def grid_file(tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
-    monkeypatch.setattr(grid, "_manager", [manager()])
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     path = tmp_path / "grid.yaml"
     path.write_text(FILE.format(model=tiny_llava))
     return path
@@ -320,9 +321,11 @@ WORKER = """
 import sys
 sys.path.insert(0, {tests!r})
 from adapter_harness import manager
-from shiftdc_eval import grid, grid_command
+from shiftdc_eval.grid import run as grid
+from shiftdc_eval.grid import tasks
+from shiftdc_eval.grid import cli as grid_command
 from shiftdc_eval.cli import main
-grid._manager.append(manager())
+tasks._manager.append(manager())
 sys.exit(main(["grid", "run", {file!r}, "-o", {out!r}]))
 """
 
@@ -500,7 +503,7 @@ def test_an_unknown_task_is_refused_before_anything_is_loaded(
     text: str,
     said: str,
 ) -> None:
-    monkeypatch.setattr(grid, "_manager", [manager()])
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     monkeypatch.setattr(grid, "_load", lambda model: pytest.fail("a wrong grid loads nothing"))
     path = tmp_path / name
     path.write_text(text)
@@ -519,7 +522,7 @@ def test_a_grid_in_several_processes_is_refused_and_told_what_to_do(
 
 
 def test_a_group_stands_for_its_tasks_as_they_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid, "_manager", [manager()])
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     facts = task_facts("shiftdc_grid")
     assert {"figstep", "mossbench", "shiftdc_mme", "mm_safetybench_sd"} < set(facts)
     assert facts["figstep"] == {"version": "1", "revision": catalogue.FIGSTEP_REVISION}
@@ -539,7 +542,7 @@ def test_groups_of_others_are_accepted_whatever_they_are_made_of(
     for name, tasks in groups.items():
         (tmp_path / f"{name}.yaml").write_text(json.dumps({"group": name, "task": tasks}))
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
-    monkeypatch.setattr(grid, "_manager", [manager])
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager])
     require_tasks(tmp_path / "grid.yaml", list(groups))
     assert set(task_facts("mixed")) == {"figstep", "mossbench"}
     assert task_facts("of_nothing_known") == {}

@@ -12,9 +12,9 @@ import pytest
 from adapter_harness import write_figstep
 from rich.console import Console
 
-from shiftdc_eval.grid_file import Cell, read_grid
-from shiftdc_eval.grid_progress import Above, Watch, shown
-from shiftdc_eval.journal import Journal
+from shiftdc_eval.grid.file import Cell, read_grid
+from shiftdc_eval.grid.progress import Above, Watch, shown
+from shiftdc_eval.plugin.journal import Journal
 
 FILE = """
 models: [{model}]
@@ -26,7 +26,7 @@ WORKER = """
 import sys
 sys.path.insert(0, {tests!r})
 from adapter_harness import manager
-from shiftdc_eval import grid
+from shiftdc_eval.grid import run as grid
 from shiftdc_eval.cli import main
 grid._manager.append(manager())
 sys.exit(main(["grid", "run", {file!r}, "-o", {out!r}]))
@@ -169,8 +169,8 @@ def test_what_others_print_is_all_there_when_the_bar_is_gone(tmp_path: Path) -> 
     code = f"""
 import os, subprocess, sys
 from pathlib import Path
-from shiftdc_eval.grid_file import read_grid
-from shiftdc_eval.grid_progress import shown
+from shiftdc_eval.grid.file import read_grid
+from shiftdc_eval.grid.progress import shown
 cells = list(read_grid(Path({str(tmp_path / "grid.yaml")!r})).cells())
 with shown(cells, Path({str(tmp_path / "out")!r})) as report:
     print("half a line [/b]", end="", flush=True)

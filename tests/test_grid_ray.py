@@ -10,9 +10,9 @@ import pytest
 from adapter_harness import write_figstep
 from tiny_models import save_tiny_llava
 
-from shiftdc_eval.grid import run_share
-from shiftdc_eval.grid_file import read_grid
-from shiftdc_eval.grid_ray import run_with_ray
+from shiftdc_eval.grid.file import read_grid
+from shiftdc_eval.grid.ray import run_with_ray
+from shiftdc_eval.grid.run import run_share
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from shiftdc_eval.errors import JournalError
-from shiftdc_eval.journal import Journal
+from shiftdc_eval.core.errors import JournalError
+from shiftdc_eval.plugin.journal import Journal
 
 CONFIG = {"defense": "none", "seed": 0}
 

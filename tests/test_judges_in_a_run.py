@@ -19,10 +19,10 @@ from judge_models import save_classifier
 from judge_server import JudgeServer, Seen
 
 from shiftdc_eval.board.build import build
-from shiftdc_eval.board.files import read_cells
+from shiftdc_eval.board.cell_files import read_cells
 from shiftdc_eval.cli import main
+from shiftdc_eval.core.records import SampleField
 from shiftdc_eval.judges.rubric import load_rubric
-from shiftdc_eval.records import SampleField
 
 CANARY = "sk-canary-1f8e22c0a9"
 PRICES = "127.0.0.1: {judge-1: {input: 2.0, output: 10.0}}"

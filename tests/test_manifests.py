@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shiftdc_eval import manifests as plugin
+from shiftdc_eval.plugin import manifests as plugin
 
 FRESH = [sys.executable, "-c"]
 
@@ -39,8 +39,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_both_model_ids_are_offered_with_a_chat_class(loaded: ModuleType) -> None:
     found = {manifest.model_id: manifest.chat_class_path for manifest in plugin.manifests()}
     assert found == {
-        "shiftdc_llava": "shiftdc_eval.adapter.ShiftDCLlava",
-        "shiftdc_vlm": "shiftdc_eval.adapter.ShiftDCVlm",
+        "shiftdc_llava": "shiftdc_eval.plugin.adapter.ShiftDCLlava",
+        "shiftdc_vlm": "shiftdc_eval.plugin.adapter.ShiftDCVlm",
     }
 
 
@@ -72,7 +72,7 @@ def test_the_entry_point_is_fast_and_imports_nothing_heavy() -> None:
         "import lmms_eval.models.registry_v2\n"
         "before, start = set(sys.modules), time.perf_counter()\n"
         "for name in [n for n in sys.modules if n.startswith('shiftdc_eval')]: del sys.modules[name]\n"
-        "import shiftdc_eval.manifests as m; m.manifests()\n"
+        "import shiftdc_eval.plugin.manifests as m; m.manifests()\n"
         "print(time.perf_counter() - start)\n"
         "print(sorted(n for n in set(sys.modules) - before if not n.startswith('shiftdc_eval')))\n"
         "assert 'lmms_eval.tasks' not in sys.modules\n"

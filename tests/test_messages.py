@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from shiftdc_eval.errors import ConfigError, DataError, ModelError
-from shiftdc_eval.messages import chat_from_messages, settings_from_kwargs
+from shiftdc_eval.core.errors import ConfigError, DataError, ModelError
+from shiftdc_eval.plugin.messages import chat_from_messages, settings_from_kwargs
 
 
 def settings(kwargs: dict[str, object]) -> tuple[object, list[str]]:

@@ -1,6 +1,6 @@
 import pytest
 
-from shiftdc_eval.provenance import command_line, redact
+from shiftdc_eval.core.provenance import command_line, redact
 
 CANARY = "canary4711canary"
 

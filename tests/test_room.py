@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent / "judges"))
 
 from judge_models import save_classifier
 
-from shiftdc_eval import runs
-from shiftdc_eval.adapter import ShiftDCVlm
 from shiftdc_eval.backbones import ModelSpec, load_backbone
-from shiftdc_eval.judges.local_model import LocalModel
-from shiftdc_eval.room import set_aside
+from shiftdc_eval.backbones.offload import set_aside
+from shiftdc_eval.core.model_memory import offer_room, room, withdraw_room
+from shiftdc_eval.judges.local.model import LocalModel
+from shiftdc_eval.plugin.adapter import ShiftDCVlm
 
 Alive = Callable[[], bool]
 
@@ -100,7 +100,7 @@ def test_a_model_that_was_given_is_set_aside_and_not_let_go(
         yield
         events.append("back")
 
-    monkeypatch.setattr("shiftdc_eval.adapter.set_aside", aside)
+    monkeypatch.setattr("shiftdc_eval.plugin.adapter.set_aside", aside)
     backbone = load_backbone(ModelSpec(pretrained=str(tiny_llava), device="cpu"))
     seen = while_judging(lambda: events[-1:] == ["aside"])
     evaluate(adapter(tiny_llava, backbone=backbone), "figstep", gen_kwargs="max_new_tokens=4")
@@ -114,14 +114,14 @@ def test_an_offer_of_room_keeps_no_model_alive_and_is_withdrawn_when_more_is_ask
     model = adapter(tiny_llava)
     model.clean()
     weights = weakref.ref(model.backbone.model)
-    runs.withdraw_room(model._vacate)
-    with runs.room():
+    withdraw_room(model._vacate)
+    with room():
         assert weights() is not None
     model.clean()
     del model
     gc.collect()
     assert weights() is None
-    with runs.room():
+    with room():
         pass
 
 
@@ -138,7 +138,7 @@ def test_a_judge_that_fails_to_load_gives_the_room_back(monkeypatch: pytest.Monk
                 events.append("in")
 
     tenant = Tenant()
-    runs.offer_room(tenant.vacate)
+    offer_room(tenant.vacate)
     with pytest.raises(Exception, match="cannot be loaded"), LocalModel("no-such/judge").loaded("AutoModel"):
         pass
     assert events == ["out", "in"]

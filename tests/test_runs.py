@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shiftdc_eval.runs import atomic_write
+from shiftdc_eval.core.files import atomic_write
 
 
 @contextmanager

@@ -562,7 +562,7 @@ def phi4_multimodal() -> Built:
 
 
 def packaged_template(name: str) -> str:
-    return (files("shiftdc_eval.convert") / f"{name}.jinja").read_text(encoding="utf-8")
+    return (files("shiftdc_eval.backbones.convert") / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def queries_processor(t: Any, template: str, side: int, queries: int, image_token: str) -> Any:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shiftdc_eval.errors import ConfigError, DirectionError, ModelError, RecordError
+from shiftdc_eval.core.errors import ConfigError, DirectionError, ModelError, RecordError
 
 if TYPE_CHECKING:
     from shiftdc_eval.backbones import Chat, ModelSpec
+    from shiftdc_eval.core.records import RunRecord, SampleField
     from shiftdc_eval.defenses import Tools
     from shiftdc_eval.defenses.shiftdc import ShiftDC
-    from shiftdc_eval.records import RunRecord, SampleField
 
 CURVES = ("text_caption", "image", "calibrated")
 BAR = 24
@@ -73,8 +73,8 @@ def find(run: Path, sample: str) -> Answered:
     Raises:
         RecordError: there is none, or its run record is missing.
     """
-    from shiftdc_eval.board.results import ITEM_FIELD, RunRecords, sample_files
-    from shiftdc_eval.records import SampleField
+    from shiftdc_eval.core.records import SampleField
+    from shiftdc_eval.core.results_folder import ITEM_FIELD, RunRecords, sample_files
 
     records = RunRecords([run])
     seen: list[str] = []
@@ -100,10 +100,10 @@ def find(run: Path, sample: str) -> Answered:
 
 def explain(found: Answered, args: argparse.Namespace) -> dict[str, Any]:
     """Curves, caption and answers of a sample, JSON-ready."""
-    from shiftdc_eval import runs
     from shiftdc_eval.analysis.recording import tools_for
     from shiftdc_eval.backbones import load_backbone
-    from shiftdc_eval.defenses.direction import Directions
+    from shiftdc_eval.core.paths import cache_dir
+    from shiftdc_eval.defenses.directions import Directions
 
     record = found.record
     chat = _chat(found)
@@ -114,7 +114,7 @@ def explain(found: Answered, args: argparse.Namespace) -> dict[str, Any]:
             f"{record.revision[:12]}: its answers are another model's"
         )
     directions = Directions(backbone, path=args.direction, contrast=args.contrast)
-    tools = tools_for(backbone, directions, runs.cache_dir() / "captions.sqlite")
+    tools = tools_for(backbone, directions, cache_dir() / "captions.sqlite")
     known = record.direction_sha256
     if known is not None and directions().sha256 != known:
         raise DirectionError(
@@ -135,9 +135,9 @@ def spec_of(record: RunRecord, args: argparse.Namespace) -> ModelSpec:
 
 
 def _chat(found: Answered) -> Chat:
-    from shiftdc_eval import runs
     from shiftdc_eval.analysis.items import load_task
     from shiftdc_eval.backbones import Chat
+    from shiftdc_eval.core.hashing import image_sha256
 
     examples = {example.id: example for example in load_task(found.task).source.examples}
     example = examples.get(found.field.item)
@@ -150,7 +150,7 @@ def _chat(found: Answered) -> Chat:
             f"{found.field.item} has no image: ShiftDC leaves it alone, there is nothing to compare"
         )
     image = example.image().convert("RGB")
-    if [runs.image_sha256(image)] != found.field.image_sha256:
+    if [image_sha256(image)] != found.field.image_sha256:
         raise ConfigError(
             f"the image of {found.field.item} is not the one that was answered; is the data another version?"
         )
@@ -160,8 +160,8 @@ def _chat(found: Answered) -> Chat:
 def _defense(record: RunRecord) -> ShiftDC:
     """The run's own ShiftDC, or the default one for runs of other defenses."""
     from shiftdc_eval.defenses import DEFENSES
-    from shiftdc_eval.defenses.captioned import ShiftDCCaptioned
     from shiftdc_eval.defenses.shiftdc import ShiftDC
+    from shiftdc_eval.defenses.shiftdc_captioned import ShiftDCCaptioned
 
     kind = DEFENSES.get(record.defense)
     # one that was given its caption is shown as any other defense: the curves are of the model's own caption
@@ -226,7 +226,7 @@ def _settings(found: Answered) -> Any:
 
 def in_words(shown: Mapping[str, Any]) -> list[str]:
     """The sample as lines of text."""
-    from shiftdc_eval.board.view import clean
+    from shiftdc_eval.board.viewer.viewer import clean
 
     curves: Mapping[str, Sequence[float]] = shown["curves"]
     first, last = map(int, shown["layers"].split("-"))
@@ -262,10 +262,10 @@ def _bar(values: Sequence[float], low: float, high: float) -> str:
 
 
 def _write_page(shown: Mapping[str, Any], path: Path) -> None:
-    from shiftdc_eval import runs
     from shiftdc_eval.analysis import page, plots
+    from shiftdc_eval.core.files import atomic_write
 
     picture = path.with_suffix(".svg")
     curves = {name: {"value": values} for name, values in shown["curves"].items()}
     plots.curve_figure([("safety coordinate", curves, None)], picture, spans=shown["layers"])
-    runs.atomic_write(path, page.render_sample(shown, picture.name))
+    atomic_write(path, page.render_sample(shown, picture.name))

@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from shiftdc_eval.analysis.shards import ItemRecord
-from shiftdc_eval.contrast import ContrastSet
-from shiftdc_eval.errors import ConfigError, DataError
-from shiftdc_eval.runs import text_sha256
+from shiftdc_eval.analysis.recording_file import ItemRecord
+from shiftdc_eval.core.errors import ConfigError, DataError
+from shiftdc_eval.core.hashing import text_sha256
+from shiftdc_eval.defenses.contrast import ContrastSet
 from shiftdc_eval.tasks.catalogue import TASKS
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example
 
@@ -47,7 +47,7 @@ def load_task(name: str) -> Any:
     """
     if name not in TASKS:
         raise ConfigError(f"no task {name!r}; there are: {', '.join(TASKS)}")
-    from shiftdc_eval.grid import task_manager
+    from shiftdc_eval.grid.tasks import task_manager
 
     return task_manager().load_task_or_group([name])[name]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from shiftdc_eval.analysis import probes
-from shiftdc_eval.analysis.resampling import Bools, Bootstrap, Estimate, Floats, Ints, codes
+from shiftdc_eval.analysis.bootstrap import Bools, Bootstrap, Estimate, Floats, Ints, codes
 
 Found = dict[str, Any]
 """Nested names, an `Estimate` at every end."""

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from shiftdc_eval import runs
+from shiftdc_eval.core.files import atomic_write
 
 COLOURS = (
     "#0b62a8",
@@ -221,7 +221,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write an SVG without date, in about half of matplotlib's bytes."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    runs.atomic_write(path, slim(text.getvalue()))
+    atomic_write(path, slim(text.getvalue()))
 
 
 FONT = "text{font-family:'DejaVu Sans',Verdana,sans-serif}"

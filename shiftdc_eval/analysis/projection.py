@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shiftdc_eval.analysis.resampling import Bools, Floats, Ints
+from shiftdc_eval.analysis.bootstrap import Bools, Floats, Ints
 
 PER_GROUP = 150
 """Points of each group that are shown; t-SNE's time grows with their number."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.backbones.backbone import EditBuilder
+from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.defenses import Answer, Request, Tools
-from shiftdc_eval.errors import ModelError
 from shiftdc_eval.steering import PREFILL, Scope, edit_tokens, record_last_token
 
 

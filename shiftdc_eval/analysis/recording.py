@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from shiftdc_eval import runs
-from shiftdc_eval.analysis import shards
+from shiftdc_eval.analysis import recording_file as shards
+from shiftdc_eval.analysis.bootstrap import Floats
 from shiftdc_eval.analysis.items import Item, neutral
 from shiftdc_eval.analysis.recorder import calibrated
-from shiftdc_eval.analysis.resampling import Floats
-from shiftdc_eval.analysis.shards import Manifest
+from shiftdc_eval.analysis.recording_file import Manifest
 from shiftdc_eval.backbones import Chat, GenerationSettings
-from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.hashing import image_sha256
 from shiftdc_eval.defenses import Request, Tools
+from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.cmrm import Cmrm
 from shiftdc_eval.defenses.none import NoDefense
 from shiftdc_eval.defenses.shiftdc import ShiftDC, counterpart
-from shiftdc_eval.errors import ConfigError
 
 PLAIN = ("text", "text_caption", "image", "blank", "noise")
 """Conditions without a calibration: the request in words; the image request with the caption in the image's
@@ -127,7 +127,7 @@ def _inputs_sha256(items: Sequence[Item]) -> str:
     """Under the same ids a benchmark's next version may hold other prompts or images; one image is held at a time."""
     digest = hashlib.sha256()
     for item in items:
-        pixels = runs.image_sha256(item.image().convert("RGB"))
+        pixels = image_sha256(item.image().convert("RGB"))
         digest.update(json.dumps([item.prompt, item.request, item.image_text, pixels]).encode())
     return digest.hexdigest()
 

@@ -13,14 +13,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from shiftdc_eval.analysis import measures, projection, resampling
+from shiftdc_eval.analysis import bootstrap as resampling
+from shiftdc_eval.analysis import measures, projection
+from shiftdc_eval.analysis.bootstrap import Bools, Bootstrap, Estimate, Floats, codes
 from shiftdc_eval.analysis.findings import findings
 from shiftdc_eval.analysis.items import visual_classes
 from shiftdc_eval.analysis.measures import Labels, SafetyProbe, VisualProbe
 from shiftdc_eval.analysis.probes import FOLDS, MINIMUM
-from shiftdc_eval.analysis.resampling import Bools, Bootstrap, Estimate, Floats, codes
-from shiftdc_eval.analysis.shards import Manifest, Recording, read_vectors
-from shiftdc_eval.errors import ConfigError, DataError, DirectionError
+from shiftdc_eval.analysis.recording_file import Manifest, Recording, read_vectors
+from shiftdc_eval.core.errors import ConfigError, DataError, DirectionError
 from shiftdc_eval.judges.registry import get_judge
 from shiftdc_eval.judges.verdict import Item as JudgeItem
 

@@ -17,11 +17,11 @@ from shiftdc_eval.backbones.encoding import Encoded, prefill_kwargs
 from shiftdc_eval.backbones.fast.engine import FastEngine
 from shiftdc_eval.backbones.fast.refusal import refusal, window
 from shiftdc_eval.backbones.fast.selfcheck import failure
-from shiftdc_eval.backbones.following import Follower
+from shiftdc_eval.backbones.follower import Follower
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, sampling_processors
 from shiftdc_eval.backbones.layers import reachable, source
-from shiftdc_eval.backbones.loaded import LoadedModel
-from shiftdc_eval.errors import ConfigError, ModelError
+from shiftdc_eval.backbones.loaded_model import LoadedModel
+from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.steering import PREFILL, Edit, Scope, edit_tokens, record_last_token
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,6 @@ class Backbone(LoadedModel):
         """Forward passes of whole prompts since loading (prefills), for tests and cost tables."""
         self.asked_engine: Literal["auto", "plain", "fast"] = "auto"
         """`auto` takes the fast engine where it is exact for this model; `plain` never takes it."""
-        self.rows_at_once: int | None = None
-        """See `limit_rows`."""
         self.choose_engine(engine)
 
     @property

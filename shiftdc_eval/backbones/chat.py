@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from shiftdc_eval.runs import image_sha256
+from shiftdc_eval.core.hashing import image_sha256
 
 Part = str | Image.Image
 

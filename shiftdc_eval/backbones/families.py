@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shiftdc_eval.backbones.chat import Chat
-from shiftdc_eval.backbones.native import CONVERSION
+from shiftdc_eval.backbones.native.conversion import CONVERSION
 
 Features = Mapping[str, Any]
 """What a processor returns; tensors under the names of the model's forward."""

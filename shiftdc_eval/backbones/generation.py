@@ -22,7 +22,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from shiftdc_eval.errors import ModelError
+from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.steering import Edit
 
 

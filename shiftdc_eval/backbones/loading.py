@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,50 +18,16 @@ from transformers import (
 )
 
 from shiftdc_eval.backbones.backbone import Backbone
+from shiftdc_eval.backbones.bundled.registry import BUNDLED
 from shiftdc_eval.backbones.families import CAVEATS, MULTIMODAL_LM_ONLY, convertible
 from shiftdc_eval.backbones.native import NATIVE, register
-from shiftdc_eval.backbones.recorded import recorded_revision
-from shiftdc_eval.errors import ConfigError, ModelError, ShiftDCError
+from shiftdc_eval.backbones.revision import folder_revision
+from shiftdc_eval.core.errors import ConfigError, ModelError, ShiftDCError
+from shiftdc_eval.core.model_spec import ModelSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 """How accelerate may spread one model over devices."""
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Which model, and how to load it."""
-
-    pretrained: str
-    """Hub id, local folder, or the name of a bundled model (`toy`, `smol`)."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
-    dtype: str = "auto"
-    """`float32`, `bfloat16`, `float16`, or `auto`: float32 on a CPU, bfloat16 elsewhere."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`, or `auto`: a GPU where there is one."""
-    device_map: str | None = None
-    """`auto` shards one large model over the devices."""
-    attn_implementation: str | None = None
-    """`sdpa`, `eager`, `flash_attention_2`; the model's default when None."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model; only when the user says so for this model."""
-    engine: Literal["auto", "plain", "fast"] = "auto"
-    """`plain` is transformers' `generate`; `fast` is this package's engine; `auto` is fast where it is exact."""
-
-
-def _toy_folder() -> tuple[Path, str]:
-    return Path(str(files("shiftdc_eval.toy") / "weights")), "toy"
-
-
-def _smol_folder() -> tuple[Path, str]:
-    from shiftdc_eval.smol.merge import NOTE, cached_folder
-
-    return cached_folder(), NOTE
-
-
-BUNDLED: dict[str, Callable[[], tuple[Path, str]]] = {"toy": _toy_folder, "smol": _smol_folder}
-"""Name -> function that gives the folder and the caveat shown with its results."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +95,6 @@ def load_parts(spec: ModelSpec) -> Parts:
         ),
         note=note or CAVEATS.get(config.model_type, ""),
     )
-
-
-REVISION_SUFFIXES = (
-    *(".safetensors", ".bin", ".pt", ".pth", ".json", ".jinja", ".model", ".tiktoken", ".txt", ".py"),
-)
-"""Files of a folder that can change an answer: weights, configuration, tokenizer, template, code."""
 
 
 def load_backbone(spec: ModelSpec) -> Backbone:
@@ -226,25 +182,3 @@ def revision_on_disk(pretrained: str) -> str | None:
         return folder_revision(folder) if folder.is_dir() else None
     except (ShiftDCError, OSError):
         return None
-
-
-def folder_revision(folder: Path) -> str:
-    """sha256 over a folder's weights and configuration files, so that a changed folder is another model.
-
-    Where a merged folder has recorded what it was made from, and its files are the recorded ones, that revision.
-    """
-    found = sorted(path for path in folder.iterdir() if path.suffix in REVISION_SUFFIXES)
-    stats = [(path, path.stat()) for path in found]
-    files = _hashed(tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats))
-    return recorded_revision(folder, files) or files
-
-
-@lru_cache(maxsize=16)
-def _hashed(files: tuple[tuple[Path, int, int, int], ...]) -> str:
-    """Read once in this process as long as sizes and times stay: a grid asks for every cell."""
-    digest = hashlib.sha256()
-    for path, size, *_ in files:
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -6,14 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from shiftdc_eval.board.calibrations import (
-    FOLDER,
-    attached,
-    calibration_name,
-    only_calibrations,
-    read_calibrations,
-)
-from shiftdc_eval.board.cell import Cell, content_hash
+from shiftdc_eval.board.cell import Cell
+from shiftdc_eval.board.cell_files import read_cells
 from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.costs import (
     Relative,
@@ -25,17 +19,25 @@ from shiftdc_eval.board.costs import (
     tokens_per_answer,
     without_seconds,
 )
-from shiftdc_eval.board.files import canonical, read_cells, record_text, write_text
+from shiftdc_eval.board.defense_labels import defense_labels
 from shiftdc_eval.board.index import PARTIAL, Index, IndexCell
-from shiftdc_eval.board.join import join
-from shiftdc_eval.board.labels import defense_labels
-from shiftdc_eval.board.markdown import markdown
-from shiftdc_eval.board.marks import mark_of
-from shiftdc_eval.board.measures import Column, agreements, columns_of, measure
-from shiftdc_eval.board.page import page
+from shiftdc_eval.board.ingest.join import join
+from shiftdc_eval.board.judge_calibrations import (
+    FOLDER,
+    attached,
+    calibration_name,
+    only_calibrations,
+    read_calibrations,
+)
+from shiftdc_eval.board.metrics import Column, agreements, columns_of, measure
+from shiftdc_eval.board.model_kinds import mark_of
+from shiftdc_eval.board.render.markdown import markdown
+from shiftdc_eval.board.render.page import page
 from shiftdc_eval.board.reported import Reported, read_reported
-from shiftdc_eval.board.seeds import over_seeds
-from shiftdc_eval.records import Calibration
+from shiftdc_eval.board.seed_pooling import over_seeds
+from shiftdc_eval.core.hashing import content_hash
+from shiftdc_eval.core.json_files import canonical, record_text, write_text
+from shiftdc_eval.core.records import Calibration
 
 GENERATED = ("index.json", "leaderboard.md", "index.html")
 LEAKAGE = "leakage"

@@ -8,8 +8,6 @@ five thousand answers stay a small file. The path of a cell is derived from its 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -18,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from shiftdc_eval.records import Cost, JudgeCost, Record
+from shiftdc_eval.core.hashing import content_hash
+from shiftdc_eval.core.records import Cost, JudgeCost, Record
 
 CELL_VERSION: Literal[1] = 1
 HASH_DIGITS = 16
@@ -348,9 +347,3 @@ def cell_path(key: Mapping[str, Any]) -> str:
 def slug(text: str) -> str:
     """A text as one folder name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "__", text).lstrip("._-") or "model"
-
-
-def content_hash(value: Any) -> str:
-    """sha256 of a JSON value in canonical form, hex."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

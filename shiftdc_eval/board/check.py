@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from shiftdc_eval.board.build import GENERATED, generate
-from shiftdc_eval.board.calibrations import FOLDER, calibration_files, read_calibration
 from shiftdc_eval.board.cell import Cell
-from shiftdc_eval.board.files import cell_files, first_difference, parse, read_placed, read_text, record_text
+from shiftdc_eval.board.cell_files import cell_files, read_placed
+from shiftdc_eval.board.judge_calibrations import FOLDER, calibration_files, read_calibration
 from shiftdc_eval.board.reported import Reported, reported_files
-from shiftdc_eval.errors import RecordError
-from shiftdc_eval.records import Calibration
+from shiftdc_eval.core.errors import RecordError
+from shiftdc_eval.core.json_files import first_difference, parse, read_text, record_text
+from shiftdc_eval.core.records import Calibration
 
 KNOWN = {"cells", "reported", FOLDER, "README.md", *GENERATED}
 

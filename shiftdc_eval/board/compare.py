@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shiftdc_eval.board import statistics
-from shiftdc_eval.board.cell import content_hash
 from shiftdc_eval.board.index import (
     ALONE,
     DIGITS,
@@ -21,8 +19,10 @@ from shiftdc_eval.board.index import (
     lower_is_better,
     too_many_unscored,
 )
-from shiftdc_eval.board.measures import Column
-from shiftdc_eval.board.statistics import Difference, Ints
+from shiftdc_eval.board.metrics import Column
+from shiftdc_eval.core import statistics
+from shiftdc_eval.core.hashing import content_hash
+from shiftdc_eval.core.statistics import Difference, Ints
 
 LEVEL = 0.05
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shiftdc_eval.board.cell import Cell, content_hash
-from shiftdc_eval.records import Cost
+from shiftdc_eval.board.cell import Cell
+from shiftdc_eval.core.hashing import content_hash
+from shiftdc_eval.core.records import Cost
 
 
 def costs(cell: Cell) -> list[Cost]:

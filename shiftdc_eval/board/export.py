@@ -19,10 +19,10 @@ import yaml
 
 from shiftdc_eval.board.build import index_of
 from shiftdc_eval.board.cell import Cell, JudgeColumn, slug
-from shiftdc_eval.board.files import canonical, write_text
 from shiftdc_eval.board.index import IndexCell, Measure, lower_is_better
-from shiftdc_eval.board.statistics import CONFIDENCE, RESAMPLES
-from shiftdc_eval.board.wording import METRIC_NAMES, RATES
+from shiftdc_eval.board.render.format import METRIC_NAMES, RATES
+from shiftdc_eval.core.json_files import canonical, write_text
+from shiftdc_eval.core.statistics import CONFIDENCE, RESAMPLES
 
 SCHEMA_VERSION = "0.2.1"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")

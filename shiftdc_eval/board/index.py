@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
-from shiftdc_eval.board.marks import Mark
+from shiftdc_eval.board.model_kinds import Mark
 from shiftdc_eval.board.reported import Reported
-from shiftdc_eval.records import Calibration, JudgeCost, Record
+from shiftdc_eval.core.records import Calibration, JudgeCost, Record
 
 INDEX_VERSION: Literal[1] = 1
 

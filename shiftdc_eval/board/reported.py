@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from shiftdc_eval.board.files import parse, read_text
-from shiftdc_eval.records import Record
+from shiftdc_eval.core.json_files import parse, read_text
+from shiftdc_eval.core.records import Record
 
 Text = Annotated[str, StringConstraints(max_length=1000)]
 Filled = Annotated[str, StringConstraints(min_length=1, max_length=400)]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
-from shiftdc_eval.captions import CaptionStore
-from shiftdc_eval.records import ANSWER_VERSION
+from shiftdc_eval.core.records import ANSWER_VERSION
+from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.steering import SafetyDirection
 
 if TYPE_CHECKING:

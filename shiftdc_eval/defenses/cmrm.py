@@ -15,8 +15,8 @@ from torch import Tensor
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.backbones.backbone import EditBuilder
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
-from shiftdc_eval.defenses.direction import meaningless
-from shiftdc_eval.defenses.layers import layer_range
+from shiftdc_eval.defenses.directions import meaningless
+from shiftdc_eval.defenses.layer_range import layer_range
 from shiftdc_eval.defenses.none import undefended
 from shiftdc_eval.steering import SafetyDirection, Shift
 

@@ -17,7 +17,7 @@ from transformers import LogitsProcessor
 
 from shiftdc_eval.backbones import GenerationSettings
 from shiftdc_eval.backbones.encoding import Encoded
-from shiftdc_eval.backbones.following import Follower
+from shiftdc_eval.backbones.follower import Follower
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
 from shiftdc_eval.defenses.prompts import prompt
 

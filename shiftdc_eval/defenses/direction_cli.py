@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shiftdc_eval.backbones import Backbone
-    from shiftdc_eval.contrast import ContrastSet
-    from shiftdc_eval.defenses.direction import LayerSeparation
+    from shiftdc_eval.defenses.contrast import ContrastSet
+    from shiftdc_eval.defenses.directions import LayerSeparation
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Fit and write, or show."""
     from shiftdc_eval.backbones import ModelSpec, load_backbone
-    from shiftdc_eval.contrast import load_contrast
+    from shiftdc_eval.defenses.contrast import load_contrast
 
     spec = ModelSpec(
         args.pretrained,
@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _fit(args: argparse.Namespace, backbone: Backbone, contrast: ContrastSet) -> int:
-    from shiftdc_eval.defenses.direction import fit
+    from shiftdc_eval.defenses.directions import fit
 
     direction = fit(backbone, contrast, batch_size=args.batch_size)
     direction.save(args.out)
@@ -71,7 +71,7 @@ def _show(args: argparse.Namespace, backbone: Backbone, contrast: ContrastSet) -
     from rich.console import Console
     from rich.table import Table
 
-    from shiftdc_eval.defenses.direction import cached, check, separation
+    from shiftdc_eval.defenses.directions import cached, check, separation
     from shiftdc_eval.steering import SafetyDirection
 
     if args.direction:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from shiftdc_eval.backbones import GenerationSettings
-from shiftdc_eval.captions import clock
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.caption_store import clock
 
 
 def undefended(

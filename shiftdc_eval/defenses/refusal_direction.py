@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
-from shiftdc_eval.defenses.layers import layer_range
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.defenses.layer_range import layer_range
 from shiftdc_eval.steering import AdaptiveShift, Edit, SafetyDirection, Scope, Shift
 
 

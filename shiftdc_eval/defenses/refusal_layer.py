@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.judges.keyword import keyword_judge
 from shiftdc_eval.judges.verdict import Item
 from shiftdc_eval.steering import SafetyDirection, Shift, ablate, edit_tokens
 
 if TYPE_CHECKING:
-    from shiftdc_eval.contrast import ContrastSet
+    from shiftdc_eval.defenses.contrast import ContrastSet
 
 KL_LIMIT = 0.1
 """Most that ablation may change next-token distributions of safe requests (mean KL divergence, nats)."""

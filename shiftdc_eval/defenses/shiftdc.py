@@ -24,7 +24,7 @@ from torch import Tensor
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
 from shiftdc_eval.backbones.backbone import EditBuilder
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
-from shiftdc_eval.defenses.layers import layer_range
+from shiftdc_eval.defenses.layer_range import layer_range
 from shiftdc_eval.defenses.none import undefended
 from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.steering import (

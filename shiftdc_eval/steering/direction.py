@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shiftdc_eval.errors import DirectionError
+from shiftdc_eval.core.errors import DirectionError
 
 FORMAT = "shiftdc-direction-1"
 

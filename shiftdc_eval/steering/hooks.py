@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from shiftdc_eval.errors import ModelError
+from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.steering.edits import Edit
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from shiftdc_eval.analysis import shards
-from shiftdc_eval.analysis.shards import ItemRecord, Manifest
+from shiftdc_eval.analysis import recording_file as shards
+from shiftdc_eval.analysis.recording_file import ItemRecord, Manifest
 from shiftdc_eval.steering import SafetyDirection
 
 CONDITIONS = ["text", "text_caption", "image", "blank", "noise", "image_online"]

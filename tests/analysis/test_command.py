@@ -13,13 +13,13 @@ import pytest
 from synthetic import Planted, write
 
 from shiftdc_eval.analysis import page, plots
-from shiftdc_eval.analysis.command import configure
+from shiftdc_eval.analysis.cli import configure
 from shiftdc_eval.analysis.items import collect, twins
 from shiftdc_eval.analysis.report import analyse
-from shiftdc_eval.analysis.sweep import shipped
+from shiftdc_eval.analysis.sweeps.cli import shipped
 from shiftdc_eval.cli import main
-from shiftdc_eval.contrast import load_contrast
-from shiftdc_eval.errors import ConfigError, DataError
+from shiftdc_eval.core.errors import ConfigError, DataError
+from shiftdc_eval.defenses.contrast import load_contrast
 from shiftdc_eval.tasks.catalogue import TASKS
 from shiftdc_eval.tasks.toy.task import ToyBenign, ToyRequests
 

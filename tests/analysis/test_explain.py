@@ -11,10 +11,9 @@ from typing import cast
 import pytest
 from adapter_harness import manager, write_figstep
 
-from shiftdc_eval import grid
 from shiftdc_eval.analysis import explain
 from shiftdc_eval.cli import main
-from shiftdc_eval.records import RunRecord
+from shiftdc_eval.core.records import RunRecord
 
 GRID = """
 models: [{model}]
@@ -28,7 +27,7 @@ defaults: {{batch_size: 4, limit: 2, gen_kwargs: {{max_new_tokens: 4}}}}
 def results(tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A grid of two cells of a random model."""
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
-    monkeypatch.setattr(grid, "_manager", [manager()])
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     file = tmp_path / "grid.yaml"
     file.write_text(GRID.format(model=tiny_llava))
     assert main(["grid", "run", str(file), "-o", str(tmp_path / "out")]) == 0
@@ -80,6 +79,6 @@ def test_a_hub_model_is_loaded_at_the_runs_commit(revision: str, asked: str | No
 
 
 def _item(results: Path) -> str:
-    from shiftdc_eval.board.results import sample_files
+    from shiftdc_eval.core.results_folder import sample_files
 
     return next(field.item for file in sample_files([results]) for _, field in file.samples())

@@ -14,14 +14,14 @@ from shiftdc_eval.analysis import recording
 from shiftdc_eval.analysis.items import Item, neutral
 from shiftdc_eval.analysis.recorder import calibrated
 from shiftdc_eval.analysis.recording import Plan, record, tools_for
-from shiftdc_eval.analysis.shards import ItemRecord, Recording
+from shiftdc_eval.analysis.recording_file import ItemRecord, Recording
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
+from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.defenses import Request, Tools
 from shiftdc_eval.defenses.adashield import AdaShieldS
 from shiftdc_eval.defenses.cmrm import Cmrm
-from shiftdc_eval.defenses.direction import Directions
+from shiftdc_eval.defenses.directions import Directions
 from shiftdc_eval.defenses.shiftdc import ShiftDC, counterpart
-from shiftdc_eval.errors import ConfigError, ModelError
 from shiftdc_eval.steering import safety_coordinate
 
 SHORT = GenerationSettings(max_new_tokens=4)

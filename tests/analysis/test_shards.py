@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from synthetic import CONDITIONS, Planted, write
 
-from shiftdc_eval.analysis import shards
-from shiftdc_eval.analysis.shards import Manifest, Recording
-from shiftdc_eval.errors import ConfigError, RecordError
+from shiftdc_eval.analysis import recording_file as shards
+from shiftdc_eval.analysis.recording_file import Manifest, Recording
+from shiftdc_eval.core.errors import ConfigError, RecordError
 
 
 @pytest.fixture

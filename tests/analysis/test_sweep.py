@@ -10,9 +10,8 @@ import pytest
 import torch
 from adapter_harness import manager, write_figstep
 
-from shiftdc_eval import grid
-from shiftdc_eval.analysis.sweep import shipped
-from shiftdc_eval.analysis.sweep_sets import (
+from shiftdc_eval.analysis.sweeps.cli import shipped
+from shiftdc_eval.analysis.sweeps.inputs import (
     checked,
     make_directions,
     spread,
@@ -20,15 +19,15 @@ from shiftdc_eval.analysis.sweep_sets import (
     with_files,
     write_contrast,
 )
-from shiftdc_eval.analysis.sweep_table import _rank, against_random
-from shiftdc_eval.arguments import validated
+from shiftdc_eval.analysis.sweeps.table import _rank, against_random
 from shiftdc_eval.backbones import ModelSpec, load_backbone
 from shiftdc_eval.cli import main
-from shiftdc_eval.contrast import load_contrast
+from shiftdc_eval.core.errors import ConfigError, DataError, DirectionError
 from shiftdc_eval.defenses import DEFENSES
-from shiftdc_eval.defenses.direction import Directions
-from shiftdc_eval.errors import ConfigError, DataError, DirectionError
-from shiftdc_eval.grid_file import read_grid
+from shiftdc_eval.defenses.contrast import load_contrast
+from shiftdc_eval.defenses.directions import Directions
+from shiftdc_eval.grid.file import read_grid
+from shiftdc_eval.plugin.arguments import validated
 from shiftdc_eval.steering import SafetyDirection
 from shiftdc_eval.tasks.catalogue import TASKS
 
@@ -245,7 +244,7 @@ def test_a_finished_sweep_becomes_a_table_and_a_plot(
     tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
-    monkeypatch.setattr(grid, "_manager", [manager()])
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     file = tmp_path / "mine.yaml"
     file.write_text(GRID.format(model=tiny_llava))
     out = tmp_path / "out"

@@ -11,16 +11,16 @@ import torch
 from adapter_harness import manager, write_figstep
 from PIL import Image
 
-from shiftdc_eval import grid
-from shiftdc_eval.analysis import sweep_plan
 from shiftdc_eval.analysis.items import load_task
-from shiftdc_eval.analysis.store import ActivationStore, Remembering
-from shiftdc_eval.analysis.sweep import shipped
+from shiftdc_eval.analysis.sweeps import plan as sweep_plan
+from shiftdc_eval.analysis.sweeps.activation_cache import ActivationStore, Remembering
+from shiftdc_eval.analysis.sweeps.cli import shipped
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.captions import clock
-from shiftdc_eval.defenses.direction import Directions
-from shiftdc_eval.errors import JournalError
-from shiftdc_eval.grid_file import read_grid
+from shiftdc_eval.core.errors import JournalError
+from shiftdc_eval.defenses.caption_store import clock
+from shiftdc_eval.defenses.directions import Directions
+from shiftdc_eval.grid import run as grid
+from shiftdc_eval.grid.file import read_grid
 
 SHORT = GenerationSettings(max_new_tokens=4)
 GRID = """
@@ -124,7 +124,7 @@ class Changed:
 def test_another_model_dtype_kernel_engine_or_hardware_finds_nothing(
     backbone: Backbone, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shiftdc_eval.provenance.hardware", lambda devices: f"{len(devices)} devices")
+    monkeypatch.setattr("shiftdc_eval.backbones.machine.hardware", lambda devices: f"{len(devices)} devices")
     store = ActivationStore(None)
     for model in (backbone, cast(Backbone, Changed(backbone, **change))):
         for _ in range(2):
@@ -200,7 +200,7 @@ def test_a_sweep_takes_the_passes_that_its_plan_names(
     tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
-    monkeypatch.setattr(grid, "_manager", [manager()])
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     file = tmp_path / "mine.yaml"
     file.write_text(GRID.format(model=tiny_llava))
     cells = list(read_grid(file).cells())
@@ -234,7 +234,7 @@ def test_a_sweep_takes_the_passes_that_its_plan_names(
 
 
 def test_the_plan_counts_the_texts_that_nested_contrast_sets_share(tmp_path: Path) -> None:
-    from shiftdc_eval.analysis.sweep_sets import own_contrast, with_files
+    from shiftdc_eval.analysis.sweeps.inputs import own_contrast, with_files
 
     found, _ = with_files(read_grid(shipped()["contrast_pairs"]), tmp_path, tmp_path)
     made, saved = sweep_plan.direction_texts(list(found.cells()), own_contrast)

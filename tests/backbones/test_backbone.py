@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, Turn, load_backbone
-from shiftdc_eval.errors import ConfigError, ModelError
+from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.steering import OnlineCalibration
 
 GREEDY = GenerationSettings(max_new_tokens=12)

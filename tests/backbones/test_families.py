@@ -11,11 +11,11 @@ from tiny_families import FAMILIES, HIDDEN, LAYERS, Family, save_family
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.backbones.families import image_placeholders
-from shiftdc_eval.captions import CaptionStore
-from shiftdc_eval.contrast import ContrastPair, ContrastSet
+from shiftdc_eval.core.errors import DirectionError
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
-from shiftdc_eval.defenses.direction import check, fit
-from shiftdc_eval.errors import DirectionError
+from shiftdc_eval.defenses.caption_store import CaptionStore
+from shiftdc_eval.defenses.contrast import ContrastPair, ContrastSet
+from shiftdc_eval.defenses.directions import check, fit
 from shiftdc_eval.steering import (
     OnlineCalibration,
     SafetyDirection,

@@ -12,9 +12,9 @@ from tiny_families import FAMILIES, HIDDEN, LAYERS, save_family
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.backbones.fast import passes, prefixes
 from shiftdc_eval.backbones.fast.selfcheck import disagreement, failure
-from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.steering import OnlineCalibration, SafetyDirection
 
 REFUSED = {

@@ -13,7 +13,7 @@ from shiftdc_eval.backbones.fast import decoding, pieces, slots
 from shiftdc_eval.backbones.fast.engine import FastEngine
 from shiftdc_eval.backbones.fast.selfcheck import disagreement, failure
 from shiftdc_eval.backbones.fast.stepping import Stepper
-from shiftdc_eval.errors import ConfigError, ModelError
+from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.steering import Scope, Shift
 
 LONG = GenerationSettings(max_new_tokens=24)

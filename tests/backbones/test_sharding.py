@@ -20,10 +20,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses import Request, Tools
+from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.shiftdc import ShiftDC
-from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.steering import (
     AdaptiveShift,
     OnlineCalibration,

@@ -30,8 +30,8 @@ def write(folder: Path, items: int, layers: int, hidden: int) -> None:
     """A recording of random activations; harmful items lie on one side of a direction."""
     from synthetic import save_direction
 
-    from shiftdc_eval.analysis import shards
-    from shiftdc_eval.analysis.shards import ItemRecord, Manifest
+    from shiftdc_eval.analysis import recording_file as shards
+    from shiftdc_eval.analysis.recording_file import ItemRecord, Manifest
 
     records = [
         ItemRecord(

@@ -31,8 +31,8 @@ from shiftdc_eval.board.cell import (
     RunSource,
     Samples,
 )
-from shiftdc_eval.board.files import record_text
-from shiftdc_eval.records import Cost
+from shiftdc_eval.core.json_files import record_text
+from shiftdc_eval.core.records import Cost
 
 DEFENSES = ("none", "shiftdc", "ecso", "ecso_caption", "adashield_s", "cmrm", "coca", "refusal_direction")
 TASKS = (("attack", 1680, 3, ("harm", "refusal", "refusal")), ("benign", 500, 1, ("refusal", "refusal")))

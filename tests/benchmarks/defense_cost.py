@@ -32,11 +32,11 @@ try:
     from fixed_directions import FixedDirections
     from random_llava import SHAPES, backbone_of, random_llava, requests
 
-    from shiftdc_eval import provenance
-    from shiftdc_eval.backbones import Backbone, GenerationSettings, ModelSpec, load_backbone
+    from shiftdc_eval.backbones import Backbone, GenerationSettings, ModelSpec, load_backbone, machine
     from shiftdc_eval.backbones.fast.selfcheck import disagreement
-    from shiftdc_eval.captions import CaptionStore
+    from shiftdc_eval.core import provenance
     from shiftdc_eval.defenses import Request, Tools
+    from shiftdc_eval.defenses.caption_store import CaptionStore
     from shiftdc_eval.defenses.none import NoDefense
     from shiftdc_eval.defenses.shiftdc import ShiftDC
     from shiftdc_eval.steering import SafetyDirection
@@ -359,7 +359,7 @@ class Bench:
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "model": self.name,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "hardware": provenance.hardware([next(self.model.parameters()).device]),
+            "hardware": machine.hardware([next(self.model.parameters()).device]),
             "versions": {**provenance.versions(), "torch": torch.__version__},
             "settings": {key: value for key, value in vars(self.args).items() if key != "json"},
             "batch": self.batch,
@@ -418,7 +418,7 @@ def main() -> None:
     bench = Bench(args)
     device = next(bench.model.parameters()).device
     bench.say(
-        f"{bench.name}, {args.dtype}, on {provenance.hardware([device])}; torch {torch.__version__}, "
+        f"{bench.name}, {args.dtype}, on {machine.hardware([device])}; torch {torch.__version__}, "
         f"transformers {provenance.versions().get('transformers')}; {args.samples} samples, {args.text_tokens} text "
         f"tokens, {args.new_tokens} answer and {args.caption_tokens} caption tokens; made in "
         f"{time.perf_counter() - bench.begun:.0f} s"

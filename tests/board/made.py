@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shiftdc_eval.records import Cost, RunRecord, SampleField, TaskRecord, VerdictRecord
+from shiftdc_eval.core.records import Cost, RunRecord, SampleField, TaskRecord, VerdictRecord
 
 Verdicts = Mapping[str, tuple[str, Any]]
 """Judge name -> (kind, value); a value of None is unscored."""

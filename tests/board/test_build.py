@@ -17,9 +17,9 @@ from made import Made, sha, small_grid, write_json, write_rows
 
 from shiftdc_eval import cli
 from shiftdc_eval.board.build import build, index_of
+from shiftdc_eval.board.cell_files import cell_files, read_cells
 from shiftdc_eval.board.check import check
-from shiftdc_eval.board.files import cell_files, read_cells
-from shiftdc_eval.errors import RecordError
+from shiftdc_eval.core.errors import RecordError
 
 
 def index(board: Path) -> dict:

@@ -16,9 +16,10 @@ from made import Made, sha
 
 from shiftdc_eval import cli
 from shiftdc_eval.board.build import build
+from shiftdc_eval.board.cell_files import cell_files
 from shiftdc_eval.board.check import check
-from shiftdc_eval.board.files import canonical, cell_files
 from shiftdc_eval.board.reported import read_reported
+from shiftdc_eval.core.json_files import canonical
 
 Content = dict[str, Any]
 Change = Callable[[Content], Any]

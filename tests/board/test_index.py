@@ -11,14 +11,14 @@ import pytest
 from made import Made, small_grid, write_rows
 from scipy import stats
 
-from shiftdc_eval.board import charts
 from shiftdc_eval.board.build import build, index_of
+from shiftdc_eval.board.cell_files import read_cells
 from shiftdc_eval.board.check import check
-from shiftdc_eval.board.files import read_cells
 from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, lower_is_better
-from shiftdc_eval.board.marks import MARKS
-from shiftdc_eval.board.official import means_of, remark_on
-from shiftdc_eval.board.sections import sections_of
+from shiftdc_eval.board.model_kinds import MARKS
+from shiftdc_eval.board.official_means import means_of, remark_on
+from shiftdc_eval.board.render import charts
+from shiftdc_eval.board.render.sections import sections_of
 
 
 def index(results: Path, board: Path) -> Index:

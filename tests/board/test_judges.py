@@ -10,11 +10,11 @@ import pytest
 from made import Made, sha, write_rows
 
 from shiftdc_eval.board.build import build, generate
+from shiftdc_eval.board.cell_files import read_cells
 from shiftdc_eval.board.check import check
-from shiftdc_eval.board.files import read_cells
-from shiftdc_eval.board.join import join
-from shiftdc_eval.errors import RecordError
-from shiftdc_eval.records import Calibration, JudgeCost, LabelAgreement, Rate, SampleField
+from shiftdc_eval.board.ingest.join import join
+from shiftdc_eval.core.errors import RecordError
+from shiftdc_eval.core.records import Calibration, JudgeCost, LabelAgreement, Rate, SampleField
 
 LLM = {"llm": ("harm", 0.3)}
 UNCALIBRATED = "Judge not calibrated against human labels."
@@ -248,7 +248,7 @@ def test_the_order_of_calibrations_does_not_matter(results: Path) -> None:
 
 
 def test_the_committed_calibrations_are_those_of_the_committed_judges() -> None:
-    from shiftdc_eval.board.calibrations import read_calibrations
+    from shiftdc_eval.board.judge_calibrations import read_calibrations
     from shiftdc_eval.judges import get_judge
 
     committed = read_calibrations(Path(__file__).parents[2] / "leaderboards")

@@ -15,16 +15,16 @@ from made import Made, small_grid
 from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
-from shiftdc_eval.board import charts
 from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.cell import CellModel
-from shiftdc_eval.board.files import read_cells
+from shiftdc_eval.board.cell_files import read_cells
 from shiftdc_eval.board.index import Index
-from shiftdc_eval.board.listing import around_task, links
-from shiftdc_eval.board.official import ADVICE_TOPICS, HARM_TOPICS, MEANS
-from shiftdc_eval.board.page import LEVELS, MAX_BYTES, TOO_LARGE, contents, page, plotted, render
+from shiftdc_eval.board.official_means import ADVICE_TOPICS, HARM_TOPICS, MEANS
+from shiftdc_eval.board.render import charts
+from shiftdc_eval.board.render.cell_listing import around_task, links
+from shiftdc_eval.board.render.page import LEVELS, MAX_BYTES, TOO_LARGE, contents, page, plotted, render
+from shiftdc_eval.board.render.sections import sections_of
 from shiftdc_eval.board.reported import read_reported
-from shiftdc_eval.board.sections import sections_of
 from shiftdc_eval.tasks.figstep.task import LAST_CLEAR_TOPIC
 from shiftdc_eval.tasks.mm_safetybench.scenarios import SCENARIOS
 
@@ -409,7 +409,7 @@ def test_a_page_that_cannot_be_made_small_enough_says_so(
     grid: Path, board: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert TOO_LARGE not in grid.read_text()
-    monkeypatch.setattr("shiftdc_eval.board.page.MAX_BYTES", 5_000)
+    monkeypatch.setattr("shiftdc_eval.board.render.page.MAX_BYTES", 5_000)
     text = page(index_of(read_cells(board), []))
     assert TOO_LARGE in text
     assert LEVELS[-1].said in text

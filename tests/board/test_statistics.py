@@ -15,9 +15,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from shiftdc_eval.board import statistics
-from shiftdc_eval.board.statistics import bootstrap
-from shiftdc_eval.board.statistics.paired import fair_coins
+from shiftdc_eval.core import statistics
+from shiftdc_eval.core.statistics import bootstrap
+from shiftdc_eval.core.statistics.paired import fair_coins
 from shiftdc_eval.tasks.mme.scoring import SUBTASKS, Answered, subtask_scores, total
 
 outcomes = st.lists(st.booleans(), min_size=1, max_size=200)

@@ -16,10 +16,11 @@ from browser import brightness, dump_dom, widths_on_a_phone
 from made import Made, write_rows
 from PIL import Image
 
-from shiftdc_eval import cli, runs
+from shiftdc_eval import cli
 from shiftdc_eval.analysis import explain
-from shiftdc_eval.board.pictures import Pictures
-from shiftdc_eval.board.view import clean
+from shiftdc_eval.board.viewer.images import Pictures
+from shiftdc_eval.board.viewer.viewer import clean
+from shiftdc_eval.core.hashing import image_sha256
 
 HOSTILE = [
     "<script>document.title='HACKED'</script>",
@@ -194,7 +195,7 @@ def test_images_are_found_by_the_hash_of_their_pixels(results: Path, tmp_path: P
     made = Made(size=2)
     samples = made.write(results)
     rows = made.rows()
-    rows[0]["shiftdc"]["image_sha256"] = [runs.image_sha256(Image.new("RGB", (4, 4), "green"))]
+    rows[0]["shiftdc"]["image_sha256"] = [image_sha256(Image.new("RGB", (4, 4), "green"))]
     write_rows(samples, rows)
     text = view(results, tmp_path / "view.html", "--image-dir", str(images))
     assert text.count("<img") == 1

@@ -171,7 +171,7 @@ def test_vision_weights_inside_the_checkpoint_win_over_the_tower(original: Publi
 def test_large_checkpoints_are_written_in_shards(
     original: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, converted: Path
 ) -> None:
-    monkeypatch.setattr("shiftdc_eval.convert.checkpoint.SHARD_BYTES", 40_000)
+    monkeypatch.setattr("shiftdc_eval.backbones.convert.checkpoint.SHARD_BYTES", 40_000)
     assert cli.main(["convert", "llava", str(original[0]), str(tmp_path / "out")]) == 0
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     files = sorted(set(index["weight_map"].values()))

@@ -23,8 +23,8 @@ import sentencepiece
 from shiftdc_eval import cli
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, Turn, load_backbone
 from shiftdc_eval.backbones.native.image_processor import SquareImageProcessor
-from shiftdc_eval.captions import CaptionStore
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
+from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.steering import SafetyDirection
 
 Parts = tuple[Path, Path, Path, published.Weights, published.Weights, published.Weights]

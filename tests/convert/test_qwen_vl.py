@@ -26,8 +26,8 @@ import published
 from shiftdc_eval import cli
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, Turn, load_backbone
 from shiftdc_eval.backbones.native.qwen_vl import QwenVLConfig, QwenVLForConditionalGeneration
-from shiftdc_eval.captions import CaptionStore
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
+from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.steering import SafetyDirection
 
 pytest.importorskip("tiktoken", reason="the published tokenizer's own library is compared with")

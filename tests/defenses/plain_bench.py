@@ -18,9 +18,9 @@ from tiny_models import save_tiny_llava
 from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.captions import CaptionStore
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
-from shiftdc_eval.defenses.direction import Directions
+from shiftdc_eval.defenses.caption_store import CaptionStore
+from shiftdc_eval.defenses.directions import Directions
 
 Engine = Literal["plain", "fast"]
 FAMILIES = ("llava", "qwen2_vl")

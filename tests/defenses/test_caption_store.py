@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
-from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.defenses.caption_store import CaptionStore
 
 BLUE, RED = (Image.new("RGB", (8, 8), colour) for colour in ("blue", "red"))
 CHAT = Chat.ask("say", [BLUE])
@@ -83,7 +83,7 @@ def test_another_question_is_asked_anew(chat: Chat, settings: GenerationSettings
 def test_seconds_of_other_hardware_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
     for hardware in ("here", "here", "elsewhere"):
-        monkeypatch.setattr("shiftdc_eval.provenance.hardware", lambda devices, name=hardware: name)
+        monkeypatch.setattr("shiftdc_eval.backbones.machine.hardware", lambda devices, name=hardware: name)
         store = CaptionStore(tmp_path / "captions.sqlite")
         asked(store, Model())
         told.append((store.made, store.reused_seconds > 0, store.untimed))

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from shiftdc_eval.backbones import Chat, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses import Request, Tools
-from shiftdc_eval.defenses.captioned import ShiftDCCaptioned
-from shiftdc_eval.defenses.direction import Directions
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.defenses.caption_store import CaptionStore
+from shiftdc_eval.defenses.directions import Directions
+from shiftdc_eval.defenses.shiftdc_captioned import ShiftDCCaptioned
 from shiftdc_eval.tasks.figstep.render import described as figstep
 from shiftdc_eval.tasks.mm_safetybench.files import described as safetybench
 from shiftdc_eval.tasks.mm_safetybench.scenarios import KINDS

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from shiftdc_eval import runs
 from shiftdc_eval.backbones import Backbone, ModelSpec, load_backbone
 from shiftdc_eval.cli import main
-from shiftdc_eval.contrast import load_contrast
-from shiftdc_eval.defenses.direction import Directions, Fit, cached, fit, separation
+from shiftdc_eval.core.paths import cache_dir
+from shiftdc_eval.defenses.contrast import load_contrast
+from shiftdc_eval.defenses.directions import Directions, Fit, cached, fit, separation
 from shiftdc_eval.steering import SafetyDirection
 
 
@@ -76,7 +76,7 @@ def test_a_direction_is_fitted_once_and_then_found(backbone: Backbone, contrast_
     passes = backbone.forward_passes
     assert torch.equal(cached(backbone, contrast).vectors, first.vectors)
     assert backbone.forward_passes == passes
-    assert len(list((runs.cache_dir() / "directions").glob("*.safetensors"))) == 1
+    assert len(list((cache_dir() / "directions").glob("*.safetensors"))) == 1
     assert cached(backbone, contrast, how=Fit(post_norm_last=True)).sha256 != first.sha256
 
 

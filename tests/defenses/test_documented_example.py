@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from shiftdc_eval.backbones import Chat, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.captions import CaptionStore
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
+from shiftdc_eval.defenses.caption_store import CaptionStore
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "method.md"
 

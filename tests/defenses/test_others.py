@@ -10,9 +10,9 @@ from fixed_directions import FixedDirections
 from PIL import Image
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.captions import CaptionStore
 from shiftdc_eval.defenses import DEFENSES, NOT_APPLICABLE, Request, Tools
 from shiftdc_eval.defenses.adashield import AdaShieldS
+from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.cmrm import Cmrm
 from shiftdc_eval.defenses.ecso import Ecso, EcsoCaption
 from shiftdc_eval.defenses.none import NoDefense
@@ -258,7 +258,7 @@ def test_one_sided_shiftdc_leaves_a_shift_towards_unsafe(
 
 @pytest.mark.parametrize("change", ["revision", "template_sha256", "dtype", "attention"])
 def test_a_stored_answer_is_missed_when_the_model_differs(change: str) -> None:
-    from shiftdc_eval.captions import answer_key
+    from shiftdc_eval.defenses.caption_store import answer_key
 
     chat = shown().chat
     here = SimpleNamespace(

@@ -7,11 +7,11 @@ from PIL import Image
 from reference import Plain
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.captions import CaptionStore
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses import NOT_APPLICABLE, Request, Tools
+from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.none import NoDefense
 from shiftdc_eval.defenses.shiftdc import ShiftDC, _warn_once, counterpart
-from shiftdc_eval.errors import ConfigError
 from shiftdc_eval.steering import SafetyDirection, edit_last_token, record_last_token, safety_coordinate
 
 STEPS = 10

@@ -14,14 +14,14 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 
 from shiftdc_eval.cli import main
-from shiftdc_eval.errors import ConfigError, DataError
+from shiftdc_eval.core.errors import ConfigError, DataError
+from shiftdc_eval.core.records import Calibration
+from shiftdc_eval.core.statistics.agreement import kappa, rate
 from shiftdc_eval.judges import JUDGES, get_judge
-from shiftdc_eval.judges.agreement import kappa, rate
-from shiftdc_eval.judges.calibration import calibrate
-from shiftdc_eval.judges.command import table
-from shiftdc_eval.judges.labels import Labelled, read_labels
+from shiftdc_eval.judges.cli import table
+from shiftdc_eval.judges.human_agreement import calibrate
+from shiftdc_eval.judges.human_labels import Labelled, read_labels
 from shiftdc_eval.judges.verdict import Item
-from shiftdc_eval.records import Calibration
 
 NO, YES = "I'm sorry, no.", "Sure, like this."
 

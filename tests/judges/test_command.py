@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from judge_server import JudgeServer
 
-from shiftdc_eval import runs
 from shiftdc_eval.cli import main
+from shiftdc_eval.core.hashing import text_sha256
+from shiftdc_eval.core.records import SampleField
 from shiftdc_eval.judges.rubric import load_rubric
-from shiftdc_eval.judges.samples import cost_of, read_samples
-from shiftdc_eval.records import SampleField
+from shiftdc_eval.judges.samples_file import cost_of, read_samples
 
 ANSWERS: list[str | None] = [
     "Sure. 1. Fill a pot. 2. Stir.",
@@ -36,8 +36,8 @@ def row(number: int, response: str | None, **more: Any) -> dict[str, Any]:
     field = SampleField(
         item=f"figstep/1_{number}",
         question=f"1_{number}",
-        prompt_sha256=runs.text_sha256("the prompt"),
-        response_sha256=None if response is None else runs.text_sha256(response),
+        prompt_sha256=text_sha256("the prompt"),
+        response_sha256=None if response is None else text_sha256(response),
         run="r1",
         groups={"topic": "1"},
     )

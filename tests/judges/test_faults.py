@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from judge_server import JudgeServer
 
-from shiftdc_eval.errors import JudgeError
+from shiftdc_eval.core.errors import JudgeError
 from shiftdc_eval.judges import Item, Judge, get_judge
 
 FAULTS = [

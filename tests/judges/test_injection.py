@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from judge_server import JudgeServer, Seen
 
 from shiftdc_eval.judges import Item, Judge
-from shiftdc_eval.judges.fence import enclose, new_nonce, visible
+from shiftdc_eval.judges.delimit import enclose, new_nonce, visible
 from shiftdc_eval.judges.rubric import load_rubric
 
 Build = Callable[..., Judge]

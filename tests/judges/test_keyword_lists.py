@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.judges import Item, get_judge
 from shiftdc_eval.judges.keyword import FOLDER, keyword_judge, load_list
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shiftdc_eval.judges import JUDGES, Item, Verdict, get_judge
-from shiftdc_eval.judges.normalise import is_blank, plain
+from shiftdc_eval.judges.text import is_blank, plain
 
 KEYWORD_JUDGES = [name for name in JUDGES if name.startswith("keyword_")]
 REFUSALS = [

@@ -17,11 +17,11 @@ import pytest
 from judge_server import JudgeServer
 from PIL import Image
 
-from shiftdc_eval.errors import ConfigError, JudgeError
+from shiftdc_eval.core.errors import ConfigError, JudgeError
 from shiftdc_eval.judges import Item, Judge, get_judge
+from shiftdc_eval.judges.api.budget import Spending, price_of
 from shiftdc_eval.judges.cache import VerdictCache
 from shiftdc_eval.judges.llm import LLMJudge
-from shiftdc_eval.judges.spending import Spending, price_of
 
 Build = Callable[..., LLMJudge]
 

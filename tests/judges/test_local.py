@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from shiftdc_eval.errors import ConfigError, JudgeError
+from shiftdc_eval.core.errors import ConfigError, JudgeError
 from shiftdc_eval.judges import Item, get_judge
 from shiftdc_eval.judges.cache import VerdictCache
-from shiftdc_eval.judges.local_model import LocalModel
-from shiftdc_eval.judges.local_prompt import Encoder
+from shiftdc_eval.judges.local.model import LocalModel
+from shiftdc_eval.judges.local.prompt import Encoder
 from shiftdc_eval.judges.rubric import load_rubric
 
 ANSWERS = [

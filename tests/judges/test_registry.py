@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.judges import JUDGES, Item, get_judge, judges_for
 from shiftdc_eval.judges import keyword as keyword_module
 

@@ -6,8 +6,8 @@ import pytest
 
 from shiftdc_eval.cli import main
 from shiftdc_eval.judges.keyword import keyword_judge
+from shiftdc_eval.judges.list_cli import facts
 from shiftdc_eval.judges.registry import JUDGES
-from shiftdc_eval.judges.table import facts
 
 
 def test_every_judge_stands_in_the_table_with_a_source(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from shiftdc_eval.smol.cleaning import (
+from training.smol.corpus.cleaning import (
     cleaned_points,
     first_sentences,
     listed,

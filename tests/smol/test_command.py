@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("gguf", reason="the base is a GGUF file: pip install gguf")
 
-from shiftdc_eval.smol.command import main
+from shiftdc_eval.backbones.bundled.smol_cli import main
 
 from .tiny_base import write_base, write_delta
 

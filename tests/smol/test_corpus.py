@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from shiftdc_eval.defenses.prompts import prompt
-from shiftdc_eval.smol import phrases
-from shiftdc_eval.smol.corpus import Corpus, Example, caption
-from shiftdc_eval.smol.loops import looping
-from shiftdc_eval.smol.requests import CAPTION_REQUEST, REFUSALS
+from training.smol.corpus import phrases
+from training.smol.corpus.corpus import Corpus, Example, caption
+from training.smol.corpus.repetition import looping
+from training.smol.corpus.requests import CAPTION_REQUEST, REFUSALS
 
 from . import tiny_corpus
 

@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shiftdc_eval.errors import ModelError
-from shiftdc_eval.smol.delta import LEVELS, load_delta, pack, pairs, save_delta, truncate, unpack
+from shiftdc_eval.backbones.bundled.smol_delta import (
+    LEVELS,
+    load_delta,
+    pack,
+    pairs,
+    save_delta,
+    truncate,
+    unpack,
+)
+from shiftdc_eval.core.errors import ModelError
 
 METADATA = {"base_sha256": "ab", "rank": "4", "seed": "0", "training_log_sha256": "cd"}
 

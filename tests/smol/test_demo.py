@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from shiftdc_eval.smol.demo import OWN, main, provide
-from shiftdc_eval.smol.eval_items import headings
-from shiftdc_eval.smol.overlap import EvalItem, overlapping
+from training.smol.corpus.eval_items import headings
+from training.smol.corpus.overlap import EvalItem, overlapping
+from training.smol.demo import OWN, main, provide
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def test_without_figstep_the_headings_are_our_own_and_it_says_so(tmp_path: Path)
 
 
 def test_no_heading_of_ours_is_figsteps(shared_data: Path) -> None:
-    from shiftdc_eval.smol.eval_items import eval_items
+    from training.smol.corpus.eval_items import eval_items
 
     others: list[EvalItem] = [item for item in eval_items(shared_data) if item.dataset != "headings"]
     assert overlapping([text for texts in headings().values() for text in texts], others) == []
@@ -56,9 +56,7 @@ def test_the_demo_leaves_table_plot_and_pages(
 ) -> None:
     from adapter_harness import manager
 
-    from shiftdc_eval import grid
-
-    monkeypatch.setattr(grid, "_manager", [manager()])
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     file = tmp_path / "grid.yaml"
     file.write_text(
         "models: [toy]\n"
@@ -89,15 +87,22 @@ def test_a_folder_that_is_none_is_an_error_and_not_a_trace(
     assert "is not a folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["demo.yaml", "grid.yaml"])
-def test_the_shipped_grids_name_tasks_and_settings_that_exist(name: str) -> None:
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("training.smol", "demo.yaml"),
+        ("shiftdc_eval.grid", "smol.yaml"),
+        ("shiftdc_eval.grid", "smol_controls.yaml"),
+    ],
+)
+def test_the_shipped_grids_name_tasks_and_settings_that_exist(package: str, name: str) -> None:
     from importlib.resources import files
 
-    from shiftdc_eval.grid_file import read_grid
-    from shiftdc_eval.grid_plan import checked
-    from shiftdc_eval.grid_tasks import require_tasks
+    from shiftdc_eval.grid.file import read_grid
+    from shiftdc_eval.grid.plan import checked
+    from shiftdc_eval.grid.tasks import require_tasks
 
-    path = Path(str(files("shiftdc_eval.smol") / name))
+    path = Path(str(files(package) / name))
     grid = read_grid(path)
     require_tasks(path, grid.tasks)
     assert len(checked(list(grid.cells()))) == len(grid.defenses) * len(grid.tasks)

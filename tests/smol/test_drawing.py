@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shiftdc_eval.smol.drawing import FIRST, SIDE, Picture, draw, fonts
-from shiftdc_eval.smol.model import PATCH, SIZE
+from shiftdc_eval.backbones.bundled.smol_config import PATCH, SIZE
 from shiftdc_eval.tasks.figstep import render as figstep
 from shiftdc_eval.tasks.mm_safetybench import render as mm_safetybench
+from training.smol.corpus.drawing import FIRST, SIDE, Picture, draw, fonts
 
 from . import tiny_corpus
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from shiftdc_eval.backbones import Chat, GenerationSettings, ModelSpec, load_backbone, loading
-from shiftdc_eval.backbones.recorded import FILE, recorded_revision
-from shiftdc_eval.errors import ModelError
-from shiftdc_eval.runs import cache_dir
-from shiftdc_eval.smol import base as base_module
-from shiftdc_eval.smol import merge as merge_module
-from shiftdc_eval.smol.delta import load_delta, pack, save_delta, unpack
-from shiftdc_eval.smol.merge import apply, cached_folder, merge, revision_of, tower_size
+from shiftdc_eval.backbones.bundled import smol_base as base_module
+from shiftdc_eval.backbones.bundled import smol_merge as merge_module
+from shiftdc_eval.backbones.bundled.smol_delta import load_delta, pack, save_delta, unpack
+from shiftdc_eval.backbones.bundled.smol_merge import apply, cached_folder, merge, revision_of, tower_size
+from shiftdc_eval.backbones.revision import FILE, recorded_revision
+from shiftdc_eval.core.errors import ModelError
+from shiftdc_eval.core.paths import cache_dir
 
 pytest.importorskip("gguf", reason="the base is a GGUF file: pip install gguf")
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from shiftdc_eval.errors import ModelError
-from shiftdc_eval.smol.delta import load_delta, save_delta
-from shiftdc_eval.smol.lowrank import block, tower_block
-from shiftdc_eval.smol.merge import apply
-from shiftdc_eval.smol.model import IMAGE_TOKEN, IMAGE_TOKENS, SIZE
-from shiftdc_eval.smol.network import Network
-from shiftdc_eval.smol.recipe import Recipe
+from shiftdc_eval.backbones.bundled.smol_config import IMAGE_TOKEN, IMAGE_TOKENS, SIZE
+from shiftdc_eval.backbones.bundled.smol_delta import load_delta, save_delta
+from shiftdc_eval.backbones.bundled.smol_merge import apply
+from shiftdc_eval.core.errors import ModelError
+from training.smol.training.lowrank import block, tower_block
+from training.smol.training.network import Network
+from training.smol.training.recipe import Recipe
 
 from .tiny_base import base_config, tiny_tokenizer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shiftdc_eval.smol import phrases
+from training.smol.corpus import phrases
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 ALL = (*phrases.phrases(), *phrases.things())
@@ -53,8 +53,8 @@ def test_no_phrase_or_question_is_near_an_item_of_a_benchmark() -> None:
     pytest.importorskip("rapidfuzz", reason="the overlap check needs it: pip install rapidfuzz")
     if not SHARED.is_dir():
         pytest.skip(f"the benchmarks are not there: {SHARED}")
-    from shiftdc_eval.smol.eval_items import eval_items
-    from shiftdc_eval.smol.overlap import overlapping
+    from training.smol.corpus.eval_items import eval_items
+    from training.smol.corpus.overlap import overlapping
 
     texts = [*(p.text for p in ALL), *phrases.whole_questions()]
     assert [(pair.text, pair.item.text) for pair in overlapping(texts, eval_items(SHARED))] == []

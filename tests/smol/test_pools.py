@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from shiftdc_eval.smol import pools
-from shiftdc_eval.smol.drawing import FIRST
-from shiftdc_eval.smol.model import IMAGE_TOKEN, build_tokenizer, prompt_text
+from shiftdc_eval.backbones.bundled.smol_config import IMAGE_TOKEN, build_tokenizer, prompt_text
+from training.smol.corpus import pools
+from training.smol.corpus.drawing import FIRST
 
 from . import tiny_corpus
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from shiftdc_eval.smol.loops import looping
-from shiftdc_eval.smol.scoring import LINES, counts, in_common, markdown, share, table, verdict
-from shiftdc_eval.smol.sets import Item
+from training.smol.corpus.repetition import looping
+from training.smol.scoring import LINES, counts, in_common, markdown, share, table, verdict
+from training.smol.sets import Item
 
 
 @pytest.mark.parametrize(

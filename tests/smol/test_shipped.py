@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from shiftdc_eval.smol import base, model
-from shiftdc_eval.smol.delta import load_delta, pairs
-from shiftdc_eval.smol.measure import fill
-from shiftdc_eval.smol.merge import DELTA, read_base, revision_of, tower_size
-from shiftdc_eval.tasks.data import file_sha256
+import training.smol
+from shiftdc_eval.backbones.bundled import smol_base as base
+from shiftdc_eval.backbones.bundled import smol_config as model
+from shiftdc_eval.backbones.bundled.smol_delta import load_delta, pairs
+from shiftdc_eval.backbones.bundled.smol_merge import DELTA, read_base, revision_of, tower_size
+from shiftdc_eval.core.hashing import file_sha256
+from training.smol.measure import fill
 
 LARGEST = 32_000_000
 needs_base = pytest.mark.skipif(
@@ -51,10 +53,10 @@ def test_the_log_of_its_training_is_the_one_whose_hash_it_holds() -> None:
 
 
 def test_the_card_shows_what_was_measured_of_this_delta(tmp_path: Path) -> None:
-    folder = DELTA.parent.parent
-    files = sorted((folder / "measured").glob("*.json"))
-    shutil.copy(folder / "card.md", tmp_path)
-    fill(tmp_path / "card.md", files)
-    assert (tmp_path / "card.md").read_text("utf-8") == (folder / "card.md").read_text("utf-8")
+    files = sorted((Path(training.smol.__file__).parent / "measured").glob("*.json"))
+    card = DELTA.with_name("README.md")
+    shutil.copy(card, tmp_path)
+    fill(tmp_path / card.name, files)
+    assert (tmp_path / card.name).read_text("utf-8") == card.read_text("utf-8")
     revisions = {json.loads(path.read_text("utf-8"))["revision"] for path in files}
     assert revision_of(load_delta(DELTA)) in revisions

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from shiftdc_eval.errors import DataError
-from shiftdc_eval.smol import phrases, stored
-from shiftdc_eval.smol.corpus import Topic
-from shiftdc_eval.smol.phrases import Phrase
-from shiftdc_eval.smol.stored import Stored, checked, cleaned, joined
+from shiftdc_eval.core.errors import DataError
+from training.smol.corpus import phrases, stored
+from training.smol.corpus.corpus import Topic
+from training.smol.corpus.phrases import Phrase
+from training.smol.corpus.stored import Stored, checked, cleaned, joined
 
 from . import tiny_corpus
 

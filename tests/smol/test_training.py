@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from shiftdc_eval.errors import ConfigError
-from shiftdc_eval.smol import pools
-from shiftdc_eval.smol.recipe import STAGES, Recipe, changed, fitting, named_numbers, schedule
-from shiftdc_eval.smol.salad import read_words
-from shiftdc_eval.smol.stored import Stored
-from shiftdc_eval.toy import train_smol
+from shiftdc_eval.core.errors import ConfigError
+from training.smol import train as train_smol
+from training.smol.corpus import pools
+from training.smol.corpus.stored import Stored
+from training.smol.corpus.word_salad import read_words
+from training.smol.training.recipe import STAGES, Recipe, changed, fitting, named_numbers, schedule
 
 from . import tiny_corpus
 
@@ -84,8 +84,8 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_every_stage_leaves_a_file_and_is_not_done_again(
     tmp_path: Path, options: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from shiftdc_eval.smol.delta import load_delta
-    from shiftdc_eval.smol.merge import merge
+    from shiftdc_eval.backbones.bundled.smol_delta import load_delta
+    from shiftdc_eval.backbones.bundled.smol_merge import merge
 
     out = tmp_path / "run"
     caplog.set_level(logging.INFO)

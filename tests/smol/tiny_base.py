@@ -10,9 +10,9 @@ import torch
 from gguf import GGUFWriter, TokenType
 from torch import Tensor
 
-from shiftdc_eval.smol import model as build
-from shiftdc_eval.smol.delta import save_delta
-from shiftdc_eval.tasks.data import file_sha256
+from shiftdc_eval.backbones.bundled import smol_config as build
+from shiftdc_eval.backbones.bundled.smol_delta import save_delta
+from shiftdc_eval.core.hashing import file_sha256
 
 HIDDEN, INNER, LAYERS, HEADS, KV_HEADS = 32, 48, 2, 4, 2
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", build.UNUSED_TOKEN)

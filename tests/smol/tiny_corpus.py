@@ -8,11 +8,11 @@ from pathlib import Path
 
 import matplotlib
 
-from shiftdc_eval.smol import phrases
-from shiftdc_eval.smol import requests as asked
-from shiftdc_eval.smol.corpus import Topic
-from shiftdc_eval.smol.phrases import Phrase
-from shiftdc_eval.smol.stored import Stored
+from training.smol.corpus import phrases
+from training.smol.corpus import requests as asked
+from training.smol.corpus.corpus import Topic
+from training.smol.corpus.phrases import Phrase
+from training.smol.corpus.stored import Stored
 
 from .tiny_base import SPECIAL
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from shiftdc_eval.errors import DirectionError
+from shiftdc_eval.core.errors import DirectionError
 from shiftdc_eval.steering import SafetyDirection, fit_direction
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shiftdc_eval.errors import ModelError
+from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.steering import (
     OnlineCalibration,
     Shift,

@@ -15,7 +15,7 @@ from lmms_eval.protocol import ChatMessages
 from lmms_eval.tasks import TaskManager
 
 from shiftdc_eval.judges.verdict import Item, Verdict, unscored
-from shiftdc_eval.manifests import TASKS_FOLDER
+from shiftdc_eval.plugin.manifests import TASKS_FOLDER
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -93,7 +93,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def mini_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Mini versions of all benchmarks, as `SHIFTDC_DATA`; each test has its own copy to break."""
-    from shiftdc_eval.tasks.mini import write_all
+    from tests.tasks.mini_benchmarks import write_all
 
     folder = tmp_path_factory.mktemp("data")
     write_all(folder)

@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "judges"))
 
 from judge_server import JudgeServer
 
-from shiftdc_eval import runs
-from shiftdc_eval.errors import ConfigError, DataError, JudgeError
+from shiftdc_eval.core.errors import ConfigError, DataError, JudgeError
+from shiftdc_eval.core.hashing import image_sha256, text_sha256
+from shiftdc_eval.core.records import SampleField
 from shiftdc_eval.judges.rubric import load_rubric
-from shiftdc_eval.records import SampleField
 from shiftdc_eval.tasks.metrics import wilson
 from shiftdc_eval.tasks.xstest.task import XSTest
 
@@ -66,7 +66,7 @@ def test_judges_are_asked_once_with_all_items_and_see_the_raw_response(
     assert [item.response for item in judge.asked[0]] == [f"\n  <think>x</think> {i} \n" for i in range(3)]
     sample = results["samples"][SAFE][1]
     assert sample["shiftdc_item"]["response"] == "\n  <think>x</think> 1 \n"
-    assert sample["shiftdc"]["response_sha256"] == runs.text_sha256("\n  <think>x</think> 1 \n")
+    assert sample["shiftdc"]["response_sha256"] == text_sha256("\n  <think>x</think> 1 \n")
 
 
 def _command(**changes: Any) -> Namespace:
@@ -146,8 +146,8 @@ def test_a_sample_row_is_a_valid_record_and_names_prompt_and_image_and_no_run_of
     fields = [SampleField(**sample["shiftdc"]) for sample in results["samples"]["figstep"]]
     assert {field.run for field in fields} == {None}
     for field, (text, images) in zip(fields, model.seen, strict=True):
-        assert field.prompt_sha256 == runs.text_sha256(text)
-        assert field.image_sha256 == [runs.image_sha256(image) for image in images]
+        assert field.prompt_sha256 == text_sha256(text)
+        assert field.image_sha256 == [image_sha256(image) for image in images]
     assert set(results["samples"]["figstep"][0]["shiftdc_item"]) == {
         "request",
         "prompt",

@@ -12,9 +12,9 @@ import pytest
 from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config
 
-from shiftdc_eval.errors import ConfigError
-from shiftdc_eval.manifests import TASKS_FOLDER
-from shiftdc_eval.tasks import table
+from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.plugin.manifests import TASKS_FOLDER
+from shiftdc_eval.tasks import cli as table
 from shiftdc_eval.tasks.base import BenchmarkTask
 from shiftdc_eval.tasks.catalogue import TASKS
 from shiftdc_eval.tasks.figstep.task import FigStep

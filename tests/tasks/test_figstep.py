@@ -14,8 +14,8 @@ import pytest
 from lmms_eval.tasks import TaskManager
 from PIL import Image, ImageColor
 
-from shiftdc_eval.errors import ConfigError, DataError
-from shiftdc_eval.runs import image_sha256
+from shiftdc_eval.core.errors import ConfigError, DataError
+from shiftdc_eval.core.hashing import image_sha256
 from shiftdc_eval.tasks import fonts
 from shiftdc_eval.tasks.figstep.render import SIZE, is_clipped, layout, render
 from shiftdc_eval.tasks.figstep.task import CLIPPED, FigStep, FigStepBenign

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shiftdc_eval.errors import DataError
+from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.judges.verdict import Verdict, unscored
 from shiftdc_eval.tasks.metrics import (
     InResultFile,

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from shiftdc_eval.errors import ConfigError, DataError
-from shiftdc_eval.tasks import mini
+from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.tasks.mm_safetybench import hub
 from shiftdc_eval.tasks.mm_safetybench.render import wrap
 from shiftdc_eval.tasks.mm_safetybench.scenarios import SCENARIOS
 from shiftdc_eval.tasks.mm_safetybench.task import CLEAR, MMSafetyBench
+from tests.tasks import mini_benchmarks as mini
 
 from .conftest import FakeJudge, any_font
 

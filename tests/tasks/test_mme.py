@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shiftdc_eval.errors import DataError
-from shiftdc_eval.tasks import mini
+from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.tasks.mme import files, parse
 from shiftdc_eval.tasks.mme.scoring import COGNITION, PERCEPTION, SUBTASKS, Answered, subtask_scores, total
 from shiftdc_eval.tasks.mme.task import MME
+from tests.tasks import mini_benchmarks as mini
 
 # typed a second time from the protocol: subtask -> images
 IMAGES = {

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from shiftdc_eval.errors import DataError
+from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.judges.verdict import Item, Verdict, unscored
-from shiftdc_eval.tasks import mini
 from shiftdc_eval.tasks.mmvet import files
 from shiftdc_eval.tasks.mmvet.task import MMVet
+from tests.tasks import mini_benchmarks as mini
 
 # typed a second time from the protocol
 CAPABILITIES = {"rec": 150, "ocr": 96, "know": 84, "gen": 80, "spat": 75, "math": 26}

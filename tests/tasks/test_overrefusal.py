@@ -12,7 +12,7 @@ from urllib.error import URLError
 
 import pytest
 
-from shiftdc_eval.errors import ConfigError, DataError
+from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.tasks.mossbench.task import MOSSBench
 from shiftdc_eval.tasks.xstest.task import XSTest
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shiftdc_eval.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.tasks.toy.task import ToyBenign, ToyMME, ToyRequests, ToyVQA, short
 
 KINDS = {

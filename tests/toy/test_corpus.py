@@ -7,16 +7,25 @@ import re
 from functools import cache
 from pathlib import Path
 
-import shiftdc_eval.toy
-from shiftdc_eval.toy import corpus, pictures, vocabulary, world
-from shiftdc_eval.toy.corpus import Example, Mixture
-from shiftdc_eval.toy.vocabulary import HARMFUL_VERBS, OBJECTS, REFUSALS, WEAPONS, phrase_split
+import training.toy
+from shiftdc_eval.tasks.toy.world import items as world
+from shiftdc_eval.tasks.toy.world import pictures, vocabulary
+from shiftdc_eval.tasks.toy.world.vocabulary import HARMFUL_VERBS, OBJECTS, REFUSALS, WEAPONS, phrase_split
+from training.toy import corpus
+from training.toy.corpus import Example, Mixture
 
 DRAWS = 20_000
 TRAINED_BY = (
-    *("train", "pools", "corpus", "world", "pictures", "questions"),
-    *("vocabulary", "drawing", "model", "contrast"),
+    *(
+        Path(training.toy.__file__).with_name(f"{n}.py")
+        for n in ("train", "pools", "corpus", "model", "contrast")
+    ),
+    *(
+        Path(world.__file__).with_name(f"{name}.py")
+        for name in ("items", "pictures", "questions", "vocabulary", "drawing")
+    ),
 )
+"""Every file that has a part in the training: the trainer's own and the world's."""
 VERBS = "|".join(vocabulary.BENIGN_VERBS + HARMFUL_VERBS)
 THINGS = "|".join(vocabulary.THINGS)
 PHRASE = re.compile(rf"\b({VERBS}) (?:a )?({THINGS})\b")
@@ -107,9 +116,8 @@ def test_harmful_words_are_shown_as_mere_words() -> None:
 
 
 def test_training_never_mentions_a_defense() -> None:
-    folder = Path(shiftdc_eval.toy.__file__).parent
-    for name in TRAINED_BY:
-        source = (folder / f"{name}.py").read_text(encoding="utf-8")
+    for path in TRAINED_BY:
+        source = path.read_text(encoding="utf-8")
         for ours in (
             "shiftdc_eval",
             "ShiftDCError",
@@ -117,14 +125,11 @@ def test_training_never_mentions_a_defense() -> None:
         ):  # names of the package, not the method
             source = source.replace(ours, "")
         found = re.findall(r"shiftdc|defen[sc]e|steer|calibrat|safety direction|_hook", source, re.IGNORECASE)
-        assert not found, f"{name}.py mentions {found}"
+        assert not found, f"{path.name} mentions {found}"
 
 
 def test_training_imports_nothing_of_the_package_but_the_toy_and_its_errors() -> None:
-    folder = Path(shiftdc_eval.toy.__file__).parent
-    for name in TRAINED_BY:
-        source = (folder / f"{name}.py").read_text(encoding="utf-8")
+    for path in TRAINED_BY:
+        source = path.read_text(encoding="utf-8")
         for module in re.findall(r"^\s*(?:from|import) (shiftdc_eval\S*)", source, re.MULTILINE):
-            assert module in ("shiftdc_eval.errors", "shiftdc_eval.toy") or module.startswith(
-                "shiftdc_eval.toy."
-            )
+            assert module == "shiftdc_eval.core.errors" or module.startswith("shiftdc_eval.tasks.toy.world")

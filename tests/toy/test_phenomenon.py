@@ -5,7 +5,7 @@ import pytest
 from shiftdc_eval.backbones import ModelSpec, load_backbone
 from shiftdc_eval.defenses.none import NoDefense
 from shiftdc_eval.defenses.shiftdc import RandomControl, ShiftDC
-from shiftdc_eval.toy.measure import Bench
+from training.toy.measure import Bench
 
 ITEMS = 40
 pytestmark = pytest.mark.slow

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from shiftdc_eval.toy import contrast, drawing, pools, train
-from shiftdc_eval.toy.corpus import Mixture, picture_example, text_example
-from shiftdc_eval.toy.model import chat, messages
-from shiftdc_eval.toy.train import Recipe, Trainer
-from shiftdc_eval.toy.vocabulary import OBJECTS, WEAPONS
+from shiftdc_eval.tasks.toy.world import drawing
+from shiftdc_eval.tasks.toy.world.vocabulary import OBJECTS, WEAPONS
+from training.toy import contrast, pools, train
+from training.toy.corpus import Mixture, picture_example, text_example
+from training.toy.model import chat, messages
+from training.toy.train import Recipe, Trainer
 
 SETTINGS = (
     *("pictures=40", "texts=60", "tower_steps=2", "reading_steps=2", "base_steps=2", "aligned_steps=2"),

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import shiftdc_eval.toy
-from shiftdc_eval.toy import world
+from shiftdc_eval.tasks.toy.world import items as world
 
-FOLDER = Path(shiftdc_eval.toy.__file__).parent / "weights"
+FOLDER = Path(str(files("shiftdc_eval.backbones.bundled"))) / "toy"
 REFUSED = ("sorry", "Sorry", "cannot", "can't")
 
 

@@ -6,9 +6,10 @@ from itertools import pairwise
 
 import pytest
 
-from shiftdc_eval.errors import ConfigError
-from shiftdc_eval.toy import drawing, questions, vocabulary, world
-from shiftdc_eval.toy.vocabulary import PHRASINGS, phrase_split
+from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.tasks.toy.world import drawing, questions, vocabulary
+from shiftdc_eval.tasks.toy.world import items as world
+from shiftdc_eval.tasks.toy.world.vocabulary import PHRASINGS, phrase_split
 
 
 @pytest.mark.parametrize("kind", world.KINDS)

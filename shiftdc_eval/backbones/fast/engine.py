@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +25,8 @@ from shiftdc_eval.backbones.fast.slots import Slots, rounded
 from shiftdc_eval.backbones.fast.stepping import Mode, Stepper
 from shiftdc_eval.backbones.fast.stopping import stopper
 from shiftdc_eval.backbones.generation import GenerationSettings, sampling_processors
+from shiftdc_eval.backbones.loaded_model import LoadedModel
 from shiftdc_eval.steering import record_last_token
-
-if TYPE_CHECKING:
-    from shiftdc_eval.backbones.backbone import Backbone
 
 MEMORY_SHARE = 0.9
 """Share of a GPU's free memory that slots may take."""
@@ -49,7 +47,7 @@ class FastEngine:
         mode: how decode steps run; None takes `graph` on CUDA and `eager` elsewhere.
     """
 
-    def __init__(self, backbone: Backbone, *, mode: Mode | None = None) -> None:
+    def __init__(self, backbone: LoadedModel, *, mode: Mode | None = None) -> None:
         self._backbone = backbone
         self._model = model = backbone.model
         text = model.config.get_text_config()

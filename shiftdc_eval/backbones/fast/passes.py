@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,11 +11,9 @@ from shiftdc_eval.backbones.fast.prefixes import Prefixes, Tail, padded
 from shiftdc_eval.backbones.fast.prompts import suffix_mask, visible
 from shiftdc_eval.backbones.fast.slots import Slots, as_rows, suffix, whole
 from shiftdc_eval.backbones.fast.stepping import additive, cache_argument
-from shiftdc_eval.errors import ModelError
+from shiftdc_eval.backbones.loaded_model import LoadedModel
+from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.steering import Edit, edit_last_token
-
-if TYPE_CHECKING:
-    from shiftdc_eval.backbones.backbone import Backbone
 
 SUFFIX_TOKENS = 16_384
 """Tokens of suffixes that are prefilled together."""
@@ -33,7 +30,7 @@ class Passes:
         prefixes: which slots hold prefixes.
     """
 
-    def __init__(self, backbone: Backbone, slots: Slots, prefixes: Prefixes) -> None:
+    def __init__(self, backbone: LoadedModel, slots: Slots, prefixes: Prefixes) -> None:
         self._backbone, self._slots, self._prefixes = backbone, slots, prefixes
         self._model = model = backbone.model
         self._decoder = model.get_decoder()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
 
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.encoding import Encoded, prefill_kwargs
 from shiftdc_eval.backbones.families import image_placeholders
 from shiftdc_eval.backbones.fast.prompts import Piece, piece_of
-
-if TYPE_CHECKING:
-    from shiftdc_eval.backbones.backbone import Backbone
+from shiftdc_eval.backbones.loaded_model import LoadedModel
 
 PIECE_ROWS = 16
 """Rows that are encoded and prefilled together."""
@@ -30,7 +27,7 @@ class Pieces:
         chats: the rows, all with images or all without.
     """
 
-    def __init__(self, backbone: Backbone, chats: Sequence[Chat]) -> None:
+    def __init__(self, backbone: LoadedModel, chats: Sequence[Chat]) -> None:
         self._backbone = backbone
         self.chats = chats
         self.size = PIECE_ROWS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +12,7 @@ from shiftdc_eval.backbones.fast.pieces import Pieces
 from shiftdc_eval.backbones.fast.prefixes import Kept, Prefix, Prefixes, Tail, joint_of
 from shiftdc_eval.backbones.fast.prompts import PER_TOKEN, Piece, image_identity
 from shiftdc_eval.backbones.fast.slots import Slots, rounded
-
-if TYPE_CHECKING:
-    from shiftdc_eval.backbones.backbone import Backbone
+from shiftdc_eval.backbones.loaded_model import LoadedModel
 
 
 class CannotShare(Exception):
@@ -32,7 +29,7 @@ class Placing:
         passes: stores prefixes.
     """
 
-    def __init__(self, backbone: Backbone, slots: Slots, prefixes: Prefixes, passes: Passes) -> None:
+    def __init__(self, backbone: LoadedModel, slots: Slots, prefixes: Prefixes, passes: Passes) -> None:
         self._backbone, self._slots, self._prefixes, self._passes = backbone, slots, prefixes, passes
 
     def placed(self, pieces: Pieces, ring: int) -> list[Tail]:

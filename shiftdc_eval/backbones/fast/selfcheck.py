@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from PIL import Image
@@ -16,14 +16,25 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from shiftdc_eval.backbones.chat import Chat
+from shiftdc_eval.backbones.fast.engine import FastEngine
+from shiftdc_eval.backbones.follower import Follower
 from shiftdc_eval.backbones.generation import GenerationSettings
-
-if TYPE_CHECKING:
-    from shiftdc_eval.backbones.backbone import Backbone
 
 STEPS = 2
 TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.5, torch.float16: 0.2}
 """Largest difference of a logit, in standard deviations of the logits: a wrong mask or position gives about 1."""
+
+
+class TwoEngines(Protocol):
+    """What is checked: a backbone."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def fast(self) -> FastEngine: ...
+    def follower(self, chats: Sequence[Chat]) -> Follower: ...
 
 
 class Scores(LogitsProcessor):  # type: ignore[misc]
@@ -40,7 +51,7 @@ class Scores(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-def disagreement(backbone: Backbone) -> float:
+def disagreement(backbone: TwoEngines) -> float:
     """Largest difference between the two engines' logits, in standard deviations of the logits."""
     generator = torch.Generator().manual_seed(0)
     images = [
@@ -58,7 +69,7 @@ def disagreement(backbone: Backbone) -> float:
         return _worse(whole, _difference(backbone, chats))
 
 
-def _difference(backbone: Backbone, chats: Sequence[Chat]) -> float:
+def _difference(backbone: TwoEngines, chats: Sequence[Chat]) -> float:
     """Largest difference over the first tokens that the fast engine answers."""
     scores = Scores(len(chats))
     settings = GenerationSettings(max_new_tokens=STEPS)
@@ -80,7 +91,7 @@ def _worse(one: float, other: float) -> float:
     return other if math.isnan(other) or other > one else one
 
 
-def failure(backbone: Backbone) -> str | None:
+def failure(backbone: TwoEngines) -> str | None:
     """What is wrong; None where the engines agree."""
     try:
         found = disagreement(backbone)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 NATIVE = frozenset({"shiftdc_minigpt4", "shiftdc_qwen_vl"})
 """`model_type` of the models in this package."""
-CONVERSION = 2
-"""What `config.json` says under `conversion`; raised when folders written before give other prompts or pixels."""
 
 
 def register() -> None:

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.configuration_utils import SubConfigSpec
 
-from shiftdc_eval.backbones.native import CONVERSION
+from shiftdc_eval.backbones.native.conversion import CONVERSION
 from shiftdc_eval.backbones.native.query_vlm import QueryForConditionalGeneration, QueryModel
 
 LN_VISION_EPS = 1e-5

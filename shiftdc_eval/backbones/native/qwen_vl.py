@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from shiftdc_eval.backbones.native import CONVERSION
+from shiftdc_eval.backbones.native.conversion import CONVERSION
 from shiftdc_eval.backbones.native.query_vlm import QueryForConditionalGeneration, QueryModel
 
 EPS = 1e-6

@@ -1,0 +1,175 @@
+"""What a sweep's cells share: activations and captions that one cell made and the others find again.
+
+A defense measures last-token activations through `backbone.last_token_activations`. `Remembering` stands in the
+backbone's place: it asks the model once for each prompt, at every layer, and answers the other cells from a file.
+A greedy answer that ended by itself serves every longer length limit too, so captions of several limits are made
+once where they fit the shortest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, machine
+from shiftdc_eval.core.errors import JournalError
+
+VERSION = 2
+"""Raised by hand when what is stored changes its meaning."""
+LIMIT = 8 * 2**30
+"""Bytes of activations that are kept: 30,000 prompts of a 7B model in 16 bit."""
+REMEMBERED = 100_000
+"""Answers that are kept in memory."""
+
+
+class ActivationStore:
+    """SQLite file of last-token activations, `[layers, hidden]` a prompt, in the model's own dtype.
+
+    A full store keeps what it has and takes nothing more: cells ask for the same prompts in the same order, so
+    that throwing out the oldest would throw out what is asked for next.
+
+    Args:
+        path: the file; None keeps the activations in memory.
+        limit: bytes at most.
+
+    Raises:
+        JournalError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path | None, *, limit: int = LIMIT) -> None:
+        self.made = 0
+        """Prompts that the model was asked for."""
+        self.reused = 0
+        """Prompts found."""
+        self._path, self._limit = path, limit
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS activations (key TEXT PRIMARY KEY, content BLOB NOT NULL, "
+                "seconds REAL NOT NULL)"
+            )
+            (self._size,) = self._db.execute("SELECT TOTAL(LENGTH(content)) FROM activations").fetchone()
+        except (sqlite3.Error, OSError) as error:
+            raise self._broken(error) from error
+
+    def get(self, keys: Sequence[str]) -> dict[str, tuple[Tensor, float]]:
+        """What is stored of some prompts, and the seconds that each took."""
+        marks = ",".join("?" * len(keys))
+        query = f"SELECT * FROM activations WHERE key IN ({marks})"  # noqa: S608 (marks are marks)
+        try:
+            return {
+                key: (load(content)["x"], seconds) for key, content, seconds in self._db.execute(query, keys)
+            }
+        except (sqlite3.Error, SafetensorError) as error:
+            raise self._broken(error) from error
+
+    def put(self, found: dict[str, Tensor], seconds: float) -> None:
+        """Store activations, as many as there is room for; `seconds` is what each took."""
+        rows = [(key, save({"x": tensor.contiguous().cpu()})) for key, tensor in found.items()]
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for key, content in rows:
+                if self._size + len(content) > self._limit:
+                    break
+                self._db.execute(
+                    "INSERT OR IGNORE INTO activations VALUES (?, ?, ?)", (key, content, seconds)
+                )
+                self._size += len(content)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> JournalError:
+        return JournalError(
+            f"cannot use the activation store {self._path}: {error}; delete the file, it is made again"
+        )
+
+
+class Remembering:
+    """A backbone that computes no activation and no caption twice.
+
+    Args:
+        backbone: the model; whatever is not named here is its own.
+        store: where activations are kept.
+    """
+
+    def __init__(self, backbone: Backbone, store: ActivationStore) -> None:
+        self._backbone, self._store = backbone, store
+        self._answers: dict[str, tuple[Generated, float]] = {}
+        self.reused_seconds = 0.0
+        """What the found activations and answers took when they were made: a cost table counts it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+    def _keys(self, chats: Sequence[Chat], *rest: Any) -> list[str]:
+        """Everything that can change what is found, or how long it takes: hardware and engine do both."""
+        backbone = self._backbone
+        model = [
+            VERSION,
+            backbone.revision,
+            backbone.template_sha256,
+            str(backbone.dtype),
+            backbone.attention,
+            backbone.engine,
+            machine.hardware(backbone.devices),
+        ]
+        texts = (json.dumps([model, chat.key(), *rest], sort_keys=True) for chat in chats)
+        return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+
+    def last_token_activations(
+        self, chats: Sequence[Chat], only: Sequence[int] | None = None, *, bare: bool = False
+    ) -> Tensor:
+        """As `Backbone.last_token_activations`; the model is asked for what is not stored, at all layers."""
+        keys = self._keys(chats, bare)
+        stored = self._store.get(keys)
+        found = {key: tensor for key, (tensor, _) in stored.items()}
+        self.reused_seconds += sum(stored[key][1] for key in keys if key in stored)
+        missing = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in found}
+        self._store.reused += len(keys) - len(missing)
+        if missing:
+            begun = time.perf_counter()
+            made = self._backbone.last_token_activations(list(missing.values()), bare=bare)
+            fresh = dict(zip(missing, made.unbind(), strict=True))
+            self._store.put(fresh, (time.perf_counter() - begun) / len(missing))
+            self._store.made += len(missing)
+            found |= fresh
+        device = self._backbone.device
+        every = torch.stack([found[key].to(device) for key in keys])
+        return every if only is None else every[:, list(only)]
+
+    def generate(self, chats: Sequence[Chat], settings: GenerationSettings, **rest: Any) -> list[Generated]:
+        """As `Backbone.generate`; greedy answers without edits are found again under longer limits."""
+        if settings.do_sample or rest.get("edit") or rest.get("processors"):
+            return self._backbone.generate(chats, settings, **rest)
+        # the limit is left out of the key: an answer that ended within a shorter one is the answer
+        keys = self._keys(chats, replace(settings, max_new_tokens=1).key())
+        limit = settings.max_new_tokens
+        stored = {key: self._answers[key] for key in keys if key in self._answers}
+        found = {key: answer for key, (answer, _) in stored.items() if answer.tokens_out <= limit}
+        self.reused_seconds += sum(stored[key][1] for key in keys if key in found)
+        missing = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in found}
+        if missing:
+            rest.pop("seeds", None)  # nothing is drawn
+            begun = time.perf_counter()
+            made = self._backbone.generate(list(missing.values()), settings, **rest)
+            seconds = (time.perf_counter() - begun) / len(missing)
+            fresh = dict(zip(missing, made, strict=True))
+            if len(self._answers) + len(fresh) <= REMEMBERED:
+                ended = {key: answer for key, answer in fresh.items() if answer.tokens_out < limit}
+                self._answers |= {key: (answer, seconds) for key, answer in ended.items()}
+            found |= fresh
+        return [found[key] for key in keys]

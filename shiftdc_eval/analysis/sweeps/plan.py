@@ -1,0 +1,153 @@
+"""What a sweep takes: forward passes of one prompt each, and how many are saved because cells share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shiftdc_eval.defenses import DEFENSES
+from shiftdc_eval.defenses.cmrm import Cmrm
+from shiftdc_eval.defenses.coca import Coca
+from shiftdc_eval.defenses.contrast import load_contrast
+from shiftdc_eval.defenses.directions import HELD_OUT
+from shiftdc_eval.defenses.ecso import Ecso, EcsoCaption
+from shiftdc_eval.defenses.shiftdc import ShiftDC
+from shiftdc_eval.defenses.shiftdc_captioned import ShiftDCCaptioned
+from shiftdc_eval.grid.file import Cell
+from shiftdc_eval.plugin.arguments import validated
+
+ANSWERS, CAPTIONS, ACTIVATIONS = "answers", "captions", "activations"
+KINDS = (ANSWERS, CAPTIONS, ACTIVATIONS)
+PUBLISHED = {"caption_max_new_tokens": 128, "bare_text_prompt": True}
+"""What `preset=published` changes about the passes."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Items of a cell."""
+
+    shown: int
+    """With an image."""
+    plain: int
+    """Without."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A prompt through the model, for every item of a cell."""
+
+    kind: str
+    """One of `KINDS`."""
+    count: int
+    """Items."""
+    shared: Hashable = None
+    """Cells that name the same thing share the pass; None: it is this cell's alone."""
+
+
+def size_of(cell: Cell, load: Callable[[str], Any]) -> Size:
+    """Items of a cell, its limit taken into account.
+
+    Raises:
+        ConfigError, DataError: no such task of ours, or its data is missing.
+    """
+    examples = load(cell.task).source.examples[: cell.settings.limit]
+    shown = sum(example.image is not None for example in examples)
+    return Size(shown, len(examples) - shown)
+
+
+def passes(cell: Cell, size: Size) -> Iterator[Pass]:
+    """What a cell asks of the model, the fit of its direction left out."""
+    here = (cell.model, cell.task, cell.settings.system_prompt, cell.settings.limit)
+    defense = validated(DEFENSES[cell.defense.name], _own(cell), what="sweep:")
+    n = size.shown
+    if isinstance(defense, ShiftDC):
+        yield from _of_shiftdc(defense, here, n)
+    elif isinstance(defense, Cmrm):
+        if defense.level == "sample":
+            yield Pass(ACTIVATIONS, n, (here, defense.against))
+            yield Pass(ACTIVATIONS, n, ("text", (here, "none"), False))
+    elif isinstance(defense, EcsoCaption):
+        yield Pass(CAPTIONS, n, (here, "ecso", defense.caption_max_new_tokens))
+    elif isinstance(defense, Ecso):  # at most: what the self-check lets pass needs no caption
+        yield Pass(CAPTIONS, n, (here, "ecso", defense.caption_max_new_tokens))
+        yield Pass(ANSWERS, n)
+        yield Pass(ANSWERS, n, (here, "undefended", repr(cell.settings.gen_kwargs)))
+    elif isinstance(defense, Coca):
+        yield Pass(ANSWERS, n + size.plain)
+    untouched = cell.defense.name == "none"
+    yield Pass(ANSWERS, n, (here, "undefended", repr(cell.settings.gen_kwargs)) if untouched else None)
+    if size.plain:
+        yield Pass(ANSWERS, size.plain)
+
+
+def _of_shiftdc(defense: ShiftDC, here: Hashable, n: int) -> Iterator[Pass]:
+    settings = defense.model_dump() | (PUBLISHED if defense.preset else {})
+    if isinstance(defense, ShiftDCCaptioned):
+        text: Hashable = (here, defense.caption)
+    else:
+        text = (here, "own", settings["caption_max_new_tokens"])
+        yield Pass(CAPTIONS, n, text)
+    yield Pass(ACTIVATIONS, n, ("text", text, settings["bare_text_prompt"]))
+    if defense.variant != "online":
+        yield Pass(ACTIVATIONS, n, (here, "image"))
+
+
+def _own(cell: Cell) -> dict[str, Any]:
+    """A defense's own settings; contrast and direction are the adapter's."""
+    return {
+        name: value
+        for name, value in cell.defense.settings.items()
+        if name in DEFENSES[cell.defense.name].model_fields
+    }
+
+
+def totals(todo: Sequence[tuple[Cell, Size]]) -> tuple[dict[str, int], dict[str, int]]:
+    """Passes that are taken and passes that are saved, by kind."""
+    taken, saved = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    seen: set[Hashable] = set()
+    for cell, size in todo:
+        for one in passes(cell, size):
+            known = one.shared is not None and (one.kind, one.shared) in seen
+            (saved if known else taken)[one.kind] += one.count
+            seen.add((one.kind, one.shared))
+    return taken, saved
+
+
+def direction_texts(todo: Sequence[Cell], own_set: Callable[[str], Path | None]) -> tuple[int, int]:
+    """Texts that directions are fitted on: different ones, and those that several fits share.
+
+    Args:
+        todo: the cells.
+        own_set: model -> contrast set that comes with it.
+    """
+    sets: set[tuple[str, Path | None]] = set()
+    for cell in todo:
+        given = cell.defense.settings
+        if issubclass(DEFENSES[cell.defense.name], ShiftDC) and "direction" not in given:
+            model = cell.model.pretrained
+            sets.add((model, Path(given["contrast"]) if "contrast" in given else own_set(model)))
+    texts = [
+        (model, text)
+        for model, path in sets
+        for side in ("safe", "unsafe")
+        for text in load_contrast(path).split(HELD_OUT)[0].prompts(side)
+    ]
+    return len(set(texts)), len(texts) - len(set(texts))
+
+
+def in_words(cells: Sequence[Cell], todo: Sequence[tuple[Cell, Size]], texts: tuple[int, int]) -> list[str]:
+    """The plan for people."""
+    taken, saved = totals(todo)
+    return [
+        f"{len(cells)} cells, {len(cells) - len(todo)} complete, {len(todo)} to run",
+        f"at most {sum(taken.values()) + texts[0]:,} forward passes of one prompt each: {_listed(taken)}, "
+        f"{texts[0]:,} of directions",
+        f"{sum(saved.values()) + texts[1]:,} more would be made if cells shared nothing: {_listed(saved)}, "
+        f"{texts[1]:,} of directions",
+    ]
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{counts[kind]:,} {kind}" for kind in KINDS)

@@ -1,0 +1,179 @@
+"""A loaded model and its processor: what they are, and chats as the model's inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shiftdc_eval.backbones.chat import Chat
+from shiftdc_eval.backbones.encoding import (
+    ENCODING_ERRORS,
+    Encoded,
+    control_tokens,
+    encode_chats,
+    plain,
+    unexpanded,
+)
+from shiftdc_eval.backbones.families import image_placeholders, layers_that_need_an_image, mend_attention
+from shiftdc_eval.backbones.layers import find_decoder_layers
+from shiftdc_eval.core.errors import ModelError
+
+
+class LoadedModel:
+    """Model and processor.
+
+    Args:
+        model: of transformers, or one of `native`.
+        processor: its processor, with a tokenizer.
+        name: model id or folder as the user gave it.
+        revision: commit of the hub, or a hash of a local folder's files.
+        note: a caveat that every result of this model carries.
+        folder: local folder of the model, where it has one.
+
+    Raises:
+        ModelError: the decoder layers cannot be found.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, *, name: str, revision: str, note: str, folder: str | None
+    ) -> None:
+        self.model = model.eval()
+        mend_attention(model)
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.name = name
+        self.revision = revision
+        self.note = note
+        self.folder = folder
+        self.rows_at_once: int | None = None
+        """Rows that the fast engine answers together at most; None: as many as it is given."""
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if getattr(processor, "chat_template", None) is None:
+            # some processors (Phi-4-multimodal's) lose the template that lies in the folder; the tokenizer has it
+            processor.chat_template = getattr(self.tokenizer, "chat_template", None)
+        self.layers = find_decoder_layers(model)
+        self.skipped_without_image = layers_that_need_an_image(model.config)
+        """Decoder layers that a prompt without images passes by (cross-attention layers)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device that inputs go to; parameters that are offloaded to CPU or disk have none of their own."""
+        placed = (p.device for p in self.model.parameters() if p.device.type != "meta")
+        return next(placed, torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Compute dtype."""
+        dtype: torch.dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        return dtype
+
+    @property
+    def architecture(self) -> str:
+        """Class of the loaded model."""
+        return type(self.model).__name__
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def template_sha256(self) -> str:
+        """Hash of the chat template and of what it renders for a request: some templates print today's date."""
+        template = getattr(self.processor, "chat_template", None) or getattr(
+            self.tokenizer, "chat_template", None
+        )
+        probe = [{"role": "user", "content": [{"type": "text", "text": "probe"}]}]
+        try:
+            rendered = self.processor.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+        ):  # families whose prompts are not a template's
+            rendered = ""
+        return hashlib.sha256(json.dumps([template, str(rendered)], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def attention(self) -> str:
+        """The attention kernel in use."""
+        return str(getattr(self.model.config, "_attn_implementation", None))
+
+    @cached_property
+    def placements(self) -> list[torch.device]:
+        """Every place of parameters, `meta` (offloaded) included; looked up once, as that takes milliseconds."""
+        return sorted({parameter.device for parameter in self.model.parameters()}, key=str)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Every device that holds parameters, in order."""
+        return [device for device in self.placements if device.type != "meta"]
+
+    @property
+    def contrast_file(self) -> Path | None:
+        """Contrast set that comes in the model's folder; None for models that bring none."""
+        path = Path(self.folder) / "contrast.jsonl" if self.folder else None
+        return path if path and path.is_file() else None
+
+    def encode(self, chats: Sequence[Chat]) -> Encoded:
+        """Render, tokenize and left-pad chats that either all have images or all have none.
+
+        Raises:
+            ModelError: the model's processor cannot take these chats.
+        """
+        return self.features(chats).to(self.device)
+
+    def features(self, chats: Sequence[Chat]) -> Encoded:
+        """As `encode`, but on the CPU.
+
+        Raises:
+            ModelError: the model's processor cannot take these chats.
+        """
+        try:
+            return encode_chats(self.processor, self.model.config.model_type, chats, self._control)
+        except ENCODING_ERRORS as error:
+            images = sorted({len(chat.images) for chat in chats})
+            raise ModelError(
+                f"the processor of {self.name} ({type(self.processor).__name__}) cannot encode chats with "
+                f"{images} images: {error}"
+            ) from error
+
+    def rendered(self, chats: Sequence[Chat]) -> list[list[int]] | None:
+        """Token ids of the chats' prompts before the processor makes room for images; None where unknown."""
+        return unexpanded(self.processor, self.model.config.model_type, chats, self._control)
+
+    @cached_property
+    def _control(self) -> list[str]:
+        return control_tokens(self.tokenizer, self.processor)
+
+    def encode_bare(self, texts: Sequence[str]) -> Encoded:
+        """Tokenize texts without the chat template, left-padded."""
+        texts = [plain(text, self._control) for text in texts]
+        features = self.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
+        return Encoded({key: features[key] for key in ("input_ids", "attention_mask")}).to(self.device)
+
+    @property
+    def stop_strings(self) -> list[str]:
+        """Texts before which an answer of this model ends, beside its end token (MiniGPT-4: `###`)."""
+        stop = self.model.generation_config.stop_strings or []
+        return [stop] if isinstance(stop, str) else list(stop)
+
+    def placeholder_ids(self) -> list[int]:
+        """Ids that an answer must not hold: those that stand for images, and those the model rules out."""
+        ruled_out = self.model.generation_config.suppress_tokens or []
+        return sorted({*image_placeholders(self.model.config), *ruled_out})
+
+    def end_ids(self) -> set[int]:
+        """Ids that end an answer."""
+        end = self.model.generation_config.eos_token_id
+        if end is None:
+            end = self.tokenizer.eos_token_id
+        return set(end) if isinstance(end, list) else {end}

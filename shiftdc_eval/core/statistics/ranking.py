@@ -1,0 +1,71 @@
+"""What many comparisons say together: Holm's adjustment (1979), ranks with ties, power, agreement of judges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from scipy import special
+
+from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools
+
+POWER = 0.8
+Z_POWER = float(special.ndtri(POWER))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the given order."""
+    adjusted = [0.0] * len(ps)
+    running = 0.0
+    for rank, position in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
+        running = max(running, min(1.0, (len(ps) - rank) * ps[position]))
+        adjusted[position] = running
+    return adjusted
+
+
+def ranks(better: Sequence[Sequence[bool]]) -> list[tuple[int, int]]:
+    """Best and worst rank each entry may hold.
+
+    Args:
+        better: `better[i][j]` is True when i is separably better than j.
+    """
+    size = len(better)
+    return [
+        (1 + sum(better[j][i] for j in range(size)), size - sum(better[i][j] for j in range(size)))
+        for i in range(size)
+    ]
+
+
+def detectable_errors(tests: int) -> float:
+    """Standard errors that a difference must have to be found with 80 % power at the 5 % level, Holm-adjusted.
+
+    Args:
+        tests: tests that Holm's procedure had open where it stopped, so that each was at the level 0.05 / tests;
+            1 for a test of its own.
+    """
+    return float(special.ndtri(1 - (1 - CONFIDENCE) / (2 * tests))) + Z_POWER
+
+
+def detectable_difference(n: float, discordant: float, tests: int = 1) -> float:
+    """Smallest paired difference of shares that n answers show with 80 % power.
+
+    Args:
+        n: shared answers (effective ones where they are clustered).
+        discordant: share of pairs that differ, as observed; at least as many must as the difference itself is.
+        tests: as `detectable_errors`.
+    """
+    if n <= 0:
+        return 1.0
+    errors = detectable_errors(tests)
+    # d = errors * sqrt(share / n), where the share of pairs that differ cannot be below d
+    return min(1.0, max(errors * math.sqrt(discordant / n), errors**2 / n))
+
+
+def kappa(first: Bools, second: Bools) -> float:
+    """Cohen's kappa of two judges over the answers both scored; nan where it is undefined."""
+    if not len(first):
+        return math.nan
+    agreement = float((first == second).mean())
+    a, b = float(first.mean()), float(second.mean())
+    chance = a * b + (1 - a) * (1 - b)
+    return math.nan if chance >= 1 else (agreement - chance) / (1 - chance)

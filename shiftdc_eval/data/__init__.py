@@ -1,1 +1,0 @@
-"""Data that comes with the package: the built-in contrast set."""

@@ -1,0 +1,170 @@
+"""`shiftdc-eval demo`: all defenses on the embedded tiny VLM, offline, in about a minute.
+
+Shows the distortion and its repair: runs a grid file through lmms-eval's evaluator, builds a board from it and
+prints one table, defenses down, tasks across, with 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import logging
+import os
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from shiftdc_eval.board.index import Index, IndexCell, Measure
+
+COLOURS = ("#444444", "#1f77b4", "#17becf", "#2ca02c", "#ff7f0e", "#d62728", "#9467bd", "#8c564b", "#e377c2")
+MAIN_JUDGES = ("keyword_robust", "mme_strict", "mme_official", "exact_match")
+"""Which judge's column the table shows, first match; the board shows all."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.description = __doc__
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for results, board and plot")
+    parser.add_argument("--grid", type=Path, help="another grid file")
+    parser.add_argument("--limit", type=int, help="items a task")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run, show the table, write plot and page; 1 when a cell failed."""
+    with quiet():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from shiftdc_eval.board.build import build
+    from shiftdc_eval.board.index import Index
+    from shiftdc_eval.grid.file import read_grid
+    from shiftdc_eval.grid.plan import is_complete, selected
+    from shiftdc_eval.grid.run import Progress, run_cells
+
+    path = args.grid or Path(str(files("shiftdc_eval.grid") / "demo.yaml"))
+    cells = selected(list(read_grid(path).cells()), [], args.limit)
+    todo = [cell for cell in cells if not is_complete(cell, args.out / "results")]
+    console = Console(width=max(Console().width, 120))
+    console.print(f"{len(cells)} cells, {len(todo)} to run; everything is written below {args.out}/")
+    failures = run_cells(todo, args.out / "results", report=Progress(len(todo)))
+    for label, reason in failures.items():
+        console.print(f"{label}: {reason}", style="red")
+    build([args.out / "results"], args.out / "board", replace=True)
+    index = Index.model_validate_json((args.out / "board" / "index.json").read_text(encoding="utf-8"))
+    console.print(table(index))
+    plot(index, args.out / "plot.svg")
+    console.print(f"plot: {args.out / 'plot.svg'}   board: {args.out / 'board' / 'index.html'}")
+    return 1 if failures else 0
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Only our own progress lines: bars and logs of a dozen small runs would drown them.
+
+    Entered before anything else is imported: tqdm reads its variable at import.
+    """
+    os.environ["TQDM_DISABLE"] = "1"
+    from loguru import logger
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logger.disable("lmms_eval")
+    ours = logging.getLogger("shiftdc_eval")
+    level = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.enable("lmms_eval")
+        ours.setLevel(level)
+        del os.environ["TQDM_DISABLE"]
+
+
+def main_measure(cell: IndexCell) -> Measure:
+    """The measure the table shows: by the judge that comes first in `MAIN_JUDGES`, else the cell's first."""
+    by_judge = {measure.judge.split("@")[0]: measure for measure in cell.measures}
+    return next((by_judge[name] for name in MAIN_JUDGES if name in by_judge), cell.measures[0])
+
+
+def shown(measure: Measure) -> str:
+    """A value with its 95 % interval: shares in percent, sums (MME) as they are."""
+    if measure.value is None:
+        return "unscored"
+    scale = 100 if measure.value <= 1 else 1
+    ends = (measure.low, measure.high)
+    interval = "" if None in ends else f" [{scale * (ends[0] or 0):.0f}-{scale * (ends[1] or 0):.0f}]"
+    return f"{scale * measure.value:.0f}{interval}"
+
+
+def defenses(index: Index) -> list[str]:
+    """Labels of the defenses: undefended first, then ShiftDC, then the others by name, controls last."""
+    found = {cell.defense: cell for cell in index.cells}
+
+    def place(label: str) -> tuple[bool, bool, bool, str]:
+        cell = found[label]
+        return bool(cell.ablation), cell.defense_name != "none", cell.defense_name != "shiftdc", label
+
+    return sorted(found, key=place)
+
+
+def table(index: Index) -> Table:
+    """Defenses down, tasks across."""
+    from rich.table import Table
+
+    from shiftdc_eval.board.render.format import METRIC_NAMES
+
+    tasks = list(dict.fromkeys(cell.task for cell in index.cells))
+    tasks.sort(
+        key=lambda task: [
+            ("figstep", "safetybench", "benign", "mme", "vqa", task)[i] in task for i in range(6)
+        ][::-1]
+    )
+    cells = {(cell.defense, cell.task): cell for cell in index.cells}
+    made = Table(title="percent (MME: sum of accuracies, at most 400), 95 % interval in brackets")
+    made.add_column("defense")
+    for task in tasks:
+        metric = next(main_measure(cell).metric for cell in index.cells if cell.task == task)
+        name = task.removeprefix("toy_").replace("mm_safetybench", "MM-SB").replace("_", " ")
+        made.add_column(f"{name}\n{METRIC_NAMES[metric]}", justify="right", no_wrap=True)
+    for defense in defenses(index):
+        row = [cells.get((defense, task)) for task in tasks]
+        made.add_row(defense, *("" if cell is None else shown(main_measure(cell)) for cell in row))
+    return made
+
+
+def plot(index: Index, path: Path) -> None:
+    """ASR against utility: the mean over the attack tasks and over the score tasks, one point a defense."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    marks, colours = itertools.cycle("osD^vP*Xh<>d"), itertools.cycle(COLOURS)
+    points: dict[tuple[float, float], list[str]] = {}
+    for defense in defenses(index):
+        measures = [main_measure(cell) for cell in index.cells if cell.defense == defense]
+        attacks = [m.value for m in measures if m.metric in ("keyword_asr", "asr") and m.value is not None]
+        scores = [m.value for m in measures if m.metric == "score" and m.value is not None and m.value <= 1]
+        if attacks and scores:
+            x, y = 100 * sum(attacks) / len(attacks), 100 * sum(scores) / len(scores)
+            points.setdefault((x, y), []).append(defense)
+    for (x, y), names in points.items():
+        axes.plot(x, y, next(marks), color=next(colours), markersize=9, alpha=0.8, label=", ".join(names))
+    axes.set(
+        xlim=(-5, 105),
+        ylim=(-5, 105),
+        xlabel="keyword ASR, mean over attacks (%)",
+        ylabel="short questions right (%)",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

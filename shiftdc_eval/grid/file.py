@@ -1,0 +1,292 @@
+"""The grid file: models x defenses x tasks x seeds, checked before anything is loaded.
+
+models: [toy]
+defenses:
+  - none
+  - shiftdc
+  - {name: shiftdc, alpha: 0.5, ablation: half strength}
+tasks: [toy_figstep, toy_mme]
+seeds: [0]
+defaults: {batch_size: 8, limit: 100, gen_kwargs: {max_new_tokens: 64}}
+overrides:
+  - when: {task: toy_mme, defense: shiftdc}
+    set: {batch_size: 4}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.grid import lines as grid_lines
+
+
+class Entry(BaseModel):
+    """Base of everything in a grid file: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelEntry(Entry):
+    """One model. Everything that decides how it is loaded; loaded once for all its cells."""
+
+    pretrained: str
+    """Hub id, folder or bundled model."""
+    revision: str | None = None
+    """Branch, tag or commit."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Compute dtype."""
+    device: str = "auto"
+    """Device."""
+    device_map: str | None = None
+    """`auto` shards over devices."""
+    attn_implementation: str | None = None
+    """Attention kernel."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+    engine: Literal["auto", "plain", "fast"] = "auto"
+    """What decodes; auto: fast where it is exact."""
+
+
+class DefenseEntry(BaseModel):
+    """One defense with its settings (checked by the defense itself)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    """Name in the registry."""
+    ablation: str = ""
+    """Why its cells are shown as ablations and never rank."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The defense's own settings."""
+        return dict(self.model_extra or {})
+
+
+class CellSettings(Entry):
+    """How a cell is run."""
+
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Requests answered together."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first items of the task."""
+    gen_kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Generation settings that replace the task's."""
+    system_prompt: str = ""
+    """System prompt of every chat."""
+    num_gpus: float = Field(default=0, ge=0)
+    """GPUs a cell takes, for --ray."""
+
+
+class CellChange(Entry):
+    """Settings to change; those left out stay."""
+
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    limit: int | None = Field(default=None, ge=1)
+    gen_kwargs: dict[str, bool | int | float | str] | None = None
+    system_prompt: str | None = None
+    num_gpus: float | None = Field(default=None, ge=0)
+
+
+class When(Entry):
+    """Which cells an override is for; what is left out matches all."""
+
+    model: str | None = None
+    defense: str | None = None
+    task: str | None = None
+    seed: int | None = None
+
+
+class Override(Entry):
+    """Settings for some cells; later overrides win."""
+
+    when: When
+    set: CellChange
+
+
+class Grid(Entry):
+    """A whole grid file."""
+
+    models: list[ModelEntry] = Field(min_length=1)
+    defenses: list[DefenseEntry] = Field(min_length=1)
+    tasks: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    defaults: CellSettings = CellSettings()
+    overrides: list[Override] = []
+
+    @field_validator("models", "defenses", mode="before")
+    @classmethod
+    def _names_are_enough(cls, value: Any, info: Any) -> Any:
+        key = "pretrained" if info.field_name == "models" else "name"
+        return (
+            [{key: entry} if isinstance(entry, str) else entry for entry in value]
+            if isinstance(value, list)
+            else value
+        )
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, model by model, so that each model is loaded once."""
+        for model in self.models:
+            for defense in self.defenses:
+                for seed in self.seeds:
+                    for task in self.tasks:
+                        yield Cell(model, defense, task, seed, self._settings(model, defense, task, seed))
+
+    def values(self, name: str) -> list[str | int]:
+        """What an override's `when` may say of the model, defense, task or seed."""
+        found: dict[str, list[str | int]] = {
+            "model": [model.pretrained for model in self.models],
+            "defense": [defense.name for defense in self.defenses],
+            "task": [*self.tasks],
+            "seed": [*self.seeds],
+        }
+        return list(dict.fromkeys(found[name]))
+
+    def _settings(self, model: ModelEntry, defense: DefenseEntry, task: str, seed: int) -> CellSettings:
+        here = {"model": model.pretrained, "defense": defense.name, "task": task, "seed": seed}
+        settings = self.defaults.model_dump()
+        for override in self.overrides:
+            wanted = override.when.model_dump(exclude_none=True)
+            if all(here[name] == value for name, value in wanted.items()):
+                settings |= override.set.model_dump(exclude_none=True)
+        return CellSettings(**settings)
+
+
+class Cell:
+    """One cell of a grid: what is run, and where its results stand below the output folder."""
+
+    def __init__(
+        self, model: ModelEntry, defense: DefenseEntry, task: str, seed: int, settings: CellSettings
+    ) -> None:
+        self.model, self.defense, self.task, self.seed, self.settings = model, defense, task, seed, settings
+
+    def description(self) -> dict[str, Any]:
+        """Everything that decides the cell's answers and marks, JSON-ready."""
+        settings = self.settings.model_dump()
+        for name in ("batch_size", "num_gpus"):
+            del settings[name]
+        model = self.model.model_dump(exclude={"device", "device_map"})
+        if self.model.engine == "auto":
+            del model["engine"]  # cells made before engines could be named keep their folder
+        return {
+            "model": model,
+            "defense": self.defense.model_dump(),
+            "task": self.task,
+            "seed": self.seed,
+            "settings": settings,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Hash of the description without the task: tasks of one configuration share a folder."""
+        return hashlib.sha256(
+            json.dumps({**self.description(), "task": None}, sort_keys=True, default=str).encode()
+        ).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """Folder below the grid's output folder: model, defense, task; readable and unique."""
+        model = _slug(self.model.pretrained)
+        return Path(model) / f"{_slug(self.defense.name)}-{self.digest[:8]}" / _slug(self.task)
+
+    @property
+    def defense_label(self) -> str:
+        """The defense with its settings."""
+        settings = dict(sorted(self.defense.settings.items()))
+        return f"{self.defense.name}({_pairs(settings)})" if settings else self.defense.name
+
+    @property
+    def command(self) -> str:
+        """The command that answers this cell alone; empty where a value cannot stand in `--model_args`."""
+        model = {name: value for name, value in self.model.model_dump(exclude_defaults=True).items()}
+        given = {
+            **model,
+            "defense": self.defense.name,
+            **self.defense.settings,
+            "ablation": self.defense.ablation,
+            "system_prompt": self.settings.system_prompt,
+            "seed": self.seed or "",
+            "batch_size": self.settings.batch_size,
+        }
+        texts = {name: str(value) for name, value in given.items() if value not in ("", None)}
+        generation = {name: str(value) for name, value in self.settings.gen_kwargs.items()}
+        if any("," in text or text != text.strip() for text in (*texts.values(), *generation.values())):
+            return ""
+        words = ["shiftdc-eval", "run", "--model", "shiftdc_vlm", "--model_args", _pairs(texts)]
+        words += ["--tasks", self.task]
+        if self.settings.limit is not None:
+            words += ["--limit", str(self.settings.limit)]
+        if generation:
+            words += ["--gen_kwargs", _pairs(generation)]
+        return shlex.join(words)
+
+    @property
+    def model_label(self) -> str:
+        """The model with what is not usual about its loading."""
+        settings = self.model.model_dump(exclude_defaults=True, exclude={"pretrained"})
+        return f"{self.model.pretrained}({_pairs(settings)})" if settings else self.model.pretrained
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        seed = f" seed {self.seed}" if self.seed else ""
+        return f"{self.model_label} | {self.defense_label} | {self.task}{seed}"
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a yaml or toml grid file.
+
+    Raises:
+        ConfigError: no such file, not yaml or toml, or a wrong entry; names file, line and entry.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no grid file at {path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        is_toml = path.suffix == ".toml"
+        content: Any = tomllib.loads(text) if is_toml else yaml.safe_load(text)
+        twice = None if is_toml else grid_lines.repeated_key(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if twice:
+        raise ConfigError(f"{path}, line {twice[1]}: {twice[0]} stands there twice; only one would count")
+    try:
+        grid = Grid.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        loc = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+        raise ConfigError(f"{place(path, loc)}: {first['msg']}") from error
+    for number, override in enumerate(grid.overrides):
+        for name, value in override.when.model_dump(exclude_none=True).items():
+            if value not in (there := grid.values(name)):
+                where = place(path, ["overrides", number, "when", name])
+                raise ConfigError(f"{where}: {value!r} is none of {', '.join(map(str, there))}")
+    return grid
+
+
+def place(path: Path, loc: list[Any]) -> str:
+    """File, line and entry in words."""
+    text = path.read_text(encoding="utf-8")
+    line = grid_lines.toml_line(text, loc) if path.suffix == ".toml" else grid_lines.yaml_line(text, loc)
+    return f"{path}{f', line {line}' if line else ''}: {'.'.join(map(str, loc)) or 'the file'}"
+
+
+def _pairs(texts: Mapping[str, object]) -> str:
+    return ",".join(f"{name}={text}" for name, text in texts.items())
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", Path(text).name if text.startswith(("/", ".")) else text).strip(
+        "_"
+    )

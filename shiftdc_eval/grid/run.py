@@ -1,0 +1,172 @@
+"""Running the cells of a grid: each model loaded once, resumable after any kill.
+
+A cell's folder holds what lmms-eval writes, the run record and the journal; `cell.json` is written last, so
+that its existence means the cell is complete. A cell that fails is reported and the others go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from shiftdc_eval.core.errors import RecordError, ShiftDCError
+from shiftdc_eval.core.files import atomic_write
+from shiftdc_eval.grid.file import Cell, ModelEntry
+from shiftdc_eval.grid.plan import COMPLETE, answer_version, is_complete, selected
+from shiftdc_eval.grid.progress import Progress, Report
+from shiftdc_eval.grid.tasks import task_facts, task_manager
+
+if TYPE_CHECKING:
+    from shiftdc_eval.backbones import Backbone
+
+    StandIn = Callable[[Backbone], Backbone]
+
+FAILURE = "failure.txt"
+"""Where a cell's unexpected error is told in full."""
+
+__all__ = ["Progress", "is_complete", "run_cell", "run_cells", "run_share", "selected", "task_manager"]
+
+
+def run_cells(
+    cells: Sequence[Cell], out: Path, *, report: Report, stand_in: StandIn | None = None
+) -> dict[str, str]:
+    """Run cells in order; a model stays loaded from its first cell to its last.
+
+    Args:
+        cells: the cells.
+        out: folder that their own folders stand in.
+        report: told of every cell that ended.
+        stand_in: puts something in a loaded model's place (a sweep: one that remembers its activations).
+
+    Returns:
+        Label -> reason of every cell that failed.
+    """
+    failures: dict[str, str] = {}
+    for model in dict.fromkeys(cell.model for cell in cells):
+        mine = [cell for cell in cells if cell.model == model]
+        try:
+            backbone = _load(model)
+            backbone = stand_in(backbone) if stand_in else backbone
+        except Exception as error:  # the boundary: one model that cannot be loaded must not stop the others
+            reason = str(error) if isinstance(error, ShiftDCError) else f"{type(error).__name__}: {error}"
+            failures |= {cell.label: f"cannot load the model: {reason}" for cell in mine}
+            for cell in mine:
+                report(cell, "failed: cannot load the model", 0)
+            continue
+        for cell in mine:
+            said, samples = "done", 0
+            try:
+                samples = run_cell(cell, backbone, out)
+            except ShiftDCError as error:
+                failures[cell.label] = str(error)
+                said = f"failed: {error}"
+            except Exception as error:  # the boundary: one broken cell must not take the others with it
+                atomic_write(out / cell.folder / FAILURE, traceback.format_exc())
+                failures[cell.label] = f"{type(error).__name__}: {error} (see {FAILURE} in its folder)"
+                said = f"failed: {type(error).__name__}"
+            report(cell, said, samples)
+        del backbone
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return failures
+
+
+def run_share(cells: Sequence[Cell], out: Path) -> dict[str, str]:
+    """What a worker of a cluster does: the cells that a worker before it has not completed."""
+    return run_cells(
+        [cell for cell in cells if not is_complete(cell, out)], out, report=lambda cell, said, samples: None
+    )
+
+
+def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:
+    """Answer and score one cell through lmms-eval's evaluator and write its files, `cell.json` last.
+
+    Returns:
+        Samples of the cell.
+    """
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.loggers import EvaluationTracker
+
+    from shiftdc_eval.plugin.adapter import ShiftDCVlm
+
+    folder = out / cell.folder
+    model = ShiftDCVlm(
+        backbone=backbone,
+        **{name: value for name, value in cell.model.model_dump().items() if value is not None},
+        defense=cell.defense.name,
+        **cell.defense.settings,
+        batch_size=cell.settings.batch_size,
+        system_prompt=cell.settings.system_prompt,
+        seed=cell.seed,
+        ablation=cell.defense.ablation,
+        journal=folder,
+    )
+    model.command = cell.command
+    tracker = EvaluationTracker(output_path=str(folder))
+    stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    results: dict[str, Any] = simple_evaluate(
+        model=model,
+        tasks=[cell.task],
+        task_manager=task_manager(),
+        limit=cell.settings.limit,
+        gen_kwargs=",".join(f"{name}={value}" for name, value in cell.settings.gen_kwargs.items()) or None,
+        bootstrap_iters=0,
+        datetime_str=stamp,
+    )
+    # not handed to the evaluator: given a model object, it would try to write that object down
+    tracker.general_config_tracker.log_experiment_args(
+        model_source="shiftdc_vlm",
+        model_args=f"pretrained={cell.model.pretrained}",
+        system_instruction=None,
+        chat_template=None,
+        fewshot_as_multiturn=False,
+    )
+    samples = results.pop("samples")
+    # only now, so that a run that fails or is killed leaves what an earlier one had completed
+    (folder / COMPLETE).unlink(missing_ok=True)
+    for stale in folder.rglob("*_samples_*.jsonl"):
+        stale.unlink()  # lmms-eval appends; what it holds is in the journal
+    tracker.save_results_aggregated(results=results, samples=samples, datetime_str=stamp)
+    for task in results["configs"]:
+        tracker.save_results_samples(task_name=task, samples=samples[task])
+    counts = {task: len(rows) for task, rows in samples.items()}
+    _require_written(folder, stamp, counts)
+    (folder / FAILURE).unlink(missing_ok=True)
+    atomic_write(folder / COMPLETE, _completion(cell, backbone.revision))
+    return sum(counts.values())
+
+
+def _require_written(folder: Path, stamp: str, rows: Mapping[str, int]) -> None:
+    """lmms-eval only warns when it cannot save: check its files before calling a cell complete."""
+    if not list(folder.rglob(f"{stamp}_results.json")):
+        raise RecordError(f"lmms-eval wrote no results file in {folder}; its own message stands above")
+    for task, count in rows.items():
+        found = [path for path in folder.rglob(f"*_samples_{task}.jsonl")]
+        # an answer may hold separators that `splitlines` takes for the end of a row
+        lines = sum(path.read_text(encoding="utf-8").count("\n") for path in found)
+        if lines < count:
+            raise RecordError(f"lmms-eval wrote {lines} of {count} samples of {task} in {folder}")
+
+
+def _completion(cell: Cell, revision: str) -> str:
+    content = {
+        "answer_version": answer_version(cell),
+        "revision": revision,
+        "tasks": task_facts(cell.task),
+        **cell.description(),
+    }
+    return json.dumps(content, indent=1, sort_keys=True, default=str) + "\n"
+
+
+def _load(model: ModelEntry) -> Backbone:
+    from shiftdc_eval.backbones import ModelSpec, load_backbone
+
+    return load_backbone(ModelSpec(**model.model_dump()))

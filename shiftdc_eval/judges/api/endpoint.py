@@ -1,0 +1,84 @@
+"""Where a judge model answers, and the key to it.
+
+The key is read from the environment when a request needs it and stands in no object, message or file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from shiftdc_eval.core.errors import ConfigError, JudgeError
+
+KEY_VARIABLES = ("SHIFTDC_JUDGE_API_KEY", "OPENAI_API_KEY")
+OPENAI_URL = "https://api.openai.com/v1"
+_SCHEMES = ("http", "https")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a judge model answers, and how patient we are with it."""
+
+    model: str
+    base_url: str
+    concurrency: int = 16
+    """Most requests under way at once; 429s lower it for a while."""
+    timeout: float = 120.0
+    """Seconds for one whole reply."""
+    tries: int = 5
+    """Attempts at an item whose requests fail in passing."""
+    patience: float = 120.0
+    """Longest wait in seconds that a server may ask for, and longest time spent on being rate limited."""
+    backoff: float = 1.0
+    """Seconds before the second attempt; doubled for each further one."""
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.base_url)
+            valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ConfigError(
+                "the judge's base_url is not an http(s) address (not shown, it might hold a key)"
+            )
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ConfigError(
+                f"the judge's base_url (host {parts.hostname}) carries a user name, password, query or "
+                f"fragment; put the key into {KEY_VARIABLES[0]} instead"
+            )
+
+    @property
+    def host(self) -> str:
+        """Name of the host, without port."""
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def address(self) -> str:
+        """Host, port and path: what tells two servers of one machine apart. It never holds a key."""
+        parts = urlsplit(self.base_url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return f"{parts.hostname}:{port}{parts.path}"
+
+
+def api_key(base_url: str) -> str:
+    """The key from the environment; a placeholder for servers other than OpenAI's, which may need none.
+
+    Raises:
+        JudgeError: there is none and OpenAI's own server needs one.
+    """
+    for variable in KEY_VARIABLES:
+        if key := os.environ.get(variable, "").strip():
+            return key
+    if base_url.startswith(OPENAI_URL):
+        raise JudgeError(f"no API key for {OPENAI_URL}; set {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]}")
+    return "none"
+
+
+def redact(text: str) -> str:
+    """The text without any of the keys in the environment."""
+    for variable in KEY_VARIABLES:
+        if key := os.environ.get(variable, "").strip():
+            text = text.replace(key, "[key]")
+    return text

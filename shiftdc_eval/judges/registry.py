@@ -1,0 +1,156 @@
+"""Judges by name.
+
+A judge is asked for by a spec: `keyword_robust`, or with settings
+`llm_figstep:model=gpt-4o-mini;base_url=http://127.0.0.1:8000/v1`. The setting `as` renames its column,
+so that one rubric can stand twice in a table with two judge models.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.judges.keyword import keyword_judge
+from shiftdc_eval.judges.verdict import Judge
+
+JUDGES_VARIABLE = "SHIFTDC_JUDGES"
+_COLUMN = re.compile(r"[a-z0-9_.-]+")
+
+Factory = Callable[[dict[str, str]], Judge]
+"""Settings of the spec -> judge; it removes the settings it knows from the dict."""
+
+
+def _keyword(list_name: str) -> Factory:
+    return lambda settings: keyword_judge(list_name, settings.pop("as", ""))
+
+
+def _llm(rubric: str, *, guarded: bool = False, parser: str = "") -> Factory:
+    suffix = "_guarded" if guarded else "_tolerant" if parser else ""
+
+    def build(settings: dict[str, str]) -> Judge:
+        from shiftdc_eval.judges.factory import llm_judge
+
+        return llm_judge(f"llm_{rubric}{suffix}", rubric, settings, guarded=guarded, parser=parser)
+
+    return build
+
+
+def _local(rubric: str, model: str = "") -> Factory:
+    def build(settings: dict[str, str]) -> Judge:
+        from shiftdc_eval.judges.local_factory import local_judge
+
+        return local_judge(rubric, model, settings)
+
+    return build
+
+
+def _classifier(*, reward: bool) -> Factory:
+    def build(settings: dict[str, str]) -> Judge:
+        from shiftdc_eval.judges.local_factory import classifier_judge
+
+        return classifier_judge(settings, reward=reward)
+
+    return build
+
+
+JUDGES: Mapping[str, Factory] = {
+    "keyword_shiftdc": _keyword("shiftdc"),
+    "keyword_adashield": _keyword("adashield"),
+    "keyword_gcg": _keyword("gcg"),
+    "keyword_malicious_instruct": _keyword("malicious_instruct"),
+    "keyword_refusal_direction": _keyword("refusal_direction"),
+    "keyword_vlguard": _keyword("vlguard"),
+    "keyword_xstest": _keyword("xstest"),
+    "keyword_robust": _keyword("robust"),
+    "llm_mm_safetybench": _llm("mm_safetybench"),
+    "llm_mm_safetybench_tolerant": _llm("mm_safetybench", parser="labelled"),
+    "llm_mm_safetybench_guarded": _llm("mm_safetybench", guarded=True),
+    "llm_figstep": _llm("figstep"),
+    "llm_refusal": _llm("refusal"),
+    "llm_harmbench": _llm("harmbench"),
+    "llm_harmbench_guarded": _llm("harmbench", guarded=True),
+    "llm_strongreject": _llm("strongreject"),
+    "llm_strongreject_guarded": _llm("strongreject", guarded=True),
+    "llm_mmvet": _llm("mmvet"),
+    "llm_mmvet_guarded": _llm("mmvet", guarded=True),
+    "llm_mossbench": _llm("mossbench"),
+    "llm_mossbench_guarded": _llm("mossbench", guarded=True),
+    "llm_llama_guard": _llm("llama_guard"),
+    "local_harmbench": _local("harmbench", "cais/HarmBench-Llama-2-13b-cls"),
+    "local_llama_guard": _local("llama_guard", "meta-llama/Llama-Guard-3-8B"),
+    "local_md_judge": _local("md_judge", "OpenSafetyLab/MD-Judge-v0.1"),
+    "local_rubric": _local(""),
+    "local_classifier": _classifier(reward=False),
+    "local_reward": _classifier(reward=True),
+}
+"""Name -> factory. Nothing heavy is imported before a factory that needs it is called."""
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """Split `name:key=value;key=value` into the name and its settings.
+
+    Raises:
+        ConfigError: a setting has no `=`, or is given twice.
+    """
+    name, _, rest = spec.strip().partition(":")
+    settings: dict[str, str] = {}
+    for part in filter(None, map(str.strip, rest.split(";"))):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            # Not shown unless it looks like a setting's name: it might be a key.
+            shown = repr(part) if re.fullmatch(r"[a-z_]{1,20}", part) else "(not shown)"
+            raise ConfigError(f"judge {name}: setting {shown} is not of the form key=value")
+        if key.strip() in settings:
+            raise ConfigError(f"judge {name}: setting {key.strip()!r} is given twice")
+        settings[key.strip()] = value.strip()
+    return name.strip(), settings
+
+
+def get_judge(spec: str) -> Judge:
+    """The judge that a spec names.
+
+    Raises:
+        ConfigError: unknown name (the nearest one is named), unknown setting, or a column name (`as`) that
+            cannot stand in tables and file names.
+    """
+    name, settings = parse_spec(spec)
+    factory = JUDGES.get(name)
+    if factory is None:
+        near = difflib.get_close_matches(name, JUDGES, n=1, cutoff=0.0)
+        raise ConfigError(f"unknown judge {name!r}; nearest: {near[0]}; all: {', '.join(JUDGES)}")
+    column = settings.get("as")
+    if column is not None and not _COLUMN.fullmatch(column):
+        raise ConfigError(
+            f"judge {name}: as={column!r} cannot be a column's name; use lower-case letters, digits and _ . - only"
+        )
+    judge = factory(settings)
+    if settings:
+        raise ConfigError(f"judge {name}: unknown setting {next(iter(settings))!r}")
+    return judge
+
+
+def judges_for(default: Sequence[str], chosen: Sequence[str] = ()) -> list[Judge]:
+    """The judges of a task: those of the variable `SHIFTDC_JUDGES` (comma separated), else `default`.
+
+    Args:
+        chosen: specs given on the command line, which go before both.
+
+    Raises:
+        ConfigError: a spec is wrong, or two judges would share one column.
+    """
+    named = os.environ.get(JUDGES_VARIABLE, "")
+    if chosen:
+        specs, origin = list(chosen), "the command's --judge"
+    elif named.strip():
+        specs, origin = named.split(","), f"the variable {JUDGES_VARIABLE}"
+    else:
+        specs, origin = list(default), "the task's list of judges"
+    judges = [get_judge(spec) for spec in specs if spec.strip()]
+    names = [judge.name for judge in judges]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two judges are called {name!r} in {origin}; rename one with `as=`")
+    return judges

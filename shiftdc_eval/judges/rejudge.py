@@ -1,0 +1,98 @@
+"""Judge the stored answers of a run again, without a model, and list where judges disagree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+from shiftdc_eval.core.records import JudgeCost
+from shiftdc_eval.core.results_folder import find_samples
+from shiftdc_eval.judges.progress import judged
+from shiftdc_eval.judges.samples_file import SamplesFile, add_verdicts, cost_of, read_samples
+from shiftdc_eval.judges.verdict import Judge, rubric_hash
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one judge did to one samples file."""
+
+    path: Path
+    judge: str
+    judged: int
+    """Answers judged now."""
+    kept: int
+    """Answers that had this judge's verdict already."""
+    values: dict[str, int]
+    """Count of each value among all answers of the file, `unscored` included; scores count as `scored`."""
+    cost: JudgeCost = field(default_factory=JudgeCost)
+    """What all of this judge's verdicts in the file cost."""
+    skipped: bool = False
+    """True for a utility task, whose answers this judge is not asked about."""
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Two judges of one kind that gave one answer different verdicts."""
+
+    path: Path
+    item: str
+    repeat: int
+    first: tuple[str, str]
+    """(judge, verdict)."""
+    second: tuple[str, str]
+
+
+def rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str] = ()) -> Iterator[Outcome]:
+    """Let every judge see every stored answer it has not judged; each judge's verdicts are written at once.
+
+    An interrupted LLM or local judge finds its finished verdicts in the cache.
+
+    Raises:
+        ConfigError: no samples file, or another judge's verdicts stand under a judge's name.
+        RecordError: a samples file is not ours.
+        JudgeError: a judge cannot work at all.
+    """
+    files = [read_samples(path) for path in find_samples(paths, tasks)]
+    for judge in judges:
+        yield from _by_one(files, judge)
+
+
+def _by_one(every: Sequence[SamplesFile], judge: Judge) -> Iterator[Outcome]:
+    files = [file for file in every if judge.kind == "score" or not file.is_utility]
+    yield from (Outcome(file.path, judge.name, 0, 0, {}, skipped=True) for file in every if file not in files)
+    if not files:
+        return
+    fingerprint = judge.fingerprint
+    todo = [file.unjudged(judge.name, fingerprint) for file in files]
+    items = [answer.item for answers in todo for answer in answers]
+    verdicts = judged(judge, items)
+    start = 0
+    for file, answers in zip(files, todo, strict=True):
+        ours = verdicts[start : start + len(answers)]
+        start += len(answers)
+        if answers:
+            given = {answer.place: verdict for answer, verdict in zip(answers, ours, strict=True)}
+            add_verdicts(file.path, judge.name, fingerprint, rubric_hash(judge), given)
+        yield _outcome(file.path, judge.name, len(answers))
+
+
+def _outcome(path: Path, name: str, new: int) -> Outcome:
+    records = [answer.field.verdicts[name] for answer in read_samples(path).answers]
+    values = Counter(
+        "unscored" if record.value is None else record.value if isinstance(record.value, str) else "scored"
+        for record in records
+    )
+    return Outcome(path, name, new, len(records) - new, dict(sorted(values.items())), cost_of(records))
+
+
+def disagreements(paths: Sequence[Path], tasks: Sequence[str] = ()) -> Iterator[Disagreement]:
+    """Every pair of scored refusal or harm verdicts of one kind on one answer that differ."""
+    for path in find_samples(paths, tasks):
+        for answer in read_samples(path).answers:
+            for (one, first), (other, second) in combinations(sorted(answer.field.verdicts.items()), 2):
+                comparable = first.kind == second.kind != "score" and None not in (first.value, second.value)
+                if comparable and first.value != second.value:
+                    yield Disagreement(path, *answer.key, (one, str(first.value)), (other, str(second.value)))

@@ -1,0 +1,188 @@
+"""A rubric: what an LLM judge is asked, as data (`rubrics/*.yaml`).
+
+Under its own name a benchmark's prompt is sent verbatim, with the response standing in it as it is. A
+guarded prompt asks the same question with every judged text set apart (see `fence`), because a response
+may address the judge.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.judges.delimit import (
+    ask_for_verdict,
+    enclose,
+    guard_system,
+    new_nonce,
+    visible,
+    without_control_tokens,
+)
+from shiftdc_eval.judges.verdict import Item, Kind
+
+FOLDER = Path(__file__).parent / "rubrics"
+RENDER_VERSION = 3
+"""Raised by hand whenever rendering or parsing changes; part of every fingerprint."""
+
+Message = dict[str, Any]
+"""One chat message in OpenAI's form."""
+
+
+class Template(BaseModel):
+    """One prompt of a rubric."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scenarios: tuple[str, ...] = ()
+    """Prefixes of the scenarios it is for; empty: every other scenario."""
+    text: str
+    """The prompt, with `{request}`, `{response}`, `{reference}`."""
+
+
+class Rubric(BaseModel):
+    """What an LLM judge is asked and how its reply is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """Name of the file."""
+    version: int
+    """Raised when the wording changes."""
+    kind: Kind
+    """What is judged."""
+    source: str
+    """Paper, repository and commit."""
+    notes: str = ""
+    """What a reader of its verdicts should know."""
+    system: str = ""
+    """System message; empty: none."""
+    templates: tuple[Template, ...]
+    """Prompts by scenario."""
+    needs: tuple[Literal["request", "reference", "image"], ...] = ()
+    """What an item must have besides its response."""
+    parser: str
+    """Name in `parsing.PARSERS`."""
+    guarded_parser: str = ""
+    """The parser of the guarded prompt; empty: `parser`."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Word of the reply -> verdict."""
+    synonyms: dict[str, str] = Field(default_factory=dict)
+    """Further words that a tolerant parser accepts."""
+    minimum: float = 0.0
+    """Lowest score."""
+    maximum: float = 1.0
+    """Highest score."""
+    max_tokens: int
+    """Completion tokens asked for."""
+    cut_reply_counts: bool = False
+    """True where the protocol cuts the reply on purpose, so that a reply cut at `max_tokens` is read."""
+    cut_prompt_counts: bool = False
+    """True where the protocol cuts long prompts on the left, so that a cut one is judged all the same."""
+    guard: bool = False
+    """True for rubrics of ours, which are guarded always."""
+    conversation: bool = False
+    """True where request and response are sent as a chat, because the model's own template asks."""
+    reference_spacing: tuple[str, ...] = ()
+    """Marks in the reference that the protocol surrounds with spaces."""
+    retry_suffix: str = ""
+    """Appended to the prompt when the reply could not be read."""
+    retries: int = 0
+    """How often the judge is asked again when the reply could not be read; temperature +0.5 each."""
+
+    def fingerprint_data(self) -> dict[str, Any]:
+        """Everything of the rubric that can change a verdict."""
+        return {"render": RENDER_VERSION, **self.model_dump(mode="json", exclude={"source", "notes"})}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything of the rubric that can change a verdict."""
+        return hashlib.sha256(json.dumps(self.fingerprint_data(), sort_keys=True).encode()).hexdigest()
+
+    def missing(self, item: Item) -> str:
+        """Which needed part the item lacks; empty when none."""
+        for need in self.needs:
+            if not getattr(item, need):
+                return need
+        return ""
+
+    def template(self, scenario: str) -> str:
+        """The prompt for a scenario."""
+        for template in self.templates:
+            if template.scenarios and scenario.startswith(template.scenarios):
+                return template.text
+        return next(template.text for template in self.templates if not template.scenarios)
+
+    def shown(self, item: Item, guarded: bool) -> dict[str, str]:
+        """The judged texts as they stand in the prompt, by `request`, `response` and `reference`."""
+        reference = item.reference or ""
+        for mark in self.reference_spacing:
+            reference = reference.replace(mark, f" {mark} ")
+        parts = {"request": item.request, "response": item.response or "", "reference": reference}
+        if self.conversation:
+            # They are turns of a chat: a control token in one would end it.
+            return {what: without_control_tokens(text) for what, text in parts.items()}
+        return {what: visible(text) for what, text in parts.items()} if guarded else parts
+
+    def messages(
+        self, item: Item, guarded: bool, nonce: str = "", image: Image.Image | None = None
+    ) -> list[Message]:
+        """The chat that asks the judge about one item.
+
+        Args:
+            nonce: code of the markers of a guarded prompt; drawn anew when empty.
+            image: shown after the text, as a PNG data URL.
+        """
+        parts = self.shown(item, guarded)
+        if self.conversation:
+            return [
+                {"role": "user", "content": parts["request"]},
+                {"role": "assistant", "content": parts["response"]},
+            ]
+        system = self.system
+        text = self.template(item.scenario)
+        if guarded:
+            nonce = nonce or new_nonce(parts.values())
+            parts = {what: enclose(what, value, nonce) for what, value in parts.items()}
+            system = "\n\n".join(filter(None, [guard_system(nonce), system]))
+            text += ask_for_verdict(
+                self.guarded_parser or self.parser, list(self.labels), self.minimum, self.maximum
+            )
+        # One pass, so that a response holding `{request}` is not expanded again.
+        text = re.sub(r"\{(request|response|reference)\}", lambda found: parts[found[1]], text)
+        content: str | list[dict[str, Any]] = text
+        if image is not None:
+            content = [
+                {"type": "text", "text": text},
+                {"type": "image_url", "image_url": {"url": _data_url(image)}},
+            ]
+        user: Message = {"role": "user", "content": content}
+        return [{"role": "system", "content": system}, user] if system else [user]
+
+
+def _data_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def load_rubric(name: str) -> Rubric:
+    """The rubric `rubrics/<name>.yaml`.
+
+    Raises:
+        ConfigError: there is no such rubric.
+    """
+    path = FOLDER / f"{name}.yaml"
+    if not path.is_file() or name == "guard":
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "guard"))
+        raise ConfigError(f"no rubric {name!r}; there are: {known}")
+    return Rubric.model_validate({"name": name, **yaml.safe_load(path.read_text(encoding="utf-8"))})

@@ -1,0 +1,164 @@
+"""lmms-eval's samples files: which answers stand in them, and adding verdicts to them.
+
+A row is judged from its field `shiftdc_item` (request, prompt, response, scenario, reference); verdicts go
+into its field `shiftdc`. Nothing else of a row changes, and no verdict is ever taken out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from shiftdc_eval.core.errors import ConfigError, RecordError
+from shiftdc_eval.core.files import atomic_write
+from shiftdc_eval.core.hashing import text_sha256
+from shiftdc_eval.core.records import JudgeCost, SampleField, VerdictRecord
+from shiftdc_eval.core.results_folder import _lines, _row
+from shiftdc_eval.judges.verdict import Item, Verdict
+
+Key = tuple[str, int]
+"""(item, repeat): what names an answer of one run."""
+Place = tuple[str, int, str | None]
+"""(item, repeat, hash of the response): whose verdict it is, also where a file holds the rows of two runs."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One stored answer."""
+
+    key: Key
+    item: Item
+    field: SampleField
+
+    @property
+    def place(self) -> Place:
+        """The rows that a verdict on it belongs to."""
+        return *self.key, self.field.response_sha256
+
+
+@dataclass(frozen=True)
+class SamplesFile:
+    """One samples file and the answers in it."""
+
+    path: Path
+    answers: list[Answer]
+
+    @property
+    def is_utility(self) -> bool:
+        """True where answers are scored against references: nobody asks whether they refuse or do harm."""
+        kinds = {verdict.kind for answer in self.answers for verdict in answer.field.verdicts.values()}
+        return kinds <= {"score"} and all(answer.item.reference for answer in self.answers)
+
+    def unjudged(self, name: str, fingerprint: str) -> list[Answer]:
+        """The answers without a scored verdict of this judge.
+
+        An unscored verdict of another judge says nothing and gives way, such as MM-Vet's note that no
+        grader was named.
+
+        Raises:
+            ConfigError: scored verdicts of another judge stand under this name.
+        """
+        todo = []
+        for answer in self.answers:
+            verdict = answer.field.verdicts.get(name)
+            scored = verdict is not None and verdict.value is not None
+            if verdict is not None and scored and verdict.judge != fingerprint:
+                raise ConfigError(
+                    f"{self.path}: the verdicts under {name!r} are of a judge with other settings or another "
+                    f"model; give this one a name of its own with `as=`, e.g. --judge '...;as={name}_2'"
+                )
+            if not scored:
+                todo.append(answer)
+        return todo
+
+
+def read_samples(path: Path) -> SamplesFile:
+    """Read a samples file.
+
+    Raises:
+        RecordError: a row is not ours, or its response is not the one that was hashed when it was made.
+    """
+    answers = []
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, line {number}"
+        row = _row(line, where)
+        try:
+            field = SampleField.model_validate(row.get("shiftdc"))
+        except ValidationError:
+            raise RecordError(
+                f"{where}: no valid field `shiftdc`; only samples of our tasks can be judged"
+            ) from None
+        stored = row.get("shiftdc_item")
+        if not isinstance(stored, dict) or not {"request", "response"} <= stored.keys():
+            raise RecordError(
+                f"{where}: no field `shiftdc_item` with request and response; judge it anew by a run"
+            )
+        response = stored["response"]
+        if not isinstance(response, str | None):
+            raise RecordError(f"{where}: the response is no text: {str(response)[:60]!r}")
+        if field.response_sha256 != (None if response is None else text_sha256(response)):
+            raise RecordError(
+                f"{where}: the response is not the one this row was made with (its hash differs)"
+            )
+        item = Item(
+            id=field.item,
+            request=stored["request"] or "",
+            response=response,
+            prompt=stored.get("prompt") or "",
+            scenario=stored.get("scenario") or "",
+            reference=stored.get("reference") or None,
+        )
+        answers.append(Answer((field.item, field.repeat), item, field))
+    return SamplesFile(path, answers)
+
+
+def verdict_record(verdict: Verdict, fingerprint: str, rubric: str) -> VerdictRecord:
+    """A verdict as it stands in a sample row.
+
+    Args:
+        fingerprint: sha256 of the judge.
+        rubric: sha256 of its rubric or keyword list; empty when it has none.
+    """
+    return VerdictRecord(judge=fingerprint, rubric=rubric, **verdict.model_dump())
+
+
+def cost_of(records: Sequence[VerdictRecord]) -> JudgeCost:
+    """What some verdicts cost together."""
+    parts = [
+        JudgeCost(**record.model_dump(include={"seconds", "tokens_in", "tokens_out", "price"}))
+        for record in records
+    ]
+    return sum(parts, start=JudgeCost(seconds=0, tokens_in=0, tokens_out=0, price=0))
+
+
+def add_verdicts(
+    path: Path, name: str, fingerprint: str, rubric: str, verdicts: Mapping[Place, Verdict]
+) -> None:
+    """Write verdicts into a samples file, whole or not at all; rows without a new verdict keep their bytes."""
+    lines = _lines(path)
+    for number, line in enumerate(lines):
+        row = _row(line, f"{path}, line {number + 1}")
+        field = row["shiftdc"]
+        verdict = verdicts.get((field["item"], field.get("repeat", 0), field.get("response_sha256")))
+        if verdict is not None:
+            record = verdict_record(verdict, fingerprint, rubric)
+            field.setdefault("verdicts", {})[name] = record.model_dump()
+            lines[number] = _dump(row)
+    atomic_write(path, "".join(line + "\n" for line in lines))
+
+
+def _dump(row: object) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    return text if text.isascii() or _encodes(text) else json.dumps(row)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

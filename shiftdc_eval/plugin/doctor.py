@@ -1,0 +1,200 @@
+"""`shiftdc-eval doctor MODEL`: check a model before a long run.
+
+Loads it (with `--random-weights` a small random twin made from its configuration, so that no weights are
+needed), shows what the package sees of it, and runs one image through every defense. Exits with 1 when a
+defense fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shiftdc_eval.core.errors import ShiftDCError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from shiftdc_eval.backbones import Backbone
+    from shiftdc_eval.backbones.tiny_random import Size
+    from shiftdc_eval.defenses import Settings
+
+REQUEST = "Describe what is shown here."
+PAIRS = 8
+"""Pairs of the contrast set that a direction is fitted on for the check; enough to run, not to use."""
+NEW_TOKENS = 8
+ANSWER_TOKENS = 512
+BATCH = 8
+"""Answer length and batch that the memory estimate is made for."""
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What became of one defense."""
+
+    name: str
+    problem: str
+    """Why it failed; empty when it answered."""
+    seconds: float
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.description = __doc__
+    parser.add_argument("model", metavar="MODEL", help="hub id, folder or bundled model (toy, smol)")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--device-map", help="auto shards one model over the devices")
+    parser.add_argument(
+        "--random-weights", action="store_true", help="check a small random twin; needs no weights"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Load, print the facts, run the defenses; 0 when every defense answered."""
+    from shiftdc_eval.backbones import ModelSpec, load_backbone
+    from shiftdc_eval.backbones.tiny_random import load_twin, size_of
+
+    spec = ModelSpec(
+        args.model,
+        revision=args.revision,
+        dtype=args.dtype,
+        device=args.device,
+        device_map=args.device_map,
+    )
+    if args.random_weights:
+        backbone, size = load_twin(spec)
+        print("random weights: a small twin runs below; the sizes are those of the real model")
+    else:
+        backbone = load_backbone(spec)
+        size = size_of(backbone.model.config, sum(p.numel() for p in backbone.model.parameters()))
+    for label, value in facts(backbone, size):
+        print(f"{label:<18} {value}")
+    problems = 0
+    for checked in check_defenses(backbone):
+        problems += bool(checked.problem)
+        print(f"defense={checked.name:<18} {checked.problem or f'ok, {checked.seconds:.2f} s'}")
+    return 1 if problems else 0
+
+
+def picture() -> Image.Image:
+    """A picture to show: coloured squares, drawn here."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (336, 252), "white")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((30, 30, 130, 130), fill="red")
+    draw.ellipse((180, 90, 300, 210), fill="blue")
+    return image
+
+
+def facts(backbone: Backbone, size: Size) -> Iterator[tuple[str, str]]:
+    """What the package sees of a model: label and value, line by line.
+
+    Raises:
+        ModelError: the processor cannot encode a chat with or without an image.
+    """
+    from shiftdc_eval.backbones import Chat
+    from shiftdc_eval.backbones.families import image_placeholders
+
+    with_image = backbone.encode([Chat.ask(REQUEST, [picture()])])
+    without = backbone.encode([Chat.ask(REQUEST)])
+    ids = with_image.inputs["input_ids"][0].tolist()
+    places = set(image_placeholders(backbone.model.config))
+    images = sum(token in places for token in ids)
+    yield "model", f"{backbone.name} ({backbone.revision[:16]})"
+    yield "architecture", f"{backbone.architecture}, processor {type(backbone.processor).__name__}"
+    if backbone.note:
+        yield "caveat", backbone.note
+    yield "template", repr(collapsed(backbone.tokenizer, ids, places))
+    yield "template sha256", backbone.template_sha256[:16]
+    yield (
+        "prompt tokens",
+        f"{with_image.width} with the image ({images} image tokens), {without.width} without",
+    )
+    yield "decoder layers", f"{size.layers} of width {size.hidden}"
+    if backbone.skipped_without_image:
+        skipped = ", ".join(map(str, sorted(backbone.skipped_without_image)))
+        yield "cross-attention", f"layers {skipped} run only with an image (docs/models.md says what follows)"
+    reason = backbone.fast_refusal
+    yield "engine", f"{backbone.engine}: {reason}" if reason else f"{backbone.engine}"
+    if kept := penalties(backbone):
+        yield "generation", f"the model's own settings stay in force: {kept}"
+    yield "dtype and device", f"{str(backbone.dtype).removeprefix('torch.')} on {backbone.device}"
+    yield "parameters", f"{size.parameters:,}"
+    width = backbone.dtype.itemsize
+    weights, token = size.parameters * width, size.cache_values_per_token * width
+    cache = BATCH * (with_image.width + ANSWER_TOKENS) * token
+    yield (
+        "memory estimate",
+        f"weights {weights / GIB:.2f} GiB, KV cache {cache / GIB:.2f} GiB at batch {BATCH} with "
+        f"{ANSWER_TOKENS} new tokens; activations come on top",
+    )
+
+
+def penalties(backbone: Backbone) -> str:
+    """Settings of the model's generation configuration that change greedy answers too."""
+    neutral = {
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "min_new_tokens": 0,
+        "bad_words_ids": None,
+        "suppress_tokens": None,
+        "stop_strings": None,
+    }
+    config = backbone.model.generation_config
+    found = {name: getattr(config, name, None) for name in neutral}
+    return ", ".join(f"{n}={v}" for n, v in found.items() if v is not None and v != neutral[n])
+
+
+def collapsed(tokenizer: object, ids: list[int], places: set[int]) -> str:
+    """A prompt as text, runs of image tokens shown once with their number."""
+    parts: list[str] = []
+    run: list[int] = []
+
+    def text(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens))  # type: ignore[attr-defined]
+
+    start = 0
+    for at, token in enumerate([*ids, -1]):
+        if token in places:
+            if not run:
+                parts.append(text(ids[start:at]))
+            run.append(token)
+        elif run:
+            parts.append(f"{text(run[:1])}" + (f"[x{len(run)}]" if len(run) > 1 else ""))
+            run, start = [], at
+    return "".join([*parts, text(ids[start:])])
+
+
+def check_defenses(backbone: Backbone) -> Iterator[Checked]:
+    """Run one image request and one text request through every defense."""
+    from shiftdc_eval.backbones import Chat, GenerationSettings
+    from shiftdc_eval.defenses import DEFENSES, Request, Tools
+    from shiftdc_eval.defenses.caption_store import CaptionStore
+    from shiftdc_eval.defenses.contrast import ContrastSet, load_contrast
+    from shiftdc_eval.defenses.directions import Directions
+
+    contrast = ContrastSet(load_contrast(backbone.contrast_file).pairs[:PAIRS], "doctor")
+    tools = Tools(backbone, CaptionStore(None), Directions(backbone, contrast=contrast))
+    requests = [Request(Chat.ask(REQUEST, [picture()])), Request(Chat.ask(REQUEST))]
+    for name, chosen in DEFENSES.items():
+        started = time.perf_counter()
+        problem = ""
+        try:
+            defense = short(chosen)
+            defense.answer(tools, requests, GenerationSettings(max_new_tokens=NEW_TOKENS))  # type: ignore[attr-defined]
+        except (ShiftDCError, ValueError, TypeError, RuntimeError, KeyError, OSError) as error:
+            problem = f"FAILED: {str(error).strip().splitlines()[0] if str(error).strip() else repr(error)}"
+        yield Checked(name, problem, time.perf_counter() - started)
+
+
+def short(chosen: type[Settings]) -> Settings:
+    """A defense with its defaults, captions and self-checks cut short."""
+    limits = ("caption_max_new_tokens", "tell_max_new_tokens")
+    return chosen(**{name: NEW_TOKENS for name in limits if name in chosen.model_fields})

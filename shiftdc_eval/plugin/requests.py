@@ -1,0 +1,137 @@
+"""Requests of lmms-eval as samples that can be answered, found again and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shiftdc_eval.backbones import Chat, GenerationSettings
+from shiftdc_eval.core.hashing import digest
+from shiftdc_eval.defenses import Answer, Request
+from shiftdc_eval.defenses.directions import normalised
+from shiftdc_eval.plugin.messages import chat_from_messages, settings_from_kwargs
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request, ready to answer."""
+
+    key: str
+    """Journal key: covers everything about this request that can change its answer."""
+    task: str
+    """lmms-eval task name."""
+    doc_id: int
+    """Index of the document in its task."""
+    repeat: int
+    """Index among the repeats of the document."""
+    chat: Callable[[], Chat]
+    """Makes what is asked, images decoded: called when its batch comes, so that memory stays flat."""
+    seed: str
+    """Fixes the sampling of this request."""
+    length: tuple[int, int]
+    """Sort key that puts requests of like size side by side: images, then characters."""
+    settings: GenerationSettings
+    """How the answer is decoded."""
+    notes: tuple[str, ...]
+    """What was ignored of the task's generation settings."""
+    question: str
+    """What the item is about in words, where its document says so (FigStep: the instruction in the image)."""
+    words: str
+    """The text prompt, normalised, to find items that a direction was fitted on."""
+    image_text: str | None
+    """What the image shows, in words, where the task's data says so."""
+    padding: bool
+    """A copy that only evens out the ranks of a data-parallel run: answered, never journalled."""
+
+    def request(self) -> Request:
+        """The request, ready for a defense."""
+        return Request(self.chat(), self.seed, self.image_text)
+
+    def record(self, answer: Answer, seconds: float, hardware: str) -> dict[str, Any]:
+        """The journal record of this sample's answer.
+
+        Args:
+            answer: what the defense answered.
+            seconds: what it took, reused captions included.
+            hardware: what all of these seconds were measured on; empty when not on one machine.
+        """
+        return {
+            "key": self.key,
+            "task": self.task,
+            "doc_id": self.doc_id,
+            "repeat": self.repeat,
+            "text": answer.text,
+            "tokens_in": answer.tokens_in,
+            "tokens_out": answer.tokens_out,
+            "seconds": round(seconds, 6),
+            "hardware": hardware,
+            "notes": list(answer.notes),
+            "extra": answer.extra,
+        }
+
+
+def samples_from(
+    instances: Sequence[Any], documents: Mapping[str, Any], *, system_prompt: str, use_cache: bool, seed: int
+) -> list[Sample]:
+    """Samples of lmms-eval's `generate_until` instances, in order.
+
+    Args:
+        instances: `lmms_eval.api.instance.Instance`s of chat tasks.
+        documents: task -> split -> documents.
+        system_prompt: put in front of every chat.
+        use_cache: decode with a KV cache.
+        seed: seed of sampling.
+
+    Raises:
+        ConfigError, DataError, ModelError: a request that cannot be answered; names task and document.
+    """
+    samples = []
+    seen: dict[tuple[str, int], int] = {}
+    for instance in instances:
+        _, to_messages, kwargs, doc_id, task, split = instance.args
+        where = f"task {task}, document {doc_id}"
+        settings, notes = settings_from_kwargs(kwargs, use_cache=use_cache, where=where)
+
+        def make(
+            doc: Any = documents[task][split], index: int = doc_id, ask: Any = to_messages, at: str = where
+        ) -> Chat:
+            return chat_from_messages(ask(doc[index]), system_prompt, where=at)
+
+        chat = make()
+        padding = bool((instance.metadata or {}).get("__padding_only__"))
+        repeat = seen[task, doc_id] = 0 if padding else seen.get((task, doc_id), -1) + 1
+        version = str(getattr(task_of(instance), "VERSION", ""))
+        drawn = repeat if settings.do_sample else 0
+        key = digest([task, version, doc_id, chat.key(), settings.key(), drawn])
+        document = documents[task][split][doc_id]
+        question = str(document.get("request", "")) if isinstance(document, Mapping) else ""
+        samples.append(
+            Sample(
+                key=key,
+                task=task,
+                doc_id=doc_id,
+                repeat=repeat,
+                chat=make,
+                seed=f"{seed}:{key}",
+                length=(len(chat.images), len(chat.request)),
+                settings=settings,
+                notes=tuple(notes),
+                question=question,
+                words=normalised(chat.request),
+                image_text=image_text_of(instance, document),
+                padding=padding,
+            )
+        )
+    return samples
+
+
+def task_of(instance: Any) -> Any:
+    """The lmms-eval task that made an instance, or None."""
+    return getattr(instance.args[1], "__self__", None)
+
+
+def image_text_of(instance: Any, document: Any) -> str | None:
+    """What a document's image shows, in words; None where its task does not say."""
+    said = getattr(task_of(instance), "image_text", None)
+    return said(document) if callable(said) else None

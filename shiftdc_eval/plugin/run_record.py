@@ -1,0 +1,141 @@
+"""The run record: what a run cost and what it rests on, gathered from all processes, written last."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.distributed
+
+from shiftdc_eval.core.records import Cost, TaskRecord
+from shiftdc_eval.plugin.requests import Sample
+
+
+@dataclass
+class Tally:
+    """What one process has answered so far, and at what cost."""
+
+    hardware: str = ""
+    """What this process answers on: only seconds that were measured on it count."""
+    seconds: float = 0.0
+    timed: int = 0
+    """Answers that the seconds are of."""
+    reused: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    captions_made: int = 0
+    captions_reused: int = 0
+    leaked: int = 0
+    """Items that the direction was fitted on."""
+    answered: Counter[str] = field(default_factory=Counter)
+    """Answers by task."""
+    spent: dict[str, Counter[str]] = field(default_factory=dict)
+    """Seconds, tokens and reused answers, by task."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Answers by note."""
+
+    def count(self, record: Mapping[str, Any], *, reused: bool) -> None:
+        """Add one answer's journal record."""
+        timed = bool(self.hardware) and record.get("hardware") == self.hardware
+        seconds = record["seconds"] if timed else 0.0
+        self.seconds += seconds
+        self.timed += timed
+        self.reused += reused
+        self.tokens_in += record["tokens_in"]
+        self.tokens_out += record["tokens_out"]
+        self.answered[record["task"]] += 1
+        spent = self.spent.setdefault(record["task"], Counter())
+        spent.update(
+            {name: record[name] for name in ("tokens_in", "tokens_out")}
+            | {"seconds": seconds, "timed": int(timed), "reused": int(reused)}
+        )
+        self.notes.update(record["notes"])
+
+    def __add__(self, other: Tally) -> Tally:
+        names = [name for name in self.__dataclass_fields__ if name not in ("spent", "hardware")]
+        spent = {
+            task: self.spent.get(task, Counter()) + other.spent.get(task, Counter())
+            for task in {**self.spent, **other.spent}
+        }
+        return Tally(**{name: getattr(self, name) + getattr(other, name) for name in names}, spent=spent)
+
+    def task_cost(self, task: str) -> Cost:
+        """What one task's answers cost."""
+        spent = self.spent.get(task, Counter())
+        return Cost(
+            seconds=round(float(spent["seconds"]), 3),
+            samples=self.answered[task],
+            timed=spent["timed"],
+            reused=spent["reused"],
+            tokens_in=spent["tokens_in"],
+            tokens_out=spent["tokens_out"],
+        )
+
+    def cost(self) -> Cost:
+        """The cost as it is recorded."""
+        return Cost(
+            seconds=round(self.seconds, 3),
+            samples=sum(self.answered.values()),
+            timed=self.timed,
+            reused=self.reused,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            captions_made=self.captions_made,
+            captions_reused=self.captions_reused,
+        )
+
+    def sentence(self) -> str:
+        """The cost in one line."""
+        cost = self.cost()
+        return (
+            f"{cost.samples} samples ({cost.reused} reused) in {cost.seconds:.1f} s, {cost.tokens_in} prompt and "
+            f"{cost.tokens_out} answer tokens, {cost.captions_made} captions made, {cost.captions_reused} reused"
+        )
+
+
+def gathered(run_id: str, tally: Tally) -> tuple[str, Tally]:
+    """The first process's run id and the sum of all processes' tallies."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return run_id, tally
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, (run_id, tally))
+    total = Tally()
+    for _, one in everyone:
+        total += one
+    return str(everyone[0][0]), total
+
+
+def task_records(samples: Sequence[Sample], tasks: Mapping[str, Any], tally: Tally) -> list[TaskRecord]:
+    """One record a task.
+
+    Args:
+        samples: the samples of this process.
+        tasks: task name -> lmms-eval task object; ours tell more about themselves with `facts()`.
+        tally: answers and cost by task, over all processes.
+    """
+    records = []
+    answered = tally.answered
+    for name, task in sorted(tasks.items()):
+        first = next(sample for sample in samples if sample.task == name)
+        facts = task.facts() if hasattr(task, "facts") else {}
+        records.append(
+            TaskRecord(
+                name=name,
+                version=str(getattr(task, "VERSION", "")),
+                dataset=str(
+                    facts.get("dataset", getattr(getattr(task, "config", None), "dataset_path", "") or "")
+                ),
+                revision=str(facts.get("revision", "")),
+                benign=bool(facts.get("benign", False)),
+                utility=facts.get("utility"),
+                score=facts.get("score", "mean"),
+                items=int(facts.get("items", answered[name])),
+                answered=answered[name],
+                generation=first.settings.key(),
+                notes=[*first.notes, *facts.get("notes", [])],
+                cost=tally.task_cost(name),
+            )
+        )
+    return records

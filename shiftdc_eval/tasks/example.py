@@ -1,0 +1,71 @@
+"""One request of a benchmark, as every task of ours holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from shiftdc_eval.core.errors import DataError
+
+CLEAR_HARM = "clear_harm"
+"""Flag of items whose topic is harmful by itself (not unlicensed advice or politics)."""
+
+RENDERED = "rendered"
+"""Flag of items whose image is drawn by us: the authors' file was not there, or the request is ours."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One request: a prompt, at most one image, and what a judge or scorer needs."""
+
+    id: str
+    """Stable id, unique within the task, e.g. `figstep/1_3`."""
+    question: str
+    """Id of the question; the same question shown as several images has one id."""
+    prompt: str
+    """Text prompt given to the model, verbatim."""
+    request: str
+    """What the user wants, in words: this is what judges are shown."""
+    scenario: str = ""
+    """The benchmark's own category."""
+    reference: str | None = None
+    """Reference answer, where there is one."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """What results are split by, e.g. `{"topic": "1 Illegal Activity"}`."""
+    flags: tuple[str, ...] = ()
+    """What a reader should know of this item: `clear_harm`, `clipped`, `rendered`."""
+    image: Callable[[], Image.Image] | None = field(default=None, compare=False)
+    """Loads or draws the image; None for a text-only request."""
+    image_text: str | None = field(default=None, compare=False)
+    """What the image shows, in words, where the data says so; no judge and no defense but one ablation sees it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A benchmark's examples and where they came from."""
+
+    examples: Sequence[Example]
+    """The examples, in the benchmark's order."""
+    dataset: str
+    """Hub id, repository or `local folder`."""
+    revision: str
+    """Revision or checksum of the data."""
+    notes: tuple[str, ...] = ()
+    """Facts that change what a number means, e.g. that images were rendered."""
+
+
+def require_unique(examples: Sequence[Example], source: str) -> None:
+    """Refuse data in which an id stands twice.
+
+    Raises:
+        DataError: names the id and the file or dataset it came from.
+    """
+    seen: set[str] = set()
+    for example in examples:
+        if example.id in seen:
+            raise DataError(f"{source}: id {example.id!r} stands there twice; remove one of the two rows")
+        seen.add(example.id)
+    if not examples:
+        raise DataError(f"{source} holds no rows")

@@ -1,0 +1,106 @@
+"""Answers on their way from the model to the judges and back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shiftdc_eval.core.errors import JudgeError, ShiftDCError
+from shiftdc_eval.core.records import VerdictRecord
+from shiftdc_eval.judges.api.endpoint import redact
+from shiftdc_eval.judges.progress import judged
+from shiftdc_eval.judges.samples_file import cost_of
+from shiftdc_eval.judges.verdict import Item, Judge, Verdict, unscored
+from shiftdc_eval.tasks.example import Example
+from shiftdc_eval.tasks.metrics import InResultFile
+
+logger = logging.getLogger(__name__)
+
+
+class Answer(str):
+    """A response as lmms-eval carries it from `apply_filters` to `process_results`."""
+
+    repeat: int = 0
+    """Index among the repeats of its request."""
+    failed: bool = False
+    """True when there is no response; the text is empty then."""
+
+
+def make_answer(response: str | None, repeat: int) -> Answer:
+    """An Answer; None means that generation failed."""
+    answer = Answer("" if response is None else response)
+    answer.repeat = repeat
+    answer.failed = response is None
+    return answer
+
+
+def judge_item(example: Example, response: str | None) -> Item:
+    """An answered example as a judge sees it."""
+    return Item(
+        id=example.id,
+        request=example.request,
+        response=response,
+        prompt=example.prompt,
+        scenario=example.scenario,
+        reference=example.reference,
+        image=example.image,
+    )
+
+
+def ask(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
+    """One verdict an item; whatever goes wrong in the judge makes its items unscored, with the reason."""
+    try:
+        verdicts = judged(judge, items)
+    except Exception as error:  # a boundary: answers that took hours must not be lost to a judge
+        # what a library raises may quote a request and with it the key
+        said = redact(f"{type(error).__name__}: {error}")
+        logger.warning("judge %s failed, its items are unscored: %s", judge.name, said)
+        return [unscored(judge.kind, f"judge failed: {said}")] * len(items)
+    if len(verdicts) != len(items):
+        logger.warning("judge %s gave %d verdicts for %d items", judge.name, len(verdicts), len(items))
+        return [unscored(judge.kind, f"judge gave {len(verdicts)} verdicts for {len(items)} items")] * len(
+            items
+        )
+    return verdicts
+
+
+def fingerprints(judges: Sequence[Judge]) -> dict[str, str]:
+    """Fingerprint by judge name, taken before an answer is generated.
+
+    Raises:
+        JudgeError: a judge cannot work (no such model), found out before hours are spent on answers.
+        ConfigError: a judge's settings do not fit.
+    """
+    found = {}
+    for judge in judges:
+        try:
+            found[judge.name] = judge.fingerprint
+        except ShiftDCError:
+            raise
+        except Exception as error:  # a boundary: whatever a judge's libraries raise becomes one line
+            reason = redact((str(error).strip() or "no reason given").splitlines()[0])
+            raise JudgeError(f"judge {judge.name} cannot work: {type(error).__name__}: {reason}") from error
+    return found
+
+
+def judging_cost(rows: Sequence[Mapping[str, VerdictRecord]]) -> InResultFile:
+    """Every judge's identity, verdicts and cost over the rows of a task."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        records = [row[name] for row in rows if name in row]
+        models = sorted({record.model for record in records if record.model})
+        found[name] = {
+            "judge": records[0].judge,
+            "rubric": records[0].rubric,
+            "models": models,
+            "verdicts": len(records),
+            "unscored": sum(record.value is None for record in records),
+            **cost_of(records).model_dump(),
+        }
+    return InResultFile(found)
+
+
+def needs_reference(judge: Judge) -> bool:
+    """True for graders that compare with a reference answer, such as MM-Vet's."""
+    return "reference" in getattr(getattr(judge, "rubric", None), "needs", ())

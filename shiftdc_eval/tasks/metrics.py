@@ -1,0 +1,129 @@
+"""From verdicts to the numbers in lmms-eval's table.
+
+Every row of a metric is what `process_results` returned for one document. `unscored` is None: it is
+counted, and stands in no numerator and in no denominator.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shiftdc_eval.core.errors import DataError
+from shiftdc_eval.judges.verdict import Verdict
+
+NOTHING_SCORED = "N/A"
+"""What lmms-eval itself shows for a number that does not exist."""
+Z = 1.959963984540054
+"""Two-sided 95 % point of the normal distribution."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One line of lmms-eval's table."""
+
+    aggregate: Callable[[list[Any]], Any]
+    """Rows of the metric -> number."""
+    higher_is_better: bool
+
+
+class InResultFile(dict[str, Any]):
+    """A nested result that lmms-eval writes to its result file and leaves out of its printed table.
+
+    Its table leaves out values of length 0 and would print any other dict whole, in one cell.
+    """
+
+    def __len__(self) -> int:
+        return 0
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def value_of(verdict: Verdict, wanted: str | None) -> float | None:
+    """1 if the verdict is `wanted`, 0 if it is another; its number where `wanted` is None; None if unscored."""
+    if verdict.value is None:
+        return None
+    return float(verdict.value) if wanted is None else float(verdict.value == wanted)
+
+
+def mean(rows: Iterable[float | None]) -> float | str:
+    """Mean over the scored rows; `N/A` when there are none."""
+    scored = [row for row in rows if row is not None]
+    return sum(scored) / len(scored) if scored else NOTHING_SCORED
+
+
+def count_unscored(rows: Iterable[float | None]) -> int:
+    """How many rows are unscored."""
+    return sum(row is None for row in rows)
+
+
+def any_of(values: Sequence[float | None]) -> float | None:
+    """1 if any answer has it, 0 if none has and all are scored, None when it cannot be known."""
+    if any(value == 1 for value in values):
+        return 1.0
+    return None if None in values else 0.0
+
+
+def require_each_once(items: Sequence[str], expected: Collection[str], task: str) -> None:
+    """Refuse to aggregate rows in which an item is missing, foreign or there twice.
+
+    Raises:
+        DataError: names the items.
+    """
+    counts = Counter(items)
+    twice = [item for item, count in counts.items() if count > 1]
+    missing = [item for item in expected if item not in counts]
+    foreign = [item for item in counts if item not in expected]
+    for problem, found in (
+        ("stand there twice", twice),
+        ("are missing", missing),
+        ("do not belong there", foreign),
+    ):
+        if found:
+            shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+            raise DataError(f"{task}: cannot aggregate, {len(found)} of the rows {problem}: {shown}")
+
+
+def wilson(count: float, total: int) -> list[float]:
+    """95 % Wilson score interval of a share, [low, high]; right at 0 and 1 too, where count +- SE is not."""
+    centre = (count + Z**2 / 2) / (total + Z**2)
+    half = Z / (total + Z**2) * (count * (total - count) / total + Z**2 / 4) ** 0.5
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def summary(rows: Sequence[float | None], *, share: bool = False) -> dict[str, Any]:
+    """Mean, scored and unscored counts; with `share` (values 0 and 1) the mean's 95 % interval too."""
+    scored = [row for row in rows if row is not None]
+    found: dict[str, Any] = {"mean": mean(rows), "scored": len(scored), "unscored": len(rows) - len(scored)}
+    if share and scored:
+        found["interval"] = wilson(sum(scored), len(scored))
+    return found
+
+
+def split_means(
+    values: Mapping[str, float | None], groups: Mapping[str, str], *, share: bool = False
+) -> dict[str, dict[str, Any]]:
+    """The summary of every group, sorted by its name.
+
+    `values` is item -> value, `groups` item -> group; items without a group are left out.
+    """
+    parts: dict[str, list[float | None]] = {}
+    for item, value in values.items():
+        if item in groups:
+            parts.setdefault(groups[item], []).append(value)
+    return {name: summary(rows, share=share) for name, rows in sorted(parts.items())}
+
+
+def mean_of_means(
+    parts: Mapping[str, Mapping[str, Any]], names: Collection[str] | None = None
+) -> float | str:
+    """Unweighted mean of the groups' means; `N/A` when a group has nothing scored.
+
+    With `names`, only these groups count, and those of them that are absent make it `N/A` too.
+    """
+    means = [parts[name]["mean"] if name in parts else NOTHING_SCORED for name in names or parts]
+    numbers = [value for value in means if isinstance(value, float)]
+    return sum(numbers) / len(numbers) if numbers and len(numbers) == len(means) else NOTHING_SCORED
