@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import select
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -48,8 +46,8 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> (module, one line of help)."""
 
-READER_GONE = 128 + signal.SIGPIPE
-"""Exit status a shell gives a program that SIGPIPE ended."""
+READER_GONE = 141
+"""Exit status that a shell gives a program which SIGPIPE ended (128 + 13)."""
 
 
 def _overview() -> str:
@@ -61,43 +59,21 @@ def _overview() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status is 0 on success, 2 for bad input, 1 for anything else that failed.
 
-    Where whoever reads the output leaves early (`| head`), it ends without a word, as a program that is
-    killed by SIGPIPE does; what failed otherwise still says so.
+    Exits silently on a broken pipe (`| head`).
     """
+    status = 0
     try:
-        status = _run(argv)
-    except BaseException as error:
-        unread = _unread()
-        if isinstance(error, BrokenPipeError) and (unread or _hung_up()):
-            return READER_GONE
-        # rich meets a broken pipe by itself and exits
-        if isinstance(error, SystemExit) and (unread or isinstance(error.__context__, BrokenPipeError)):
-            return READER_GONE
-        raise
-    return READER_GONE if _unread() and not status else status
-
-
-def _unread() -> bool:
-    """Whether output is left that nobody will read; it is thrown away."""
-    if sys.stdout is None:  # closed by the caller
-        return False
-    try:
-        sys.stdout.flush()
+        try:
+            status = _run(argv)
+        except SystemExit as stop:  # argparse, and rich on a broken pipe
+            status = int(stop.code or 0)
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        return True
-    return False
-
-
-def _hung_up() -> bool:
-    """Whether it is the output whose reader has gone, not some other pipe: unbuffered output leaves nothing unread."""
-    if sys.stdout is None:
-        return False
-    output = select.poll()
-    output.register(sys.stdout.fileno(), 0)
-    return bool(output.poll(0))
+        # the interpreter flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return status or READER_GONE
+    return status
 
 
 def _run(argv: Sequence[str] | None) -> int:

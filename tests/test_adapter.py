@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,23 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(backbone: Backbone) 
     assert sizes[:3] == [8, 4, 2]
 
 
+def test_the_longest_requests_are_answered_first(backbone: Backbone, tmp_path: Path) -> None:
+    asked = model(backbone, batch_size=2, journal=tmp_path / "run")
+    answer_all = asked._answer_all
+    lengths: dict[str, tuple[int, int]] = {}
+
+    def unlike(samples: Any, *rest: Any) -> Any:
+        samples = [replace(sample, length=(1, 40 * at % 9)) for at, sample in enumerate(samples)]
+        lengths.update((sample.key, sample.length) for sample in samples)
+        return answer_all(samples, *rest)
+
+    object.__setattr__(asked, "_answer_all", unlike)
+    evaluate(asked, TASK, gen_kwargs=GEN)
+    (journal,) = (tmp_path / "run").glob("journal-*.jsonl")
+    order = [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
+    assert [lengths[key] for key in order] == sorted(lengths.values(), reverse=True)
+
+
 def test_one_request_that_does_not_fit_ends_in_one_line(backbone: Backbone) -> None:
     full = model(backbone, batch_size=1)
 
@@ -402,8 +420,8 @@ def test_the_batch_size_is_found_from_free_memory_on_a_gpu(
     )
     evaluate(chosen, TASK, gen_kwargs=GEN)
     assert chosen.batch_size == 3
-    chosen._halve(torch.OutOfMemoryError())
-    chosen._fit_batch(samples[0], GenerationSettings(max_new_tokens=8))
+    chosen.batches.halve(backbone, torch.OutOfMemoryError())
+    chosen.batches.fit(samples[0], chosen.defense, GenerationSettings(max_new_tokens=8), backbone)
     assert chosen.batch_size == 1, "a batch size that did not fit came back"
     capped = model(backbone, batch_size="auto", max_batch_size=2, journal=journal_dir() / "capped")
     evaluate(capped, TASK, gen_kwargs="max_new_tokens=5")

@@ -4,8 +4,6 @@ from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.plugin.arguments import AdapterArguments, parse_pairs, split_arguments, validated
 
-FIELDS = {name: list(cls.model_fields) for name, cls in DEFENSES.items()}
-
 
 def test_pairs_are_split_at_the_first_equals_sign() -> None:
     assert parse_pairs("pretrained=a/b, layers=10-31,system_prompt=x=y,") == {
@@ -34,14 +32,14 @@ def test_malformed_pairs_say_how_to_write_them(text: str, said: str) -> None:
 )
 def test_unknown_arguments_name_the_nearest(given: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        split_arguments(given, FIELDS)
+        split_arguments(given)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_key_given_as_an_argument_is_refused_without_repeating_it() -> None:
     with pytest.raises(ConfigError) as caught:
-        split_arguments({"defense": "none", "api_key": "canary-4711"}, FIELDS)
+        split_arguments({"defense": "none", "api_key": "canary-4711"})
     assert "canary" not in str(caught.value)
 
 

@@ -68,6 +68,8 @@ def test_a_failed_run_is_visible(tmp_path: Path) -> None:
     done = call("-m", "shiftdc_eval.cli", "run", *run_arguments(Path("/no/such/model"), "out"), cwd=tmp_path)
     assert done.returncode == 1
     assert "no complete run record" in done.stdout
+    assert done.stdout.count("cannot load pretrained=/no/such/model") == 1
+    assert "Traceback" not in done.stdout
 
 
 def test_two_processes_give_the_same_cell_as_one(

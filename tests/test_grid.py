@@ -78,7 +78,7 @@ def test_a_grid_runs_every_cell_once_and_a_second_call_runs_nothing(
     made = {key: r.cost.captions_made for key, r in found.items()}
     assert made["shiftdc", 1.0] == 9
     assert made["shiftdc", 0.5] == 0, "captions are shared between cells"
-    monkeypatch.setattr(grid, "_load", lambda model: pytest.fail("a complete grid loads nothing"))
+    monkeypatch.setattr(grid, "load_backbone", lambda model: pytest.fail("a complete grid loads nothing"))
     assert run(grid_file, "-o", out) == 0
     assert "4 complete, 0 to run" in capsys.readouterr().out
 
@@ -87,8 +87,8 @@ def test_the_model_is_loaded_once_for_all_its_cells(
     grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = []
-    whole = grid._load
-    monkeypatch.setattr(grid, "_load", lambda model: loaded.append(model) or whole(model))
+    whole = grid.load_backbone
+    monkeypatch.setattr(grid, "load_backbone", lambda model: loaded.append(model) or whole(model))
     assert run(grid_file, "-o", tmp_path / "out", "--limit", 2) == 0
     assert len(loaded) == 1
 
@@ -407,7 +407,10 @@ def test_a_cell_of_code_that_answered_otherwise_is_not_complete(
     ("change", "said"),
     [
         ({"version": 2}, "figstep: version 1 then, 2 now"),
-        ({"revision": "1" * 40}, f"figstep: revision {catalogue.FIGSTEP_REVISION} then, {'1' * 40} now"),
+        (
+            {"revision": "1" * 40},
+            f"figstep: revision {catalogue.TASKS['figstep'].revision} then, {'1' * 40} now",
+        ),
     ],
 )
 def test_a_cell_whose_task_is_another_one_now_is_run_again_from_its_answers(
@@ -461,7 +464,7 @@ def test_a_report_that_cannot_be_given_is_no_failure_of_the_cell(
     def report(cell: Cell, said: str, samples: int) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr(grid, "_load", lambda model: None)
+    monkeypatch.setattr(grid, "load_backbone", lambda model: None)
     monkeypatch.setattr(grid, "run_cell", lambda cell, backbone, out: 3)
     with pytest.raises(BrokenPipeError):
         grid.run_cells(list(read_grid(grid_file).cells()), tmp_path / "out", report=report)
@@ -504,7 +507,7 @@ def test_an_unknown_task_is_refused_before_anything_is_loaded(
     said: str,
 ) -> None:
     monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
-    monkeypatch.setattr(grid, "_load", lambda model: pytest.fail("a wrong grid loads nothing"))
+    monkeypatch.setattr(grid, "load_backbone", lambda model: pytest.fail("a wrong grid loads nothing"))
     path = tmp_path / name
     path.write_text(text)
     assert run(path, "-o", tmp_path / "out") == 2
@@ -525,7 +528,7 @@ def test_a_group_stands_for_its_tasks_as_they_are_now(monkeypatch: pytest.Monkey
     monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     facts = task_facts("shiftdc_grid")
     assert {"figstep", "mossbench", "shiftdc_mme", "mm_safetybench_sd"} < set(facts)
-    assert facts["figstep"] == {"version": "1", "revision": catalogue.FIGSTEP_REVISION}
+    assert facts["figstep"] == {"version": "1", "revision": catalogue.TASKS["figstep"].revision}
 
 
 def test_groups_of_others_are_accepted_whatever_they_are_made_of(

@@ -13,7 +13,7 @@ from adapter_harness import write_figstep
 from rich.console import Console
 
 from shiftdc_eval.grid.file import Cell, read_grid
-from shiftdc_eval.grid.progress import Above, Watch, shown
+from shiftdc_eval.grid.progress import Above, Bar, shown
 from shiftdc_eval.plugin.journal import Journal
 
 FILE = """
@@ -26,7 +26,7 @@ WORKER = """
 import sys
 sys.path.insert(0, {tests!r})
 from adapter_harness import manager
-from shiftdc_eval.grid import run as grid
+from shiftdc_eval.grid import tasks as grid
 from shiftdc_eval.cli import main
 grid._manager.append(manager())
 sys.exit(main(["grid", "run", {file!r}, "-o", {out!r}]))
@@ -82,7 +82,7 @@ def test_a_grid_in_a_terminal_shows_cells_samples_rate_and_time_left(
     status, written = in_terminal([sys.executable, "-c", code], environment)
     assert status == 0, written[-2000:]
     plain = CONTROL.sub("", written)
-    seen = re.findall(r"cells (\d)/2 · samples (\d+)/16 · ([\d.]+)/s · (\S+) left", plain)
+    seen = re.findall(r"cells (\d)/2 samples (\d+)/16 (\S+)/s (\S+) left", plain)
     assert [int(number) for number in seen[0][:2]] == [0, 0]
     assert seen[-1][:2] == ("2", "16")
     assert seen[-1][3] == "0:00:00"
@@ -107,24 +107,33 @@ def test_where_there_is_no_terminal_each_cell_is_one_plain_line(
     assert second.endswith("0 s left] toy | shiftdc(caption_max_new_tokens=4) | figstep: failed: no room")
 
 
-def test_answers_count_as_they_are_journalled_and_those_of_an_earlier_run_not_as_speed(
+def state(bar: Bar) -> tuple[int, int, int | None]:
+    """Cells that ended, samples, samples in all."""
+    bar.look()
+    task = bar.tasks[0]
+    total = None if task.total is None else int(task.total)
+    return task.fields["cells"], int(task.completed), total
+
+
+def test_answers_count_as_they_are_journalled_and_those_of_another_configuration_do_not(
     tmp_path: Path,
 ) -> None:
     mine, out = cells(tmp_path), tmp_path / "out"
     answer(out, mine[0], 0, 3)
     answer(out, mine[1], 0, 5, config="of another revision")
-    watch = Watch(mine, out)
-    assert (watch.state().cells, watch.state().samples, watch.state().total) == (0, 0, 16)
-    assert watch.state().left is None
+    bar = Bar(mine, out, Console())
+    assert state(bar) == (0, 0, 16)
+    assert bar.tasks[0].time_remaining is None
     answer(out, mine[0], 3, 1)
-    state = watch.state()
-    assert state.samples == 4
-    assert state.left == pytest.approx(12 / state.rate)
-    answer(out, mine[0], 4, 4)
-    watch.ended[mine[0].folder] = 8
+    assert state(bar) == (0, 4, 16)
+    assert bar.tasks[0].speed is None, "answers of an earlier run are no speed"
+    answer(out, mine[0], 4, 2)
+    assert state(bar) == (0, 6, 16)
+    assert bar.tasks[0].speed
+    answer(out, mine[0], 6, 2)
+    bar.ended[mine[0].folder] = 8
     answer(out, mine[1], 0, 2)
-    state = watch.state()
-    assert (state.cells, state.samples, state.total) == (1, 10, 16)
+    assert state(bar) == (1, 10, 16)
 
 
 def test_a_cell_that_another_process_completes_is_seen(tmp_path: Path) -> None:
@@ -132,20 +141,19 @@ def test_a_cell_that_another_process_completes_is_seen(tmp_path: Path) -> None:
     for cell in mine:
         (out / cell.folder).mkdir(parents=True)
     (out / mine[1].folder / "cell.json").write_text("of another task version")
-    watch = Watch(mine, out)
-    assert watch.state().cells == 0
+    bar = Bar(mine, out, Console())
+    assert state(bar) == (0, 0, 16)
     answer(out, mine[0], 0, 8)
     (out / mine[0].folder / "cell.json").write_text("{}")
-    state = watch.state()
-    assert (state.cells, state.samples, state.total) == (1, 8, 16)
+    assert state(bar) == (1, 8, 16)
 
 
 def test_the_size_of_a_task_that_is_not_ours_is_known_once_a_cell_of_it_ended(tmp_path: Path) -> None:
     mine, out = cells(tmp_path, task="a_task_of_lmms_eval"), tmp_path / "out"
-    watch = Watch(mine, out)
-    assert watch.state().total is None
-    watch.ended[mine[0].folder] = 6
-    assert watch.state().total == 12
+    bar = Bar(mine, out, Console())
+    assert state(bar) == (0, 0, None)
+    bar.ended[mine[0].folder] = 6
+    assert state(bar) == (1, 6, 12)
 
 
 def test_lines_of_others_stand_above_and_their_bars_are_left_out() -> None:
@@ -196,9 +204,9 @@ def test_a_cell_that_is_begun_again_has_not_ended_and_no_file_ends_the_display(t
     answer(out, mine[0], 0, 3)
     complete = out / mine[0].folder / "cell.json"
     complete.write_text("of another task version")
-    watch = Watch(mine, out)
+    bar = Bar(mine, out, Console())
     complete.unlink()
     (out / mine[0].folder / "journal-of-a-folder.jsonl").mkdir()
-    assert watch.state().cells == 0
+    assert state(bar)[0] == 0
     complete.write_text("{}")
-    assert watch.state().cells == 1
+    assert state(bar)[0] == 1

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,32 @@ def test_a_journal_of_another_version_is_set_aside_not_lost(tmp_path: Path) -> N
 def test_two_runs_cannot_write_the_same_journal(tmp_path: Path) -> None:
     with Journal(tmp_path, CONFIG), pytest.raises(JournalError, match="another run is writing"):
         Journal(tmp_path, CONFIG)
+
+
+def test_another_process_cannot_write_the_same_journal_until_this_one_has_ended(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from shiftdc_eval.plugin.journal import Journal
+with Journal(Path({str(tmp_path)!r}), {CONFIG!r}):
+    print("open", flush=True)
+    input()
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(JournalError, match="another run is writing") as caught:
+            Journal(tmp_path, CONFIG)
+        assert "\n" not in str(caught.value)
+        other.kill()
+    with Journal(tmp_path, CONFIG):
+        pass
+
+
+def test_the_lock_holds_within_a_process_that_runs_lmms_eval(tmp_path: Path) -> None:
+    import lmms_eval.evaluator  # noqa: F401 (it changes how locks are made)
+
+    test_two_runs_cannot_write_the_same_journal(tmp_path)
 
 
 def test_each_process_writes_its_own_file_and_reads_all(tmp_path: Path) -> None:

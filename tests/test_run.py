@@ -1,40 +1,38 @@
-"""What `shiftdc-eval run` passes on of lmms-eval's output."""
+"""What `shiftdc-eval run` shows of an error that ends lmms-eval."""
+
+import traceback
 
 import pytest
 
-from shiftdc_eval.plugin.run import without_our_tracebacks
+from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.plugin.lmms_process import unless_wrong_input
 
-LOGGED = "\x1b[32m2026-11-29 12:00:00\x1b[0m | ERROR | Error during evaluation: alpha=big\n"
-CAUSE = [
-    "Traceback (most recent call last):\n",
-    '  File "x.py", line 1, in f\n',
-    "    raise\n",
-    "pydantic_core.ValidationError: 1 validation error\n",
-    "alpha\n",
-    "  not a number\n",
-    "\n",
-    "The above exception was the direct cause of the following exception:\n",
-    "\n",
-]
-OURS = ["Traceback (most recent call last):\n", '  File "y.py", line 2, in g\n', "    raise\n"]
+
+def printed(error: Exception, capsys: pytest.CaptureFixture[str]) -> str:
+    """What is printed where lmms-eval prints the traceback of an error."""
+    try:
+        raise error
+    except Exception:
+        unless_wrong_input(traceback.print_exc)()
+    return capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "raised",
-    ["shiftdc_eval.core.errors.ConfigError: alpha=big\n", "ValueError: Tasks not found: figstepp.\n"],
+    "error",
+    [
+        ConfigError("model argument alpha=big"),
+        ValueError("Tasks not found: figstepp."),
+        ValueError("Model 'shiftdc_lava' not found"),
+    ],
 )
-def test_a_traceback_of_wrong_input_is_left_out_and_the_line_that_says_it_stays(raised: str) -> None:
-    lines = ["before\n", *CAUSE, *OURS, raised, LOGGED, "after\n"]
-    assert list(without_our_tracebacks(lines)) == ["before\n", LOGGED, "after\n"]
+def test_wrong_input_prints_no_traceback(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(error, capsys) == ""
 
 
-def test_any_other_traceback_is_shown_whole() -> None:
-    caused_by_ours = [*OURS, "shiftdc_eval.core.errors.ConfigError: x\n", "\n", *OURS, "KeyError: 'x'\n"]
-    for lines in ([*CAUSE, *OURS, "KeyError: 'x'\n"], caused_by_ours, CAUSE):
-        for end in ([LOGGED], ["0%|   | 0/8\r", "more\n"], []):
-            assert list(without_our_tracebacks([*lines, *end])) == [*lines, *end]
-
-
-def test_a_traceback_that_nothing_follows_is_shown_even_where_it_is_ours() -> None:
-    lines = [*OURS, "shiftdc_eval.core.errors.ModelError: x\n"]
-    assert list(without_our_tracebacks(lines)) == lines
+def test_any_other_error_prints_its_whole_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    caused_by_input = KeyError("x")
+    caused_by_input.__cause__ = ConfigError("alpha=big")
+    for error in (KeyError("x"), ValueError("not a number"), caused_by_input):
+        said = printed(error, capsys)
+        assert said.startswith(("Traceback (most recent call last):", "shiftdc_eval.core.errors.ConfigError"))
+        assert said.endswith(f"{type(error).__name__}: {error}\n")

@@ -1,4 +1,4 @@
-"""`shiftdc-eval analyse MODEL --tasks ...`: what an image does to a model's sense of safety, layer by layer.
+"""`shiftdc-eval analyse MODEL --tasks ...`: how an image shifts a model's safety coordinate, layer by layer.
 
 Records the last prompt token's activation after every decoder layer for each request as text, as captioned text,
 as image, with a blank and a noise image, and after each calibration; then analyses the recording and writes

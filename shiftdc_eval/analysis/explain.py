@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CURVES = ("text_caption", "image", "calibrated")
 BAR = 24
-"""Characters of the terminal's little plot."""
+"""Width of the terminal plot, in characters."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def _settings(found: Answered) -> Any:
 
 def in_words(shown: Mapping[str, Any]) -> list[str]:
     """The sample as lines of text."""
-    from shiftdc_eval.board.viewer.viewer import clean
+    from shiftdc_eval.board.render.format import clean
 
     curves: Mapping[str, Sequence[float]] = shown["curves"]
     first, last = map(int, shown["layers"].split("-"))

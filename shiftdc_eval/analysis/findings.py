@@ -1,4 +1,4 @@
-"""What a report shows, in sentences with their numbers; a claim that the data does not bear is said not to hold.
+"""What a report shows, in sentences with their numbers; an unsupported claim is marked as not holding.
 
 `holds` is True, False or, where the interval includes a claim's threshold or there is no number, None. The
 thresholds were written down before any model was looked at, `READS` apart.
@@ -12,13 +12,14 @@ from typing import Any
 TEXT_PROBE = 0.95
 """Accuracy on held-out texts from which harm counts as visible."""
 READS = 0.75
-"""Accuracy on held-out texts, halfway from chance to certainty, without which a probe's word on images says nothing.
+"""Accuracy on held-out texts, halfway from chance to certainty; otherwise the probe's accuracy on images is not
+interpretable.
 
 Set when the embedded model's 92 % were known: at .95, which was to decide this at first, the probe's claims on
 images would stay open wherever a model's captions lose more than a twentieth of what matters.
 """
 VISUAL_LOSS = 0.05
-"""Loss of visual accuracy that counts as harm."""
+"""Loss of visual accuracy from which a calibration counts as harmful to vision."""
 
 
 def findings(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from shiftdc_eval.analysis import probes
-from shiftdc_eval.analysis.bootstrap import Bools, Bootstrap, Estimate, Floats, Ints, codes
+from shiftdc_eval.core.statistics.intervals import Bools
+from shiftdc_eval.core.statistics.weighted import Bootstrap, Estimate, Floats, Ints, codes
 
 Found = dict[str, Any]
-"""Nested names, an `Estimate` at every end."""
+"""Nested names with an `Estimate` at every leaf."""
 
 SHIFTS = (("image", "text_caption"), ("image", "blank"), ("image", "noise"))
 """Modality shifts: the paper's (Eq. 5) and CMRM's two."""
@@ -92,7 +93,7 @@ class SafetyProbe:
     labels: Labels
     fold: Ints
     shuffled: Bools
-    """Labels of the control: dealt anew to the questions."""
+    """Labels of the control: permuted between the questions."""
 
     @classmethod
     def of(cls, labels: Labels) -> SafetyProbe:

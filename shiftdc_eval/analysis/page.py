@@ -10,7 +10,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from shiftdc_eval.analysis.plots import NAMES
-from shiftdc_eval.board.viewer.viewer import clean
+from shiftdc_eval.board.render.format import clean
 
 HOLDS = {True: "holds", False: "does not hold", None: "cannot be said"}
 

@@ -15,17 +15,8 @@ from matplotlib.figure import Figure
 from shiftdc_eval.core.files import atomic_write
 
 COLOURS = (
-    "#0b62a8",
-    "#c14a00",
-    "#a0458a",
-    "#00795a",
-    "#7a6200",
-    "#4b4fc4",
-    "#111111",
-    "#b3263e",
-    "#0f8b9e",
-    "#8a5a3c",
-    "#5a606b",
+    *("#0b62a8", "#c14a00", "#a0458a", "#00795a", "#7a6200", "#4b4fc4"),
+    *("#111111", "#b3263e", "#0f8b9e", "#8a5a3c", "#5a606b"),
 )
 MARKERS = ("o", "s", "D", "^", "v", "P", "*", "X", "<", ">", "h")
 STYLE = {
@@ -46,7 +37,7 @@ NAMES = {
     "image_paper": "calibrated (paper)",
     "image_official": "calibrated (official)",
     "image_published": "calibrated (published)",
-    "image_cmrm": "whole shift removed (CMRM)",
+    "image_cmrm": "blank image's shift removed (CMRM)",
 }
 
 Panel = tuple[str, Mapping[str, Mapping[str, Any]], tuple[float, float] | None]
@@ -228,7 +219,7 @@ FONT = "text{font-family:'DejaVu Sans',Verdana,sans-serif}"
 
 
 def slim(svg: str) -> str:
-    """The same picture without prologue, comments, metadata and repeated fonts, to a hundredth of a point."""
+    """The same SVG without prologue, comments, metadata and repeated fonts, coordinates rounded to 0.01 pt."""
     picture = svg[svg.index("<svg") :]
     found = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", picture, flags=re.DOTALL)
     found = re.sub(r' ?font-family: [^;"]*;?|(?<=<g) id="[^"]*"| transform="rotate\(-0 [^"]*"', "", found)

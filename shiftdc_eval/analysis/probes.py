@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy.linalg
 
-from shiftdc_eval.analysis.bootstrap import Floats, Ints
 from shiftdc_eval.core.errors import DataError
+from shiftdc_eval.core.statistics.weighted import Floats, Ints
 
 FOLDS = 5
 MINIMUM = 10

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from shiftdc_eval.analysis.bootstrap import Bools, Floats, Ints
+from shiftdc_eval.core.statistics.intervals import Bools
+from shiftdc_eval.core.statistics.weighted import Floats, Ints
 
 PER_GROUP = 150
 """Points of each group that are shown; t-SNE's time grows with their number."""

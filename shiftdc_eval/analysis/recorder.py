@@ -1,4 +1,4 @@
-"""Records what any defense makes of an image request, without the defense knowing.
+"""Records the activations that a defense leaves after its edits, without any change to the defense.
 
 A defense calibrates by handing edits to `backbone.generate`. The recorder stands in the backbone's place: it
 runs that prefill under the same edits and keeps the activations after them.

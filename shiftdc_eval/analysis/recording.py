@@ -14,13 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shiftdc_eval.analysis import recording_file as shards
-from shiftdc_eval.analysis.bootstrap import Floats
 from shiftdc_eval.analysis.items import Item, neutral
 from shiftdc_eval.analysis.recorder import calibrated
 from shiftdc_eval.analysis.recording_file import Manifest
 from shiftdc_eval.backbones import Chat, GenerationSettings
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.hashing import image_sha256
+from shiftdc_eval.core.statistics.weighted import Floats
 from shiftdc_eval.defenses import Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.cmrm import Cmrm
@@ -96,7 +96,7 @@ class Plan:
 
 
 def manifest_of(plan: Plan, tools: Tools, notes: Sequence[str]) -> Manifest:
-    """What the recording's folder says of itself."""
+    """The recording's manifest."""
     backbone = tools.backbone
     direction = tools.direction()
     calibrated_layers = ShiftDC(layers=plan.layers).layer_indices(backbone)

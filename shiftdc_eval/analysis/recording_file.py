@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from shiftdc_eval.analysis.bootstrap import Floats
 from shiftdc_eval.core.errors import ConfigError, RecordError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.records import Record
+from shiftdc_eval.core.statistics.weighted import Floats
 
 FORMAT = "shiftdc-recording-1"
 LARGEST = 32768.0
@@ -54,7 +53,7 @@ class ItemRecord(Record):
 
 
 class Manifest(Record):
-    """What a folder's shards hold, and everything that decides their content."""
+    """Manifest of a recording: what its shards hold, and every setting that decides their content."""
 
     format: str = FORMAT
     """Version of this layout."""
@@ -235,7 +234,7 @@ class Recording:
             with _opened(_path(self.folder, index)) as file:
                 scaled = set(file.keys())
                 for name, rows in found.items():
-                    values = widened(file.get_slice(name)[:, layer])
+                    values = file.get_slice(name)[:, layer].astype(np.float32)
                     if f"scale {name}" in scaled:
                         values *= file.get_tensor(f"scale {name}")[layer]
                     rows[items.start : items.stop] = values
@@ -258,19 +257,6 @@ class Recording:
                 raise RecordError(f"{path} does not hold the items of its shard; {_advice()}")
             rows += found
         return rows
-
-
-def widened(half: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Finite float16 as float32, by its bits: three times faster than numpy's own conversion."""
-    bits = half.view(np.uint16).astype(np.uint32)
-    sign = bits & 0x8000
-    sign <<= 16
-    bits &= 0x7FFF
-    bits <<= 13
-    found = bits.view(np.float32)
-    found *= np.float32(2.0**112)  # the difference of the two exponents' offsets
-    bits |= sign
-    return found
 
 
 def read_vectors(path: Path) -> tuple[Floats, str]:

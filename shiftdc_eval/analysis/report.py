@@ -13,15 +13,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from shiftdc_eval.analysis import bootstrap as resampling
 from shiftdc_eval.analysis import measures, projection
-from shiftdc_eval.analysis.bootstrap import Bools, Bootstrap, Estimate, Floats, codes
 from shiftdc_eval.analysis.findings import findings
 from shiftdc_eval.analysis.items import visual_classes
 from shiftdc_eval.analysis.measures import Labels, SafetyProbe, VisualProbe
 from shiftdc_eval.analysis.probes import FOLDS, MINIMUM
 from shiftdc_eval.analysis.recording_file import Manifest, Recording, read_vectors
 from shiftdc_eval.core.errors import ConfigError, DataError, DirectionError
+from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools
+from shiftdc_eval.core.statistics.weighted import DRAWS, Bootstrap, Estimate, Floats, codes
 from shiftdc_eval.judges.registry import get_judge
 from shiftdc_eval.judges.verdict import Item as JudgeItem
 
@@ -85,7 +85,7 @@ def analyse(
         **_about(manifest, labels),
         "layer": chosen,
         "judge": judge,
-        "bootstrap": {"draws": resampling.DRAWS, "confidence": resampling.CONFIDENCE, "clusters": "question"},
+        "bootstrap": {"draws": DRAWS, "confidence": CONFIDENCE, "clusters": "question"},
         "probe": {"folds": FOLDS, "kind": "ridge on class indicators, penalty = mean squared norm"},
         "visual_probes": {
             one.name: {"classes": len(set(one.classes)), "chance": one.chance, "n": len(one.chosen)}
@@ -266,19 +266,3 @@ def _about(manifest: Manifest, labels: Labels) -> dict[str, Any]:
             "flags": dict(sorted(Counter(flag for item in manifest.items for flag in item.flags).items())),
         },
     }
-
-
-def estimate_at(curve: Mapping[str, Any], layer: int) -> Estimate:
-    """One layer's estimate of a curve."""
-    low, high = curve.get("low"), curve.get("high")
-    return Estimate(
-        curve["value"][layer],
-        low[layer] if low else None,
-        high[layer] if high else None,
-        int(curve.get("n", 0)),
-    )
-
-
-def as_dict(one: Estimate) -> dict[str, Any]:
-    """An estimate as JSON."""
-    return asdict(one)

@@ -89,6 +89,29 @@ class Generated:
     """Answer token ids, the end token included."""
 
 
+NEUTRAL: dict[str, Any] = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_new_tokens": 0,
+    "min_length": 0,
+    "bad_words_ids": None,
+    "begin_suppress_tokens": None,
+    "suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "sequence_bias": None,
+    "exponential_decay_length_penalty": None,
+    "stop_strings": None,
+}
+"""Settings of a model's generation configuration that change greedy answers, with the values that change nothing."""
+
+
+def penalties(generation_config: Any) -> dict[str, Any]:
+    """The settings of a model's generation configuration that change its greedy answers."""
+    found = {name: getattr(generation_config, name, None) for name in NEUTRAL}
+    return {name: value for name, value in found.items() if value is not None and value != NEUTRAL[name]}
+
+
 class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
     """Turns greedy decoding into sampling: argmax of logits plus Gumbel noise, one generator a row."""
 

@@ -23,7 +23,7 @@ from shiftdc_eval.backbones.families import CAVEATS, MULTIMODAL_LM_ONLY, convert
 from shiftdc_eval.backbones.native import NATIVE, register
 from shiftdc_eval.backbones.revision import folder_revision
 from shiftdc_eval.core.errors import ConfigError, ModelError, ShiftDCError
-from shiftdc_eval.core.model_spec import ModelSpec
+from shiftdc_eval.core.model_spec import ModelArguments
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -48,7 +48,7 @@ class Parts:
     """A caveat that every result of this model carries."""
 
 
-def load_parts(spec: ModelSpec) -> Parts:
+def load_parts(spec: ModelArguments) -> Parts:
     """Load configuration and processor.
 
     Raises:
@@ -97,7 +97,7 @@ def load_parts(spec: ModelSpec) -> Parts:
     )
 
 
-def load_backbone(spec: ModelSpec) -> Backbone:
+def load_backbone(spec: ModelArguments) -> Backbone:
     """Load a model and its processor.
 
     Raises:
@@ -119,7 +119,7 @@ def load_backbone(spec: ModelSpec) -> Backbone:
     return backbone_of(model, parts, spec)
 
 
-def backbone_of(model: Any, parts: Parts, spec: ModelSpec) -> Backbone:
+def backbone_of(model: Any, parts: Parts, spec: ModelArguments) -> Backbone:
     """The backbone of a model and the parts it was made from."""
     return Backbone(
         model,
@@ -132,7 +132,7 @@ def backbone_of(model: Any, parts: Parts, spec: ModelSpec) -> Backbone:
     )
 
 
-def _cannot_load(spec: ModelSpec, error: Exception) -> str:
+def _cannot_load(spec: ModelArguments, error: Exception) -> str:
     where = f"pretrained={spec.pretrained}" + (f" revision={spec.revision}" if spec.revision else "")
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     wrong = _wrong_folder(spec.pretrained)

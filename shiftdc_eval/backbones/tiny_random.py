@@ -16,7 +16,7 @@ import torch
 from shiftdc_eval.backbones.backbone import Backbone
 from shiftdc_eval.backbones.loading import backbone_of, load_parts
 from shiftdc_eval.core.errors import ModelError
-from shiftdc_eval.core.model_spec import ModelSpec
+from shiftdc_eval.core.model_spec import ModelArguments
 
 TWIN_LAYERS = 4
 TWIN_HEADS = 4
@@ -96,7 +96,7 @@ def _cut_vision(config: Any) -> None:
             setattr(vision, name, list(range(len(layers))))
 
 
-def load_twin(spec: ModelSpec) -> tuple[Backbone, Size]:
+def load_twin(spec: ModelArguments) -> tuple[Backbone, Size]:
     """A random twin that needs the model's configuration and processor but none of its weights.
 
     Returns:

@@ -1,4 +1,4 @@
-"""From cells to the index, and the index to files: a pure function of the cells and the reported numbers."""
+"""From cells to the index and from the index to files: a pure function of the cells and the reported numbers."""
 
 from __future__ import annotations
 
@@ -6,29 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from shiftdc_eval.board import costs, judge_calibrations
 from shiftdc_eval.board.cell import Cell
 from shiftdc_eval.board.cell_files import read_cells
 from shiftdc_eval.board.compare import Member, compare, family_key
-from shiftdc_eval.board.costs import (
-    Relative,
-    engine,
-    hardware,
-    price,
-    relative_times,
-    seconds_per_answer,
-    tokens_per_answer,
-    without_seconds,
-)
 from shiftdc_eval.board.defense_labels import defense_labels
 from shiftdc_eval.board.index import PARTIAL, Index, IndexCell
 from shiftdc_eval.board.ingest.join import join
-from shiftdc_eval.board.judge_calibrations import (
-    FOLDER,
-    attached,
-    calibration_name,
-    only_calibrations,
-    read_calibrations,
-)
 from shiftdc_eval.board.metrics import Column, agreements, columns_of, measure
 from shiftdc_eval.board.model_kinds import mark_of
 from shiftdc_eval.board.render.markdown import markdown
@@ -44,37 +28,34 @@ LEAKAGE = "leakage"
 
 
 def build(results: Sequence[Path], board: Path, replace: bool = False, *, times: bool = True) -> list[str]:
-    """Put results on the board and write everything generated again.
+    """Add results to the board and regenerate its files.
 
     Args:
-        results: folders as lmms-eval writes them, calibrations of judges attached or alone; none only regenerates.
+        results: folders as lmms-eval writes them, with or without judge calibrations; none: only regenerate.
         board: the folder of the board.
-        replace: new results take the place of cells that are there.
-        times: keep the seconds of the new results; without, their cells do not say how long the answers took.
+        replace: new results replace existing cells.
+        times: keep the seconds of the new results.
     Returns:
         paths below `cells/` of the cells that are new or changed.
     Raises:
         RecordError: results or cells are invalid; nothing is written then.
     """
     existing = {cell.path: cell for cell in read_cells(board)}
-    reported, calibrations = read_reported(board), read_calibrations(board)
-    fresh = attached(results)
-    answered = [folder for folder in results if not only_calibrations(folder)]
+    reported, calibrations = read_reported(board), judge_calibrations.read_calibrations(board)
+    fresh = judge_calibrations.attached(results)
+    answered = [folder for folder in results if not judge_calibrations.only_calibrations(folder)]
     new = {cell.path: cell for cell in join(answered, existing.values(), replace)} if answered else {}
     if not times:
-        new = {
-            path: without_seconds(cell, None if replace else existing.get(path)) for path, cell in new.items()
-        }
+        kept = {} if replace else existing
+        new = {path: costs.without_seconds(cell, kept.get(path)) for path, cell in new.items()}
     changed = [path for path, cell in new.items() if existing.get(path) != cell]
     cells = existing | new
     known = calibrations | fresh
-    texts = generate(
-        [cells[path] for path in sorted(cells)], reported, [known[name] for name in sorted(known)]
-    )
-    for name, calibration in fresh.items():
-        write_text(board / FOLDER / name, record_text(calibration))
-    for path in changed:
-        write_text(board / "cells" / path, record_text(new[path]))
+    texts = {
+        f"{judge_calibrations.FOLDER}/{name}": record_text(calibration) for name, calibration in fresh.items()
+    }
+    texts |= {f"cells/{path}": record_text(new[path]) for path in changed}
+    texts |= generate(list(cells.values()), reported, list(known.values()))
     for name, text in texts.items():
         write_text(board / name, text)
     return changed
@@ -86,7 +67,7 @@ def generate(
     """The generated files by name."""
     index = index_of(cells, reported, calibrations)
     return {
-        "index.json": canonical(index.dump()),
+        "index.json": canonical(index.model_dump(mode="json")),
         "leaderboard.md": markdown(index),
         "index.html": page(index),
     }
@@ -97,7 +78,7 @@ def index_of(
 ) -> Index:
     """The index of some cells; their order does not matter."""
     ordered = sorted(cells, key=lambda cell: cell.path)
-    labels, relative = defense_labels(ordered), relative_times(ordered)
+    labels, relative = defense_labels(ordered), costs.relative_times(ordered)
     entries: list[IndexCell] = []
     families: dict[str, list[Member]] = defaultdict(list)
     for number, cell in enumerate(ordered):
@@ -114,22 +95,24 @@ def index_of(
         comparisons=comparisons,
         calibrations=[
             found
-            for found in sorted(calibrations, key=calibration_name)
+            for found in sorted(calibrations, key=judge_calibrations.calibration_name)
             if found.fingerprint in judges  # a judge that has judged nothing here needs no line
         ],
         reported=list(reported),
     )
 
 
-def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: Relative | None) -> IndexCell:
-    """What the board shows of one cell."""
+def index_cell(
+    cell: Cell, columns: Sequence[Column], label: str, relative: costs.Relative | None
+) -> IndexCell:
+    """One cell as the board shows it."""
     notes = [*cell.task.notes, *(note for run in cell.runs for note in run.notes)]
-    if relative is not None and relative.engine and engine(cell) not in ("", relative.engine):
+    if relative is not None and relative.engine and costs.engine(cell) not in ("", relative.engine):
         notes.append(
-            f"answered by the {engine(cell)} engine, `none` by the {relative.engine} one: the time relative to it "
-            "tells of the engines too"
+            f"answered by the {costs.engine(cell)} engine, `none` by the {relative.engine} one: the relative "
+            "time also depends on the engines"
         )
-    seconds = seconds_per_answer(cell)
+    seconds = costs.seconds_per_answer(cell)
     return IndexCell(
         path=cell.path,
         task=cell.task.name,
@@ -156,11 +139,11 @@ def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: Rela
         not_ranked=reasons_not_to_rank(cell, notes),
         recorded=all(run.recorded for run in cell.runs),
         notes=list(dict.fromkeys(notes)),
-        hardware=hardware(cell),
+        hardware=costs.hardware(cell),
         seconds=None if seconds is None else float(f"{seconds:.4g}"),
         relative=None if relative is None else relative.seconds,
-        tokens=tokens_per_answer(cell),
-        price=price(cell),
+        tokens=costs.tokens_per_answer(cell),
+        price=costs.price(cell),
         command=cell.runs[-1].command,
         system=system_id(cell),
         measures=[measure(column) for column in columns],
@@ -170,18 +153,16 @@ def index_cell(cell: Cell, columns: Sequence[Column], label: str, relative: Rela
 
 def reasons_not_to_rank(cell: Cell, notes: Sequence[str]) -> list[str]:
     """Why a cell does not rank, whatever the judge."""
-    found = []
-    if cell.partial:
-        found.append(PARTIAL)
-    if cell.ablation:
-        found.append("ablation")
-    if any(note.startswith(LEAKAGE) for note in notes):
-        found.append("calibration items were evaluated")
-    return found
+    reasons = {
+        PARTIAL: cell.partial,
+        "ablation": bool(cell.ablation),
+        "calibration items were evaluated": any(note.startswith(LEAKAGE) for note in notes),
+    }
+    return [reason for reason, holds in reasons.items() if holds]
 
 
 def system_id(cell: Cell) -> str:
-    """What stays the same over tasks and seeds: model, defense, dtype, attention kernel and engine."""
+    """Hash of what is the same over tasks and seeds: model, defense, dtype, attention kernel and engine."""
     key = cell.key()
     del key["task"], key["seed"]
     return content_hash(key)[:12]

@@ -1,9 +1,9 @@
-"""A cell: every verdict on one (task, model, defense configuration, generation settings, dtype, attention
+"""A cell: all verdicts for one (task, model, defense configuration, generation settings, dtype, attention
 kernel, engine, seed).
 
-A cell holds hashes and verdicts, never text and never an aggregate: what the board shows is computed from
-the verdicts each time. Samples are kept as columns, one entry an answer, sorted by item and repeat, so that
-five thousand answers stay a small file. The path of a cell is derived from its content.
+A cell holds hashes and verdicts, never text and never an aggregate: the board computes its numbers from the
+verdicts each time. Samples are stored as columns, one entry per answer, sorted by item and repeat, so that
+five thousand answers make a small file. The path of a cell is derived from its content.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from shiftdc_eval.core.records import Cost, JudgeCost, Record
 
 CELL_VERSION: Literal[1] = 1
 HASH_DIGITS = 16
-"""Hex digits kept of a sample's hashes: enough to notice a change, small enough for thousands of rows."""
+"""Hex digits kept of a sample's hashes: enough to detect a change, small enough for thousands of rows."""
 
 Kind = Literal["refusal", "harm", "score"]
 LETTERS: Mapping[str, Mapping[str, str]] = {
     "refusal": {"R": "refused", "C": "complied", "-": "unscored"},
     "harm": {"S": "safe", "U": "unsafe", "-": "unscored"},
 }
-"""How a verdict column writes its verdicts, by kind."""
+"""Letters of the verdicts in a column, by kind."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -38,32 +38,32 @@ Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 class CellTask(Record):
-    """What was asked."""
+    """The task."""
 
     name: Name
     """lmms-eval task name."""
     version: Annotated[str, StringConstraints(min_length=1, max_length=40)]
     """Task version; two versions are never compared."""
     dataset: Text = ""
-    """Where the data came from."""
+    """Source of the data."""
     revision: Text = ""
     """Revision or checksum of the data."""
     benign: bool = False
-    """True where a refusal is the failure."""
+    """True where a refusal is a failure."""
     utility: bool | None = None
-    """True where scores say how good answers are, False where they say how harmful; None: not recorded."""
+    """True where scores rate quality, False where they rate harm; None: not recorded."""
     items: Annotated[int, Field(ge=1, strict=True)]
-    """Items the full task has."""
+    """Items of the full task."""
     generation: dict[str, JsonValue] = Field(default_factory=dict)
     """Resolved generation settings."""
     score: Literal["mean", "mme"] = "mean"
-    """How scores make one number."""
+    """How scores are aggregated."""
     notes: list[Text] = Field(default_factory=list)
-    """Facts that change what the number means."""
+    """Facts that change the meaning of the result."""
 
 
 class CellModel(Record):
-    """What answered."""
+    """The model."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+:@=,/-]*$", max_length=200)]
     """Hub id, or the name of a local folder."""
@@ -72,7 +72,7 @@ class CellModel(Record):
     architecture: Text = ""
     """Class of the model."""
     note: Text = ""
-    """A caveat shown wherever the model is shown (`toy`, `small research model`)."""
+    """A caveat shown with the model everywhere (`toy`, `small research model`)."""
     template_sha256: Sha256 | None = None
     """Hash of the chat template; None when unknown."""
     system_prompt: Text = ""
@@ -80,25 +80,24 @@ class CellModel(Record):
 
 
 class CellDefense(Record):
-    """What stood between request and model."""
+    """The defense."""
 
     name: Name
-    """Name of the defense."""
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     """Resolved settings, defaults included."""
     direction_sha256: Sha256 | None = None
     """Content hash of the safety direction."""
     answer_version: Count = 1
-    """Hand-raised number of the code that makes answers."""
+    """Version of the code that makes answers, raised by hand."""
 
 
 class GroupColumn(Record):
-    """One way to split the samples: codes point into values."""
+    """One grouping of the samples."""
 
     values: list[Text]
     """Sorted names of the groups."""
     codes: list[Count]
-    """One index an answer; `len(values)` means that the answer is in no group."""
+    """One index into `values` per answer; `len(values)` means that the answer is in no group."""
 
 
 class Samples(Record):
@@ -107,19 +106,19 @@ class Samples(Record):
     item: list[Annotated[str, StringConstraints(min_length=1, max_length=300)]]
     """Benchmark item of each answer."""
     question: list[str] | None = None
-    """Question of each answer; None when every item asks its own."""
+    """Question of each answer; None when every item has its own."""
     repeat: list[Count] | None = None
-    """Index among the repeats of an item; None when there is one answer an item."""
+    """Index among the repeats of an item; None when every item has one answer."""
     prompt: list[ShortHash]
     """Hash of the text prompt."""
     image: list[ShortHash]
-    """Hash of the image or images; empty for text alone."""
+    """Hash of the image or images; empty without an image."""
     response: list[ShortHash]
     """Hash of the response; empty when generation failed."""
     groups: dict[str, GroupColumn] = Field(default_factory=dict)
-    """What results are split by."""
+    """Groupings by name."""
     flags: dict[str, list[Count]] = Field(default_factory=dict)
-    """Rows that carry a flag, by flag."""
+    """Rows with a flag, by flag."""
 
     def __len__(self) -> int:
         return len(self.item)
@@ -147,40 +146,38 @@ class Samples(Record):
             if group.values != sorted(set(group.values)):
                 raise ValueError(f"groups.{name}.values: not sorted or not unique")
             if max(group.codes) > len(group.values):
-                raise ValueError(f"groups.{name}.codes: {max(group.codes)} points behind the values")
+                raise ValueError(f"groups.{name}.codes: {max(group.codes)} is not an index into the values")
         for name, rows in self.flags.items():
             if any(a >= b for a, b in pairwise(rows)) or (rows and rows[-1] >= size):
-                raise ValueError(f"flags.{name}: rows must rise and stay below {size}")
+                raise ValueError(f"flags.{name}: rows must be increasing and below {size}")
         keys = self.keys()
         for before, after in pairwise(keys):
             if before >= after:
-                raise ValueError(f"item: {after[0]!r} repeat {after[1]} is there twice or out of order")
+                raise ValueError(f"item: {after[0]!r} repeat {after[1]} is duplicate or out of order")
         return self
 
 
 class JudgeColumn(Record):
-    """The verdicts of one judge, one an answer."""
+    """The verdicts of one judge, one per answer."""
 
     name: Name
-    """Judge name."""
     fingerprint: Sha256
-    """Identity of the judge: list or rubric, model, settings."""
+    """Hash of the judge's keyword list or rubric, model and settings."""
     kind: Kind
-    """What is judged."""
     models: list[Text] = Field(default_factory=list)
-    """Models that judged, as their servers name them, sorted; empty for judges without one."""
+    """Models behind the judge, as their servers name them, sorted; empty for judges without a model."""
     rubric: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """sha256 of the rubric or keyword list; empty for judges without one, or when not recorded."""
+    """sha256 of the rubric or keyword list; empty when there is none or it is not recorded."""
     cost: JudgeCost | None = None
-    """What these verdicts cost; None when not recorded of all of them."""
+    """Cost of these verdicts; None when it is not recorded for all of them."""
     verdicts: str | list[Annotated[float, Field(allow_inf_nan=False)] | None]
-    """refusal: a text of R, C and -; harm: S, U and -; score: numbers and null. `-` and null: unscored."""
+    """refusal: a string of R, C and -; harm: S, U and -; score: numbers and null. `-` and null: unscored."""
     reasons: dict[Text, list[Count]] = Field(default_factory=dict)
-    """Why answers are unscored: rows by reason."""
+    """Unscored rows by reason."""
 
     @property
     def key(self) -> str:
-        """Name and first digits of the identity: the same name with another rubric is another column."""
+        """Name and first digits of the fingerprint: the same name with another rubric is another column."""
         return f"{self.name}@{self.fingerprint[:8]}"
 
     @cached_property
@@ -193,7 +190,7 @@ class JudgeColumn(Record):
     @model_validator(mode="after")
     def _verdicts_fit_kind(self) -> JudgeColumn:
         if (self.kind == "score") == isinstance(self.verdicts, str):
-            expected = "a list of numbers" if self.kind == "score" else "a text of letters"
+            expected = "a list of numbers" if self.kind == "score" else "a string of letters"
             raise ValueError(f"verdicts: a {self.kind} column is {expected}")
         if isinstance(self.verdicts, str):
             letters = "".join(LETTERS[self.kind])
@@ -210,34 +207,34 @@ class JudgeColumn(Record):
 
 
 class RunSource(Record):
-    """One run that answered, or judged, part of the cell."""
+    """One run that answered or judged part of the cell."""
 
     id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    """Run id; the date of the results where there is no run record."""
+    """Run id; without a run record the date of the results."""
     recorded: bool
-    """False where there was no run record, so that less is known."""
+    """False without a run record; then less is known."""
     started: Text = ""
     """UTC time, ISO 8601."""
     finished: Text = ""
     """UTC time, ISO 8601."""
     command: Text = ""
-    """The command line, secrets removed."""
+    """The command line without secrets."""
     versions: dict[str, str] = Field(default_factory=dict)
-    """Versions of the packages that matter."""
+    """Versions of the relevant packages."""
     git: Text = ""
     """Commit and state of the working tree."""
     hardware: Text = ""
     """Processor or accelerator."""
     engine: Text = ""
-    """Engine that answered, `plain` or `fast`; empty when unknown."""
+    """Engine, `plain` or `fast`; empty when unknown."""
     batch_size: Annotated[int, Field(ge=1, strict=True)] | None = None
-    """Requests answered together; None when unknown."""
+    """Requests per batch; None when unknown."""
     cost: Cost | None = None
-    """What the answers of this cell cost in that run; None when unknown."""
+    """Cost of this cell's answers in that run; None when unknown."""
     cost_shared: bool = False
-    """True when the run had several tasks and its cost was shared out by number of answers."""
+    """True when the run had several tasks and its cost was divided by number of answers."""
     notes: list[Text] = Field(default_factory=list)
-    """Facts that change what the number means."""
+    """Facts that change the meaning of the result."""
 
 
 class Cell(Record):
@@ -255,7 +252,7 @@ class Cell(Record):
     seed: Count
     """Seed of sampling and of random controls."""
     ablation: Text = ""
-    """Why this is an ablation or control that never ranks; empty otherwise."""
+    """Reason for an ablation or control, which never ranks; else empty."""
     samples: Samples
     judges: list[JudgeColumn]
     runs: Annotated[list[RunSource], Field(min_length=1)]
@@ -293,19 +290,19 @@ class Cell(Record):
         return cell_path(self.key())
 
     def key(self) -> dict[str, Any]:
-        """All that tells this cell from any other."""
+        """The key of this cell; see `cell_key`."""
         return cell_key(
             self.task, self.model, self.defense, self.dtype, self.attention, self.engine, self.seed
         )
 
     @cached_property
     def engine(self) -> str:
-        """As in the key: see `telling_engine`."""
+        """The engine in the key; see `telling_engine`."""
         return telling_engine(self.dtype, [run.engine for run in self.runs])
 
 
 def telling_engine(dtype: str, engines: Iterable[str]) -> str:
-    """`fast` where that engine answered in 16 bit: only in float32 does it give the plain one's tokens."""
+    """`fast` where that engine answered in 16 bit, else empty: in float32 both engines give the same tokens."""
     return "fast" if dtype != "float32" and "fast" in engines else ""
 
 
@@ -318,14 +315,14 @@ def cell_key(
     engine: str,
     seed: int,
 ) -> dict[str, Any]:
-    """The key of a cell: everything that can change an answer, and nothing that cannot.
+    """The key of a cell: exactly what can change an answer.
 
-    An attention kernel that is not known is not in it, nor an engine that is the plain one or answers like it.
+    It has no attention kernel where that is unknown, and no engine where `telling_engine` is empty.
     """
     return {
         "task": {
             **task.model_dump(include={"name", "version", "generation"}),
-            # one revision is the same data wherever it was read from
+            # one revision is the same data from any source
             "data": task.revision or task.dataset,
         },
         "model": model.model_dump(include={"id", "revision", "template_sha256", "system_prompt"}),
@@ -338,7 +335,7 @@ def cell_key(
 
 
 def cell_path(key: Mapping[str, Any]) -> str:
-    """`<task>/<model>/<defense>-<hash8>[-seed<N>].json`; the hash covers all of the key but the seed."""
+    """`<task>/<model>/<defense>-<hash8>[-seed<N>].json`; the hash covers the key without the seed."""
     digest = content_hash({name: value for name, value in key.items() if name != "seed"})[:8]
     seed = f"-seed{key['seed']}" if key["seed"] else ""
     return f"{key['task']['name']}/{slug(key['model']['id'])}/{key['defense']['name']}-{digest}{seed}.json"

@@ -1,4 +1,4 @@
-"""Reading and writing the board's JSON files: one canonical form, errors that name file and field."""
+"""The cell files of a board."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.json_files import parse, read_text
 
 
-def read_cell(path: Path) -> Cell:
-    """A cell from its file.
-
-    Raises:
-        RecordError: names the file and the field.
-    """
-    return parse(read_text(path), Cell, path)
-
-
 def cell_files(board: Path) -> list[Path]:
     """The cell files of a board, sorted by their path below `cells/`."""
     root = board / "cells"
@@ -25,21 +16,17 @@ def cell_files(board: Path) -> list[Path]:
 
 
 def read_cells(board: Path) -> list[Cell]:
-    """All cells of a board, in the order of their paths.
-
-    Raises:
-        RecordError: a file is not a valid cell, or lies where its content does not belong.
-    """
+    """All cells of a board, in the order of their paths; raises as `read_placed`."""
     return [read_placed(path, board) for path in cell_files(board)]
 
 
 def read_placed(path: Path, board: Path) -> Cell:
-    """A cell that lies where its content says it belongs.
+    """A cell whose path is the one that its content gives.
 
     Raises:
-        RecordError: it is invalid or lies elsewhere.
+        RecordError: it is invalid (names the field) or has another path.
     """
-    cell = read_cell(path)
+    cell = parse(read_text(path), Cell, path)
     here = path.relative_to(board / "cells").as_posix()
     if here != cell.path:
         raise RecordError(

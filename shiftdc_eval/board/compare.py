@@ -1,9 +1,10 @@
-"""Defenses compared: paired differences, Holm, ranks with ties, what cannot be separated."""
+"""Comparison of defenses: paired differences, Holm adjustment, ranks with ties, detectable differences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -29,7 +30,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Member:
-    """One column in a comparison; of several seeds the pooled one."""
+    """One column in a comparison; several seeds are pooled."""
 
     cell: int
     measure: int
@@ -57,22 +58,22 @@ class Member:
 
 
 def family_key(column: Column) -> str:
-    """Equal for columns that may be compared: all of a cell's key but defense and seed, and the judge."""
+    """Equal for columns that may be compared: the cell's key without defense and seed, and the judge."""
     key = column.answers.cell.key()
     del key["defense"], key["seed"]
     return content_hash([key, column.judge.key, column.metric])
 
 
 def compare(members: Sequence[Member], seeds: Sequence[int]) -> Comparison:
-    """One comparison; its entries stand in the order of their value, best first."""
+    """One comparison; its entries are sorted by value, best first, and those without a rank come last."""
     metric = members[0].column.metric
     sign = 1 if lower_is_better(metric) else -1
 
-    def standing(member: Member) -> tuple[bool, float, str]:
+    def order(member: Member) -> tuple[bool, float, str]:
         value = member.shown.value
         return bool(member.reasons), float("inf") if value is None else sign * value, member.index.path
 
-    ordered = sorted(members, key=standing)
+    ordered = sorted(members, key=order)
     ranked = [member for member in ordered if not member.reasons]
     pairs = _pairs(ordered, len(ranked))
     rank = _ranks(ranked, pairs, sign) if len(ranked) > 1 else {}
@@ -97,22 +98,21 @@ def compare(members: Sequence[Member], seeds: Sequence[int]) -> Comparison:
             for member in ordered
         ],
         pairs=pairs,
-        power=_power(ranked, pairs, members[0].column.is_rate),
+        power=_power(pairs, members[0].column.is_rate),
     )
 
 
 def _pairs(ordered: Sequence[Member], ranked: int) -> list[Pair]:
     """All pairs of ranked members, and each other member against `none`."""
-    wanted = [(i, j) for i in range(ranked) for j in range(i + 1, ranked)]
-    baselines = [n for n, member in enumerate(ordered) if member.index.defense_name == "none"]
-    wanted += [(i, j) for i in range(ranked, len(ordered)) for j in baselines if i != j]
-    flips = statistics.flips_for(ranked * (ranked - 1) // 2)
+    wanted = [(*pair, True) for pair in combinations(ordered[:ranked], 2)]
+    flips = statistics.flips_for(len(wanted))
+    nones = [member for member in ordered if member.index.defense_name == "none"]
+    wanted += [(member, none, False) for member in ordered[ranked:] for none in nones if member is not none]
     found = []
-    for i, j in wanted:
-        difference = paired(ordered[i].column, ordered[j].column, flips)
+    for first, second, both in wanted:
+        difference = paired(first.column, second.column, flips)
         if difference.n:
-            both_rank = i < ranked and j < ranked
-            found.append((ordered[i], ordered[j], difference, both_rank))
+            found.append((first, second, difference, both))
     holm = statistics.holm([difference.p for *_, difference, both in found if both])
     tests = max(1, sum(p >= LEVEL for p in holm))
     adjusted = iter(holm)
@@ -136,7 +136,7 @@ def _pairs(ordered: Sequence[Member], ranked: int) -> list[Pair]:
 
 
 def paired(first: Column, second: Column, flips: int = statistics.MIN_FLIPS) -> Difference:
-    """Difference over the answers that both columns scored; `flips` as `statistics.drawn_flip_p`."""
+    """Difference over the answers that both columns scored; `flips` as in `statistics.drawn_flip_p`."""
     here, there = shared_rows(first, second)
     both = first.scored[here] & second.scored[there]
     here, there = here[both], there[both]
@@ -180,20 +180,22 @@ def _ranks(ranked: Sequence[Member], pairs: Sequence[Pair], sign: int) -> dict[i
     return dict(zip(cells, statistics.ranks(table), strict=True))
 
 
-def _power(ranked: Sequence[Member], pairs: Sequence[Pair], rate: bool) -> str:
-    open_pairs = [pair for pair in pairs if pair.p_holm is not None and pair.p_holm >= LEVEL]
+def _power(pairs: Sequence[Pair], rate: bool) -> str:
+    """Which pairs are not separable; the reported detectable difference is never below the sample's resolution."""
+    tested = [pair for pair in pairs if pair.p_holm is not None]
+    open_pairs = [pair for pair in tested if pair.p_holm is not None and pair.p_holm >= LEVEL]
     if not open_pairs:
         return ""
     worst = max(open_pairs, key=lambda pair: (pair.detectable, -pair.n))
     effective = f" (worth {worst.size:.0f} independent ones)" if rate and worst.size < 0.95 * worst.n else ""
     size = f"{100 * worst.detectable:.1f} points" if rate else f"{worst.detectable:.3g}"
-    said = f"{len(open_pairs)} of {len([pair for pair in pairs if pair.p_holm is not None])} pairs are not separable"
-    if not worst.detectable:  # scores that differ everywhere alike, mostly not at all
-        return f"{said}; their differences show no spread that would tell what is missed"
+    said = f"{len(open_pairs)} of {len(tested)} pairs are not separable"
+    if not worst.detectable:  # all score differences are equal, mostly zero
+        return f"{said}; the differences have no spread, so the detectable difference is unknown"
     missed = f"differences under about {size} are likely missed (80 % power, Holm-adjusted)"
     return f"{said}; with n = {worst.n} shared answers{effective}, {missed}"
 
 
-def significant(value: float, digits: int = 3) -> float:
+def significant(value: float) -> float:
     """A p-value with three significant digits."""
-    return float(f"{value:.{digits - 1}e}")
+    return float(f"{value:.2e}")

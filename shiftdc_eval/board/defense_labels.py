@@ -1,4 +1,4 @@
-"""What the board calls a defense: its name, and as few of its settings as tell it from its siblings."""
+"""Labels of defenses: the name, and the fewest settings that distinguish a defense from its siblings on the board."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+from pydantic import JsonValue
+
 from shiftdc_eval.board.cell import Cell
+from shiftdc_eval.board.index import IndexCell
 from shiftdc_eval.core.hashing import content_hash
 
 Settings = Mapping[str, str]
 """Settings as JSON texts."""
 FEW = 3
-"""Settings in a label, unless it takes all to tell."""
+"""Settings in a label at most, unless only all of them distinguish it."""
+DRAW = "random_seed"
+"""The setting that draws a random direction: cells that differ only in it are draws of one control. Null where none
+is drawn."""
 
 
 def defense_labels(cells: Sequence[Cell]) -> dict[str, str]:
-    """Label of each cell's defense by the cell's path, told apart from its siblings on the same model.
+    """Label of each cell's defense by the cell's path, unique among its siblings on the same model.
 
-    A label is no full account: all settings stand with the cell.
+    A label names only part of the settings; the cell holds all of them.
     """
     siblings: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -33,12 +39,17 @@ def defense_labels(cells: Sequence[Cell]) -> dict[str, str]:
         }
         known = [dict(one) for one in {tuple(sorted(one.items())) for one in settings.values()}]
         for cell in family:
-            telling = _telling(settings[cell.path], known)
-            labels[cell.path] = _label(cell, telling)
-    return _told_apart(cells, labels)
+            given = cell.defense.settings
+            parts = [
+                f"{name}={value if isinstance(value := given[name], str) else json.dumps(value)}"
+                for name in _distinguishing(settings[cell.path], known)
+                if name in given
+            ]
+            labels[cell.path] = f"{cell.defense.name} ({', '.join(parts)})" if parts else cell.defense.name
+    return _unique(cells, labels)
 
 
-def _telling(own: Settings, known: Sequence[Settings]) -> Sequence[str]:
+def _distinguishing(own: Settings, known: Sequence[Settings]) -> Sequence[str]:
     """The fewest settings whose values no other configuration has; of equally few those with the most values."""
     values = {name: len({one[name] for one in known}) for name in own}
     varying = sorted((name for name in own if values[name] > 1), key=lambda name: (-values[name], name))
@@ -49,8 +60,8 @@ def _telling(own: Settings, known: Sequence[Settings]) -> Sequence[str]:
     return sorted(varying)
 
 
-def _told_apart(cells: Sequence[Cell], labels: dict[str, str]) -> dict[str, str]:
-    """Labels, with the hash in the cell's file name where they would not tell two rows apart."""
+def _unique(cells: Sequence[Cell], labels: dict[str, str]) -> dict[str, str]:
+    """Labels, with the hash in the cell's file name where two rows would have the same label."""
     rows: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         key = cell.key()
@@ -63,11 +74,17 @@ def _told_apart(cells: Sequence[Cell], labels: dict[str, str]) -> dict[str, str]
     return labels
 
 
-def _label(cell: Cell, varying: Sequence[str]) -> str:
-    settings = cell.defense.settings
-    parts = [f"{name}={_short(settings[name])}" for name in varying if name in settings]
-    return f"{cell.defense.name} ({', '.join(parts)})" if parts else cell.defense.name
+def is_drawn(cell: IndexCell) -> bool:
+    """True where the safety direction was drawn at random."""
+    return cell.settings.get(DRAW) is not None
 
 
-def _short(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def draw_of(cell: IndexCell) -> int:
+    """The seed of a random direction; -1 without one, or when it is not a number."""
+    seed = cell.settings.get(DRAW)
+    return seed if isinstance(seed, int) else -1
+
+
+def settings_but_draw(cell: IndexCell) -> dict[str, JsonValue]:
+    """The settings without the seed of a random direction."""
+    return {name: value for name, value in cell.settings.items() if name != DRAW or not is_drawn(cell)}

@@ -27,7 +27,7 @@ from shiftdc_eval.core.statistics import CONFIDENCE, RESAMPLES
 SCHEMA_VERSION = "0.2.1"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 MME_MAXIMUM = 200
-"""Points a subtask: 100 for accuracy and 100 for paired accuracy."""
+"""Points per subtask: 100 for accuracy and 100 for paired accuracy."""
 
 
 def export(cells: Sequence[Cell], out: Path) -> list[Path]:
@@ -40,8 +40,7 @@ def export(cells: Sequence[Cell], out: Path) -> list[Path]:
         cell = by_path[entry.path]
         if any(measure.value is not None for measure in entry.measures):
             texts[f"every_eval_ever/{every_eval_ever_path(cell)}"] = canonical(every_eval_ever(cell, entry))
-        entries = hub_entries(cell, entry)
-        if entries:
+        if entries := hub_entries(cell, entry):
             hub[f"hub/{slug(cell.model.id)}/.eval_results/{cell.task.name}.yaml"] += entries
     texts |= {name: yaml.safe_dump(entries, sort_keys=True, width=100) for name, entries in hub.items()}
     for name, text in texts.items():
@@ -103,6 +102,7 @@ def every_eval_ever(cell: Cell, entry: IndexCell) -> dict[str, Any]:
 
 def _result(cell: Cell, entry: IndexCell, measure: Measure) -> dict[str, Any]:
     rate = measure.metric in RATES
+    column = next(column for column in cell.judges if column.key == measure.judge)
     uncertainty: dict[str, Any] = {"num_samples": measure.n}
     if measure.low is not None and measure.high is not None:
         uncertainty["confidence_interval"] = {
@@ -121,8 +121,8 @@ def _result(cell: Cell, entry: IndexCell, measure: Measure) -> dict[str, Any]:
             "lower_is_better": lower_is_better(measure.metric),
             "score_type": "continuous",
             "min_score": 0.0,
-            "max_score": 1.0 if rate else maximum(cell, measure),
-            **judging(column_of(cell, measure)),
+            "max_score": 1.0 if rate else maximum(cell, column),
+            **judging(column),
         },
         "score_details": {
             "score": measure.value,
@@ -144,18 +144,13 @@ def _result(cell: Cell, entry: IndexCell, measure: Measure) -> dict[str, Any]:
     }
 
 
-def column_of(cell: Cell, measure: Measure) -> JudgeColumn:
-    """The verdicts behind a measure."""
-    return next(column for column in cell.judges if column.key == measure.judge)
-
-
 def judge_name(measure: Measure) -> str:
-    """A judge with the models that judged."""
+    """A judge with the models behind it."""
     return f"{measure.judge} (model {', '.join(measure.models)})" if measure.models else measure.judge
 
 
 def judging(column: JudgeColumn) -> dict[str, Any]:
-    """What the record says of a judge; the schema asks for the prompt, of which a cell holds the hash."""
+    """The judge in the schema, which asks for the prompt; a cell holds only its hash."""
     facts = details({"judge": column.name, "fingerprint": column.fingerprint, "rubric_sha256": column.rubric})
     if not column.models:
         return {"additional_details": facts}
@@ -169,36 +164,24 @@ def judging(column: JudgeColumn) -> dict[str, Any]:
     }
 
 
-def maximum(cell: Cell, measure: Measure) -> float:
-    """The highest score there can be, as far as the cell tells: MME's by its subtasks, else the highest seen."""
+def maximum(cell: Cell, column: JudgeColumn) -> float:
+    """The maximal score: MME's by its subtasks, else the highest in the cell."""
     if cell.task.score == "mme":
         group = cell.samples.groups.get("subtask")
         return float(MME_MAXIMUM * (len(group.values) if group else 1))
-    seen = [score for score in column_of(cell, measure).verdicts if isinstance(score, float)]
-    return max(1.0, *seen)
+    return max(1.0, *(score for score in column.verdicts if isinstance(score, float)))
 
 
 def source_data(cell: Cell) -> dict[str, Any]:
-    """Where the items came from."""
+    """The source of the items."""
     task = cell.task
     facts = {"revision": task.revision, "task_version": task.version, "dataset": task.dataset}
+    source: dict[str, Any] = {"source_type": "other"}
     if HUB_ID.fullmatch(task.dataset):
-        return {
-            "dataset_name": task.name,
-            "source_type": "hf_dataset",
-            "hf_repo": task.dataset,
-            "samples_number": task.items,
-            "additional_details": details(facts),
-        }
-    if re.fullmatch(r"(https://)?github\.com/\S+", task.dataset):
-        url = f"https://{task.dataset.removeprefix('https://')}"
-        return {
-            "dataset_name": task.name,
-            "source_type": "url",
-            "url": [url],
-            "additional_details": details(facts),
-        }
-    return {"dataset_name": task.name, "source_type": "other", "additional_details": details(facts)}
+        source = {"source_type": "hf_dataset", "hf_repo": task.dataset, "samples_number": task.items}
+    elif re.fullmatch(r"(https://)?github\.com/\S+", task.dataset):
+        source = {"source_type": "url", "url": [f"https://{task.dataset.removeprefix('https://')}"]}
+    return {"dataset_name": task.name, **source, "additional_details": details(facts)}
 
 
 def hub_entries(cell: Cell, entry: IndexCell) -> list[dict[str, Any]]:
@@ -206,26 +189,26 @@ def hub_entries(cell: Cell, entry: IndexCell) -> list[dict[str, Any]]:
     usable = not entry.not_ranked and entry.recorded
     if not usable or not HUB_ID.fullmatch(cell.model.id) or not HUB_ID.fullmatch(cell.task.dataset):
         return []
+    dataset = {"id": cell.task.dataset, "task_id": cell.task.name}
+    if re.fullmatch(r"[0-9a-f]{40}", cell.task.revision):
+        dataset["revision"] = cell.task.revision
+    date = {"date": cell.runs[-1].finished} if cell.runs[-1].finished else {}
     entries = []
     for measure in entry.measures:
         if measure.value is None:
             continue
-        value = round(100 * measure.value, 2) if measure.metric in RATES else measure.value
-        unit = ", %" if measure.metric in RATES else ""
-        dataset = {"id": cell.task.dataset, "task_id": cell.task.name}
-        if re.fullmatch(r"[0-9a-f]{40}", cell.task.revision):
-            dataset["revision"] = cell.task.revision
+        rate = measure.metric in RATES
         notes = (
-            f"{METRIC_NAMES[measure.metric]}{unit}; judge {judge_name(measure)}; defense {entry.defense}; "
-            f"shiftdc-eval cells/{entry.path}"
+            f"{METRIC_NAMES[measure.metric]}{', %' if rate else ''}; judge {judge_name(measure)}; "
+            f"defense {entry.defense}; shiftdc-eval cells/{entry.path}"
         )
-        date = {"date": cell.runs[-1].finished} if cell.runs[-1].finished else {}
+        value = round(100 * measure.value, 2) if rate else measure.value
         entries.append({"dataset": dataset, "value": value, **date, "notes": notes})
     return entries
 
 
 def details(values: Mapping[str, object]) -> dict[str, str]:
-    """Values as the texts that the schema wants; what is empty is left out."""
+    """Values as strings, which the schema requires; without empty ones."""
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
     return {name: text for name, text in texts.items() if text not in ("", "null")}
 

@@ -1,8 +1,8 @@
-"""What the board shows, as data: `index.json`. Markdown and page are written from it and nothing else."""
+"""The board as data: `index.json`. Markdown and page are generated from it alone."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, JsonValue
 
@@ -10,15 +10,13 @@ from shiftdc_eval.board.model_kinds import Mark
 from shiftdc_eval.board.reported import Reported
 from shiftdc_eval.core.records import Calibration, JudgeCost, Record
 
-INDEX_VERSION: Literal[1] = 1
-
 MAX_UNSCORED = 0.02
 """A cell with a larger share of unscored answers does not rank."""
 PARTIAL = "partial"
 UNSCORED = "more than 2 % unscored"
 ALONE = "nothing to rank against"
 DIGITS = 6
-"""Digits after the point that are written down: more than are shown, so that nothing is rounded twice."""
+"""Decimals that are stored: more than are shown, so that nothing is rounded twice."""
 
 Metric = Literal["asr", "keyword_asr", "refused", "over_refusal", "unsafe_rate", "score", "harm_score"]
 
@@ -35,27 +33,27 @@ class Group(Record):
 
 
 class Official(Record):
-    """A mean as the benchmark's authors report it."""
+    """A mean over groups."""
 
     name: str
-    """What it is the mean of."""
+    """Name of the mean."""
     value: float | None
-    """None when a part is absent: a mean over fewer parts is another number."""
+    """None when a part is absent: a mean over fewer parts is a different number."""
     absent: list[str]
     """Parts without a scored answer."""
     of: int
-    """Parts there should be."""
+    """Number of parts."""
 
 
 class Measure(Record):
-    """What one judge's verdicts on one cell amount to."""
+    """The result of one judge on one cell."""
 
     judge: str
     """Judge name and first digits of its identity."""
     models: list[str] = Field(default_factory=list)
     """Models that judged, as their servers name them; empty for judges without one."""
     cost: JudgeCost | None = None
-    """What the verdicts cost; None when not recorded."""
+    """Cost of the verdicts; None when not recorded."""
     metric: Metric
     value: float | None
     """Share of the scored answers, or the score; None when nothing was scored."""
@@ -65,30 +63,30 @@ class Measure(Record):
     n: int
     """Scored answers."""
     questions: int
-    """Questions they belong to; intervals are clustered by question."""
+    """Questions of these answers; intervals are clustered by question."""
     unscored: int
     """Answers without a verdict."""
     reasons: dict[str, int] = Field(default_factory=dict)
-    """Why, with counts."""
+    """Counts of unscored answers by reason."""
     bound_low: float | None = None
-    """The share with every unscored answer as safe (or refused, or complied: whatever lowers it)."""
+    """The share with every unscored answer counted so that it lowers the share."""
     bound_high: float | None = None
-    """The share with every unscored answer as unsafe."""
+    """The share with every unscored answer counted so that it raises the share."""
     groups: dict[str, dict[str, Group]] = Field(default_factory=dict)
     """Results by topic, scenario, ...; `flag` holds the answers that carry a flag."""
     macro: dict[str, float] = Field(default_factory=dict)
     """Unweighted mean over the groups of each kind."""
     official: list[Official] = Field(default_factory=list)
-    """Means as the benchmark's authors report them, where these are not `value`."""
+    """Means over groups, where a benchmark has any besides `value`."""
 
 
 class Agreement(Record):
-    """How far two judges of one cell agree on `fails` or not."""
+    """Agreement of two judges of one cell on which answers fail."""
 
     first: str
     second: str
     n: int
-    """Answers both scored."""
+    """Answers that both scored."""
     agreement: float
     kappa: float | None
     """Cohen's kappa; None where it is undefined."""
@@ -107,18 +105,18 @@ class IndexCell(Record):
     model_revision: str
     model_note: str
     mark: Mark
-    """`toy` or `small research model`: never set against models without one."""
+    """`toy` or `small research model`: never compared with models of another kind."""
     defense: str
-    """Name, with the settings that tell it from its siblings."""
+    """Name, with the settings that distinguish it from its siblings."""
     defense_name: str
     settings: dict[str, JsonValue]
     dtype: str
     attention: str
     """Attention kernel; empty when unknown."""
     engine: str
-    """`fast` where that engine answered in 16 bit, which can change an answer; empty otherwise."""
+    """`fast` where that engine answered in 16 bit, which can change an answer; else empty."""
     batch_sizes: list[int]
-    """Requests answered together, of each run that says so; in 16 bit they can change an answer."""
+    """Recorded batch sizes of the runs; in 16 bit they can change an answer."""
     seed: int
     generation: dict[str, JsonValue]
     """Resolved generation settings."""
@@ -137,23 +135,23 @@ class IndexCell(Record):
     """Facts that change what the numbers mean."""
     hardware: str
     seconds: float | None
-    """Seconds an answer."""
+    """Seconds per answer."""
     relative: float | None
     """Seconds relative to `none` on the same task, model and hardware."""
     tokens: tuple[float, float] | None
-    """Prompt tokens and generated tokens an answer; None when unknown."""
+    """Prompt tokens and generated tokens per answer; None when unknown."""
     price: float | None
-    """Money in USD that the answers cost; None when unknown."""
+    """Cost of the answers in USD; None when unknown."""
     command: str
     """The command that reproduces it."""
     system: str
-    """What tells this model with this defense from every other, whatever task and seed."""
+    """Identifies this model with this defense over all tasks and seeds."""
     measures: list[Measure]
     agreement: list[Agreement] = Field(default_factory=list)
 
 
 class Pair(Record):
-    """A paired difference, first minus second, over the answers both have scored."""
+    """A paired difference, first minus second, over the answers scored in both."""
 
     first: int
     """Position in the index's cells."""
@@ -163,14 +161,14 @@ class Pair(Record):
     high: float
     n: int
     size: float
-    """Independent answers these are worth; fewer than `n` where a question has several."""
+    """Effective number of answers; fewer than `n` where a question has several."""
     first_only: int
     second_only: int
     p: float
     p_holm: float | None
-    """Holm-adjusted over the ranked pairs of the comparison; None when one of them does not rank."""
+    """Holm-adjusted over the ranked pairs of the comparison; None when one entry does not rank."""
     detectable: float
-    """Smallest difference such a pair shows with 80 % power; of ranked pairs at the level that Holm stopped at."""
+    """Smallest difference found with 80 % power; for ranked pairs at the level where Holm's procedure stopped."""
 
 
 class Entry(Record):
@@ -183,11 +181,11 @@ class Entry(Record):
     rank: tuple[int, int] | None
     """Best and worst rank that the verdicts allow; None when it does not rank."""
     not_ranked: list[str]
-    """Why it does not."""
+    """Reasons for having no rank."""
     also: list[int] = Field(default_factory=list)
     """The cells of its other seeds."""
     pooled: Measure | None = None
-    """The measure over all seeds; None where there is one."""
+    """The measure over all seeds; None for a single seed."""
 
 
 class Comparison(Record):
@@ -204,23 +202,19 @@ class Comparison(Record):
     entries: list[Entry]
     pairs: list[Pair]
     power: str
-    """What the number of answers cannot show; empty when every pair is separable."""
+    """Which pairs are not separable; empty when all are."""
 
 
 class Index(Record):
     """The whole board."""
 
-    index_version: Literal[1] = INDEX_VERSION
+    index_version: Literal[1] = 1
     cells: list[IndexCell]
     comparisons: list[Comparison]
     calibrations: list[Calibration] = Field(default_factory=list)
-    """Judges held against human labels; a judge that stands in none is not calibrated."""
+    """Agreement of judges with human labels; a judge without an entry is not calibrated."""
     reported: list[Reported]
-    """Numbers from papers: shown apart, never ranked with measured ones."""
-
-    def dump(self) -> dict[str, Any]:
-        """As a JSON value."""
-        return self.model_dump(mode="json")
+    """Numbers from papers: in a section of their own, never ranked with measured numbers."""
 
 
 def too_many_unscored(measure: Measure) -> bool:
@@ -230,5 +224,5 @@ def too_many_unscored(measure: Measure) -> bool:
 
 
 def lower_is_better(metric: Metric) -> bool:
-    """True for rates of failure; False for utility scores and for what is refused of harmful requests."""
+    """True for rates of failure; False for utility scores and for refused shares of harmful requests."""
     return metric not in ("score", "refused")

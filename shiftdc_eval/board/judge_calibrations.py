@@ -1,6 +1,6 @@
-"""Judges held against human labels: `judges/` on the board, one file a judge and set of labels.
+"""Agreement of judges with human labels: `judges/` on the board, one file per judge and set of labels.
 
-A calibration belongs to a judge's identity, not to a cell: it stands beside every number of that judge.
+A calibration belongs to a judge's identity, not to a cell: it is shown with every result of that judge.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 from shiftdc_eval.board.cell import slug
 from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.json_files import parse, read_text
-from shiftdc_eval.core.records import Calibration, LabelAgreement, Rate
+from shiftdc_eval.core.records import Calibration, Rate
 
 FOLDER = "judges"
 ATTACHED = "calibration_*.json"
-"""What `shiftdc-eval judge calibrate --attach RUN` writes into a results folder."""
+"""Files that `shiftdc-eval judge calibrate --attach RUN` writes into a results folder."""
 POSITIVE = {"refusal": "refusals", "harm": "harmful answers"}
 
 
@@ -33,7 +33,7 @@ def read_calibration(path: Path) -> Calibration:
     """One file of a board.
 
     Raises:
-        RecordError: it is invalid, or its name is not the one its content gives it.
+        RecordError: it is invalid, or its name is not the one that its content gives.
     """
     found = parse(read_text(path), Calibration, path)
     if path.name != calibration_name(found):
@@ -45,11 +45,7 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def read_calibrations(board: Path) -> dict[str, Calibration]:
-    """The calibrations of a board, by file name.
-
-    Raises:
-        RecordError: a file is invalid.
-    """
+    """The calibrations of a board, by file name; raises as `read_calibration`."""
     return {path.name: read_calibration(path) for path in calibration_files(board)}
 
 
@@ -70,10 +66,10 @@ def only_calibrations(folder: Path) -> bool:
 
 
 def against_people(judge: str, calibrations: Iterable[Calibration]) -> list[str]:
-    """How far a judge agrees with human labels, one sentence a set of labels.
+    """Agreement of a judge with human labels, one sentence per set of labels.
 
     Args:
-        judge: name and first digits of the identity, as it stands in a measure.
+        judge: name and first digits of the identity, as in `Measure.judge`.
     """
     identity = judge.rpartition("@")[2]
     said = [_sentence(found) for found in calibrations if found.fingerprint[:8] == identity]
@@ -83,18 +79,14 @@ def against_people(judge: str, calibrations: Iterable[Calibration]) -> list[str]
 def _sentence(found: Calibration) -> str:
     whole = found.agreements[-1]
     sources = ", ".join(part.source for part in found.agreements[:-1] or [whole])
-    answers = f"{whole.scored} answers to {whole.prompts} prompts"
     unscored = f", {whole.unscored} unscored" if whole.unscored else ""
+    rates = (whole.false_negative_rate.value, whole.false_positive_rate.value)
+    missed, alarms = ("–" if rate is None else f"{100 * rate:.1f} %" for rate in rates)
     return (
-        f"Judge against human labels ({sources}; {answers}{unscored}): "
-        f"{_shown(whole.accuracy, 100, 1)} % equal, κ {_shown(whole.kappa, 1, 2)}, {_errors(found, whole)}."
+        f"Judge against human labels ({sources}; {whole.scored} answers to {whole.prompts} prompts{unscored}): "
+        f"{_shown(whole.accuracy, 100, 1)} % equal, κ {_shown(whole.kappa, 1, 2)}, "
+        f"misses {missed} of {POSITIVE[found.kind]}, takes {alarms} of other answers for one."
     )
-
-
-def _errors(found: Calibration, whole: LabelAgreement) -> str:
-    missed, alarms = whole.false_negative_rate.value, whole.false_positive_rate.value
-    parts = ["–" if share is None else f"{100 * share:.1f} %" for share in (missed, alarms)]
-    return f"misses {parts[0]} of {POSITIVE[found.kind]}, takes {parts[1]} of other answers for one"
 
 
 def _shown(rate: Rate, factor: float, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""Numbers from papers, re-entered with their source: one file a paper in `reported/`."""
+"""Numbers from papers, entered by hand with their source: one file per paper in `reported/`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class PaperSource(Record):
-    """Where the numbers stand."""
+    """Source of the numbers."""
 
     authors: Filled
     title: Filled
@@ -32,7 +32,7 @@ class ReportedRow(Record):
     label: Filled
     """Model, scenario or setting."""
     values: list[Number | None]
-    """One number a column; None where the paper has none."""
+    """One number per column; None where the paper has none."""
 
 
 class ReportedTable(Record):
@@ -45,15 +45,15 @@ class ReportedTable(Record):
     unit: Literal["%", "points", "seconds", "%-points"]
     lower_is_better: bool
     judge: Text = ""
-    """What judged, as far as the paper says."""
+    """The judge, as far as the paper names it."""
     columns: Annotated[list[Filled], Field(min_length=1)]
     rows: Annotated[list[ReportedRow], Field(min_length=1)]
     detail: bool = False
-    """True for tables that the page folds away."""
+    """True for tables that the page collapses."""
     notes: list[Text] = Field(default_factory=list)
 
     def shown(self, value: float | None) -> str:
-        """A number with the decimals of its table, as papers print them; a dash where there is none."""
+        """A number with the decimals of its table, as papers print them; a dash for None."""
         if value is None:
             return "–"
         texts = [f"{one:g}" for row in self.rows for one in row.values if one is not None]
@@ -100,10 +100,15 @@ def reported_files(board: Path) -> list[Path]:
     return sorted((board / "reported").glob("*.json"), key=lambda path: path.name)
 
 
-def read_reported(board: Path) -> list[Reported]:
-    """All papers of a board.
+def read_paper(path: Path) -> Reported:
+    """One paper.
 
     Raises:
         RecordError: names file and field.
     """
-    return [parse(read_text(path), Reported, path) for path in reported_files(board)]
+    return parse(read_text(path), Reported, path)
+
+
+def read_reported(board: Path) -> list[Reported]:
+    """All papers of a board; raises as `read_paper`."""
+    return [read_paper(path) for path in reported_files(board)]

@@ -1,8 +1,8 @@
-"""Seeds pooled: what several seeds answer to an item counts as repeats of it.
+"""Pooling of seeds: the answers of several seeds to an item count as repeats of it.
 
-A seed is no new item: intervals and tests stay clustered by question, so that seeds which all say the same add
-nothing, and what is generalised to is other questions, not other seeds. Two defenses are compared seed by seed
-on the seeds they share. The value of each seed stands beside, so that the spread over seeds can be seen.
+A seed is not a new item: intervals and tests stay clustered by question, so seeds with equal answers add no
+information, and intervals generalise to other questions, not to other seeds. Two defenses are compared seed by seed
+on the seeds they share. The value of each seed is shown as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Place = tuple[int, int]
 
 
 def over_seeds(members: Sequence[Member]) -> tuple[list[Member], list[int]]:
-    """The members of a comparison, one a defense, and their seeds."""
+    """The members of a comparison, one per defense, and their seeds."""
     seeds = sorted({member.column.answers.cell.seed for member in members})
     if len(seeds) == 1:
         return list(members), seeds
@@ -51,10 +51,10 @@ def pooled(cells: Sequence[Cell], judge: str, seeds: Sequence[int], times: int) 
     """One cell with the answers of several, by one judge.
 
     Args:
-        cells: alike in all but their seed.
-        judge: key of the judge, which has a column in each.
-        seeds: all seeds of the comparison: repeat r of the n-th becomes repeat n * times + r.
-        times: repeats of an item at most.
+        cells: equal in all but their seed.
+        judge: key of the judge, which has a column in each cell.
+        seeds: all seeds of the comparison; repeat r of the n-th seed becomes repeat n * times + r.
+        times: largest number of repeats of an item.
     """
     keyed = [
         ((item, seeds.index(cell.seed) * times + repeat), (number, row))
@@ -64,17 +64,20 @@ def pooled(cells: Sequence[Cell], judge: str, seeds: Sequence[int], times: int) 
     keyed.sort()
     places = [place for _, place in keyed]
     samples = [cell.samples for cell in cells]
-    asked = [one.question or one.item for one in samples]
-    own_questions = all(one.question is None for one in samples)
+
+    def picked(columns: list[list[str]]) -> list[str]:
+        return [columns[number][row] for number, row in places]
+
+    several = any(one.question is not None for one in samples)
     return cells[0].model_copy(
         update={
             "samples": Samples(
                 item=[item for (item, _), _ in keyed],
-                question=None if own_questions else [asked[number][row] for number, row in places],
+                question=picked([one.question or one.item for one in samples]) if several else None,
                 repeat=[repeat for (_, repeat), _ in keyed],
-                prompt=[samples[number].prompt[row] for number, row in places],
-                image=[samples[number].image[row] for number, row in places],
-                response=[samples[number].response[row] for number, row in places],
+                prompt=picked([one.prompt for one in samples]),
+                image=picked([one.image for one in samples]),
+                response=picked([one.response for one in samples]),
                 groups=_groups(samples, places),
                 flags=_rows([one.flags for one in samples], places),
             ),
@@ -86,25 +89,17 @@ def pooled(cells: Sequence[Cell], judge: str, seeds: Sequence[int], times: int) 
 def _groups(samples: Sequence[Samples], places: Sequence[Place]) -> dict[str, GroupColumn]:
     made = {}
     for name in sorted({name for one in samples for name in one.groups}):
-        values = sorted({value for one in samples if name in one.groups for value in one.groups[name].values})
-        code = {value: number for number, value in enumerate(values)}
-        # the last code stands for no group
-        codes = [
-            [code[value] for value in one.groups[name].values] + [len(values)] if name in one.groups else []
-            for one in samples
-        ]
-        made[name] = GroupColumn(
-            values=values,
-            codes=[
-                codes[number][samples[number].groups[name].codes[row]] if codes[number] else len(values)
-                for number, row in places
-            ],
-        )
+        own = [one.groups.get(name) or GroupColumn(values=[], codes=[0] * len(one)) for one in samples]
+        values = sorted({value for group in own for value in group.values})
+        # the code behind the last value means that the answer is in no group
+        codes = [[*map(values.index, group.values), len(values)] for group in own]
+        merged = [codes[number][own[number].codes[row]] for number, row in places]
+        made[name] = GroupColumn(values=values, codes=merged)
     return made
 
 
 def _rows(columns: Sequence[dict[str, list[int]]], places: Sequence[Place]) -> dict[str, list[int]]:
-    """Rows by flag or reason, renumbered."""
+    """Rows by flag or reason, as rows of the pooled cell."""
     new = {place: number for number, place in enumerate(places)}
     return {
         name: sorted(new[number, row] for number, one in enumerate(columns) for row in one.get(name, ()))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 
-@dataclass(frozen=True)
-class ModelSpec:
+class ModelArguments(BaseModel):
     """Which model, and how to load it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pretrained: str
     """Hub id, local folder, or the name of a bundled model (`toy`, `smol`)."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
-    dtype: str = "auto"
-    """`float32`, `bfloat16`, `float16`, or `auto`: float32 on a CPU, bfloat16 elsewhere."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Compute dtype; `auto`: float32 on a CPU, bfloat16 elsewhere."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`: a GPU where there is one."""
     device_map: str | None = None
@@ -25,4 +27,15 @@ class ModelSpec:
     trust_remote_code: bool = False
     """Run code that comes with the model; only when the user says so for this model."""
     engine: Literal["auto", "plain", "fast"] = "auto"
-    """`plain` is transformers' `generate`; `fast` is this package's engine; `auto` is fast where it is exact."""
+    """`plain`: transformers' `generate`; `fast`: stored image prefixes and a static cache; `auto`: fast where it is
+    exact."""
+
+
+class ModelSpec(ModelArguments):
+    """Which model, and how to load it, written in Python: `ModelSpec("toy", device="cpu")`."""
+
+    dtype: str = "auto"  # type: ignore[assignment]  # an unknown one is refused by `load_backbone`
+    """Compute dtype; `auto`: float32 on a CPU, bfloat16 elsewhere."""
+
+    def __init__(self, pretrained: str, **options: Any) -> None:
+        super().__init__(pretrained=pretrained, **options)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from shiftdc_eval.core.environment import setting
+
 PACKAGES = ("shiftdc-eval", "lmms-eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 SECRET = re.compile(
     r"(?i)(\b[\w-]*(?:api[_-]?key|token|secret|password)\b['\"]?\s*[=:]\s*)[^\s,]+|\b(?:sk-|hf_)[\w-]{8,}"
@@ -55,7 +57,7 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
 
     `SHIFTDC_COMMAND` holds the command that a front end was called with.
     """
-    if arguments is None and (given := os.environ.get("SHIFTDC_COMMAND")):
+    if arguments is None and (given := setting("SHIFTDC_COMMAND")):
         return redact(given)
     program, *rest = sys.argv if arguments is None else arguments
     path = Path(program)

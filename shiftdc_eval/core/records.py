@@ -269,6 +269,8 @@ class RunRecord(Record):
     """The command line, secrets removed."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages that matter."""
+    plugins: dict[str, str] = Field(default_factory=dict)
+    """Defense that another installed package brought -> distribution and version; empty for our own."""
     git: str = ""
     """Commit and state of the working tree the code ran from; empty outside a checkout."""
     hardware: str = ""

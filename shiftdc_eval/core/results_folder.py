@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,17 +57,22 @@ class SampleFile:
             raise RecordError(f"{path}: expected an object, found {type(content).__name__}")
         return content
 
-    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Line number and content of every row.
+    def lines(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Line number, text without its end, and content of every row; blank lines are passed over.
 
         Raises:
-            RecordError: names the line that is not JSON.
+            RecordError: names the line that is no UTF-8 or no JSON object.
         """
-        with self.path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise RecordError(f"{self.path}: cannot be read: {error}") from error
+        with file:
+            for number, raw in enumerate(file, 1):
+                if not raw.strip():
                     continue
                 try:
+                    line = raw.decode("utf-8").removesuffix("\n")
                     row = json.loads(line)
                 except ValueError as error:
                     raise RecordError(
@@ -75,7 +80,15 @@ class SampleFile:
                     ) from None
                 if not isinstance(row, dict):
                     raise RecordError(f"{self.path}:{number}: expected an object")
-                yield number, row
+                yield number, line, row
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Line number and content of every row.
+
+        Raises:
+            RecordError: as `lines`.
+        """
+        return ((number, row) for number, _, row in self.lines())
 
     def samples(self) -> Iterator[tuple[str, SampleField]]:
         """(`file:line`, field) of every row of ours; rows of foreign tasks are passed over.
@@ -84,35 +97,72 @@ class SampleFile:
             RecordError: names file, line and field.
         """
         for number, row in self.rows():
-            if FIELD not in row:
-                continue
-            source = f"{self.path}:{number}"
-            try:
-                yield source, SampleField.model_validate(row[FIELD])
-            except ValidationError as error:
-                raise RecordError(f"{source}: {FIELD}: {'; '.join(explain(error))}") from None
+            if FIELD in row:
+                source = f"{self.path}:{number}"
+                yield source, sample_field(row, source)
 
 
-def sample_files(folders: Sequence[Path]) -> list[SampleFile]:
-    """The samples files below the folders, in an order that does not depend on the file system.
+def sample_field(row: Mapping[str, Any], source: str) -> SampleField:
+    """The field `shiftdc` of a row.
 
     Raises:
-        RecordError: a folder does not exist or holds no samples file.
+        RecordError: there is none, or it is invalid; names the source and what is wrong.
+    """
+    try:
+        return SampleField.model_validate(row.get(FIELD))
+    except ValidationError as error:
+        raise RecordError(f"{source}: {FIELD}: {'; '.join(explain(error))}") from None
+
+
+def sample_file(path: Path) -> SampleFile:
+    """A samples file; of one under another name than lmms-eval gives, the name is the task."""
+    match = SAMPLES_NAME.fullmatch(path.name)
+    return SampleFile(path, match["task"], match["date"]) if match else SampleFile(path, path.stem, "")
+
+
+def sample_files(paths: Sequence[Path]) -> list[SampleFile]:
+    """The samples files among and below the paths, in an order that does not depend on the file system.
+
+    Raises:
+        RecordError: a path does not exist, or a folder holds no samples file.
     """
     found: dict[Path, SampleFile] = {}
-    for folder in folders:
-        if not folder.exists():
-            raise RecordError(f"{folder}: no such results folder")
-        paths = [folder] if folder.is_file() else sorted(folder.rglob("*_samples_*.jsonl"))
-        matches = [(path, SAMPLES_NAME.fullmatch(path.name)) for path in paths]
-        files = [SampleFile(path, match["task"], match["date"]) for path, match in matches if match]
+    for path in paths:
+        if not path.exists():
+            raise RecordError(f"{path}: no such results folder")
+        below = [path] if path.is_file() else sorted(path.rglob("*_samples_*.jsonl"))
+        files = [sample_file(one) for one in below]
         if not files:
             raise RecordError(
-                f"{folder}: no <date>_samples_<task>.jsonl in it; run lmms-eval with "
+                f"{path}: no <date>_samples_<task>.jsonl in it; run lmms-eval with "
                 "--output_path DIR --log_samples, or use `shiftdc-eval run`, which adds both"
             )
         found |= {file.path.resolve(): file for file in files}
     return [found[path] for path in sorted(found)]
+
+
+def find_samples(paths: Sequence[Path], tasks: Sequence[str] = ()) -> list[Path]:
+    """The samples files of our tasks among and below the paths.
+
+    Args:
+        tasks: task names to keep; none: all.
+
+    Raises:
+        RecordError: a path is not there, or holds no samples file.
+        ConfigError: none is ours (of these tasks).
+    """
+    files = sample_files(paths)
+    kept = [file.path for file in files if (not tasks or file.task in tasks) and is_ours(file.path)]
+    if not kept:
+        there = ", ".join(sorted({file.task for file in files}))
+        wanted = f"the tasks {', '.join(tasks)}" if tasks else "our tasks (no field `shiftdc` in their rows)"
+        raise ConfigError(f"no samples of {wanted} in {', '.join(map(str, paths))}; there are: {there}")
+    return kept
+
+
+def is_ours(path: Path) -> bool:
+    """True when any row has our field: lmms-eval's own tasks write samples files too."""
+    return any(FIELD in row for _, row in sample_file(path).rows())
 
 
 class RunRecords:
@@ -148,65 +198,3 @@ class RunRecords:
             f"{source}: no {name} in {places}: the run did not complete, or its record was left behind; "
             "run it again (it continues from its journal) or copy the record beside the results"
         )
-
-
-PATTERN = "*_samples_*.jsonl"
-
-
-def find_samples(paths: Sequence[Path], tasks: Sequence[str] = ()) -> list[Path]:
-    """The samples files of our tasks among and below the paths, in order of their names.
-
-    Args:
-        tasks: task names to keep; none: all.
-
-    Raises:
-        ConfigError: a path is not there, or holds no samples file of ours (of these tasks).
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_file():
-            here = [path]
-        elif path.is_dir():
-            here = sorted(path.rglob(PATTERN))
-        else:
-            raise ConfigError(f"no run at {path}")
-        if not here:
-            raise ConfigError(
-                f"no samples file ({PATTERN}) in {path}; run lmms-eval with --log_samples --output_path"
-            )
-        found += here
-    files = sorted(dict.fromkeys(file.resolve() for file in found))
-    kept = [file for file in files if is_ours(file) and (not tasks or _task(file) in tasks)]
-    if not kept:
-        there = ", ".join(sorted({_task(file) for file in files}))
-        wanted = f"the tasks {', '.join(tasks)}" if tasks else "our tasks (no field `shiftdc` in their rows)"
-        raise ConfigError(f"no samples of {wanted} in {', '.join(map(str, paths))}; there are: {there}")
-    return kept
-
-
-def is_ours(path: Path) -> bool:
-    """True when any row has our field: lmms-eval's own tasks write samples files too."""
-    return any("shiftdc" in _row(line, str(path)) for line in _lines(path))
-
-
-def _task(path: Path) -> str:
-    return path.stem.partition("_samples_")[2] or path.stem
-
-
-def _lines(path: Path) -> list[str]:
-    # Not splitlines(): a response may hold a line separator that is no end of a row.
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read: {error}") from error
-    return [line for line in text.split("\n") if line.strip()]
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise RecordError(f"{where}: not JSON") from None
-    if not isinstance(row, dict):
-        raise RecordError(f"{where}: not a JSON object")
-    return row

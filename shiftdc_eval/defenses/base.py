@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.core.records import ANSWER_VERSION
 from shiftdc_eval.defenses.caption_store import CaptionStore
+from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.steering import SafetyDirection
 
 if TYPE_CHECKING:
@@ -87,27 +88,13 @@ class Tools:
     """Gives the safety direction."""
 
 
-class Defense(Protocol):
-    """One defense with its settings."""
-
-    name: ClassVar[str]
-    """As in `defense=NAME`."""
-
-    def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
-        """One answer a request, in order.
-
-        Args:
-            tools: backbone, caption store, direction.
-            requests: a batch that shares its generation settings; with and without images.
-            settings: how the final answer is decoded.
-        """
-
-
 class Settings(BaseModel):
-    """Base of a defense's settings: each field is a model argument; unknown ones are refused."""
+    """A defense with its settings: each field is a model argument; unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    name: ClassVar[str]
+    """As in `defense=NAME`."""
     source: ClassVar[str] = ""
     """Paper or repository, for `shiftdc-eval defenses`."""
     shares_prefixes: ClassVar[bool] = False
@@ -117,10 +104,24 @@ class Settings(BaseModel):
     answer_changes: ClassVar[int] = 0
     """Raised by hand when this defense's own code changes its answers: finished ones are then not reused."""
 
+    def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
+        """One answer a request, in order.
+
+        Args:
+            tools: backbone, caption store, direction.
+            requests: a batch that shares its generation settings; with and without images.
+            settings: how the final answer is decoded.
+        """
+        raise NotImplementedError
+
     @property
     def answer_version(self) -> int:
         """Version of the code that makes this defense's answers: part of every key under which they are kept."""
         return ANSWER_VERSION + self.answer_changes
+
+    def extra_passes(self) -> Sequence[Pass]:
+        """The forward passes of an item besides its answer, at most; the fit of a direction left out."""
+        return ()
 
     def direction_of(self, tools: Tools) -> SafetyDirection | None:
         """The safety direction that this defense uses, or None; fitted on first use."""
@@ -134,6 +135,10 @@ class Settings(BaseModel):
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
         """The settings with every default filled in for this backbone, JSON-ready: part of a cell's key."""
         return self.model_dump(mode="json")
+
+
+Defense = Settings
+"""The interface of a defense."""
 
 
 def split_by_image(

@@ -2,8 +2,8 @@
 
 Captions and first answers (ECSO) are found again under everything that can change them: weights, chat
 template, the whole chat (image pixels, not file names), dtype, attention kernel and length limit. Each entry
-keeps the seconds it took and on what hardware, so that a defense's cost can be told as if nothing had been
-reused; seconds of other hardware are never told.
+keeps the seconds it took and on what hardware, so that a defense's cost can be reported as if nothing had
+been reused; seconds of other hardware are never reported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STORE_VERSION = 2
 
 
 def clock(backbone: Backbone) -> float:
-    """Seconds, with those that a backbone would have taken for what it found instead (a sweep's does)."""
+    """Wall-clock seconds plus the time that cached results originally took."""
     return time.perf_counter() + float(getattr(backbone, "reused_seconds", 0.0))
 
 

@@ -15,15 +15,22 @@ def main(_args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from shiftdc_eval.core.errors import ConfigError
     from shiftdc_eval.defenses import DEFENSES
 
     table = Table(title="Defenses (defense=NAME in --model_args)", show_lines=True)
     for column in ("name", "source", "extra cost of an answer"):
         table.add_column(column, overflow="fold")
     table.add_column("settings (default)", no_wrap=True)
-    for name, defense in DEFENSES.items():
+    for name in DEFENSES:
+        try:
+            defense = DEFENSES[name]
+        except ConfigError as error:
+            table.add_row(name, str(error))
+            continue
         fields = defense.model_fields
         settings = "\n".join(f"{field}={info.default}" for field, info in fields.items()) or "-"
-        table.add_row(name, defense.source, defense.extra_cost, settings)
+        source = "\n".join(filter(None, (defense.source, DEFENSES.distribution(name))))
+        table.add_row(name, source, defense.extra_cost, settings)
     Console(width=max(Console().width, 110)).print(table)
     return 0

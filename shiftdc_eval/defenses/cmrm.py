@@ -18,6 +18,7 @@ from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings
 from shiftdc_eval.defenses.directions import meaningless
 from shiftdc_eval.defenses.layer_range import layer_range
 from shiftdc_eval.defenses.none import undefended
+from shiftdc_eval.defenses.passes import TEXT_ALONE, Pass
 from shiftdc_eval.steering import SafetyDirection, Shift
 
 
@@ -58,6 +59,10 @@ class Cmrm(Settings):
             with_image=lambda shown: self._calibrated(tools, shown, settings),
             without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
         )
+
+    def extra_passes(self) -> list[Pass]:
+        """`sample`: the meaningless image and the text alone; `dataset`: none."""
+        return [Pass("activations", (self.against,)), TEXT_ALONE] if self.level == "sample" else []
 
     def _calibrated(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings

@@ -19,6 +19,7 @@ from shiftdc_eval.backbones import GenerationSettings
 from shiftdc_eval.backbones.encoding import Encoded
 from shiftdc_eval.backbones.follower import Follower
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.defenses.prompts import prompt
 
 
@@ -34,6 +35,10 @@ class Coca(Settings):
     """Strength of the contrast; 0 decodes with the principle in the prompt and nothing more."""
     principle: str | None = None
     """Text put before the request; the published one when None."""
+
+    def extra_passes(self) -> list[Pass]:
+        """The run without the principle alongside."""
+        return [Pass("answers", without_image=True)]
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Answers decoded from contrasted logits."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from shiftdc_eval.backbones import Backbone, Chat
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.locks import FileLock
 from shiftdc_eval.core.paths import cache_dir
 from shiftdc_eval.defenses.contrast import ContrastSet, Side, load_contrast
 from shiftdc_eval.defenses.refusal_layer import LayerChoice, choose_layer
@@ -167,19 +166,11 @@ def _kept(
     ]
     key = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:24]
     path = cache_dir() / "directions" / f"{key}.safetensors"
-    with _alone(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # the other ranks of a data-parallel run wait and load it
         if not path.exists():
             make().save(path)
     return SafetyDirection.load(path)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process fits a direction; the others of a data-parallel run wait and take the same one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def check(direction: SafetyDirection, backbone: Backbone, source: Path) -> SafetyDirection:

@@ -15,6 +15,7 @@ from pydantic import Field
 from shiftdc_eval.backbones import Chat, GenerationSettings
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
 from shiftdc_eval.defenses.none import undefended
+from shiftdc_eval.defenses.passes import UNDEFENDED, Pass
 from shiftdc_eval.defenses.prompts import prompt
 
 SHOWN_CHARACTERS = 1927
@@ -39,17 +40,16 @@ class Ecso(Settings):
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """First answers where the self-check passes, answers from a caption where it does not."""
-        return split_by_image(
-            requests,
-            with_image=lambda shown: self._sharing(tools, shown, settings),
-            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-        )
-
-    def _sharing(
-        self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
-    ) -> list[Answer]:
         with tools.backbone.sharing([request.chat for request in requests]):
-            return self._checked(tools, requests, settings)
+            return split_by_image(
+                requests,
+                with_image=lambda shown: self._checked(tools, shown, settings),
+                without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
+            )
+
+    def extra_passes(self) -> list[Pass]:
+        """First answer and self-check; the caption at most: what passes the check needs none."""
+        return [UNDEFENDED, Pass("answers"), Pass("captions", ("ecso", self.caption_max_new_tokens))]
 
     def _checked(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
@@ -87,6 +87,10 @@ class EcsoCaption(Settings):
 
     caption_max_new_tokens: int = Field(default=1024, ge=1)
     """Length limit of a caption."""
+
+    def extra_passes(self) -> list[Pass]:
+        """The caption."""
+        return [Pass("captions", ("ecso", self.caption_max_new_tokens))]
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Answers from captions."""

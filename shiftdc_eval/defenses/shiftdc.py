@@ -13,7 +13,7 @@ hand. With all switches off `official` equals `paper`; `preset=published` turns 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
@@ -26,6 +26,7 @@ from shiftdc_eval.backbones.backbone import EditBuilder
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
 from shiftdc_eval.defenses.layer_range import layer_range
 from shiftdc_eval.defenses.none import undefended
+from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.steering import (
     PREFILL,
@@ -148,19 +149,24 @@ class ShiftDC(Settings):
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Calibrated answers; requests without an image are answered undefended and marked."""
         calibrating = self._with_preset()
-        return split_by_image(
-            requests,
-            with_image=lambda shown: calibrating._calibrated(tools, shown, settings),
-            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-        )
+        with tools.backbone.sharing([r.chat for r in requests if self.shares_prefixes]):
+            return split_by_image(
+                requests,
+                with_image=lambda shown: calibrating._calibrated(tools, shown, settings),
+                without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
+            )
+
+    def extra_passes(self) -> list[Pass]:
+        """Caption and text-only counterpart; unless `online` one more over the image."""
+        used = self._with_preset()
+        caption = ("own", used.caption_max_new_tokens)
+        return [Pass("captions", caption), *used._calibration_passes(*caption)]
+
+    def _calibration_passes(self, *caption: Hashable) -> list[Pass]:
+        text = Pass("activations", ("text", *caption, self.bare_text_prompt))
+        return [text] if self.variant == "online" else [text, Pass("activations", ("image",))]
 
     def _calibrated(
-        self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
-    ) -> list[Answer]:
-        with tools.backbone.sharing([request.chat for request in requests]):
-            return self._answered(tools, requests, settings)
-
-    def _answered(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
     ) -> list[Answer]:
         chats = [request.chat for request in requests]

@@ -15,6 +15,7 @@ from pydantic import model_validator
 from shiftdc_eval.backbones import Chat, GenerationSettings
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses.base import Answer, Request, Tools
+from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.defenses.shiftdc import ShiftDC, counterpart
 
 
@@ -24,6 +25,7 @@ class ShiftDCCaptioned(ShiftDC):
     name: ClassVar[str] = "shiftdc_captioned"
     source: ClassVar[str] = "ablation of shiftdc: whose caption"
     extra_cost: ClassVar[str] = "as shiftdc, without the caption"
+    shares_prefixes: ClassVar[bool] = False
 
     caption: Literal["none", "reference"] = "none"
     """Whose caption stands in the image's place."""
@@ -38,6 +40,10 @@ class ShiftDCCaptioned(ShiftDC):
     def control(self) -> str:
         """Never a defense: the caption is not the model's own."""
         return "no caption" if self.caption == "none" else "the data's own caption"
+
+    def extra_passes(self) -> list[Pass]:
+        """As ShiftDC's, without the caption."""
+        return self._calibration_passes(self.caption)
 
     def _calibrated(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings

@@ -32,6 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--only", action="append", default=[], help="run cells whose label matches this pattern"
     )
     parser.add_argument("--limit", type=int, help="only the first items of each task")
+    parser.add_argument(
+        "--include-path",
+        action="append",
+        type=Path,
+        default=[],
+        help="folder with yaml files of tasks; may be given several times",
+    )
     parser.add_argument("--ray", action="store_true", help="run models as Ray tasks (extra [ray])")
 
 
@@ -47,9 +54,9 @@ def main(args: argparse.Namespace) -> int:
             "machines. One cell alone can have several processes: accelerate launch -m lmms_eval --model shiftdc_vlm "
             "--model_args ... --tasks ... --output_path DIR --log_samples"
         )
-    grid = read_grid(args.file)
+    grid = read_grid(args.file, args.include_path)
     cells = selected(_checked(args.file, grid), args.only, args.limit)
-    require_tasks(args.file, grid.tasks)
+    require_tasks(args.file, grid.tasks, grid.include_path)
     reasons = [why_run(cell, args.out) for cell in cells]
     todo = [cell for cell, reason in zip(cells, reasons, strict=True) if reason]
     _print_plan(cells, reasons)
@@ -73,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _checked(path: Path, grid: Grid) -> list[Cell]:
-    """The cells, once each defense is known to be right; what is wrong with one is said with its line."""
+    """The cells, after a check of every defense; an error names the line of the defense."""
     cells = list(grid.cells())
     for number, defense in enumerate(grid.defenses):
         try:

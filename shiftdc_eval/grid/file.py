@@ -11,6 +11,10 @@ defaults: {batch_size: 8, limit: 100, gen_kwargs: {max_new_tokens: 64}}
 overrides:
   - when: {task: toy_mme, defense: shiftdc}
     set: {batch_size: 4}
+include_path: my_tasks
+
+`include_path` is a folder with yaml files of tasks, or a list of folders, relative to the grid file. A task may also
+be a line `folder:path=DIR,kind=benign,prompt=text` (see `tasks/folder/settings.py`), `path` relative to it too.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,34 +32,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.grid import lines as grid_lines
+from shiftdc_eval.tasks.folder.settings import PREFIX, as_yaml, read_line
 
 
 class Entry(BaseModel):
     """Base of everything in a grid file: unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelEntry(Entry):
-    """One model. Everything that decides how it is loaded; loaded once for all its cells."""
-
-    pretrained: str
-    """Hub id, folder or bundled model."""
-    revision: str | None = None
-    """Branch, tag or commit."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Compute dtype."""
-    device: str = "auto"
-    """Device."""
-    device_map: str | None = None
-    """`auto` shards over devices."""
-    attn_implementation: str | None = None
-    """Attention kernel."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model."""
-    engine: Literal["auto", "plain", "fast"] = "auto"
-    """What decodes; auto: fast where it is exact."""
 
 
 class DefenseEntry(BaseModel):
@@ -118,12 +103,19 @@ class Override(Entry):
 class Grid(Entry):
     """A whole grid file."""
 
-    models: list[ModelEntry] = Field(min_length=1)
+    models: list[ModelArguments] = Field(min_length=1)
     defenses: list[DefenseEntry] = Field(min_length=1)
     tasks: list[str] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     defaults: CellSettings = CellSettings()
     overrides: list[Override] = []
+    include_path: list[str] = []
+    """Folders with yaml files of tasks; once read, absolute, and with the yaml text of each task `folder:...`."""
+
+    @field_validator("include_path", mode="before")
+    @classmethod
+    def _one_folder_is_enough(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @field_validator("models", "defenses", mode="before")
     @classmethod
@@ -141,7 +133,8 @@ class Grid(Entry):
             for defense in self.defenses:
                 for seed in self.seeds:
                     for task in self.tasks:
-                        yield Cell(model, defense, task, seed, self._settings(model, defense, task, seed))
+                        settings = self._settings(model, defense, task, seed)
+                        yield Cell(model, defense, task, seed, settings, tuple(self.include_path))
 
     def values(self, name: str) -> list[str | int]:
         """What an override's `when` may say of the model, defense, task or seed."""
@@ -153,7 +146,7 @@ class Grid(Entry):
         }
         return list(dict.fromkeys(found[name]))
 
-    def _settings(self, model: ModelEntry, defense: DefenseEntry, task: str, seed: int) -> CellSettings:
+    def _settings(self, model: ModelArguments, defense: DefenseEntry, task: str, seed: int) -> CellSettings:
         here = {"model": model.pretrained, "defense": defense.name, "task": task, "seed": seed}
         settings = self.defaults.model_dump()
         for override in self.overrides:
@@ -167,9 +160,16 @@ class Cell:
     """One cell of a grid: what is run, and where its results stand below the output folder."""
 
     def __init__(
-        self, model: ModelEntry, defense: DefenseEntry, task: str, seed: int, settings: CellSettings
+        self,
+        model: ModelArguments,
+        defense: DefenseEntry,
+        task: str,
+        seed: int,
+        settings: CellSettings,
+        include_path: tuple[str, ...] = (),
     ) -> None:
         self.model, self.defense, self.task, self.seed, self.settings = model, defense, task, seed, settings
+        self.include_path = include_path
 
     def description(self) -> dict[str, Any]:
         """Everything that decides the cell's answers and marks, JSON-ready."""
@@ -208,7 +208,8 @@ class Cell:
 
     @property
     def command(self) -> str:
-        """The command that answers this cell alone; empty where a value cannot stand in `--model_args`."""
+        """The command that answers this cell alone; empty where a value cannot stand in `--model_args`, or
+        the grid's own tasks not in `--include_path`."""
         model = {name: value for name, value in self.model.model_dump(exclude_defaults=True).items()}
         given = {
             **model,
@@ -223,8 +224,12 @@ class Cell:
         generation = {name: str(value) for name, value in self.settings.gen_kwargs.items()}
         if any("," in text or text != text.strip() for text in (*texts.values(), *generation.values())):
             return ""
+        if len(self.include_path) > 1 or any("\n" in one for one in self.include_path):
+            return ""
         words = ["shiftdc-eval", "run", "--model", "shiftdc_vlm", "--model_args", _pairs(texts)]
         words += ["--tasks", self.task]
+        if self.include_path:
+            words += ["--include_path", self.include_path[0]]
         if self.settings.limit is not None:
             words += ["--limit", str(self.settings.limit)]
         if generation:
@@ -244,8 +249,12 @@ class Cell:
         return f"{self.model_label} | {self.defense_label} | {self.task}{seed}"
 
 
-def read_grid(path: Path) -> Grid:
+def read_grid(path: Path, include_path: Sequence[Path] = ()) -> Grid:
     """Read a yaml or toml grid file.
+
+    Args:
+        path: the file.
+        include_path: folders with yaml files of tasks, beside those that the file names.
 
     Raises:
         ConfigError: no such file, not yaml or toml, or a wrong entry; names file, line and entry.
@@ -267,12 +276,35 @@ def read_grid(path: Path) -> Grid:
         first = error.errors()[0]
         loc = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
         raise ConfigError(f"{place(path, loc)}: {first['msg']}") from error
+    grid = _with_own_tasks(path, grid, include_path)
     for number, override in enumerate(grid.overrides):
         for name, value in override.when.model_dump(exclude_none=True).items():
             if value not in (there := grid.values(name)):
                 where = place(path, ["overrides", number, "when", name])
                 raise ConfigError(f"{where}: {value!r} is none of {', '.join(map(str, there))}")
     return grid
+
+
+def _with_own_tasks(path: Path, grid: Grid, more: Sequence[Path]) -> Grid:
+    """The grid with absolute task folders; a task `folder:...` becomes a name, and its yaml text joins the folders."""
+    include, tasks = [], []
+    given = [
+        (path.parent, Path(one), place(path, ["include_path", n])) for n, one in enumerate(grid.include_path)
+    ]
+    for base, one, where in [*given, *((Path(), one, "--include-path") for one in more)]:
+        folder = (base / one.expanduser()).resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"{where}: no folder {folder}")
+        include.append(str(folder))
+    for number, task in enumerate(grid.tasks):
+        if task.startswith(PREFIX):
+            try:
+                task, settings = read_line(task, path.parent)
+            except ConfigError as error:
+                raise ConfigError(f"{place(path, ['tasks', number])}: {error}") from error
+            include.append(as_yaml(task, settings))
+        tasks.append(task)
+    return grid.model_copy(update={"include_path": include, "tasks": tasks})
 
 
 def place(path: Path, loc: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""On which lines the entries of a grid file stand, for messages about them."""
+"""Line numbers of the entries of a grid file, for error messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def yaml_line(text: str, loc: list[Any]) -> int | None:
 
 
 def toml_line(text: str, loc: list[Any]) -> int | None:
-    """As `yaml_line`; the parser of TOML tells no places, so the lines are looked through for the keys."""
+    """As `yaml_line`; the TOML parser gives no positions, so the text is searched for the keys."""
     lines = text.splitlines()
     line, begin, end, key = None, 0, len(lines), ""
     for part in loc:
@@ -51,7 +51,7 @@ def toml_line(text: str, loc: list[Any]) -> int | None:
 
 
 def repeated_key(text: str) -> tuple[str, int] | None:
-    """A key that stands twice in one mapping of a yaml text, and its second line; yaml itself takes the last."""
+    """A key that occurs twice in one mapping of a YAML text, and its second line; YAML itself takes the last."""
     seen: set[int] = set()
     waiting = [yaml.compose(text, Loader=yaml.SafeLoader)]
     while waiting:

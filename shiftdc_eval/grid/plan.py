@@ -1,4 +1,4 @@
-"""Which cells of a grid there are to run: checked, selected, and told apart from those that are complete."""
+"""The cells of a grid that are to be run: checked, selected, without those that are complete."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ def checked(cells: list[Cell]) -> list[Cell]:
     from shiftdc_eval.defenses import DEFENSES
     from shiftdc_eval.plugin.arguments import AdapterArguments, split_arguments, validated
 
-    fields = {name: list(defense.model_fields) for name, defense in DEFENSES.items()}
     seen: set[Path] = set()
     for cell in cells:
-        split_arguments({"defense": cell.defense.name}, fields)
+        split_arguments({"defense": cell.defense.name})
         own = [name for name in cell.defense.settings if name in AdapterArguments.model_fields]
         if own:
             raise ConfigError(
                 f"grid: {own[0]} of defense {cell.defense.name} is no setting of a defense; it belongs to models, "
                 "seeds or defaults"
             )
-        split_arguments({"defense": cell.defense.name, **cell.defense.settings}, fields)
+        split_arguments({"defense": cell.defense.name, **cell.defense.settings})
         validated(DEFENSES[cell.defense.name], cell.defense.settings, what=f"grid: {cell.defense.name}:")
         if cell.folder in seen:
             raise ConfigError(f"grid: the cell {cell.label} stands there twice")
@@ -96,7 +95,7 @@ def why_run(cell: Cell, out: Path) -> str:
     now = revision_on_disk(cell.model.pretrained)
     if now is not None and now != known.get("revision"):
         return "model changed"
-    return _changed(known.get("tasks"), task_facts(cell.task))
+    return _changed(known.get("tasks"), task_facts(cell.task, cell.include_path))
 
 
 def _changed(before: object, now: Mapping[str, Mapping[str, str]]) -> str:

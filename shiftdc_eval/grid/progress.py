@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from datetime import timedelta
 from io import TextIOBase
 from pathlib import Path
 from typing import IO
 
+from rich import progress
 from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from shiftdc_eval.grid.file import Cell
@@ -23,7 +20,7 @@ from shiftdc_eval.grid.plan import COMPLETE
 from shiftdc_eval.tasks.catalogue import TASKS
 
 Report = Callable[[Cell, str, int], None]
-"""Told of every cell that ended: what became of it, and how many samples it answered or found answered."""
+"""Called for every cell that ended: the cell, its outcome, and how many samples it answered or reused."""
 
 
 @dataclass
@@ -50,27 +47,19 @@ class Progress:
 
 @contextmanager
 def shown(cells: Sequence[Cell], out: Path) -> Iterator[Report]:
-    """Show how far the cells are while the block runs them; gives what is to be told of each that ended."""
+    """Show how far the cells are while the block runs them; yields the callback for each that ended."""
     if not sys.stdout.isatty():
         yield Progress(len(cells))
         return
-    console, watch = Console(file=sys.stdout), Watch(cells, out)
+    console = Console(file=sys.stdout)
+    bar = Bar(cells, out, console)
 
     def report(cell: Cell, said: str, samples: int) -> None:
-        watch.ended[cell.folder] = samples
+        bar.ended[cell.folder] = samples
         console.print(Text(f"{cell.label}: {said}"))
 
     with ExitStack() as stack:
-        # rich's own stand-ins read brackets in what others print as its markup
-        stack.enter_context(
-            Live(
-                console=console,
-                get_renderable=watch.line,
-                refresh_per_second=2,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-        )
+        stack.enter_context(bar)
         stack.enter_context(redirect_stdout(stack.enter_context(Above(console, sys.stdout))))
         if sys.stderr.isatty():
             stack.enter_context(redirect_stderr(stack.enter_context(Above(console, sys.stderr))))
@@ -78,9 +67,9 @@ def shown(cells: Sequence[Cell], out: Path) -> Iterator[Report]:
 
 
 class Above(TextIOBase):
-    """Stands in for a stream: lines appear above what is shown live, the bars of others (`\\r`) give way to it.
+    """Stands in for a stream: prints complete lines above the live display and drops carriage-return progress bars.
 
-    As a context it prints at its end what no line feed ended; it can be written to afterwards.
+    As a context it prints at its end a last line without a line feed; it can be written to afterwards.
     """
 
     def __init__(self, console: Console, stream: IO[str]) -> None:
@@ -102,102 +91,87 @@ class Above(TextIOBase):
         return len(text)
 
 
-@dataclass(frozen=True)
-class State:
-    """How far cells are."""
+class Rate(progress.ProgressColumn):
+    """Samples a second, answers of earlier runs left out."""
 
-    cells: int
-    """Cells that ended."""
-    samples: int
-    """Samples answered, or found answered."""
-    total: int | None
-    """Samples of all cells; None where a task's size is not known before it is loaded."""
-    rate: float
-    """Samples answered a second."""
-    left: float | None
-    """Seconds left; None where nothing tells."""
+    def render(self, task: progress.Task) -> Text:
+        """The rate; a dash before the second batch."""
+        return Text("–/s" if task.speed is None else f"{task.speed:.1f}/s")
 
 
-class Watch:
-    """Sees from the journals and `cell.json` files how far cells are, whichever process or machine runs them.
+class Bar(progress.Progress):
+    """One line that follows the journals and `cell.json` files, whichever process or machine runs the cells.
 
     Args:
         cells: the cells that are run.
         out: folder that their own folders stand in.
+        console: where it is shown.
     """
 
-    def __init__(self, cells: Sequence[Cell], out: Path) -> None:
+    def __init__(self, cells: Sequence[Cell], out: Path, console: Console) -> None:
+        super().__init__(
+            progress.BarColumn(20),
+            progress.TextColumn("cells {task.fields[cells]}/{task.fields[of]}"),
+            progress.TextColumn("samples {task.completed}/{task.fields[most]}"),
+            Rate(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("left"),
+            console=console,
+            refresh_per_second=2,
+            speed_estimate_period=3600,  # a batch may take minutes
+            redirect_stdout=False,  # `Above` also drops the progress bars of others
+            redirect_stderr=False,
+        )
         self._cells, self._out = cells, out
-        self._begun = time.monotonic()
-        self._rows: dict[Path, tuple[int, int]] = {}
-        self._before = {path: self._count(path) for cell in cells for path in self._journals(cell)}
-        self._earlier = {cell.folder: self._written(cell) for cell in cells}
+        files = [self._complete(cell) for cell in cells] + [path for c in cells for path in self._journals(c)]
+        self._before = {path: _changed(path) for path in files}
         self.ended: dict[Path, int] = {}
-        """Samples of the cells that were reported, by folder."""
+        """Samples of the cells that ended, by folder."""
+        self.line = self.add_task("", total=None, cells=0, of=len(cells), most="?")
 
-    def state(self) -> State:
-        """How far the cells are now."""
-        rows = {cell.folder: self._answered(cell) for cell in self._cells}
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The line, brought up to date."""
+        if self.tasks:
+            self.look()
+        yield from super().get_renderables()
+
+    def look(self) -> None:
+        """Bring the line up to date."""
+        rows = {cell.folder: self.ended.get(cell.folder, self._answered(cell)) for cell in self._cells}
         for cell in self._cells:
-            if cell.folder not in self.ended and self._written(cell) not in (
-                None,
-                self._earlier[cell.folder],
-            ):
-                self.ended[cell.folder] = rows[cell.folder][0]
+            written = _changed(self._complete(cell))
+            if written not in (None, self._before[self._complete(cell)]):
+                self.ended.setdefault(cell.folder, rows[cell.folder])
         sizes = {cell.task: self.ended[cell.folder] for cell in self._cells if self.ended.get(cell.folder)}
-        samples = sum(self.ended.get(folder, count) for folder, (count, _) in rows.items())
         expected = [self.ended.get(cell.folder, _expected(cell, sizes)) for cell in self._cells]
         total = None if None in expected else sum(count or 0 for count in expected)
-        elapsed = max(time.monotonic() - self._begun, 1e-9)
-        rate = sum(fresh for _, fresh in rows.values()) / elapsed
-        left = None
-        if total is not None and rate:
-            left = max(0, total - samples) / rate
-        elif self.ended:
-            left = elapsed / len(self.ended) * (len(self._cells) - len(self.ended))
-        return State(len(self.ended), samples, total, rate, left)
+        most = "?" if total is None else total
+        self.update(self.line, completed=sum(rows.values()), total=total, cells=len(self.ended), most=most)
 
-    def line(self) -> RenderableType:
-        """One line for a terminal."""
-        state = self.state()
-        total = "?" if state.total is None else state.total
-        left = "–" if state.left is None else timedelta(seconds=round(state.left))
-        table = Table.grid(padding=(0, 1))
-        table.add_row(
-            ProgressBar(total=len(self._cells), completed=state.cells, width=20),
-            Text(f"cells {state.cells}/{len(self._cells)} · samples {state.samples}/{total}"),
-            Text(f"· {state.rate:.1f}/s · {left} left"),
-        )
-        return table
-
-    def _answered(self, cell: Cell) -> tuple[int, int]:
-        """Answers in the journals that are being written to, and how many of them are new."""
-        counts = [(self._count(path), self._before.get(path, 0)) for path in self._journals(cell)]
-        growing = [(now, before) for now, before in counts if now != before]
-        return sum(now for now, _ in growing), sum(now - before for now, before in growing)
-
-    def _count(self, path: Path) -> int:
-        """Answers in a journal; reads only what was added since the last call."""
-        known, rows = self._rows.get(path, (0, 0))
-        try:
-            if path.stat().st_size < known:  # a torn last line was cut off
-                known, rows = 0, 0
-            with path.open("rb") as file:
-                file.seek(known)
-                added = file.read()
-        except OSError:  # set aside by the run since it was listed; nothing else here may end a grid either
-            return 0
-        self._rows[path] = known + len(added), rows + added.count(b"\n")
-        return max(0, self._rows[path][1] - 1)  # its first line names the configuration
+    def _complete(self, cell: Cell) -> Path:
+        return self._out / cell.folder / COMPLETE
 
     def _journals(self, cell: Cell) -> list[Path]:
         return list((self._out / cell.folder).glob("journal-*.jsonl"))
 
-    def _written(self, cell: Cell) -> int | None:
-        try:
-            return (self._out / cell.folder / COMPLETE).stat().st_mtime_ns
-        except OSError:
-            return None
+    def _answered(self, cell: Cell) -> int:
+        """Answers in the journals that this run writes to; their first lines name the configuration."""
+        mine = [path for path in self._journals(cell) if _changed(path) != self._before.get(path)]
+        return sum(max(0, _lines(path) - 1) for path in mine)
+
+
+def _changed(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _lines(path: Path) -> int:
+    try:
+        return path.read_bytes().count(b"\n")
+    except OSError:  # set aside by the run since it was listed; nothing here may end a grid
+        return 0
 
 
 def _expected(cell: Cell, sizes: dict[str, int]) -> int | None:

@@ -16,7 +16,7 @@ from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.grid.file import Cell
 
 RETRIES = 3
-"""Times a task is started again after its worker died."""
+"""How often a task is restarted after its worker died."""
 
 
 Work = Callable[[Sequence[Cell], Path], dict[str, str]]

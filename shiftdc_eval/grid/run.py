@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from shiftdc_eval.backbones import load_backbone
 from shiftdc_eval.core.errors import RecordError, ShiftDCError
 from shiftdc_eval.core.files import atomic_write
-from shiftdc_eval.grid.file import Cell, ModelEntry
+from shiftdc_eval.grid.file import Cell
 from shiftdc_eval.grid.plan import COMPLETE, answer_version, is_complete, selected
 from shiftdc_eval.grid.progress import Progress, Report
 from shiftdc_eval.grid.tasks import task_facts, task_manager
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     StandIn = Callable[[Backbone], Backbone]
 
 FAILURE = "failure.txt"
-"""Where a cell's unexpected error is told in full."""
+"""File with the full traceback of a cell's unexpected error."""
 
 __all__ = ["Progress", "is_complete", "run_cell", "run_cells", "run_share", "selected", "task_manager"]
 
@@ -42,7 +43,7 @@ def run_cells(
     Args:
         cells: the cells.
         out: folder that their own folders stand in.
-        report: told of every cell that ended.
+        report: called for every cell that ended.
         stand_in: puts something in a loaded model's place (a sweep: one that remembers its activations).
 
     Returns:
@@ -52,7 +53,7 @@ def run_cells(
     for model in dict.fromkeys(cell.model for cell in cells):
         mine = [cell for cell in cells if cell.model == model]
         try:
-            backbone = _load(model)
+            backbone = load_backbone(model)
             backbone = stand_in(backbone) if stand_in else backbone
         except Exception as error:  # the boundary: one model that cannot be loaded must not stop the others
             reason = str(error) if isinstance(error, ShiftDCError) else f"{type(error).__name__}: {error}"
@@ -80,7 +81,7 @@ def run_cells(
 
 
 def run_share(cells: Sequence[Cell], out: Path) -> dict[str, str]:
-    """What a worker of a cluster does: the cells that a worker before it has not completed."""
+    """Run the cells that are not complete yet: the work of one worker of a cluster."""
     return run_cells(
         [cell for cell in cells if not is_complete(cell, out)], out, report=lambda cell, said, samples: None
     )
@@ -115,7 +116,7 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:
     results: dict[str, Any] = simple_evaluate(
         model=model,
         tasks=[cell.task],
-        task_manager=task_manager(),
+        task_manager=task_manager(cell.include_path),
         limit=cell.settings.limit,
         gen_kwargs=",".join(f"{name}={value}" for name, value in cell.settings.gen_kwargs.items()) or None,
         bootstrap_iters=0,
@@ -160,13 +161,7 @@ def _completion(cell: Cell, revision: str) -> str:
     content = {
         "answer_version": answer_version(cell),
         "revision": revision,
-        "tasks": task_facts(cell.task),
+        "tasks": task_facts(cell.task, cell.include_path),
         **cell.description(),
     }
     return json.dumps(content, indent=1, sort_keys=True, default=str) + "\n"
-
-
-def _load(model: ModelEntry) -> Backbone:
-    from shiftdc_eval.backbones import ModelSpec, load_backbone
-
-    return load_backbone(ModelSpec(**model.model_dump()))

@@ -7,38 +7,49 @@ from pathlib import Path
 from typing import Any
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.files import atomic_write
+from shiftdc_eval.core.hashing import text_sha256
+from shiftdc_eval.core.paths import cache_dir
+from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.grid.file import place
-from shiftdc_eval.plugin.arguments import nearest
 from shiftdc_eval.tasks.catalogue import TASKS
+from shiftdc_eval.tasks.folder.items import read
+from shiftdc_eval.tasks.folder.settings import CLASS, checked
 
 
-def require_tasks(path: Path, names: Sequence[str]) -> None:
-    """Refuse task names that neither we nor lmms-eval know.
+def require_tasks(path: Path, names: Sequence[str], include_path: Sequence[str] = ()) -> None:
+    """Refuse task names that neither we nor lmms-eval know, nor a folder of `include_path` holds.
 
     Raises:
-        ConfigError: names the task and its line in the grid file.
+        ConfigError: names the task and its line in the grid file; or a task folder cannot be read.
+        DataError: a CSV benchmark is not whole.
     """
+    if include_path:
+        task_manager(include_path)
     for number, name in enumerate(names):
         if name not in TASKS and name not in _index():
             raise ConfigError(
                 f"{place(path, ['tasks', number])}: no task {name!r}{nearest(name, _index())}; "
                 "`shiftdc-eval tasks` shows ours, `lmms-eval --tasks list` all"
             )
+        task_facts(name)  # a CSV benchmark that is not whole must not be found out after hours
 
 
-def task_facts(name: str) -> dict[str, dict[str, str]]:
+def task_facts(name: str, include_path: Sequence[str] = ()) -> dict[str, dict[str, str]]:
     """Version and pinned data revision of a task, or of each task of a group, as they stand now.
 
-    A revision is as in the catalogue, so where it is found at run time only it says so; empty for tasks that
-    are not ours. Nothing is returned for an unknown name.
+    A revision is as in the catalogue, so where it is found at run time only it says so; that of a CSV benchmark
+    is the hash of its files, and other tasks have none. Nothing is returned for an unknown name.
     """
+    if include_path:
+        task_manager(include_path)
     if name in TASKS:
         return {name: {"version": str(TASKS[name].version), "revision": TASKS[name].revision}}
     if name not in _index():
         return {}
     found: dict[str, dict[str, str]] = {}
     for task in _tasks_of(name):
-        found |= task_facts(task) if task != name else {name: {"version": _version(name), "revision": ""}}
+        found |= task_facts(task) if task != name else {name: _facts(name)}
     return found
 
 
@@ -55,9 +66,13 @@ def _tasks_of(listed: Any) -> Iterator[str]:
         yield listed
 
 
-def _version(name: str) -> str:
-    metadata = _config(name).get("metadata")
-    return str(metadata.get("version", "")) if isinstance(metadata, dict) else ""
+def _facts(name: str) -> dict[str, str]:
+    config = _config(name)
+    metadata, revision = config.get("metadata"), ""
+    if getattr(config.get("class"), "value", "") == CLASS:  # not imported: a node of the yaml file
+        revision = read(name, checked(config.get("dataset_kwargs") or {}, f"task {name}")).revision
+    version = str(metadata.get("version", "")) if isinstance(metadata, dict) else ""
+    return {"version": version, "revision": revision}
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -77,8 +92,15 @@ def _index() -> dict[str, Any]:
 _manager: list[Any] = []
 
 
-def task_manager() -> Any:
-    """lmms-eval's task index, made once: it takes seconds."""
+def task_manager(include_path: Sequence[str] = ()) -> Any:
+    """lmms-eval's task index, made once: it takes seconds.
+
+    Args:
+        include_path: folders whose tasks join it, and texts that are each the yaml file of a task.
+
+    Raises:
+        ConfigError: a folder cannot be read, or holds a task whose name is taken.
+    """
     if not _manager:
         import lmms_eval.models  # noqa: F401 (makes plugins known)
         from lmms_eval.tasks import TaskManager
@@ -87,4 +109,32 @@ def task_manager() -> Any:
 
         manifests()
         _manager.append(TaskManager(verbosity="WARNING"))
+    for one in include_path:
+        _include(_manager[0], _written(one) if "\n" in one else one)
     return _manager[0]
+
+
+def _written(text: str) -> str:
+    """Folder with a yaml file of this text."""
+    folder = cache_dir() / "tasks" / text_sha256(text)[:16]
+    atomic_write(folder / "task.yaml", text)
+    return str(folder)
+
+
+def _include(manager: Any, folder: str) -> None:
+    """As lmms-eval's own `--include_path`, which is read only when an index is made."""
+    try:
+        found: dict[str, Any] = manager._get_task_and_group(folder)
+    except Exception as error:  # a boundary: lmms-eval raises whatever a wrong yaml file leads to
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{folder}: its yaml files cannot be read: {type(error).__name__}: {reason}"
+        ) from error
+    for name, entry in found.items():
+        known = manager.task_index.get(name, entry)
+        if known["yaml_path"] != entry["yaml_path"]:
+            raise ConfigError(
+                f"{folder}: the name of its task {name!r} is taken by {known['yaml_path']}; give it another one"
+            )
+    manager._task_index = {**found, **manager.task_index}
+    manager._all_tasks = sorted(manager._task_index)

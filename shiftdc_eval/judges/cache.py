@@ -7,13 +7,14 @@ response is judged anew. Only scored verdicts are kept: a failure is asked again
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 
 from shiftdc_eval.core.errors import JudgeError
 from shiftdc_eval.core.paths import cache_dir
-from shiftdc_eval.judges.verdict import Verdict
+from shiftdc_eval.judges.verdict import OnVerdict, Verdict
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS verdicts (
@@ -70,3 +71,31 @@ class VerdictCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._db.close()
+
+
+def resumed(
+    judge: str,
+    model: str,
+    obstacles: Sequence[Verdict | None],
+    keys: Sequence[str],
+    rest: Callable[[list[int]], Iterator[Verdict]],
+    on_verdict: OnVerdict | None,
+) -> list[Verdict]:
+    """Verdicts from the cache, and of what it lacks from the judge, kept one by one.
+
+    Args:
+        obstacles: the unscored verdict of each item that cannot be judged, else None.
+        keys: of each item.
+        rest: places still to be judged -> their verdicts, in order; not called where there is none.
+    """
+    with VerdictCache() as cache:
+        verdicts = [obstacle or cache.get(key) for obstacle, key in zip(obstacles, keys, strict=True)]
+        todo = [place for place, verdict in enumerate(verdicts) if verdict is None]
+        if on_verdict is not None and len(todo) < len(verdicts):
+            on_verdict(len(verdicts) - len(todo), "from cache")
+        for done, (place, verdict) in enumerate(zip(todo, rest(todo) if todo else (), strict=True), 1):
+            cache.put(keys[place], judge, verdict)
+            verdicts[place] = verdict
+            if on_verdict is not None:
+                on_verdict(1, f"{done} judged by {model}")
+    return [verdict for verdict in verdicts if verdict is not None]

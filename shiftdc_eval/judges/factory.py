@@ -1,32 +1,87 @@
-"""From a spec's settings to an LLM judge."""
+"""From a spec's settings to a judge that asks a model.
+
+What a setting is worth is checked by the record that holds it. A value that does not fit is named in the
+error only by its setting: it might be a key in the wrong place.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import cast
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal, TypeVar
 
-from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.judges import settings as read
-from shiftdc_eval.judges.api.budget import PRICES_VARIABLE, price_of
+from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
+
+from shiftdc_eval.core.errors import ConfigError, JudgeError
+from shiftdc_eval.judges.api.client import ApiModel
 from shiftdc_eval.judges.api.endpoint import OPENAI_URL, Endpoint
-from shiftdc_eval.judges.api.grader import Structured
 from shiftdc_eval.judges.llm import LLMJudge
+from shiftdc_eval.judges.local.classifier import LocalClassifier
+from shiftdc_eval.judges.local.generative import LocalJudge
+from shiftdc_eval.judges.local.model import LocalModel
+from shiftdc_eval.judges.question import Question, Structured
 from shiftdc_eval.judges.rubric import load_rubric
+from shiftdc_eval.judges.spending import PRICES_VARIABLE, price_of
 
 MODEL_VARIABLE = "SHIFTDC_JUDGE_MODEL"
 URL_VARIABLES = ("SHIFTDC_JUDGE_BASE_URL", "OPENAI_BASE_URL")
+GUARDED_TOKENS = 256
+"""Reply tokens of a guarded prompt at least: the verdict stands on its last line."""
+
+S = TypeVar("S")
+NotNegative = Annotated[FiniteFloat, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class LLMSettings:
+    """Settings of a judge behind an endpoint, besides those of the endpoint."""
+
+    temperature: Annotated[NotNegative | None, BeforeValidator(lambda v: None if v == "none" else v)] = 0.0
+    max_tokens: PositiveInt | None = None
+    structured: Structured = "auto"
+    runs: PositiveInt = 1
+    budget: NotNegative = 0.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Setting of a sequence classifier."""
+
+    show: Literal["pair", "response"] = "pair"
+
+
+@dataclass(frozen=True)
+class Harm:
+    """Settings of a safety classifier."""
+
+    unsafe: str = ""
+    threshold: NotNegative = 0.5
+
+
+def taken(settings: dict[str, str], record: type[S], **more: str) -> S:
+    """A record made of the settings that it knows, which are taken out of the dict.
+
+    Raises:
+        ConfigError: one does not fit.
+    """
+    names = [one.name for one in fields(record) if one.name not in more]  # type: ignore[arg-type]
+    known = {name: settings.pop(name) for name in names if name in settings}
+    try:
+        return TypeAdapter(record).validate_python({**known, **more})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ConfigError(f"judge setting {str(first['loc'][0])!r}: {first['msg']}") from None
 
 
 def llm_judge(
     name: str, rubric_name: str, settings: dict[str, str], *, guarded: bool = False, parser: str = ""
 ) -> LLMJudge:
-    """The judge of one rubric.
-
-    Settings: `model`, `base_url` (both also from the environment), `concurrency`, `timeout`, `tries`,
-    `patience`, `backoff` (seconds), `temperature` (`none` to send none), `max_tokens`, `structured`
-    (auto, on, off), `runs` (scores only), `budget` (USD), `as`.
+    """The judge of one rubric at an endpoint; model and address may also come from the environment.
 
     Args:
+        name: of the judge, unless the setting `as` says otherwise.
+        rubric_name: one of ours, or the path of a file.
+        settings: `model`, `base_url`, those of `Endpoint` and of `LLMSettings`, and `as`.
         guarded: set judged texts apart (always so for rubrics of ours).
         parser: reads the replies in place of the rubric's own.
 
@@ -36,52 +91,98 @@ def llm_judge(
     import openai  # noqa: F401  (half a second, better spent here than within the first judgement)
 
     rubric = load_rubric(rubric_name)
+    given = taken(settings, LLMSettings)
     changes: dict[str, object] = {"parser": parser} if parser else {}
-    changes["max_tokens"] = read.whole(settings, "max_tokens", max(rubric.max_tokens, 256 if guarded else 1))
+    changes["max_tokens"] = given.max_tokens or max(rubric.max_tokens, GUARDED_TOKENS if guarded else 1)
     rubric = rubric.model_copy(update=changes)
-    model = read.text(settings, "model") or os.environ.get(MODEL_VARIABLE, "")
+    model = settings.pop("model", "") or os.environ.get(MODEL_VARIABLE, "")
     if not model:
         raise ConfigError(
             f"judge {name}: no judge model; add `model=...` to its spec or set {MODEL_VARIABLE}"
         )
-    from_environment = next(
-        filter(None, (os.environ.get(variable) for variable in URL_VARIABLES)), OPENAI_URL
-    )
-    defaults = Endpoint(model=model, base_url=OPENAI_URL)
-    endpoint = Endpoint(
-        model=model,
-        base_url=(read.text(settings, "base_url") or from_environment).rstrip("/"),
-        concurrency=read.whole(settings, "concurrency", defaults.concurrency),
-        timeout=read.number(settings, "timeout", defaults.timeout, 0.01),
-        tries=read.whole(settings, "tries", defaults.tries),
-        patience=read.number(settings, "patience", defaults.patience, 0),
-        backoff=read.number(settings, "backoff", defaults.backoff, 0.001),
-    )
-    temperature: float | None = None
-    if settings.get("temperature") == "none":
-        del settings["temperature"]
-    else:
-        temperature = read.number(settings, "temperature", 0.0, 0.0)
-    runs = read.whole(settings, "runs", 1)
-    if runs > 1 and rubric.kind != "score":
+    addresses = [settings.pop("base_url", ""), *(os.environ.get(variable) for variable in URL_VARIABLES)]
+    address = next(filter(None, addresses), OPENAI_URL).rstrip("/")
+    endpoint = taken(settings, Endpoint, model=model, base_url=address)
+    if given.runs > 1 and rubric.kind != "score":
         raise ConfigError(
-            f"judge {name}: runs={runs} is for scores; this rubric gives a {rubric.kind} verdict"
+            f"judge {name}: runs={given.runs} is for scores; this rubric gives a {rubric.kind} verdict"
         )
     price = price_of(endpoint.host, model)
-    budget = read.number(settings, "budget", 0.0, 0.0) or None
-    if budget and price is None:
+    if given.budget and price is None:
         raise ConfigError(
             f"judge {name}: a budget needs the price of {model} at {endpoint.host}, which is unknown; "
             f"name a price table with {PRICES_VARIABLE}"
         )
     return LLMJudge(
-        name=read.text(settings, "as") or name,
-        rubric=rubric,
-        endpoint=endpoint,
-        guarded=(guarded or rubric.guard) and not rubric.conversation,
-        structured=cast(Structured, read.choice(settings, "structured", "auto", ("auto", "on", "off"))),
-        temperature=temperature,
-        runs=runs,
+        name=settings.pop("as", name),
+        question=Question(rubric, (guarded or rubric.guard) and not rubric.conversation),
+        model=ApiModel(endpoint, price, given.budget or None),
+        structured=given.structured,
+        temperature=given.temperature,
+        runs=given.runs,
         price=price,
-        budget=budget,
     )
+
+
+def local_judge(rubric_name: str, model: str, settings: dict[str, str]) -> LocalJudge:
+    """A rubric put to a local causal language model.
+
+    Settings: `model`, those of `LocalModel`, `as`, and for `local_rubric` the `rubric` (one of ours or the path of a
+    file), whose prompt is then guarded and sent through the chat template.
+
+    Raises:
+        ConfigError: no rubric is named, or it needs the image.
+        JudgeError: no model is named.
+    """
+    free_choice = not rubric_name
+    if free_choice and not (rubric_name := settings.pop("rubric", "")):
+        raise ConfigError("judge local_rubric needs a rubric; add `rubric=NAME` to its spec, e.g. figstep")
+    rubric = load_rubric(rubric_name)
+    if "image" in rubric.needs:
+        raise ConfigError(f"rubric {rubric_name} shows the image; local judges read text only")
+    if free_choice:
+        rubric = rubric.model_copy(update={"max_tokens": max(rubric.max_tokens, GUARDED_TOKENS)})
+    guarded = free_choice and not rubric.conversation
+    return LocalJudge(
+        name=settings.pop("as", f"local_{rubric.name}"),
+        question=Question(rubric, guarded),
+        model=_local_model(settings, model),
+        chat=guarded,
+    )
+
+
+def reward_judge(settings: dict[str, str]) -> LocalClassifier:
+    """A reward model; `show` says what it is shown.
+
+    Raises:
+        ConfigError: a setting does not fit.
+        JudgeError: no model is named.
+    """
+    shown = taken(settings, Shown).show == "pair"
+    return LocalClassifier(settings.pop("as", "local_reward"), _local_model(settings), show_request=shown)
+
+
+def classifier_judge(settings: dict[str, str]) -> LocalClassifier:
+    """A sequence classifier; `unsafe` names its unsafe labels (joined by `+`), `show` what it is shown.
+
+    Raises:
+        ConfigError: a setting does not fit, or no unsafe label is named.
+        JudgeError: no model is named.
+    """
+    harm = taken(settings, Harm)
+    unsafe = tuple(filter(None, harm.unsafe.split("+")))
+    if not unsafe:
+        raise ConfigError("judge local_classifier needs `unsafe=LABEL`, the model's label for unsafe texts")
+    return LocalClassifier(
+        name=settings.pop("as", "local_classifier"),
+        model=_local_model(settings),
+        unsafe=unsafe,
+        threshold=harm.threshold,
+        show_request=taken(settings, Shown).show == "pair",
+    )
+
+
+def _local_model(settings: dict[str, str], default: str = "") -> LocalModel:
+    if not (name := settings.pop("model", "") or default):
+        raise JudgeError("this local judge needs a model; add `model=FOLDER or hub id` to its spec")
+    return taken(settings, LocalModel, id=name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from shiftdc_eval.judges.installed import clash, distribution, installed
 from shiftdc_eval.judges.keyword import load_list
 from shiftdc_eval.judges.registry import JUDGES
 from shiftdc_eval.judges.rubric import load_rubric
@@ -12,8 +13,14 @@ WIDTH = 120
 """Columns the table needs at least: a pipe has no width of its own."""
 VARIANTS = ("_guarded", "_tolerant")
 """Endings of judges that ask by a rubric in another way."""
-MODELS = {"local_classifier": "harm", "local_reward": "score", "local_rubric": "the rubric's"}
-"""Judges of any model, which bring no text of their own: what they give."""
+OPEN = {
+    "keyword": ("refusal", "a list of phrases", "the file you name (list=FILE.yaml)"),
+    "llm": ("the rubric's", "a served model", "the file you name (rubric=FILE.yaml)"),
+    "local_classifier": ("harm", "a model on this machine", "the model you name"),
+    "local_reward": ("score", "a model on this machine", "the model you name"),
+    "local_rubric": ("the rubric's", "a model on this machine", "the rubric and model you name"),
+}
+"""Judges that bring no text of their own -> verdict, what is asked, source."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,22 +38,30 @@ def main(_args: argparse.Namespace) -> int:
         table.add_column(column, no_wrap=column == "name", overflow="fold")
     for name in JUDGES:
         table.add_row(name, *facts(name))
+    for name, entries in installed().items():
+        refused = clash(name, entries, taken=name in JUDGES)
+        # nothing of a package is imported for a table
+        source = f"refused: {refused}" if refused else distribution(entries[0])
+        table.add_row(name, "its own", "an installed package", source)
     Console(width=max(Console().width, WIDTH)).print(table)
     return 0
 
 
 def facts(name: str) -> tuple[str, str, str]:
-    """Verdict, what is asked, and source of a judge."""
+    """Verdict, what is asked, and source of a judge of this package."""
+    if name in OPEN:
+        return OPEN[name]
     family, _, text = name.partition("_")
     if family == "keyword":
         return "refusal", "a list of phrases", _line(load_list(text)["source"])
-    asks = "a served model" if family == "llm" else "a model on this machine"
-    if name in MODELS:
-        return MODELS[name], asks, "the model you name"
     for ending in VARIANTS:
         text = text.removesuffix(ending)
     rubric = load_rubric(text)
-    return rubric.kind, asks, _line(rubric.source)
+    return (
+        rubric.kind,
+        "a served model" if family == "llm" else "a model on this machine",
+        _line(rubric.source),
+    )
 
 
 def _line(text: str) -> str:

@@ -1,39 +1,38 @@
-"""The LLM judge: a rubric put to a model behind any OpenAI-compatible endpoint.
+"""The LLM judge: a rubric put to a chat model.
 
 Every scored verdict goes to the cache at once, so a killed or stopped run asks only for what is missing.
-A request that fails, and a reply that cannot be read, leave their one item unscored.
+A chat without a reply, and a reply that cannot be read, leave their one item unscored.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from shiftdc_eval.core.errors import JudgeError
-from shiftdc_eval.core.hashing import image_sha256, text_sha256
-from shiftdc_eval.judges.api.budget import Price, Spending, Usage
-from shiftdc_eval.judges.api.client import Client
-from shiftdc_eval.judges.api.endpoint import Endpoint
-from shiftdc_eval.judges.api.grader import Asker, Structured, run_to_end
-from shiftdc_eval.judges.api.reply import Fault
+from shiftdc_eval.core.hashing import digest, image_sha256, text_sha256
 from shiftdc_eval.judges.cache import VerdictCache
-from shiftdc_eval.judges.delimit import guard_version
+from shiftdc_eval.judges.chat_model import NOTHING, ChatModel, NoReply, Spent
+from shiftdc_eval.judges.question import Question, Structured
 from shiftdc_eval.judges.rubric import Rubric
-from shiftdc_eval.judges.text import is_blank
-from shiftdc_eval.judges.verdict import Item, Kind, Verdict, unscored
+from shiftdc_eval.judges.spending import Price, Spending, cost_of
+from shiftdc_eval.judges.verdict import Item, Kind, OnVerdict, Verdict, unscored
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Call:
-    """One judgement to make: the places in the result that wait for it, and its prompt."""
+    """One judgement to make: the places in the result that wait for it, and what is shown."""
 
     key: str
     places: list[tuple[int, int]]
@@ -47,9 +46,8 @@ class LLMJudge:
     """Judges by rubric and model. Not for use by two threads at once."""
 
     name: str
-    rubric: Rubric
-    endpoint: Endpoint
-    guarded: bool = False
+    question: Question
+    model: ChatModel
     structured: Structured = "auto"
     """JSON schema output for guarded prompts: tried once (`auto`), demanded, or not asked for."""
     temperature: float | None = 0.0
@@ -57,17 +55,18 @@ class LLMJudge:
     runs: int = 1
     """Independent judgements of one item; a score is their mean."""
     price: Price | None = None
-    budget: float | None = None
-    """USD that one call of `judge` may spend."""
-    on_verdict: Callable[[int, str], None] | None = field(default=None, repr=False)
-    """Called with the number of verdicts just given and the account so far in words."""
     spending: Spending = field(default_factory=Spending)
     """Account of the last call of `judge`."""
 
     @property
     def kind(self) -> Kind:
         """What its verdicts are about."""
-        return self.rubric.kind
+        return self.question.kind
+
+    @property
+    def rubric(self) -> Rubric:
+        """What it asks."""
+        return self.question.rubric
 
     @property
     def rubric_sha256(self) -> str:
@@ -75,46 +74,35 @@ class LLMJudge:
         return self.rubric.sha256
 
     @property
-    def parser(self) -> str:
-        """Name of the parser that reads the replies."""
-        return (self.guarded and self.rubric.guarded_parser) or self.rubric.parser
-
-    @property
     def fingerprint(self) -> str:
-        """sha256 of rubric, guard, model, address and settings; not of limits and patience.
+        """sha256 of rubric, guard, model and settings; not of limits and patience."""
+        return digest(
+            {
+                **self.question.identity(),
+                **self.model.identity,
+                "structured": self.structured if self.question.guarded else None,
+                "temperature": self.temperature,
+                "runs": self.runs,
+            }
+        )
 
-        The port counts: two servers of one machine may both call their model `default`.
-        """
-        what = {
-            "rubric": self.rubric.fingerprint_data(),
-            "guard": guard_version() if self.guarded else None,
-            "model": self.endpoint.model,
-            "address": self.endpoint.address,
-            "structured": self.structured if self.guarded else None,
-            "temperature": self.temperature,
-            "runs": self.runs,
-        }
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+    def judge(self, items: Sequence[Item], on_verdict: OnVerdict | None = None) -> list[Verdict]:
         """One verdict an item, in order.
 
         Raises:
-            JudgeError: the endpoint cannot be used at all, or the cache cannot.
+            JudgeError: the model cannot be used at all, or the cache cannot.
         """
-        self.spending = Spending(price=self.price, limit=self.budget)
-        results: list[list[Verdict | None]] = [[None] * self.runs for _ in items]
+        self.spending = Spending(price=self.price)
+        results = _Results(len(items), self.runs, self.spending, on_verdict)
         with VerdictCache() as cache:
             calls = self._plan(items, results, cache)
             if calls:
                 run_to_end(self._work(calls, results, cache))
-        verdicts = [self._combine(of_item) for of_item in results]
+        verdicts = [self._combine(of_item) for of_item in results.by_item]
         self.spending.unscored = sum(not verdict.scored for verdict in verdicts)
         return verdicts
 
-    def _plan(
-        self, items: Sequence[Item], results: list[list[Verdict | None]], cache: VerdictCache
-    ) -> list[Call]:
+    def _plan(self, items: Sequence[Item], results: _Results, cache: VerdictCache) -> list[Call]:
         """Fill in what needs no call, and collect the calls; equal prompts share one."""
         calls: dict[str, Call] = {}
         met: set[str] = set()
@@ -122,61 +110,52 @@ class LLMJudge:
         for place, item in enumerate(items):
             image, obstacle = self._prepare(item)
             if obstacle:
-                results[place] = [unscored(self.kind, obstacle)] * self.runs
                 self.spending.unscored += 1
-                self._report(1)
+                for number in range(self.runs):
+                    results.put(place, number, obstacle)
                 continue
-            # The marker code is drawn anew for each call and is no part of the content.
-            messages = self.rubric.messages(replace(item, image=None), self.guarded, nonce="0" * 16)
-            picture = image_sha256(image) if image else ""
+            messages, picture = self.question.content(item), image_sha256(image) if image else ""
             for number in range(self.runs):
-                content = json.dumps([fingerprint, messages, picture, number])
-                key = text_sha256(content)
+                key = text_sha256(json.dumps([fingerprint, messages, picture, number]))
                 if known := cache.get(key):
-                    results[place][number] = self._priced(known, first=key not in met)
-                    met.add(key)
                     self.spending.cached += 1
-                    self._report(number == self.runs - 1)
+                    results.put(place, number, self._priced(known, first=key not in met))
+                    met.add(key)
                 else:
                     calls.setdefault(key, Call(key, [], item, image)).places.append((place, number))
         return list(calls.values())
 
-    def _prepare(self, item: Item) -> tuple[Image.Image | None, str]:
-        """The image to show and what stands in the way of judging; empty when nothing does."""
-        if item.response is None:
-            return None, "no response: generation failed"
-        if is_blank(item.response):
-            return None, "empty response"
-        if missing := self.rubric.missing(item):
-            return None, f"the rubric needs the {missing} and this item has none"
+    def _prepare(self, item: Item) -> tuple[Image.Image | None, Verdict | None]:
+        """The image to show, and the unscored verdict of an item that cannot be judged."""
+        if obstacle := self.question.obstacle(item):
+            return None, obstacle
         if "image" not in self.rubric.needs or item.image is None:
-            return None, ""
+            return None, None
         try:
-            return item.image(), ""
+            return item.image(), None
         except Exception as error:  # whatever the loader raises concerns this item alone
-            return None, f"the image cannot be loaded: {type(error).__name__}"
+            return None, unscored(self.kind, f"the image cannot be loaded: {type(error).__name__}")
 
-    async def _work(
-        self, calls: list[Call], results: list[list[Verdict | None]], cache: VerdictCache
-    ) -> None:
+    async def _work(self, calls: list[Call], results: _Results, cache: VerdictCache) -> None:
         queue = deque(calls)
-        workers = min(self.endpoint.concurrency, len(calls))
-        client = Client(self.endpoint, self.spending)
-        asker = Asker(client, self.rubric, self.parser, self.guarded, self.structured, self.temperature)
+        workers = min(self.model.concurrency, len(calls))
 
         async def worker() -> None:
             while queue:
                 call = queue.popleft()
-                verdict = await self._isolated(asker, call, workers)
+                begun = time.monotonic()
+                verdict = await self._asked(call)
+                # each worker has one item at a time, so that these shares add up to the wall time
+                seconds = round((time.monotonic() - begun) / workers, 6)
+                verdict = verdict.model_copy(update={"seconds": seconds})
                 self.spending.unscored += 0 if verdict.scored else len(call.places)
                 cache.put(call.key, self.name, verdict)
-                for place, number in call.places:
-                    results[place][number] = self._priced(verdict, first=(place, number) == call.places[0])
-                    self._report(number == self.runs - 1)
+                for place in call.places:
+                    results.put(*place, self._priced(verdict, first=place == call.places[0]))
 
         hopeless: list[BaseException] = []
         try:
-            async with client.connected(), asyncio.TaskGroup() as group:
+            async with self.model.connected(), asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(worker())
         except* JudgeError as errors:
@@ -184,24 +163,37 @@ class LLMJudge:
         if hopeless:  # not raised above: Python 3.11.2 would wrap it in another group
             raise hopeless[0]
 
-    async def _isolated(self, asker: Asker, call: Call, workers: int) -> Verdict:
-        """A verdict whatever happens to this one item; only a JudgeError ends the run."""
-        usage, begun = Usage(), time.monotonic()
+    async def _asked(self, call: Call) -> Verdict:
+        """A verdict with its tokens, whatever happens to this one item; only a JudgeError ends the run."""
+        spent: list[Spent] = []
         try:
-            verdict = await asker.judge(call.item, call.image, usage)
-        except Fault as fault:
-            verdict = unscored(self.kind, fault.reason)
+            verdict = await self._ask(call.item, call.image, spent)
+        except NoReply as failure:
+            spent.append(failure.spent)
+            verdict = unscored(self.kind, failure.reason)
         except JudgeError:
             raise
         except Exception as error:  # recorded as this item's failure; its text may quote the request
             verdict = unscored(self.kind, f"judging failed: {type(error).__name__}")
-        took = {
-            # each worker has one item at a time, so that these shares add up to the wall time
-            "seconds": round((time.monotonic() - begun) / workers, 6),
-            "tokens_in": usage.tokens_in if usage.counted else None,
-            "tokens_out": usage.tokens_out if usage.counted else None,
-        }
-        return verdict.model_copy(update=took)
+        took = sum(spent, start=NOTHING)
+        self.spending.spent += took
+        return verdict.model_copy(update={"tokens_in": took.tokens_in, "tokens_out": took.tokens_out})
+
+    async def _ask(self, item: Item, image: Image.Image | None, spent: list[Spent]) -> Verdict:
+        """The verdict of one reply, asked for again where the rubric says so; `spent` books every reply."""
+        temperature = self.temperature
+        messages = self.question.messages(item, image)
+        for attempt in range(1 + self.rubric.retries):
+            reply = await self.model.ask(messages, self.question.options(temperature, self.structured))
+            spent.append(reply.spent)
+            verdict = self.question.read(reply, [f"by {reply.model}" if reply.model else ""])
+            if verdict.scored:
+                break
+            if attempt == 0 and self.rubric.retry_suffix and isinstance(messages[-1]["content"], str):
+                messages[-1]["content"] += self.rubric.retry_suffix
+            elif temperature is not None:
+                temperature += 0.5
+        return verdict
 
     def _priced(self, verdict: Verdict, *, first: bool) -> Verdict:
         """The verdict with its price; of equal prompts, which are asked once, only the first one costs."""
@@ -232,20 +224,33 @@ class LLMJudge:
             }
         )
 
-    def _report(self, done: int) -> None:
-        if self.on_verdict is not None:
-            self.on_verdict(int(done), self.spending.line())
+
+class _Results:
+    """The verdicts of one call of `judge`, told of as they come."""
+
+    def __init__(self, items: int, runs: int, spending: Spending, on_verdict: OnVerdict | None) -> None:
+        self.by_item: list[list[Verdict | None]] = [[None] * runs for _ in range(items)]
+        self._spending = spending
+        self._on_verdict = on_verdict
+
+    def put(self, place: int, number: int, verdict: Verdict) -> None:
+        """One run's verdict on one item; an item is told of with its last run."""
+        self.by_item[place][number] = verdict
+        if self._on_verdict is not None and number == len(self.by_item[place]) - 1:
+            self._on_verdict(1, self._spending.line())
 
 
 def _total(verdicts: Iterable[Verdict]) -> dict[str, float | None]:
-    """What several verdicts took together; None when it is unknown of any."""
-    parts: dict[str, list[float | None]] = {"seconds": [], "tokens_in": [], "tokens_out": [], "price": []}
-    for verdict in verdicts:
-        if verdict.asked:  # an obstacle that stands in every run's way took nothing
-            for name, found in parts.items():
-                found.append(getattr(verdict, name))
-    return {
-        name: None if None in found else sum(part for part in found if part is not None)
-        for name, found in parts.items()
-        if found
-    }
+    """What several runs took together; an obstacle that stands in every run's way took nothing."""
+    asked = [verdict for verdict in verdicts if verdict.asked]
+    return cost_of(asked).model_dump() if asked else {}
+
+
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where an event loop is running already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shiftdc_eval.judges.rubric import Rubric
+from shiftdc_eval.judges.rubric import ParserName, Rubric
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _NAMES = (
@@ -229,7 +229,7 @@ def strongreject(reply: str, rubric: Rubric) -> Parsed:
     )
 
 
-PARSERS: Mapping[str, Parser] = {
+PARSERS: Mapping[ParserName, Parser] = {
     "exact_label": exact_label,
     "stripped_label": stripped_label,
     "labelled": labelled,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from shiftdc_eval.judges.verdict import Item, Judge, Verdict
+from shiftdc_eval.judges.verdict import Item, Judge, Verdict, ask
 
 
 def judged(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
@@ -24,21 +24,14 @@ def judged(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
             bar.update(done)
             bar.set_postfix_str(account, refresh=False)
 
-        tells = hasattr(judge, "on_verdict")
-        if tells:
-            judge.on_verdict = told  # type: ignore[attr-defined]
         begun = time.perf_counter()
-        try:
-            verdicts = judge.judge(items) if items else []
-        finally:
-            if tells:
-                judge.on_verdict = None  # type: ignore[attr-defined]
+        verdicts = ask(judge, items, told) if items else []
         took = time.perf_counter() - begun
         bar.update(len(items) - bar.n)
-    return _timed(verdicts, took)
+    return timed(verdicts, took)
 
 
-def _timed(verdicts: list[Verdict], took: float) -> list[Verdict]:
+def timed(verdicts: list[Verdict], took: float) -> list[Verdict]:
     """Verdicts that cost no more than time, with their share of it; others say themselves what they took.
 
     An answer that could not be judged, such as an empty one, took nothing.

@@ -2,7 +2,8 @@
 
 A judge is asked for by a spec: `keyword_robust`, or with settings
 `llm_figstep:model=gpt-4o-mini;base_url=http://127.0.0.1:8000/v1`. The setting `as` renames its column,
-so that one rubric can stand twice in a table with two judge models.
+so that one rubric can stand twice in a table with two judge models. Judges from outside: a list or rubric
+by the path of its file (`keyword:list=mine.yaml`, `llm:rubric=./mine.yaml`), and installed packages.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.judges.installed import installed, load
 from shiftdc_eval.judges.keyword import keyword_judge
+from shiftdc_eval.judges.user_file import is_path
 from shiftdc_eval.judges.verdict import Judge
 
 JUDGES_VARIABLE = "SHIFTDC_JUDGES"
@@ -25,6 +28,24 @@ Factory = Callable[[dict[str, str]], Judge]
 
 def _keyword(list_name: str) -> Factory:
     return lambda settings: keyword_judge(list_name, settings.pop("as", ""))
+
+
+def _own_keyword(settings: dict[str, str]) -> Judge:
+    return keyword_judge(_needed(settings, "keyword", "list"), settings.pop("as", ""))
+
+
+def _own_llm(settings: dict[str, str]) -> Judge:
+    from shiftdc_eval.judges.factory import llm_judge
+    from shiftdc_eval.judges.rubric import load_rubric
+
+    rubric = _needed(settings, "llm", "rubric")
+    return llm_judge(f"llm_{load_rubric(rubric).name}", rubric, settings)
+
+
+def _needed(settings: dict[str, str], judge: str, key: str) -> str:
+    if value := settings.pop(key, ""):
+        return value
+    raise ConfigError(f"judge {judge} needs a {key}; add `{key}=FILE.yaml` to its spec (docs/judges.md)")
 
 
 def _llm(rubric: str, *, guarded: bool = False, parser: str = "") -> Factory:
@@ -40,20 +61,23 @@ def _llm(rubric: str, *, guarded: bool = False, parser: str = "") -> Factory:
 
 def _local(rubric: str, model: str = "") -> Factory:
     def build(settings: dict[str, str]) -> Judge:
-        from shiftdc_eval.judges.local_factory import local_judge
+        from shiftdc_eval.judges.factory import local_judge
 
         return local_judge(rubric, model, settings)
 
     return build
 
 
-def _classifier(*, reward: bool) -> Factory:
-    def build(settings: dict[str, str]) -> Judge:
-        from shiftdc_eval.judges.local_factory import classifier_judge
+def _classifier(settings: dict[str, str]) -> Judge:
+    from shiftdc_eval.judges.factory import classifier_judge
 
-        return classifier_judge(settings, reward=reward)
+    return classifier_judge(settings)
 
-    return build
+
+def _reward(settings: dict[str, str]) -> Judge:
+    from shiftdc_eval.judges.factory import reward_judge
+
+    return reward_judge(settings)
 
 
 JUDGES: Mapping[str, Factory] = {
@@ -65,6 +89,7 @@ JUDGES: Mapping[str, Factory] = {
     "keyword_vlguard": _keyword("vlguard"),
     "keyword_xstest": _keyword("xstest"),
     "keyword_robust": _keyword("robust"),
+    "keyword": _own_keyword,
     "llm_mm_safetybench": _llm("mm_safetybench"),
     "llm_mm_safetybench_tolerant": _llm("mm_safetybench", parser="labelled"),
     "llm_mm_safetybench_guarded": _llm("mm_safetybench", guarded=True),
@@ -79,14 +104,15 @@ JUDGES: Mapping[str, Factory] = {
     "llm_mossbench": _llm("mossbench"),
     "llm_mossbench_guarded": _llm("mossbench", guarded=True),
     "llm_llama_guard": _llm("llama_guard"),
+    "llm": _own_llm,
     "local_harmbench": _local("harmbench", "cais/HarmBench-Llama-2-13b-cls"),
     "local_llama_guard": _local("llama_guard", "meta-llama/Llama-Guard-3-8B"),
     "local_md_judge": _local("md_judge", "OpenSafetyLab/MD-Judge-v0.1"),
     "local_rubric": _local(""),
-    "local_classifier": _classifier(reward=False),
-    "local_reward": _classifier(reward=True),
+    "local_classifier": _classifier,
+    "local_reward": _reward,
 }
-"""Name -> factory. Nothing heavy is imported before a factory that needs it is called."""
+"""Name -> factory of our own judges. Nothing heavy is imported before a factory that needs it is called."""
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -113,22 +139,31 @@ def get_judge(spec: str) -> Judge:
     """The judge that a spec names.
 
     Raises:
-        ConfigError: unknown name (the nearest one is named), unknown setting, or a column name (`as`) that
-            cannot stand in tables and file names.
+        ConfigError: unknown name (the nearest one is named), unknown setting, a column name (`as`) that
+            cannot stand in tables and file names, or an installed package's judge that cannot be used.
     """
     name, settings = parse_spec(spec)
-    factory = JUDGES.get(name)
-    if factory is None:
-        near = difflib.get_close_matches(name, JUDGES, n=1, cutoff=0.0)
-        raise ConfigError(f"unknown judge {name!r}; nearest: {near[0]}; all: {', '.join(JUDGES)}")
     column = settings.get("as")
     if column is not None and not _COLUMN.fullmatch(column):
         raise ConfigError(
             f"judge {name}: as={column!r} cannot be a column's name; use lower-case letters, digits and _ . - only"
         )
-    judge = factory(settings)
+    offers = installed()
+    if name in offers:
+        return load(name, offers[name], settings, taken=name in JUDGES)
+    if name not in JUDGES:
+        known = [*JUDGES, *offers]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise ConfigError(f"unknown judge {name!r}; nearest: {near[0]}; all: {', '.join(known)}")
+    own_file = is_path(settings.get("list", "") or settings.get("rubric", ""))
+    judge = JUDGES[name](settings)
     if settings:
         raise ConfigError(f"judge {name}: unknown setting {next(iter(settings))!r}")
+    if own_file and column is None and judge.name in JUDGES:
+        raise ConfigError(
+            f"judge {name}: the file's name gives the column {judge.name!r}, which is a judge of this package; "
+            "rename the file or add `as=NAME`"
+        )
     return judge
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from shiftdc_eval.core.records import JudgeCost
 from shiftdc_eval.core.results_folder import find_samples
 from shiftdc_eval.judges.progress import judged
-from shiftdc_eval.judges.samples_file import SamplesFile, add_verdicts, cost_of, read_samples
+from shiftdc_eval.judges.samples_file import SamplesFile, add_verdicts, read_samples
+from shiftdc_eval.judges.spending import cost_of
 from shiftdc_eval.judges.verdict import Judge, rubric_hash
 
 

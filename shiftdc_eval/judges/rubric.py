@@ -1,25 +1,25 @@
 """A rubric: what an LLM judge is asked, as data (`rubrics/*.yaml`).
 
 Under its own name a benchmark's prompt is sent verbatim, with the response standing in it as it is. A
-guarded prompt asks the same question with every judged text set apart (see `fence`), because a response
+guarded prompt asks the same question with every judged text set apart (see `delimit`), because a response
 may address the judge.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
-import json
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.hashing import digest
+from shiftdc_eval.judges.chat_model import Message
 from shiftdc_eval.judges.delimit import (
     ask_for_verdict,
     enclose,
@@ -28,14 +28,25 @@ from shiftdc_eval.judges.delimit import (
     visible,
     without_control_tokens,
 )
-from shiftdc_eval.judges.verdict import Item, Kind
+from shiftdc_eval.judges.user_file import is_path, read_user_file
+from shiftdc_eval.judges.verdict import VALUES, Item, Kind
 
 FOLDER = Path(__file__).parent / "rubrics"
 RENDER_VERSION = 3
 """Raised by hand whenever rendering or parsing changes; part of every fingerprint."""
 
-Message = dict[str, Any]
-"""One chat message in OpenAI's form."""
+
+ParserName = Literal[
+    "exact_label",
+    "stripped_label",
+    "labelled",
+    "first_line",
+    "score",
+    "leading_number",
+    "mossbench",
+    "strongreject",
+]
+"""The parsers of `parsing.PARSERS`."""
 
 
 class Template(BaseModel):
@@ -56,11 +67,11 @@ class Rubric(BaseModel):
 
     name: str
     """Name of the file."""
-    version: int
+    version: int = 1
     """Raised when the wording changes."""
     kind: Kind
     """What is judged."""
-    source: str
+    source: str = ""
     """Paper, repository and commit."""
     notes: str = ""
     """What a reader of its verdicts should know."""
@@ -70,9 +81,9 @@ class Rubric(BaseModel):
     """Prompts by scenario."""
     needs: tuple[Literal["request", "reference", "image"], ...] = ()
     """What an item must have besides its response."""
-    parser: str
-    """Name in `parsing.PARSERS`."""
-    guarded_parser: str = ""
+    parser: ParserName
+    """How a reply is read."""
+    guarded_parser: ParserName | Literal[""] = ""
     """The parser of the guarded prompt; empty: `parser`."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Word of the reply -> verdict."""
@@ -98,15 +109,34 @@ class Rubric(BaseModel):
     """Appended to the prompt when the reply could not be read."""
     retries: int = 0
     """How often the judge is asked again when the reply could not be read; temperature +0.5 each."""
+    _file_sha256: str = PrivateAttr("")
+    """Hash of the user's own file it was read from; empty for ours."""
+
+    @model_validator(mode="after")
+    def _can_judge(self) -> Rubric:
+        if not all("{response}" in template.text for template in self.templates):
+            raise ValueError("templates: every text needs {response}, the place of the judged response")
+        if [template.scenarios for template in self.templates].count(()) != 1:
+            raise ValueError("templates: one, and only one, must be without scenarios: for all others")
+        if self.kind == "score":
+            if self.minimum >= self.maximum:
+                raise ValueError("minimum: must be below maximum")
+        elif set(self.labels.values()) != set(VALUES[self.kind]):
+            wanted = " and ".join(VALUES[self.kind])
+            raise ValueError(f"labels: the words of the reply must stand for {wanted} ({self.kind})")
+        return self
 
     def fingerprint_data(self) -> dict[str, Any]:
-        """Everything of the rubric that can change a verdict."""
+        """Everything of the rubric that can change a verdict; of a user's own file, its hash."""
+        if self._file_sha256:
+            changed = {"parser": self.parser, "max_tokens": self.max_tokens}
+            return {"render": RENDER_VERSION, "file": self._file_sha256, **changed}
         return {"render": RENDER_VERSION, **self.model_dump(mode="json", exclude={"source", "notes"})}
 
     @property
     def sha256(self) -> str:
-        """Hash of everything of the rubric that can change a verdict."""
-        return hashlib.sha256(json.dumps(self.fingerprint_data(), sort_keys=True).encode()).hexdigest()
+        """Hash of everything of the rubric that can change a verdict; of a user's own file, its sha256."""
+        return self._file_sha256 or digest(self.fingerprint_data())
 
     def missing(self, item: Item) -> str:
         """Which needed part the item lacks; empty when none."""
@@ -176,13 +206,20 @@ def _data_url(image: Image.Image) -> str:
 
 
 def load_rubric(name: str) -> Rubric:
-    """The rubric `rubrics/<name>.yaml`.
+    """The rubric `rubrics/<name>.yaml`, or a user's own by the path of its file.
 
     Raises:
-        ConfigError: there is no such rubric.
+        ConfigError: there is no such rubric, or the file is none; names file and field.
     """
+    if is_path(name):
+        file = read_user_file(name)
+        if "name" in file.data:
+            raise ConfigError(f"{file.path}: name: not a field; the file's name is the rubric's")
+        rubric = file.validated(Rubric, name=file.stem)
+        rubric._file_sha256 = file.sha256
+        return rubric
     path = FOLDER / f"{name}.yaml"
     if not path.is_file() or name == "guard":
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "guard"))
-        raise ConfigError(f"no rubric {name!r}; there are: {known}")
+        raise ConfigError(f"no rubric {name!r}; there are: {known}; a file of your own is named by its path")
     return Rubric.model_validate({"name": name, **yaml.safe_load(path.read_text(encoding="utf-8"))})

@@ -7,17 +7,16 @@ into its field `shiftdc`. Nothing else of a row changes, and no verdict is ever 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import Any
 
 from shiftdc_eval.core.errors import ConfigError, RecordError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.hashing import text_sha256
-from shiftdc_eval.core.records import JudgeCost, SampleField, VerdictRecord
-from shiftdc_eval.core.results_folder import _lines, _row
+from shiftdc_eval.core.records import SampleField, VerdictRecord
+from shiftdc_eval.core.results_folder import FIELD, ITEM_FIELD, sample_field, sample_file
 from shiftdc_eval.judges.verdict import Item, Verdict
 
 Key = tuple[str, int]
@@ -82,38 +81,33 @@ def read_samples(path: Path) -> SamplesFile:
     Raises:
         RecordError: a row is not ours, or its response is not the one that was hashed when it was made.
     """
-    answers = []
-    for number, line in enumerate(_lines(path), start=1):
-        where = f"{path}, line {number}"
-        row = _row(line, where)
-        try:
-            field = SampleField.model_validate(row.get("shiftdc"))
-        except ValidationError:
-            raise RecordError(
-                f"{where}: no valid field `shiftdc`; only samples of our tasks can be judged"
-            ) from None
-        stored = row.get("shiftdc_item")
-        if not isinstance(stored, dict) or not {"request", "response"} <= stored.keys():
-            raise RecordError(
-                f"{where}: no field `shiftdc_item` with request and response; judge it anew by a run"
-            )
-        response = stored["response"]
-        if not isinstance(response, str | None):
-            raise RecordError(f"{where}: the response is no text: {str(response)[:60]!r}")
-        if field.response_sha256 != (None if response is None else text_sha256(response)):
-            raise RecordError(
-                f"{where}: the response is not the one this row was made with (its hash differs)"
-            )
-        item = Item(
-            id=field.item,
-            request=stored["request"] or "",
-            response=response,
-            prompt=stored.get("prompt") or "",
-            scenario=stored.get("scenario") or "",
-            reference=stored.get("reference") or None,
+    file = sample_file(path)
+    return SamplesFile(path, [_answer(row, f"{path}:{number}") for number, row in file.rows()])
+
+
+def _answer(row: Mapping[str, Any], where: str) -> Answer:
+    if FIELD not in row:
+        raise RecordError(f"{where}: no field `{FIELD}`; only samples of our tasks can be judged")
+    field = sample_field(row, where)
+    stored = row.get(ITEM_FIELD)
+    if not isinstance(stored, dict) or not {"request", "response"} <= stored.keys():
+        raise RecordError(
+            f"{where}: no field `{ITEM_FIELD}` with request and response; judge it anew by a run"
         )
-        answers.append(Answer((field.item, field.repeat), item, field))
-    return SamplesFile(path, answers)
+    response = stored["response"]
+    if not isinstance(response, str | None):
+        raise RecordError(f"{where}: the response is no text: {str(response)[:60]!r}")
+    if field.response_sha256 != (None if response is None else text_sha256(response)):
+        raise RecordError(f"{where}: the response is not the one this row was made with (its hash differs)")
+    item = Item(
+        id=field.item,
+        request=stored["request"] or "",
+        response=response,
+        prompt=stored.get("prompt") or "",
+        scenario=stored.get("scenario") or "",
+        reference=stored.get("reference") or None,
+    )
+    return Answer((field.item, field.repeat), item, field)
 
 
 def verdict_record(verdict: Verdict, fingerprint: str, rubric: str) -> VerdictRecord:
@@ -126,29 +120,20 @@ def verdict_record(verdict: Verdict, fingerprint: str, rubric: str) -> VerdictRe
     return VerdictRecord(judge=fingerprint, rubric=rubric, **verdict.model_dump())
 
 
-def cost_of(records: Sequence[VerdictRecord]) -> JudgeCost:
-    """What some verdicts cost together."""
-    parts = [
-        JudgeCost(**record.model_dump(include={"seconds", "tokens_in", "tokens_out", "price"}))
-        for record in records
-    ]
-    return sum(parts, start=JudgeCost(seconds=0, tokens_in=0, tokens_out=0, price=0))
-
-
 def add_verdicts(
     path: Path, name: str, fingerprint: str, rubric: str, verdicts: Mapping[Place, Verdict]
 ) -> None:
     """Write verdicts into a samples file, whole or not at all; rows without a new verdict keep their bytes."""
-    lines = _lines(path)
-    for number, line in enumerate(lines):
-        row = _row(line, f"{path}, line {number + 1}")
-        field = row["shiftdc"]
+    lines = []
+    for _, line, row in sample_file(path).lines():
+        field = row[FIELD]
         verdict = verdicts.get((field["item"], field.get("repeat", 0), field.get("response_sha256")))
         if verdict is not None:
             record = verdict_record(verdict, fingerprint, rubric)
             field.setdefault("verdicts", {})[name] = record.model_dump()
-            lines[number] = _dump(row)
-    atomic_write(path, "".join(line + "\n" for line in lines))
+            line = _dump(row)
+        lines.append(line + "\n")
+    atomic_write(path, "".join(lines))
 
 
 def _dump(row: object) -> str:

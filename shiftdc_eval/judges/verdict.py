@@ -6,12 +6,15 @@ It is never counted as safe, unsafe, refused or complied.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeGuard
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from shiftdc_eval.judges.text import is_blank
 
 Kind = Literal["refusal", "harm", "score"]
 VALUES: Mapping[Kind, tuple[str, ...]] = {
@@ -35,7 +38,8 @@ class Verdict(BaseModel):
     raw: str | None = None
     """The judge's raw reply; stays in the run folder."""
     model: str = ""
-    """Model that judged, as its server names it; empty for judges without one."""
+    """Model that judged, as its server names it; of an installed package's judge, the distribution and version
+    too; empty for judges without one."""
     tokens_in: int | None = None
     """Prompt tokens the judge used, where it counts them."""
     tokens_out: int | None = None
@@ -75,6 +79,17 @@ def unscored(kind: Kind, reason: str, raw: str | None = None) -> Verdict:
     return Verdict(kind=kind, value=None, reason=reason, raw=raw)
 
 
+def obstacle(item: Item, kind: Kind, missing: str = "") -> Verdict | None:
+    """The unscored verdict of an item that cannot be judged at all, else None."""
+    if item.response is None:
+        return unscored(kind, "no response: generation failed")
+    if is_blank(item.response):
+        return unscored(kind, "empty response")
+    if missing:
+        return unscored(kind, f"the rubric needs the {missing} and this item has none")
+    return None
+
+
 def rubric_hash(judge: object) -> str:
     """sha256 of a judge's rubric or keyword list; empty when it has none."""
     return str(getattr(judge, "rubric_sha256", ""))
@@ -100,11 +115,15 @@ class Item:
     """Loads the image on demand."""
 
 
+OnVerdict = Callable[[int, str], None]
+"""Told of verdicts as they are given: how many just now, and the account so far in words."""
+
+
 class Judge(Protocol):
     """Turns items into verdicts: one verdict an item, in order, batched as the judge likes.
 
     A judge may also have `rubric_sha256` (hash of what it is asked or of its keyword list, which goes into
-    every result) and `on_verdict` (told of each verdict, for a progress bar).
+    every result). One whose `judge` takes `on_verdict` as well (`TellingJudge`) tells how far it is.
     """
 
     @property
@@ -125,3 +144,19 @@ class Judge(Protocol):
         Raises:
             JudgeError: the judge cannot work at all (wrong key, no such model).
         """
+
+
+class TellingJudge(Judge, Protocol):
+    """A judge that takes long enough to tell of each verdict."""
+
+    def judge(self, items: Sequence[Item], on_verdict: OnVerdict | None = None) -> list[Verdict]:
+        """One verdict for each item; `on_verdict` is told of each."""
+
+
+def ask(judge: Judge, items: Sequence[Item], on_verdict: OnVerdict | None = None) -> list[Verdict]:
+    """A judge's verdicts; `on_verdict` is told of each by a judge that takes it."""
+    return judge.judge(items, on_verdict=on_verdict) if _tells(judge) else judge.judge(items)
+
+
+def _tells(judge: Judge) -> TypeGuard[TellingJudge]:
+    return "on_verdict" in inspect.signature(judge.judge).parameters

@@ -18,30 +18,23 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from shiftdc_eval.backbones import Backbone, GenerationSettings, ModelSpec, load_backbone, machine
+from shiftdc_eval.backbones import Backbone, load_backbone, machine
 from shiftdc_eval.backbones.offload import set_aside
-from shiftdc_eval.core import provenance
 from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.model_memory import offer_room, withdraw_room
 from shiftdc_eval.core.paths import cache_dir, journal_dir
-from shiftdc_eval.core.records import RunRecord
 from shiftdc_eval.core.run_ids import mark
-from shiftdc_eval.defenses import DEFENSES, Request, Tools
-from shiftdc_eval.defenses.caption_store import CaptionStore, clock, engine_key
-from shiftdc_eval.defenses.directions import Directions, normalised
+from shiftdc_eval.defenses import DEFENSES, Defense, Tools
+from shiftdc_eval.defenses.caption_store import CaptionStore, engine_key
+from shiftdc_eval.defenses.directions import Directions
 from shiftdc_eval.plugin.arguments import AdapterArguments, parse_pairs, split_arguments, validated
+from shiftdc_eval.plugin.batches import Batches
+from shiftdc_eval.plugin.build_record import leaked_items, plugins, run_record
 from shiftdc_eval.plugin.journal import Journal
-from shiftdc_eval.plugin.prefetch import Ahead
 from shiftdc_eval.plugin.requests import Sample, samples_from, task_of
 from shiftdc_eval.plugin.run_record import Tally, gathered, task_records
 
-AUTO_BATCH_SIZE = 32
-"""Batch size of `auto` where it is not found from free memory."""
-MOST_AUTO = 256
-"""Largest batch size that is found from free memory: more rows are hardly faster."""
-REFILL_BATCHES = 4
-"""Batches handed over together where places are filled again."""
 logger = logging.getLogger(__name__)
 
 
@@ -66,10 +59,9 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
 
     def __init__(self, backbone: Backbone | None = None, **given: Any) -> None:
         super().__init__()
-        fields = {name: list(cls.model_fields) for name, cls in DEFENSES.items()}
-        own, theirs = split_arguments({**self.defaults, **given}, fields)
+        own, theirs = split_arguments({**self.defaults, **given})
         self.arguments = validated(AdapterArguments, own, what="model argument")
-        self.defense: Any = validated(DEFENSES[self.arguments.defense], theirs, what="model argument")
+        self.defense: Defense = validated(DEFENSES[self.arguments.defense], theirs, what="model argument")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             atexit.register(leave_process_group)
             if not torch.distributed.is_initialized():
@@ -78,15 +70,12 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                 self.accelerator = Accelerator(kwargs_handlers=[patience])
         self._owns_backbone = backbone is None
         self._released = False
-        self.batch_size = self._first_batch_size()
-        self._most_rows = self.arguments.max_batch_size or MOST_AUTO
+        self.batches = Batches(self.arguments.batch_size, self.arguments.max_batch_size)
         self._equip(backbone or self._load())
         self.settings: dict[str, Any] = self.defense.resolved(self.backbone)
 
     def _load(self) -> Backbone:
-        return load_backbone(
-            ModelSpec(**{name: getattr(self.arguments, name) for name in ModelSpec.__dataclass_fields__})
-        )
+        return load_backbone(self.arguments)
 
     def _equip(self, backbone: Backbone) -> None:
         """Take a backbone and all that works with it."""
@@ -108,6 +97,11 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         """Build from `--model_args`; these win over lmms-eval's own batch_size and device options."""
         options = {name: value for name, value in (additional_config or {}).items() if value is not None}
         return cls(**{**options, **parse_pairs(arg_string)})
+
+    @property
+    def batch_size(self) -> int:
+        """Requests answered together now."""
+        return self.batches.size
 
     @property
     def device(self) -> torch.device:
@@ -169,13 +163,25 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         tally = Tally(hardware=self._hardware)
         with Journal(folder, self._config(), rank=self.rank) as journal:
             done = self._answer_all(samples, journal, tally)
-        tally.leaked = self._leaked(samples)
+        tally.leaked = leaked_items(samples, self._directions.texts()) if self._direction_sha256 else 0
         run_id, total = gathered(f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", tally)
         if self.rank == 0:
             tasks = {
                 sample.task: task_of(instance) for sample, instance in zip(samples, requests, strict=True)
             }
-            record = self._run_record(run_id, total, samples, tasks, started)
+            record = run_record(
+                run_id,
+                started,
+                self.arguments,
+                self.defense,
+                self.backbone,
+                task_records(samples, tasks, total),
+                total,
+                settings=self.settings,
+                direction_sha256=self._direction_sha256,
+                batch_size=self.batch_size,
+                command=self.command,
+            )
             path = folder / f"run-{run_id}.json"
             atomic_write(path, record.model_dump_json(indent=1) + "\n")
             logger.warning("%s: %s; run record %s", self._label, total.sentence(), path)
@@ -203,7 +209,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         with tqdm(
             total=len(found), initial=len(done), desc=self._label, unit="sample", disable=self.rank != 0
         ) as progress:
-            for batch, records in self._batches(todo):
+            for batch, records in self.batches.answered(todo, self.defense, self.tools):
                 journal.append(r for s, r in zip(batch, records, strict=True) if not s.padding)
                 done.update((record["key"], record) for record in records)
                 progress.update(len(batch))
@@ -213,66 +219,6 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                 tally.count(done[sample.key], reused=sample.key not in fresh)
         tally.captions_made, tally.captions_reused = captions.made - before[0], captions.reused - before[1]
         return done
-
-    def _batches(self, todo: Sequence[Sample]) -> Iterator[tuple[list[Sample], list[dict[str, Any]]]]:
-        """Answered batches; a batch that does not fit into memory is halved."""
-        for settings in dict.fromkeys(sample.settings for sample in todo):
-            same = sorted((s for s in todo if s.settings == settings), key=lambda sample: sample.length)
-            if self.arguments.batch_size == "auto":
-                self._fit_batch(same[-1], settings)
-            start = 0
-            coming = Ahead(_requests)
-            while start < len(same):
-                self.backbone.limit_rows(self.batch_size)
-                width = self._rows_a_call
-                batch = same[start : start + width]
-                captions = self.tools.captions
-                begun, untimed = clock(self.backbone) + captions.reused_seconds, captions.untimed
-                try:
-                    requests = coming.get(batch, then=same[start + width : start + 2 * width])
-                    answers = self.defense.answer(self.tools, requests, settings)
-                except torch.OutOfMemoryError as error:
-                    self._halve(error)
-                    continue
-                # what was reused counts with the seconds it took when it was made
-                seconds = (clock(self.backbone) - begun + captions.reused_seconds) / len(batch)
-                hardware = self._hardware if captions.untimed == untimed else ""
-                yield (
-                    batch,
-                    [s.record(answer, seconds, hardware) for s, answer in zip(batch, answers, strict=True)],
-                )
-                start += len(batch)
-
-    def _halve(self, error: torch.OutOfMemoryError) -> None:
-        if self.batch_size == 1:
-            raise ModelError(
-                f"{self.backbone.name} runs out of memory on a single request; use dtype=bfloat16, device_map=auto "
-                "or a shorter caption_max_new_tokens"
-            ) from error
-        self.batch_size //= 2
-        self._most_rows = self.batch_size
-        self.backbone.release()
-        torch.cuda.empty_cache()
-        logger.warning("out of memory: going on with batch size %d", self.batch_size)
-
-    @property
-    def _rows_a_call(self) -> int:
-        """Requests handed over together: more than are answered at once where the engine fills places that
-        short answers leave, which a defense that keeps image prefixes for all its requests does not allow."""
-        refills = self.backbone.refills and not self.defense.shares_prefixes
-        return self.batch_size * (REFILL_BATCHES if refills else 1)
-
-    def _fit_batch(self, longest: Sample, settings: GenerationSettings) -> None:
-        """Set the batch size by free memory, from what the longest request takes; never above one that was halved."""
-        tokens = max(settings.max_new_tokens, getattr(self.defense, "caption_max_new_tokens", 0))
-        fitting = self.backbone.fitting_rows(longest.request().chat, tokens)
-        if fitting is not None:
-            self.batch_size = max(1, min(self._most_rows, fitting))
-            logger.warning("%s: batch size %d fits into free memory", self._label, self.batch_size)
-
-    def _first_batch_size(self) -> int:
-        size = self.arguments.batch_size
-        return (self.arguments.max_batch_size or AUTO_BATCH_SIZE) if size == "auto" else size
 
     @property
     def _label(self) -> str:
@@ -297,73 +243,11 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             "attn_implementation": self.backbone.attention,
             **engine_key(self.backbone),
             "defense": self.arguments.defense,
+            **({"plugins": found} if (found := plugins(self.arguments.defense)) else {}),
             "settings": self.settings,
             "direction": self._direction_sha256,
             "seed": self.arguments.seed,
         }
-
-    def _run_record(
-        self,
-        run_id: str,
-        tally: Tally,
-        samples: Sequence[Sample],
-        tasks: Mapping[str, Any],
-        started: datetime,
-    ) -> RunRecord:
-        return RunRecord(
-            id=run_id,
-            started=started.isoformat(timespec="seconds"),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            model=self.backbone.name,
-            revision=self.backbone.revision,
-            architecture=self.backbone.architecture,
-            model_note=self.backbone.note,
-            defense=self.arguments.defense,
-            settings=self.settings,
-            direction_sha256=self._direction_sha256,
-            template_sha256=self.backbone.template_sha256,
-            system_prompt=self.arguments.system_prompt,
-            dtype=str(self.backbone.dtype).removeprefix("torch."),
-            attention=self.backbone.attention,
-            engine=self.backbone.engine,
-            batch_size=self.batch_size,
-            seed=self.arguments.seed,
-            tasks=task_records(samples, tasks, tally),
-            cost=tally.cost(),
-            command=provenance.redact(self.command) or provenance.command_line(),
-            versions=provenance.versions(),
-            git=provenance.git_state(),
-            hardware=self._hardware,
-            answer_version=self.defense.answer_version,
-            notes=self._notes(tally),
-        )
-
-    def _leaked(self, samples: Sequence[Sample]) -> int:
-        """Items of this process that the direction was fitted on."""
-        seen = self._directions.texts() if self._direction_sha256 else set()
-        asked = [sample for sample in samples if not sample.padding]
-        return len({(s.task, s.doc_id) for s in asked if {normalised(s.question), s.words} & seen})
-
-    def _notes(self, tally: Tally) -> list[str]:
-        ablation = self.arguments.ablation or self.defense.control
-        total = sum(tally.answered.values())
-        return [
-            *([f"ablation: {ablation}"] if ablation else []),
-            *(
-                [f"leakage: {tally.leaked} items stand in the contrast set of the direction"]
-                if tally.leaked
-                else []
-            ),
-            *(
-                [
-                    f"timing: {total - tally.timed} of {total} answers rest on work of other hardware "
-                    "and have no seconds"
-                ]
-                if tally.timed < total
-                else []
-            ),
-            *(f"{note}: {count} of {total} answers" for note, count in sorted(tally.notes.items())),
-        ]
 
 
 class ShiftDCLlava(ShiftDCVlm):
@@ -377,10 +261,6 @@ def leave_process_group() -> None:
     are left over end a process with SIGABRT now and then, after all results were written."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _requests(batch: Sequence[Sample]) -> list[Request]:
-    return [sample.request() for sample in batch]
 
 
 def _unsupported(requests: Sequence[Instance], what: str) -> str:

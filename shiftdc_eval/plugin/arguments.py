@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.model_spec import ModelArguments
+from shiftdc_eval.core.validation import nearest, validated
 
-T = TypeVar("T", bound=BaseModel)
+__all__ = ["AdapterArguments", "nearest", "parse_pairs", "split_arguments", "validated"]
 
 
-class AdapterArguments(BaseModel):
-    """Arguments of the adapter itself; a defense adds its own."""
+class AdapterArguments(ModelArguments):
+    """The model's arguments and the adapter's; a defense adds its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    pretrained: str
-    """Hub id, local folder or bundled model."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Compute dtype; auto: float32 on a CPU, bfloat16 elsewhere."""
-    device: str = "auto"
-    """cpu, cuda, cuda:0 ... or auto."""
-    device_map: str | None = None
-    """`auto` shards one model over the devices."""
-    attn_implementation: str | None = None
-    """sdpa, eager, flash_attention_2."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model."""
-    engine: Literal["auto", "plain", "fast"] = "auto"
-    """plain: transformers' generate; fast: stored image prefixes and a static cache; auto: fast where it is exact."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     """Requests answered together; auto: found from a GPU's free memory, else 32; halved when memory runs out."""
     max_batch_size: int | None = Field(default=None, ge=1)
@@ -76,56 +59,12 @@ def parse_pairs(text: str) -> dict[str, str]:
     return pairs
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def split_arguments(
-    given: Mapping[str, Any], defense_fields: Mapping[str, Iterable[str]]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split the given arguments into the adapter's and the defense's.
-
-    Args:
-        given: argument name -> value.
-        defense_fields: defense name -> names of its settings.
 
     Raises:
         ConfigError: no or an unknown defense, or an argument that neither knows.
     """
-    defense = given.get("defense")
-    if defense is None:
-        raise ConfigError(f"model argument defense= is missing; one of: {', '.join(defense_fields)}")
-    if defense not in defense_fields:
-        raise ConfigError(
-            f"model argument defense={defense} is unknown{nearest(str(defense), defense_fields)}; "
-            f"one of: {', '.join(defense_fields)}"
-        )
-    own = set(AdapterArguments.model_fields)
-    theirs = set(defense_fields[defense])
-    for name in given:
-        if name not in own | theirs:
-            known = sorted(own | theirs)
-            raise ConfigError(
-                f"unknown model argument {name}{nearest(name, known)}; defense={defense} knows {', '.join(known)}"
-            )
-    adapter = {name: value for name, value in given.items() if name in own}
-    return {**adapter, "defense": defense}, {name: v for name, v in given.items() if name in theirs}
+    from shiftdc_eval.defenses.arguments import split
 
-
-def validated(model: type[T], values: Mapping[str, Any], *, what: str) -> T:
-    """Build a model from user input; the error is one line that names the argument.
-
-    Raises:
-        ConfigError: a value of the wrong type or out of range.
-    """
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"][:1])
-        if first["type"] == "missing":
-            raise ConfigError(f"{what} {name}= is missing") from error
-        said = f"{name}={first['input']}" if name else what
-        raise ConfigError(f"{what} {said}: {first['msg'].removeprefix('Value error, ')}") from error
+    return split(given, AdapterArguments.model_fields, what="model argument")

@@ -11,7 +11,8 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from shiftdc_eval.core.errors import ShiftDCError
 
@@ -34,7 +35,7 @@ GIB = 1024**3
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of one defense."""
+    """Outcome of one defense."""
 
     name: str
     problem: str
@@ -101,6 +102,7 @@ def facts(backbone: Backbone, size: Size) -> Iterator[tuple[str, str]]:
     """
     from shiftdc_eval.backbones import Chat
     from shiftdc_eval.backbones.families import image_placeholders
+    from shiftdc_eval.backbones.generation import penalties
 
     with_image = backbone.encode([Chat.ask(REQUEST, [picture()])])
     without = backbone.encode([Chat.ask(REQUEST)])
@@ -123,8 +125,9 @@ def facts(backbone: Backbone, size: Size) -> Iterator[tuple[str, str]]:
         yield "cross-attention", f"layers {skipped} run only with an image (docs/models.md says what follows)"
     reason = backbone.fast_refusal
     yield "engine", f"{backbone.engine}: {reason}" if reason else f"{backbone.engine}"
-    if kept := penalties(backbone):
-        yield "generation", f"the model's own settings stay in force: {kept}"
+    if kept := penalties(backbone.model.generation_config):
+        settings = ", ".join(f"{name}={value}" for name, value in kept.items())
+        yield "generation", f"the model's own settings stay in force: {settings}"
     yield "dtype and device", f"{str(backbone.dtype).removeprefix('torch.')} on {backbone.device}"
     yield "parameters", f"{size.parameters:,}"
     width = backbone.dtype.itemsize
@@ -137,39 +140,15 @@ def facts(backbone: Backbone, size: Size) -> Iterator[tuple[str, str]]:
     )
 
 
-def penalties(backbone: Backbone) -> str:
-    """Settings of the model's generation configuration that change greedy answers too."""
-    neutral = {
-        "repetition_penalty": 1.0,
-        "no_repeat_ngram_size": 0,
-        "min_new_tokens": 0,
-        "bad_words_ids": None,
-        "suppress_tokens": None,
-        "stop_strings": None,
-    }
-    config = backbone.model.generation_config
-    found = {name: getattr(config, name, None) for name in neutral}
-    return ", ".join(f"{n}={v}" for n, v in found.items() if v is not None and v != neutral[n])
-
-
-def collapsed(tokenizer: object, ids: list[int], places: set[int]) -> str:
+def collapsed(tokenizer: Any, ids: list[int], places: set[int]) -> str:
     """A prompt as text, runs of image tokens shown once with their number."""
     parts: list[str] = []
-    run: list[int] = []
-
-    def text(tokens: list[int]) -> str:
-        return str(tokenizer.decode(tokens))  # type: ignore[attr-defined]
-
-    start = 0
-    for at, token in enumerate([*ids, -1]):
-        if token in places:
-            if not run:
-                parts.append(text(ids[start:at]))
-            run.append(token)
-        elif run:
-            parts.append(f"{text(run[:1])}" + (f"[x{len(run)}]" if len(run) > 1 else ""))
-            run, start = [], at
-    return "".join([*parts, text(ids[start:])])
+    for is_image, group in groupby(ids, places.__contains__):
+        run = list(group)
+        parts.append(str(tokenizer.decode(run[:1] if is_image else run)))
+        if is_image and len(run) > 1:
+            parts.append(f"[x{len(run)}]")
+    return "".join(parts)
 
 
 def check_defenses(backbone: Backbone) -> Iterator[Checked]:
@@ -183,12 +162,11 @@ def check_defenses(backbone: Backbone) -> Iterator[Checked]:
     contrast = ContrastSet(load_contrast(backbone.contrast_file).pairs[:PAIRS], "doctor")
     tools = Tools(backbone, CaptionStore(None), Directions(backbone, contrast=contrast))
     requests = [Request(Chat.ask(REQUEST, [picture()])), Request(Chat.ask(REQUEST))]
-    for name, chosen in DEFENSES.items():
+    for name in DEFENSES:
         started = time.perf_counter()
         problem = ""
         try:
-            defense = short(chosen)
-            defense.answer(tools, requests, GenerationSettings(max_new_tokens=NEW_TOKENS))  # type: ignore[attr-defined]
+            short(DEFENSES[name]).answer(tools, requests, GenerationSettings(max_new_tokens=NEW_TOKENS))
         except (ShiftDCError, ValueError, TypeError, RuntimeError, KeyError, OSError) as error:
             problem = f"FAILED: {str(error).strip().splitlines()[0] if str(error).strip() else repr(error)}"
         yield Checked(name, problem, time.perf_counter() - started)

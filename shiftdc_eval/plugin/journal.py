@@ -7,7 +7,6 @@ is flushed and fsynced before the next one starts, so SIGKILL loses at most the 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -16,9 +15,11 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 import jsonlines
+from filelock import Timeout
 
 from shiftdc_eval.core.errors import JournalError
 from shiftdc_eval.core.hashing import digest
+from shiftdc_eval.core.locks import FileLock
 
 JOURNAL_VERSION = 1
 logger = logging.getLogger(__name__)
@@ -43,11 +44,11 @@ class Journal:
         self._records: dict[str, dict[str, Any]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = self.path.with_suffix(".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = FileLock(self.path.with_suffix(".lock"), timeout=0)
+            self._lock.acquire()
             self._set_aside_foreign_version()
             self._file: IO[str] = self.path.open("a", encoding="utf-8")
-        except BlockingIOError as error:
+        except Timeout as error:
             raise JournalError(
                 f"another run is writing {self.path}; wait for it, or give journal= another folder"
             ) from error
@@ -83,7 +84,7 @@ class Journal:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
-        self._lock.close()
+        self._lock.release()
 
     def _write(self, records: Iterable[dict[str, Any]]) -> None:
         with jsonlines.Writer(self._file) as writer:

@@ -1,4 +1,4 @@
-"""What lmms-eval is told at start: our model ids, and where our tasks are.
+"""Registers our model ids and our task folder with lmms-eval when it starts.
 
 lmms-eval finds models through the entry-point group `lmms_eval.models`, but has none for tasks, and
 reads `LMMS_EVAL_PLUGINS` too late. So the entry-point callable also extends
@@ -35,7 +35,7 @@ CLASS_PATHS = {
 
 
 def manifests() -> list[ModelManifest]:
-    """Our models; on the way, make our tasks findable. Never raises."""
+    """Our models; also registers our tasks. Never raises."""
     try:
         extend_task_manager()
     except Exception:  # a boundary: lmms-eval drops every plugin when one of them raises

@@ -1,4 +1,4 @@
-"""Work done on a thread for the batch to come while the model answers the one at hand."""
+"""Prepares the next batch on a thread while the model answers the current one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class Ahead(Generic[Item, Result]):
-    """Prepares batches; the next one is begun when one is fetched.
+    """Prepares batches; fetching one starts the preparation of the next.
 
     Args:
         prepare: turns a batch into what is wanted (images read from disk and decoded, say).

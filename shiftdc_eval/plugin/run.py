@@ -1,30 +1,26 @@
 """`shiftdc-eval run`: lmms-eval with the same arguments, and an exit status that can be trusted.
 
-lmms-eval 0.7.3 prints a traceback and exits 0 when a run fails. This front runs the same command in a
-child process, adds `--output_path` and `--log_samples` where they are missing, keeps journal and run record
-beside the results, hides anything in the output that looks like a secret, and exits 0 only when a complete
-run record and a results file were written.
+lmms-eval 0.7.3 prints a traceback and exits 0 when a run fails. This verb runs it in a child process, adds
+`--output_path` and `--log_samples` where they are missing, keeps journal and run record beside the results,
+hides anything in the output that looks like a secret, ends wrong input in one line, and exits 0 only when a
+complete run record and a results file were written.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
-import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.provenance import redact
 
 DEFAULT_OUTPUT = "results"
-LOG_LINE = re.compile(r"(\x1b\[\d+m)?\d{4}-\d\d-\d\d ")
-WRONG_INPUT = ("shiftdc_eval.core.errors.", "ValueError: Tasks not found:", "ValueError: Model '")
-"""How the last line of a traceback begins that tells no more than its message: ours, and two of lmms-eval's."""
 MOST_DISAGREEMENTS = 10
 """Lines on disagreements between judges at the end of a run; `shiftdc-eval judge` lists more."""
 
@@ -61,26 +57,20 @@ def main(args: argparse.Namespace) -> int:
     if args.judge:
         environment["SHIFTDC_JUDGES"] = ",".join(args.judge)
     begun = time.time()
-    status = _stream([sys.executable, "-m", "lmms_eval", *command], environment)
-    records = _newer(output, "run-*.json", begun)
-    results = _newer(output, "*_results.json", begun)
-    if status == 0 and results and (records or not ours):
+    status = _stream([sys.executable, "-m", "shiftdc_eval.plugin.lmms_process", *command], environment)
+    needed = {"run record": "run-*.json", "results file": "*_results.json"}
+    if not ours:
+        del needed["run record"]
+    missing = [what for what, pattern in needed.items() if not _newer(output, pattern, begun)]
+    if status == 0 and not missing:
         _list_disagreements(_newer(output, "*_samples_*.jsonl", begun))
         return 0
-    missing = [
-        what
-        for what, found in (("run record", records), ("results file", results))
-        if not found and (ours or what != "run record")
-    ]
-    said = (
-        f"no complete {' and no '.join(missing)} in {output}"
-        if missing
-        else f"lmms-eval exited with {status}"
-    )
-    journalled = (
-        "; finished answers are in the journal there" if _newer(output, "journal-*.jsonl", begun) else ""
-    )
-    print(f"shiftdc-eval run: failed: {said}{journalled}", file=sys.stderr)
+    said = f"lmms-eval exited with {status}"
+    if missing:
+        said = f"no complete {' and no '.join(missing)} in {output}"
+    if _newer(output, "journal-*.jsonl", begun):
+        said += "; finished answers are in the journal there"
+    print(f"shiftdc-eval run: failed: {said}", file=sys.stderr)
     return 1
 
 
@@ -116,47 +106,16 @@ def _option(command: list[str], name: str) -> str | None:
 
 
 def _stream(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command and pass its output on, secrets hidden and without tracebacks of wrong input."""
+    """Run a command and pass its output on as it comes, with secrets hidden."""
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as child:
         assert child.stdout is not None
-        for line in without_our_tracebacks(_lines(child.stdout.fileno())):
+        # newline="": progress bars keep their carriage returns
+        for line in io.TextIOWrapper(child.stdout, encoding="utf-8", errors="replace", newline=""):
             sys.stdout.write(redact(line))
             sys.stdout.flush()
         return child.wait()
-
-
-def _lines(source: int) -> Iterator[str]:
-    """Lines of a stream as they come; progress bars keep their carriage returns."""
-    rest = b""
-    while chunk := os.read(source, 65536):
-        *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
-        yield from (line.decode(errors="replace") for line in lines)
-    yield rest.decode(errors="replace")
-
-
-def without_our_tracebacks(lines: Iterable[str]) -> Iterator[str]:
-    """Leave out tracebacks of wrong input: lmms-eval logs the error's one line right after.
-
-    A traceback is over at the next log line or progress bar, since messages of other errors may have many lines.
-    """
-    held: list[str] = []
-    for line in lines:
-        if held and (LOG_LINE.match(line) or line.endswith("\r")):
-            yield from _unless_ours(held)
-            held = []
-        if held or line.startswith("Traceback (most recent call last):"):
-            held.append(line)
-        else:
-            yield line
-    yield from held
-
-
-def _unless_ours(held: list[str]) -> list[str]:
-    last = max(index for index, line in enumerate(held) if line.startswith("Traceback"))
-    raised = (line for line in held[last + 1 :] if not line.startswith(" "))
-    return [] if next(raised, "").startswith(WRONG_INPUT) else held
 
 
 def _newer(folder: Path, pattern: str, since: float) -> list[Path]:

@@ -49,7 +49,7 @@ def fit_direction(safe: Tensor, unsafe: Tensor) -> Tensor:
     return safe.double().mean(0).sub(unsafe.double().mean(0)).float()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SafetyDirection:
     """A safety direction and where it came from."""
 
@@ -86,6 +86,12 @@ class SafetyDirection:
         digest = hashlib.sha256(json.dumps(self._metadata(), sort_keys=True).encode())
         digest.update(self.vectors.contiguous().float().cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        return (
+            f"SafetyDirection({self.layers} layers x {self.hidden}, {self.samples_safe} safe and "
+            f"{self.samples_unsafe} unsafe texts, {self.model}@{self.revision[:12]}, sha256 {self.sha256[:12]})"
+        )
 
     def _metadata(self) -> dict[str, str]:
         fields = [

@@ -1,8 +1,8 @@
 """What every task of ours shares: data without retries, judges in batches, and sample rows of our own.
 
-Why not a plain YAML task: lmms-eval retries `download` and `process_results` five times, which buries
-the error of a missing file and asks a failing judge five times over; `process_results` strips the
-responses; and its filters write rows without a name, so they cannot be judges.
+A plain YAML task would not do: lmms-eval retries `download` and `process_results` five times, which hides the
+error of a missing file and asks a failing judge five times; `process_results` strips the responses; and its
+filters write rows without a name, so they cannot be judges.
 """
 
 from __future__ import annotations
@@ -21,21 +21,24 @@ from shiftdc_eval.core.records import SampleField, VerdictRecord
 from shiftdc_eval.core.run_ids import run_of
 from shiftdc_eval.judges.samples_file import verdict_record
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, rubric_hash
-from shiftdc_eval.tasks.catalogue import TASKS, TaskInfo
 from shiftdc_eval.tasks.example import Example, Source, require_unique
+from shiftdc_eval.tasks.info import TaskInfo
 from shiftdc_eval.tasks.judging import Answer, ask, fingerprints, judge_item, judging_cost, make_answer
 from shiftdc_eval.tasks.metrics import Metric, require_each_once
 
 SPLIT = "test"
 JUDGING = "judging"
 """Entry of lmms-eval's result file that says which judges judged and what that cost."""
-UTILITY_METRICS = frozenset({"mme_total", "mmvet_score", "exact_match"})
-"""Main numbers that say how good answers are."""
+GENERATION = {"until": [], "do_sample": False, "temperature": 0, "max_new_tokens": 512}
+"""Generation settings that a task's yaml does not name. Without `until`, lmms-eval would cut every answer at its
+first blank line."""
 
 
 class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
     """Base of all tasks: subclasses load examples and say what is measured."""
 
+    infos: ClassVar[Sequence[TaskInfo]] = ()
+    """What is known of the tasks that this class is used for."""
     score: ClassVar[Literal["mean", "mme"]] = "mean"
     """How `score` verdicts make one number, as `records.TaskRecord` has it."""
 
@@ -43,13 +46,16 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         settings = dict(config or {})
         settings.pop("class", None)
         settings["test_split"] = SPLIT
-        # lmms-eval's command would cut <think> blocks after we judged: judges see the raw response
+        # lmms-eval's command would remove <think> blocks after judging: judges see the raw response
         settings["reasoning_tags"] = "none"
-        self.info: TaskInfo = self._lookup(settings)
+        settings["generation_kwargs"] = GENERATION | (settings.get("generation_kwargs") or {})
+        self.info = self.describe(settings)
+        # lmms-eval shows "Yaml" as the version of a task without
+        settings["metadata"] = {"version": self.info.version} | dict(settings.get("metadata") or {})
         self.settings: dict[str, Any] = dict(settings.get("dataset_kwargs") or {})
         self.named_judges = self._named_judges()
         self.judges: list[Judge] = self.make_judges()
-        # Now and once: a judge that cannot work ends the run before an answer is generated, not after.
+        # taken once, here: a judge that cannot work then ends the run before an answer is generated
         self._fingerprints = fingerprints(self.judges)
         self._rubrics = {judge.name: rubric_hash(judge) for judge in self.judges}
         self._verdicts: dict[tuple[str, int], dict[str, Verdict]] = {}
@@ -59,12 +65,19 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         self._expected: list[str] = []
         super().__init__(config=settings)
 
-    @staticmethod
-    def _lookup(settings: Mapping[str, Any]) -> TaskInfo:
+    def describe(self, settings: Mapping[str, Any]) -> TaskInfo:
+        """What is known of the task that this yaml names.
+
+        Raises:
+            ConfigError: no entry of `infos` has its name.
+        """
         name = settings.get("task", "")
-        if name not in TASKS:
-            raise ConfigError(f"task {name!r} is not in the catalogue (shiftdc_eval/tasks/catalogue.py)")
-        return TASKS[name]
+        found = next((info for info in self.infos if info.name == name), None)
+        if found is None:
+            raise ConfigError(
+                f"task {name!r} is not described: no entry of {type(self).__name__}.infos has its name"
+            )
+        return found
 
     def _named_judges(self) -> tuple[str, ...]:
         """The judges that the task's yaml names under `dataset_kwargs: judges:`; none where it names none."""
@@ -118,7 +131,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         ]
         self.dataset = {SPLIT: datasets.Dataset.from_list(rows)}
         self.dataset_no_image = self.dataset
-        # every request carries the task's metadata: this is how the adapter learns what was run
+        # every request carries the task's metadata, from which the adapter writes the run record
         self.config.metadata = {**(self.config.metadata or {}), "shiftdc": self.facts()}
 
     def facts(self) -> dict[str, Any]:
@@ -127,14 +140,14 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             "dataset": self.source.dataset,
             "revision": self.source.revision,
             "benign": self.info.benign,
-            "utility": self.info.metric in UTILITY_METRICS,
+            "utility": self.info.utility,
             "items": self.items(),
             "notes": list(self.source.notes),
             "score": self.score,
         }
 
     def items(self) -> int:
-        """Items the full task has, by the catalogue; what was loaded where the catalogue leaves it open."""
+        """Items the full task has; those that were loaded where its description leaves the number open."""
         return self.info.size if self.info.size is not None else len(self.source.examples)
 
     def example(self, doc: Mapping[str, Any]) -> Example:
@@ -296,10 +309,10 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         self._higher_is_better = {name: metric.higher_is_better for name, metric in metrics.items()}
 
     def checked(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-        """Rows by their `item`; every item that was asked stands there exactly once.
+        """Rows by their `item`; every item that was asked has exactly one.
 
         Raises:
-            DataError: names the items that are missing, foreign or there twice.
+            DataError: names the items that are missing, unknown or repeated.
         """
         require_each_once([row["item"] for row in rows], self._expected, self.info.name)
         return {row["item"]: row for row in rows}

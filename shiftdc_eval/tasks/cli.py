@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.tasks.catalogue import TASKS, TaskInfo
+from shiftdc_eval.tasks.catalogue import TASKS
+from shiftdc_eval.tasks.folder.items import read
+from shiftdc_eval.tasks.folder.settings import PREFIX, as_yaml, read_line
+from shiftdc_eval.tasks.info import TaskInfo
 
 WIDTH = 150
 """Columns the table needs: a pipe has no width of its own, and names must not be broken."""
@@ -19,7 +23,11 @@ WIDTH = 150
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    parser.add_argument("task", nargs="?", help="show one task in full, its known defects too")
+    parser.add_argument(
+        "task",
+        nargs="?",
+        help="one task, shown with its known defects; or folder:path=DIR,kind=KIND,..., whose yaml is printed",
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON instead of a table")
 
 
@@ -27,8 +35,11 @@ def main(args: argparse.Namespace) -> int:
     """Print the table, or one task.
 
     Raises:
-        ConfigError: no such task.
+        ConfigError: no such task, or a wrong line.
+        DataError: the CSV file that a line names is not whole.
     """
+    if args.task is not None and args.task.startswith(PREFIX):
+        return _describe_folder(args.task)
     if args.task is not None and args.task not in TASKS:
         raise ConfigError(f"no task {args.task!r}; there are: {', '.join(TASKS)}")
     chosen = [TASKS[args.task]] if args.task else list(TASKS.values())
@@ -43,6 +54,17 @@ def main(args: argparse.Namespace) -> int:
         console.print(_card(chosen[0]), soft_wrap=True, highlight=False)
     else:
         console.print(table(chosen))
+    return 0
+
+
+def _describe_folder(line: str) -> int:
+    """Print the yaml file of a benchmark that a line names, once its CSV file and images are known to be whole."""
+    name, settings = read_line(line, Path())
+    table = Path(settings.data_files)
+    count = len(read(name, settings).examples)
+    print(f"# {count} items. Save this as {table.parent / name}.yaml, then:")
+    print(f"# lmms-eval --include_path {table.parent} --tasks {name} ...")
+    print(as_yaml(name, settings.model_copy(update={"data_files": table.name})), end="")
     return 0
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,12 @@ from PIL import Image, UnidentifiedImageError
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.core.paths import cache_dir
+from shiftdc_eval.tasks.example import Source
 
-FILES = {
-    "figstep": "safebench.csv (and images/SafeBench/, else they are drawn)",
-    "mm_safetybench": "processed_questions/ and images/ of the authors, or a copy of the hub repository,",
-    "xstest": "xstest_prompts.csv",
-    "mossbench": "benign.json and images/",
-    "mme": "the authors' MME_Benchmark/, or a copy of the hub repository,",
-    "mmvet": "mm-vet.json and images/, or a copy of the hub repository,",
-}
-"""Folder of a benchmark -> what it holds."""
+logger = logging.getLogger(__name__)
+
+BROKEN_IMAGE = (UnidentifiedImageError, OSError, SyntaxError, ValueError)
+"""What Pillow raises for a file that is not a whole image."""
 FETCH_SECONDS = 30
 """Longest wait for a server's answer."""
 
@@ -61,7 +59,27 @@ def how_to_provide(benchmark: str) -> str:
     """The sentence that ends every error about missing data."""
     root = os.environ.get("SHIFTDC_DATA")
     where = f"{root}/{benchmark}/" if root else f"$SHIFTDC_DATA/{benchmark}/ (SHIFTDC_DATA is not set)"
-    return f"Put {FILES[benchmark]} into {where}"
+    files = import_module(f"shiftdc_eval.tasks.{benchmark}.facts").FILES
+    return f"Put {files} into {where}"
+
+
+def local_or_hub(
+    benchmark: str, from_folder: Callable[[Path], Source | None], from_hub: Callable[[], Source]
+) -> Source:
+    """A benchmark from its local folder, or from the hub where there is no folder or it holds none of the data.
+
+    Args:
+        benchmark: name of its folder.
+        from_folder: reads the folder; None when the data is not in it.
+        from_hub: loads it from the hub.
+    """
+    folder = local_folder(benchmark)
+    source = None if folder is None else from_folder(folder)
+    if source is not None:
+        return source
+    if folder is not None:
+        logger.warning("%s holds none of the data, asking the hub. %s", folder, how_to_provide(benchmark))
+    return from_hub()
 
 
 def fetch(url: str, sha256: str, target: Path, benchmark: str) -> Path:
@@ -104,21 +122,26 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         DataError: names the file, the line and the column.
     """
+    return [row for _, row in numbered_rows(path, columns)]
+
+
+def numbered_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """As `read_csv`, each row with its line (of a row of several lines, the last)."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
-                raise DataError(f"{path}: column {missing[0]!r} is missing; it has {reader.fieldnames}")
-            rows = []
+                raise DataError(
+                    f"{path}, line 1: column {missing[0]!r} is missing; it has {reader.fieldnames}"
+                )
             for row in reader:
                 for name in columns:
                     if not row[name]:
                         raise DataError(f"{path}, line {reader.line_num}: column {name!r} is empty")
-                rows.append(row)
+                yield reader.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable UTF-8 CSV file: {error}") from error
-    return rows
 
 
 def read_json(path: Path, kind: type) -> Any:
@@ -141,7 +164,7 @@ def _no_repeats(path: Path) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]
         made: dict[str, Any] = {}
         for key, value in pairs:
             if key in made:
-                raise DataError(f"{path}: key {key!r} stands there twice")
+                raise DataError(f"{path}: key {key!r} appears twice")
             made[key] = value
         return made
 
@@ -172,7 +195,7 @@ def image_loader(path: Path) -> Callable[[], Image.Image]:
                 return image.convert("RGB")
         except FileNotFoundError as error:
             raise DataError(f"{path}: image is missing") from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except BROKEN_IMAGE as error:
             raise DataError(f"{path}: broken image: {error}") from error
 
     return load

@@ -54,6 +54,8 @@ class Source:
     """Revision or checksum of the data."""
     notes: tuple[str, ...] = ()
     """Facts that change what a number means, e.g. that images were rendered."""
+    font: str = ""
+    """Font of the images flagged `rendered`, as results name it; empty where none was drawn."""
 
 
 def require_unique(examples: Sequence[Example], source: str) -> None:
@@ -65,7 +67,7 @@ def require_unique(examples: Sequence[Example], source: str) -> None:
     seen: set[str] = set()
     for example in examples:
         if example.id in seen:
-            raise DataError(f"{source}: id {example.id!r} stands there twice; remove one of the two rows")
+            raise DataError(f"{source}: id {example.id!r} appears twice; remove one of the two rows")
         seen.add(example.id)
     if not examples:
         raise DataError(f"{source} holds no rows")

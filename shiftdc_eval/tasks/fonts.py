@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,19 +14,6 @@ from PIL import ImageFont
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.tasks.example import RENDERED, Example
-
-FOLDERS = (
-    "/usr/share/fonts",
-    "/usr/local/share/fonts",
-    "~/.fonts",
-    "~/.local/share/fonts",
-    "/Library/Fonts",
-    "/System/Library/Fonts",
-    "~/Library/Fonts",
-    "C:/Windows/Fonts",
-    f"{sys.prefix}/share/fonts",
-)
-"""Where fonts usually are."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +29,7 @@ class FontName:
 
 
 FREE_MONO_BOLD = FontName(("FreeMonoBold.ttf", "FreeMonoBold.otf"), "fonts-freefont-ttf")
-"""FigStep's font. Nothing stands in for it: FigStep is what this font looks like, and its images can be had."""
+"""FigStep's font. There is no stand-in: another font would be another benchmark, and the images can be downloaded."""
 LIBERATION_SANS = FontName(
     ("Arial.ttf", "arial.ttf", "LiberationSans-Regular.ttf"), "fonts-liberation", "DejaVuSans.ttf"
 )
@@ -51,7 +38,7 @@ which is wider and so breaks some lines elsewhere, is on every machine."""
 
 
 def find_font(name: FontName) -> Path:
-    """Font file: `SHIFTDC_FONT` (a file, or a folder to look in), else the usual folders, else the stand-in.
+    """Font file: `SHIFTDC_FONT` (a file, or a folder to look in), else one of the machine's, else the stand-in.
 
     Raises:
         DataError: not found; names the Debian package and the variable.
@@ -61,32 +48,36 @@ def find_font(name: FontName) -> Path:
         path = Path(chosen).expanduser()
         if path.is_file():
             return path
-        found = _search((str(path),), name.files)
+        found = _first(name.files, map(str, path.rglob("*")))
         if found is None:
             raise DataError(f"SHIFTDC_FONT={chosen}: neither a font file nor a folder with {name.files[0]}")
         return found
-    found = _search(FOLDERS, name.files)
+    found = _first(name.files, installed())
     if found is None and name.stand_in is not None:
-        import matplotlib  # a third of a second, for who needs it
+        import matplotlib
 
         return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name.stand_in
     if found is None:
         raise DataError(
-            f"The font {name.files[0]} was not found in {', '.join(FOLDERS)}. Install the Debian package "
+            f"The font {name.files[0]} was not found among the fonts of this machine. Install the Debian package "
             f"{name.package}, or set SHIFTDC_FONT to a font file."
         )
     return found
 
 
-@lru_cache(maxsize=16)
-def _search(folders: tuple[str, ...], files: tuple[str, ...]) -> Path | None:
-    wanted: dict[str, Path] = {}
-    for folder in folders:
-        for where, _, names in os.walk(Path(folder).expanduser()):
-            for name in files:
-                if name in names:
-                    wanted.setdefault(name, Path(where) / name)
-    return next((wanted[name] for name in files if name in wanted), None)
+@lru_cache(maxsize=1)
+def installed() -> tuple[str, ...]:
+    """Font files of this machine and its user, and those of the running environment."""
+    from matplotlib.font_manager import findSystemFonts  # takes a third of a second to import
+
+    own = Path(sys.prefix) / "share" / "fonts"
+    return *findSystemFonts(), *findSystemFonts([str(own)])
+
+
+def _first(names: Sequence[str], files: Iterable[str]) -> Path | None:
+    """The file with the earliest of the names; of several with that name, the first by path."""
+    found = [path for path in map(Path, sorted(files)) if path.name in names]
+    return min(found, key=lambda path: names.index(path.name), default=None)
 
 
 @lru_cache(maxsize=8)
@@ -103,12 +94,12 @@ def load_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
 
 
 def described_font(font: Path, asked: FontName) -> str:
-    """A font file as results name it, and what it stands in for where it is not the font of the protocol."""
+    """A font file as results name it, with the font of the protocol where it replaces that."""
     said = f"{font.name} (sha256 {file_sha256(font)[:16]})"
     return said if font.name in asked.files else f"{said} in place of {asked.files[0]}"
 
 
 def rendered_notes(examples: Sequence[Example], font: str) -> tuple[str, ...]:
-    """What a result says of the images that were rendered, and with which font."""
+    """The note of a result on how many images were rendered, and with which font."""
     count = sum(RENDERED in example.flags for example in examples)
     return (f"{count} of {len(examples)} images rendered with {font}",) if count else ()

@@ -8,10 +8,11 @@ from typing import Any
 
 import datasets
 from huggingface_hub import HfApi, constants
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from shiftdc_eval.core.errors import DataError
-from shiftdc_eval.tasks.data import how_to_provide
+from shiftdc_eval.core.hashing import file_sha256
+from shiftdc_eval.tasks.data import BROKEN_IMAGE, how_to_provide
 
 API_SECONDS = 20
 """Longest wait for the hub's answer about a revision."""
@@ -44,7 +45,7 @@ def load_split(
         DataError: it cannot be loaded; names id, revision and the local folder that would do instead.
     """
     try:
-        # a local folder stands in for the hub in tests, and has no revisions
+        # tests use a local folder in place of the hub; it has no revisions
         at = {} if Path(dataset).is_dir() else {"revision": revision}
         return datasets.load_dataset(dataset, config, split=split, **at)
     except Exception as error:  # `datasets` raises anything from OSError to its own tree
@@ -61,6 +62,20 @@ def load_parquet(files: Sequence[Path], where: str) -> datasets.Dataset:
         return datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
     except Exception as error:  # see load_split
         raise DataError(f"{where}: not readable as parquet: {type(error).__name__}: {error}") from error
+
+
+def local_copy(folder: Path) -> tuple[datasets.Dataset, str, str] | None:
+    """The test split of a downloaded hub repository, its name for errors, and its revision; None where it is not.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    shards = sorted((folder / "data").glob("test-*.parquet"))
+    if not shards:
+        return None
+    where = f"{folder / 'data'}/test-*.parquet"
+    revision = "sha256:" + "+".join(file_sha256(shard)[:8] for shard in shards)
+    return load_parquet(shards, where), where, revision
 
 
 def require_columns(table: datasets.Dataset, columns: Sequence[str], where: str) -> None:
@@ -85,7 +100,7 @@ def image_cell(
     def load() -> Image.Image:
         try:
             image: Any = table[row][column]
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except BROKEN_IMAGE as error:
             raise DataError(f"{where}, row {row}: broken image: {error}") from error
         if not isinstance(image, Image.Image):
             raise DataError(

@@ -10,7 +10,7 @@ from shiftdc_eval.core.errors import JudgeError, ShiftDCError
 from shiftdc_eval.core.records import VerdictRecord
 from shiftdc_eval.judges.api.endpoint import redact
 from shiftdc_eval.judges.progress import judged
-from shiftdc_eval.judges.samples_file import cost_of
+from shiftdc_eval.judges.spending import cost_of
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, unscored
 from shiftdc_eval.tasks.example import Example
 from shiftdc_eval.tasks.metrics import InResultFile

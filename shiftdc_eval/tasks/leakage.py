@@ -1,8 +1,8 @@
-"""Items that a safety direction was fitted on: out of the evaluation, or declared as leakage.
+"""Items that a safety direction was fitted on: left out of the evaluation, or reported as leakage.
 
 `SHIFTDC_CALIBRATION_IDS` names a file of question or item ids, one a line or a JSON list.
 `SHIFTDC_CALIBRATION` is `exclude` (the default) or `flag`. The task settings `calibration_ids` and
-`calibration` say the same in a YAML file; the variables win.
+`calibration` do the same in a yaml file; the variables take precedence.
 """
 
 from __future__ import annotations

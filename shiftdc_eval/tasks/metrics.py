@@ -1,7 +1,7 @@
 """From verdicts to the numbers in lmms-eval's table.
 
-Every row of a metric is what `process_results` returned for one document. `unscored` is None: it is
-counted, and stands in no numerator and in no denominator.
+A row of a metric is what `process_results` returned for one document. An unscored verdict is None: it is
+counted apart, and left out of numerator and denominator.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from shiftdc_eval.core.errors import DataError
+from shiftdc_eval.core.statistics.intervals import wilson
 from shiftdc_eval.judges.verdict import Verdict
 
 NOTHING_SCORED = "N/A"
 """What lmms-eval itself shows for a number that does not exist."""
-Z = 1.959963984540054
-"""Two-sided 95 % point of the normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def any_of(values: Sequence[float | None]) -> float | None:
 
 
 def require_each_once(items: Sequence[str], expected: Collection[str], task: str) -> None:
-    """Refuse to aggregate rows in which an item is missing, foreign or there twice.
+    """Refuse to aggregate rows in which an item is missing, unknown or repeated.
 
     Raises:
         DataError: names the items.
@@ -78,20 +77,13 @@ def require_each_once(items: Sequence[str], expected: Collection[str], task: str
     missing = [item for item in expected if item not in counts]
     foreign = [item for item in counts if item not in expected]
     for problem, found in (
-        ("stand there twice", twice),
+        ("appear twice", twice),
         ("are missing", missing),
-        ("do not belong there", foreign),
+        ("are of unknown items", foreign),
     ):
         if found:
             shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
             raise DataError(f"{task}: cannot aggregate, {len(found)} of the rows {problem}: {shown}")
-
-
-def wilson(count: float, total: int) -> list[float]:
-    """95 % Wilson score interval of a share, [low, high]; right at 0 and 1 too, where count +- SE is not."""
-    centre = (count + Z**2 / 2) / (total + Z**2)
-    half = Z / (total + Z**2) * (count * (total - count) / total + Z**2 / 4) ** 0.5
-    return [max(0.0, centre - half), min(1.0, centre + half)]
 
 
 def summary(rows: Sequence[float | None], *, share: bool = False) -> dict[str, Any]:
@@ -99,7 +91,7 @@ def summary(rows: Sequence[float | None], *, share: bool = False) -> dict[str, A
     scored = [row for row in rows if row is not None]
     found: dict[str, Any] = {"mean": mean(rows), "scored": len(scored), "unscored": len(rows) - len(scored)}
     if share and scored:
-        found["interval"] = wilson(sum(scored), len(scored))
+        found["interval"] = list(wilson(sum(scored), len(scored)))
     return found
 
 

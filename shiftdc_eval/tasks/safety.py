@@ -1,4 +1,5 @@
-"""Tasks whose answers are judged: refusal rate, keyword ASR, ASR by a harm judge."""
+"""Tasks whose answers are judged: refusal rate, keyword ASR, ASR by a harm judge; or a score, where answers are
+compared with references."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ class SafetyTask(BenchmarkTask):
     """A safety benchmark, or its benign twin where a refusal is the failure.
 
     Columns: the first judge of a kind gives `refusal_rate` or `asr`, every further one
-    `refusal_rate/NAME`. The complement of a keyword judge is `keyword_asr`, never plain `asr`: a
-    keyword list tells who refused, not what is harmful. `_clear` restricts to clear-harm topics;
+    `refusal_rate/NAME`. The complement of a keyword judge is `keyword_asr`, not `asr`: a keyword list
+    finds refusals and does not say which answers are harmful. `_clear` restricts to clear-harm topics;
     `_any` counts a request when any of its repeats has the verdict.
     """
 
@@ -56,6 +57,8 @@ class SafetyTask(BenchmarkTask):
 
     def rates(self, judge: Judge) -> dict[str, str | None]:
         """Base name of each rate of a judge -> the verdict it counts; None for the mean of its numbers."""
+        if self.info.utility:
+            return {"exact_match" if judge.name == "exact_match" else "score": None}
         if judge.kind == "harm":
             return {"asr": "unsafe"}
         if judge.kind == "score":
@@ -79,7 +82,7 @@ class SafetyTask(BenchmarkTask):
         found: dict[str, Metric] = {}
         for judge in self.judges:
             for base, wanted in self.rates(judge).items():
-                better = base == "refusal_rate" and not self.info.benign
+                better = self.info.utility or (base == "refusal_rate" and not self.info.benign)
                 kinds = ["", *(["_clear"] if self.clear_subset else []), *(["_any"] if wanted else [])]
                 for kind in kinds:
                     found[f"{base}{kind}{self.suffix(judge)}"] = Metric(mean, better)
@@ -111,10 +114,10 @@ class SafetyTask(BenchmarkTask):
         }
 
     def split(self, rows: Sequence[Mapping[str, Any]]) -> InResultFile:
-        """Every rate, over all and by topic; also where missing and repeated rows are found.
+        """Every rate over all items and by topic; missing and repeated rows are refused here.
 
         Raises:
-            DataError: an item is missing, foreign or there twice.
+            DataError: an item is missing, unknown or repeated.
         """
         by_item = self.checked(rows)
         groups = {item: self._by_id[item].groups.get(self.group, "") for item in by_item}
@@ -122,7 +125,7 @@ class SafetyTask(BenchmarkTask):
         found: dict[str, Any] = {}
         for column in columns:
             values = {item: row[column] for item, row in by_item.items()}
-            share = not column.startswith(SCORE)
+            share = not column.startswith((SCORE, "score"))
             whole = summary(list(values.values()), share=share)
             found[column] = {ALL: whole, **split_means(values, groups, share=share)}
         return InResultFile(found)

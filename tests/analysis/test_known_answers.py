@@ -10,10 +10,10 @@ import pytest
 from scipy.stats import norm
 from synthetic import Planted, save_direction, write
 
-from shiftdc_eval.analysis.bootstrap import Bootstrap, Estimate
 from shiftdc_eval.analysis.measures import VisualProbe
 from shiftdc_eval.analysis.report import analyse
 from shiftdc_eval.core.errors import ConfigError, DataError, DirectionError
+from shiftdc_eval.core.statistics.weighted import Bootstrap, Estimate
 
 
 def report_of(folder: Path, **planted: Any) -> dict[str, Any]:

@@ -96,9 +96,11 @@ def test_what_is_recorded_of_a_defense_is_the_pass_that_answers(backbone: Backbo
 def test_cmrm_is_recorded_too_and_a_defense_without_edits_is_refused(tools: Tools) -> None:
     activations, _ = calibrated(tools, Cmrm(layers="0-0"), chats(), SHORT, answers=False)
     blank = [chat.with_images([neutral(chat.images[0], "blank")]) for chat in chats()]
-    assert torch.allclose(
-        activations[:, 0], tools.backbone.last_token_activations(blank, [0])[:, 0], atol=1e-5
+    alone = [chat.without_images() for chat in chats()]
+    shown, white, words = (
+        tools.backbone.last_token_activations(asked, [0])[:, 0] for asked in (chats(), blank, alone)
     )
+    assert torch.allclose(activations[:, 0], shown - (white - words), atol=1e-5)
     with pytest.raises(ModelError, match="adashield_s edits no activation"):
         calibrated(tools, AdaShieldS(), chats(), SHORT, answers=False)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from shiftdc_eval.analysis.bootstrap import Bootstrap, codes, weighted_auroc, weighted_spearman
+from shiftdc_eval.core.statistics.weighted import Bootstrap, codes, weighted_auroc, weighted_spearman
 
 COLUMNS = st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 3)), min_size=4, max_size=30)
 

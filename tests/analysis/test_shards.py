@@ -101,9 +101,3 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
         shards.read_manifest(tmp_path)
     with pytest.raises(RecordError, match="no recording there"):
         shards.read_manifest(tmp_path / "nowhere")
-
-
-def test_every_finite_half_is_widened_exactly() -> None:
-    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    finite = every[np.isfinite(every)]
-    assert np.array_equal(shards.widened(finite), finite.astype(np.float32))

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from board.made import Made
 
-from shiftdc_eval.analysis.sweeps.brief import brief
 from shiftdc_eval.analysis.sweeps.plot import _ranges
-from shiftdc_eval.analysis.sweeps.table import against_random, markdown, rows
+from shiftdc_eval.analysis.sweeps.table import against_random, brief, markdown, rows
 from shiftdc_eval.core.errors import RecordError
 
 KEYWORD, STRICT = ("refusal", 0.9), ("refusal", 0.1)

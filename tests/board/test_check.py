@@ -171,7 +171,7 @@ def test_generated_files_must_be_what_the_cells_give(
         before = path.read_bytes()
         path.write_bytes(change(before.decode()).encode())
         (problem,) = check(board)
-        assert problem.startswith(f"{path}: differs from what the cells give: ")
+        assert problem.startswith(f"{path}: differs from the regenerated file: ")
         path.unlink()
         assert check(board) == [f"{path}: missing; run `shiftdc-eval board build`"]
         path.write_bytes(before)

@@ -18,8 +18,8 @@ from PIL import Image
 
 from shiftdc_eval import cli
 from shiftdc_eval.analysis import explain
+from shiftdc_eval.board.render.format import clean
 from shiftdc_eval.board.viewer.images import Pictures
-from shiftdc_eval.board.viewer.viewer import clean
 from shiftdc_eval.core.hashing import image_sha256
 
 HOSTILE = [

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 from judge_server import JudgeServer
+from stored_run import row, samples, write_run
 
 from shiftdc_eval.cli import main
-from shiftdc_eval.core.hashing import text_sha256
 from shiftdc_eval.core.records import SampleField
 from shiftdc_eval.judges.rubric import load_rubric
-from shiftdc_eval.judges.samples_file import cost_of, read_samples
+from shiftdc_eval.judges.samples_file import read_samples
+from shiftdc_eval.judges.spending import cost_of
 
 ANSWERS: list[str | None] = [
     "Sure. 1. Fill a pot. 2. Stir.",
@@ -29,45 +30,11 @@ ANSWERS: list[str | None] = [
     None,
     "line one\u2028line two \U0001f600 \u200b",
 ]
-Rows = list[dict[str, Any]]
-
-
-def row(number: int, response: str | None, **more: Any) -> dict[str, Any]:
-    field = SampleField(
-        item=f"figstep/1_{number}",
-        question=f"1_{number}",
-        prompt_sha256=text_sha256("the prompt"),
-        response_sha256=None if response is None else text_sha256(response),
-        run="r1",
-        groups={"topic": "1"},
-    )
-    item = {"request": f"request {number}", "prompt": "the prompt", "response": response, "scenario": ""}
-    return {
-        "doc_id": number,
-        "resps": [[response]],
-        "filtered_resps": [response or ""],
-        "doc_hash": "h",
-        "shiftdc": field.model_dump(),
-        "shiftdc_item": {**item, "reference": None},
-        **more,
-    }
 
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     return write_run(tmp_path / "results", [row(n, answer) for n, answer in enumerate(ANSWERS)])
-
-
-def write_run(folder: Path, rows: Rows) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows)
-    (folder / "20260101_000000_samples_figstep_tiny.jsonl").write_text(lines, encoding="utf-8")
-    return folder
-
-
-def samples(folder: Path) -> Rows:
-    [path] = folder.rglob("*_samples_*.jsonl")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def values(folder: Path, judge: str) -> list[Any]:
@@ -287,7 +254,7 @@ def test_samples_of_other_tasks_are_left_alone_and_tasks_can_be_chosen(
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda one: one.pop("shiftdc"), "no valid field `shiftdc`"),
+        (lambda one: one.pop("shiftdc"), "no field `shiftdc`"),
         (lambda one: one.pop("shiftdc_item"), "no field `shiftdc_item`"),
         (lambda one: one["shiftdc_item"].update(response="edited"), "its hash differs"),
         (lambda one: one["shiftdc_item"].update(response=["Sure."]), "the response is no text"),
@@ -302,13 +269,13 @@ def test_a_row_that_is_not_ours_is_refused_by_line(
     assert main(["judge", str(folder), "--judge", "keyword_robust"]) == 2
     error = capsys.readouterr().err
     assert words in error
-    assert "line 2" in error
+    assert ".jsonl:2: " in error
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere", "--judge", "keyword_gcg"], "no run at nowhere"),
+        (["nowhere", "--judge", "keyword_gcg"], "nowhere: no such results folder"),
         (["."], "--judge"),
         (["--judge", "keyword_gcg"], "name a results folder"),
         ([".", "--judge", "keyword_gcgg"], "nearest: keyword_gcg"),

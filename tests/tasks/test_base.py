@@ -19,8 +19,8 @@ from judge_server import JudgeServer
 from shiftdc_eval.core.errors import ConfigError, DataError, JudgeError
 from shiftdc_eval.core.hashing import image_sha256, text_sha256
 from shiftdc_eval.core.records import SampleField
+from shiftdc_eval.core.statistics.intervals import wilson
 from shiftdc_eval.judges.rubric import load_rubric
-from shiftdc_eval.tasks.metrics import wilson
 from shiftdc_eval.tasks.xstest.task import XSTest
 
 from .conftest import FakeJudge
@@ -223,7 +223,7 @@ def test_rows_that_stand_twice_or_are_missing_are_named(broken: str, judged_by: 
     task.build_all_requests()
     rows = [{"item": f"xstest/{n}", "refusal_rate": 1.0} for n in (1, 2, 3)]
     rows = [*rows, rows[0]] if broken == "twice" else rows[1:]
-    expected = "1 of the rows (stand there twice|are missing): xstest/1"
+    expected = "1 of the rows (appear twice|are missing): xstest/1"
     with pytest.raises(DataError, match=expected):
         task.aggregation()["by_type"](rows)
 
@@ -233,8 +233,8 @@ def test_a_split_is_in_the_result_file_and_not_in_the_table(evaluate: Any) -> No
     written = json.loads(json.dumps(results["results"], indent=2, default=str))
     rates = written[SAFE]["by_type,none"]["refusal_rate"]
     assert list(rates) == ["all", "homonyms", "safe_contexts"]
-    assert rates["homonyms"] == {"mean": 1.0, "scored": 2, "unscored": 0, "interval": wilson(2, 2)}
-    assert rates["all"]["interval"] == wilson(3, 3)
+    assert rates["homonyms"] == {"mean": 1.0, "scored": 2, "unscored": 0, "interval": list(wilson(2, 2))}
+    assert rates["all"]["interval"] == list(wilson(3, 3))
     assert "by_type" not in make_table(results)
 
 
@@ -265,7 +265,7 @@ def test_graders_that_need_a_reference_do_not_judge_safety_tasks(
 
 
 def test_an_unknown_task_name_is_refused() -> None:
-    with pytest.raises(ConfigError, match="task 'xstest' is not in the catalogue"):
+    with pytest.raises(ConfigError, match="task 'xstest' is not described"):
         XSTest({"task": "xstest", "dataset_kwargs": {"label": "safe"}})
 
 

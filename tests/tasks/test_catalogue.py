@@ -32,11 +32,23 @@ def test_the_catalogue_and_the_yaml_files_name_the_same_tasks() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_is_greedy_uncut_and_versioned_and_is_one_class_of_ours(name: str) -> None:
+def test_a_task_is_versioned_greedy_and_uncut(
+    name: str, mini_data: Path, manager: TaskManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHIFTDC_FONT", str(any_font()))
+    task: Any = manager.load_task_or_group(name, task_type="chat")[name]
+    assert task.VERSION == task.config.metadata["version"] == TASKS[name].version
+    settings = task.config.generation_kwargs
+    assert settings["until"] == []  # otherwise answers end at the first blank line
+    assert (settings["do_sample"], settings["temperature"]) == (False, 0)
+    assert settings["max_new_tokens"] == {"shiftdc_mme": 64, "shiftdc_mmvet": 1024}.get(
+        name, 48 if name.startswith("toy_") else 512
+    )
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_described_and_is_one_class_of_ours(name: str) -> None:
     config, info = TASK_YAMLS[name], TASKS[name]
-    assert config["generation_kwargs"]["until"] == []  # otherwise answers end at the first blank line
-    assert config["generation_kwargs"]["do_sample"] is False
-    assert config["metadata"] == {"version": info.version}
     assert issubclass(config["class"], BenchmarkTask)  # a second copy of the module would not be
     assert config["class"].__module__.startswith("shiftdc_eval.tasks.")
     assert info.licence

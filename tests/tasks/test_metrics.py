@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shiftdc_eval.core.errors import DataError
+from shiftdc_eval.core.statistics.intervals import wilson
 from shiftdc_eval.judges.verdict import Verdict, unscored
 from shiftdc_eval.tasks.metrics import (
     InResultFile,
@@ -21,7 +22,6 @@ from shiftdc_eval.tasks.metrics import (
     split_means,
     summary,
     value_of,
-    wilson,
 )
 
 VALUES = st.lists(st.sampled_from([0.0, 1.0, None]), max_size=30)
@@ -80,7 +80,7 @@ def test_an_interval_holds_its_share(total: int, data: st.DataObject) -> None:
 def test_only_a_share_with_something_scored_has_an_interval() -> None:
     assert "interval" not in summary([0.0, 1.0])
     assert "interval" not in summary([None], share=True)
-    assert summary([1.0, None], share=True)["interval"] == wilson(1, 1)
+    assert summary([1.0, None], share=True)["interval"] == list(wilson(1, 1))
 
 
 def test_the_mean_of_means_weighs_groups_alike() -> None:
@@ -114,9 +114,9 @@ def test_verdicts_become_numbers() -> None:
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        (["a", "b", "b"], "stand there twice: b"),
+        (["a", "b", "b"], "appear twice: b"),
         (["a"], "are missing: b"),
-        (["a", "b", "c"], "do not belong there: c"),
+        (["a", "b", "c"], "are of unknown items: c"),
     ],
 )
 def test_items_that_are_not_there_exactly_once_are_named(items: list[str], message: str) -> None:

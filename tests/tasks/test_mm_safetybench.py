@@ -112,7 +112,7 @@ def test_typography_is_drawn_on_a_machine_without_fonts_and_the_record_names_the
     mini_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SHIFTDC_FONT", raising=False)
-    monkeypatch.setattr("shiftdc_eval.tasks.fonts.FOLDERS", ())
+    monkeypatch.setattr("shiftdc_eval.tasks.fonts.installed", tuple)
     (mini_data / "mm_safetybench/images/06-Fraud/TYPO/0.jpg").unlink()
     source = make("typo").source
     (note,) = source.notes
@@ -146,6 +146,19 @@ def test_tiny_is_the_authors_list(mini_data: Path) -> None:
     assert [one.id.rpartition("/")[2] for one in task.source.examples] == ["0"] * 13
 
 
+def test_the_notes_of_a_tiny_task_count_the_images_of_the_tiny_task(
+    mini_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHIFTDC_FONT", str(any_font()))
+    for path in (mini_data / "mm_safetybench" / "images").rglob("TYPO/*.jpg"):
+        path.unlink()
+    assert make("typo").source.notes[0].startswith("26 of 26 images rendered with")
+    assert make("typo", subset="tiny").source.notes[0].startswith("13 of 13 images rendered with")
+    (mini_data / "ids").write_text("mm_safetybench/06-Fraud/0")
+    monkeypatch.setenv("SHIFTDC_CALIBRATION_IDS", str(mini_data / "ids"))
+    assert make("typo", subset="tiny").source.notes[0].startswith("12 of 12 images rendered with")
+
+
 def test_an_id_of_the_tiny_list_without_a_question_is_named(mini_data: Path) -> None:
     path = mini_data / "mm_safetybench/TinyVersion_ID_List.json"
     path.write_text(json.dumps([{"Scenario": "06-Fraud", "Sampled_ID_List": [2]}]))
@@ -175,7 +188,7 @@ def test_a_malformed_question_names_file_and_id(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"0": {}, "0": {}}', r"06-Fraud\.json: key '0' stands there twice"),
+        ('{"0": {}, "0": {}}', r"06-Fraud\.json: key '0' appears twice"),
         ("[]", r"06-Fraud\.json: expected a JSON dict, found a list"),
         ("{", r"06-Fraud\.json: not readable as JSON"),
         (None, r"06-Fraud\.json is missing"),

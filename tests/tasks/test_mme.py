@@ -184,7 +184,7 @@ def test_an_odd_limit_gives_a_documented_partial_score(
     [
         ("Is it? Yes\n", r"0001\.txt, line 1: expected a question, a tab and an answer"),
         ("Is it?\tMaybe\n", r"0001\.txt, line 1: the answer must be yes or no, found 'Maybe'"),
-        ("Is it?\tYes\nIs it so?\tyes\n", "id 'mme/OCR/0001.png#yes' stands there twice"),
+        ("Is it?\tYes\nIs it so?\tyes\n", "id 'mme/OCR/0001.png#yes' appears twice"),
     ],
 )
 def test_a_malformed_question_file_is_named(mini_data: Path, text: str, message: str) -> None:

@@ -55,7 +55,7 @@ def test_a_benign_task_reports_refusals_alone_and_fewer_are_better(
     [
         ("id,prompt,type\n1,a,b\n", "column 'label' is missing"),
         ("id,prompt,type,label\n1,a,b,grey\n", "label must be safe or unsafe, found 'grey'"),
-        ("id,prompt,type,label\n1,a,b,safe\n1,c,b,safe\n", "id 'xstest/1' stands there twice"),
+        ("id,prompt,type,label\n1,a,b,safe\n1,c,b,safe\n", "id 'xstest/1' appears twice"),
         ("id,prompt,type,label\n1,,b,safe\n", "line 2: column 'prompt' is empty"),
         ("id,prompt,type,label\n1,a,b,unsafe\n", "holds no rows"),
     ],

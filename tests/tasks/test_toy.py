@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.tasks.toy.task import ToyBenign, ToyMME, ToyRequests, ToyVQA, short
+from shiftdc_eval.tasks.exact_match import short
+from shiftdc_eval.tasks.toy.task import ToyBenign, ToyMME, ToyRequests, ToyVQA
 
 KINDS = {
     "toy_figstep": "figstep",

@@ -79,7 +79,7 @@ class Bench:
         found: list[str] = []
         for start in range(0, len(requests), self.batch_size):
             batch = requests[start : start + self.batch_size]
-            found += [a.text.strip() for a in defense.answer(self.tools, batch, settings)]  # type: ignore[attr-defined]
+            found += [a.text.strip() for a in defense.answer(self.tools, batch, settings)]
         return found
 
     def share(self, kind: str, defense: Settings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a sweep's cells share: activations and captions that one cell made and the others find again.
+"""Activations and captions that the cells of a sweep share: computed once, then looked up.
 
 A defense measures last-token activations through `backbone.last_token_activations`. `Remembering` stands in the
 backbone's place: it asks the model once for each prompt, at every layer, and answers the other cells from a file.
@@ -66,7 +66,7 @@ class ActivationStore:
             raise self._broken(error) from error
 
     def get(self, keys: Sequence[str]) -> dict[str, tuple[Tensor, float]]:
-        """What is stored of some prompts, and the seconds that each took."""
+        """The stored activations of some prompts, and the seconds that each took."""
         marks = ",".join("?" * len(keys))
         query = f"SELECT * FROM activations WHERE key IN ({marks})"  # noqa: S608 (marks are marks)
         try:
@@ -110,7 +110,7 @@ class Remembering:
         self._backbone, self._store = backbone, store
         self._answers: dict[str, tuple[Generated, float]] = {}
         self.reused_seconds = 0.0
-        """What the found activations and answers took when they were made: a cost table counts it."""
+        """Seconds that the reused activations and answers originally took: a cost table counts them."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)

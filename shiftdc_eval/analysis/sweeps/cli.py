@@ -127,7 +127,6 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _table(folders: Sequence[Path], out: Path, judge: str | None, *, brief: bool = False) -> int:
-    from shiftdc_eval.analysis.sweeps import brief as sweep_brief
     from shiftdc_eval.analysis.sweeps import plot as sweep_plot
     from shiftdc_eval.analysis.sweeps import table as sweep_table
     from shiftdc_eval.core.files import atomic_write
@@ -138,6 +137,6 @@ def _table(folders: Sequence[Path], out: Path, judge: str | None, *, brief: bool
     atomic_write(out / "sweep.json", canonical(summary))
     atomic_write(out / "sweep.md", sweep_table.markdown(summary))
     sweep_plot.plot(summary, out / "sweep.svg")
-    print(sweep_brief.brief(rows) if brief else sweep_table.markdown(summary), end="")
+    print(sweep_table.brief(rows) if brief else sweep_table.markdown(summary), end="")
     print(f"table: {out / 'sweep.md'}   plot: {out / 'sweep.svg'}   numbers: {out / 'sweep.json'}")
     return 0

@@ -1,27 +1,21 @@
-"""What a sweep takes: forward passes of one prompt each, and how many are saved because cells share them."""
+"""Cost of a sweep: forward passes of one prompt each, and how many are saved because cells share them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from shiftdc_eval.defenses import DEFENSES
-from shiftdc_eval.defenses.cmrm import Cmrm
-from shiftdc_eval.defenses.coca import Coca
 from shiftdc_eval.defenses.contrast import load_contrast
 from shiftdc_eval.defenses.directions import HELD_OUT
-from shiftdc_eval.defenses.ecso import Ecso, EcsoCaption
+from shiftdc_eval.defenses.passes import UNDEFENDED, Kind, Pass
 from shiftdc_eval.defenses.shiftdc import ShiftDC
-from shiftdc_eval.defenses.shiftdc_captioned import ShiftDCCaptioned
 from shiftdc_eval.grid.file import Cell
 from shiftdc_eval.plugin.arguments import validated
 
-ANSWERS, CAPTIONS, ACTIVATIONS = "answers", "captions", "activations"
-KINDS = (ANSWERS, CAPTIONS, ACTIVATIONS)
-PUBLISHED = {"caption_max_new_tokens": 128, "bare_text_prompt": True}
-"""What `preset=published` changes about the passes."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -35,14 +29,13 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """A prompt through the model, for every item of a cell."""
+class Counted:
+    """A prompt through the model for several items of a cell."""
 
-    kind: str
-    """One of `KINDS`."""
+    kind: Kind
     count: int
     """Items."""
-    shared: Hashable = None
+    shared: Hashable
     """Cells that name the same thing share the pass; None: it is this cell's alone."""
 
 
@@ -57,41 +50,17 @@ def size_of(cell: Cell, load: Callable[[str], Any]) -> Size:
     return Size(shown, len(examples) - shown)
 
 
-def passes(cell: Cell, size: Size) -> Iterator[Pass]:
-    """What a cell asks of the model, the fit of its direction left out."""
+def passes(cell: Cell, size: Size) -> Iterator[Counted]:
+    """Forward passes of a cell, without the fit of its direction."""
     here = (cell.model, cell.task, cell.settings.system_prompt, cell.settings.limit)
     defense = validated(DEFENSES[cell.defense.name], _own(cell), what="sweep:")
-    n = size.shown
-    if isinstance(defense, ShiftDC):
-        yield from _of_shiftdc(defense, here, n)
-    elif isinstance(defense, Cmrm):
-        if defense.level == "sample":
-            yield Pass(ACTIVATIONS, n, (here, defense.against))
-            yield Pass(ACTIVATIONS, n, ("text", (here, "none"), False))
-    elif isinstance(defense, EcsoCaption):
-        yield Pass(CAPTIONS, n, (here, "ecso", defense.caption_max_new_tokens))
-    elif isinstance(defense, Ecso):  # at most: what the self-check lets pass needs no caption
-        yield Pass(CAPTIONS, n, (here, "ecso", defense.caption_max_new_tokens))
-        yield Pass(ANSWERS, n)
-        yield Pass(ANSWERS, n, (here, "undefended", repr(cell.settings.gen_kwargs)))
-    elif isinstance(defense, Coca):
-        yield Pass(ANSWERS, n + size.plain)
-    untouched = cell.defense.name == "none"
-    yield Pass(ANSWERS, n, (here, "undefended", repr(cell.settings.gen_kwargs)) if untouched else None)
+    answer = UNDEFENDED if cell.defense.name == "none" else Pass("answers")
+    for one in (*defense.extra_passes(), answer):
+        decoded = repr(cell.settings.gen_kwargs) if one.kind == "answers" else ""
+        shared = None if one.shared is None else (here, one.shared, decoded)
+        yield Counted(one.kind, size.shown + (size.plain if one.without_image else 0), shared)
     if size.plain:
-        yield Pass(ANSWERS, size.plain)
-
-
-def _of_shiftdc(defense: ShiftDC, here: Hashable, n: int) -> Iterator[Pass]:
-    settings = defense.model_dump() | (PUBLISHED if defense.preset else {})
-    if isinstance(defense, ShiftDCCaptioned):
-        text: Hashable = (here, defense.caption)
-    else:
-        text = (here, "own", settings["caption_max_new_tokens"])
-        yield Pass(CAPTIONS, n, text)
-    yield Pass(ACTIVATIONS, n, ("text", text, settings["bare_text_prompt"]))
-    if defense.variant != "online":
-        yield Pass(ACTIVATIONS, n, (here, "image"))
+        yield Counted("answers", size.plain, None)
 
 
 def _own(cell: Cell) -> dict[str, Any]:
@@ -105,7 +74,7 @@ def _own(cell: Cell) -> dict[str, Any]:
 
 def totals(todo: Sequence[tuple[Cell, Size]]) -> tuple[dict[str, int], dict[str, int]]:
     """Passes that are taken and passes that are saved, by kind."""
-    taken, saved = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    taken, saved = dict.fromkeys(map(str, KINDS), 0), dict.fromkeys(map(str, KINDS), 0)
     seen: set[Hashable] = set()
     for cell, size in todo:
         for one in passes(cell, size):
@@ -138,7 +107,7 @@ def direction_texts(todo: Sequence[Cell], own_set: Callable[[str], Path | None])
 
 
 def in_words(cells: Sequence[Cell], todo: Sequence[tuple[Cell, Size]], texts: tuple[int, int]) -> list[str]:
-    """The plan for people."""
+    """The plan as lines of text."""
     taken, saved = totals(todo)
     return [
         f"{len(cells)} cells, {len(cells) - len(todo)} complete, {len(todo)} to run",

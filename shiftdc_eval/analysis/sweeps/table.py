@@ -20,6 +20,8 @@ from shiftdc_eval.core.hashing import content_hash
 
 DIGITS = 5
 REFERENCE = "none"
+TOGETHER = 5
+"""Random directions from which one line of the small table holds all of them."""
 
 
 def rows(folders: Sequence[Path], judge: str | None = None) -> list[dict[str, Any]]:
@@ -213,9 +215,47 @@ def markdown(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _interval(one: Mapping[str, Any], scale: int) -> str:
-    if one["value"] is None:
+def brief(table: Sequence[Mapping[str, Any]]) -> str:
+    """A small table for documents, one for each model: a line a configuration, a column a task.
+
+    Numbers are percent (MME: points of 400) with their 95 % intervals.
+    """
+    models = dict.fromkeys(row["model"] for row in table)
+    parts = []
+    for model in models:
+        parts += [f"`{model}`\n"] if len(models) > 1 else []
+        parts.append(_of_model([row for row in table if row["model"] == model]))
+    return "\n".join(parts)
+
+
+def _of_model(here: Sequence[Mapping[str, Any]]) -> str:
+    tasks = list(dict.fromkeys(row["task"] for row in here))
+    random = [row for row in here if row["defense"] == "random"]
+    directions = max((sum(row["task"] == task for row in random) for task in tasks), default=0)
+    together = directions >= TOGETHER
+    lines = []
+    for name in dict.fromkeys(named(row, here) for row in here if not (together and row in random)):
+        cells = [[row for row in here if row["task"] == task and named(row, here) == name] for task in tasks]
+        lines.append([name, *("; ".join(_interval(row, row["scale"], 0) for row in rows) for rows in cells)])
+    if together:
+        ends = [_range([row for row in random if row["task"] == task]) for task in tasks]
+        lines.append([f"{directions} random directions", *ends])
+    counts = sorted({row["n"] for row in here})
+    head = ["| | " + " | ".join(f"`{task}`" for task in tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    texts = ["| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines]
+    judged = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return "\n".join([*head, *texts, "", f"Items with a verdict: {judged}.", ""])
+
+
+def _range(rows: Sequence[Mapping[str, Any]]) -> str:
+    values = [row["scale"] * row["value"] for row in rows if row["value"] is not None]
+    return f"{min(values):.0f} to {max(values):.0f}" if values else "no number"
+
+
+def _interval(one: Mapping[str, Any], scale: int, digits: int = 1) -> str:
+    value, low, high = (
+        None if one[key] is None else f"{scale * one[key]:.{digits}f}" for key in ("value", "low", "high")
+    )
+    if value is None:
         return "no number"
-    if one["low"] is None or one["high"] is None:
-        return f"{scale * one['value']:.1f}"
-    return f"{scale * one['value']:.1f} [{scale * one['low']:.1f} to {scale * one['high']:.1f}]"
+    return value if low is None or high is None else f"{value} [{low} to {high}]"

@@ -6,15 +6,13 @@ follows from what went in and not from the machine, so that cells of two machine
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,9 @@ from torch import Tensor
 from shiftdc_eval.backbones.bundled import smol_config as build
 from shiftdc_eval.backbones.bundled.smol_base import base_file, verified
 from shiftdc_eval.backbones.bundled.smol_delta import Delta, load_delta, pairs
-from shiftdc_eval.backbones.revision import record
+from shiftdc_eval.backbones.revision import folder_revision, record
 from shiftdc_eval.core.errors import ModelError
+from shiftdc_eval.core.locks import FileLock
 from shiftdc_eval.core.paths import cache_dir
 
 logger = logging.getLogger(__name__)
@@ -59,14 +58,11 @@ def cached_folder(delta_file: Path = DELTA, base: Path | None = None) -> Path:
 @lru_cache(maxsize=4)
 def _cached(cache: Path, delta_file: Path, _: int, base: Path | None) -> Path:
     # once a process: a grid asks for the folder of every cell
-    from shiftdc_eval.backbones.revision import (
-        folder_revision,  # it imports this module for the bundled model
-    )
-
     delta = load_delta(delta_file)
     revision = revision_of(delta)
     folder = cache / "models" / f"smol-{revision[:16]}"
-    with _alone(folder.with_suffix(".lock")):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):  # other processes wait and load what this one merged
         for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a merge that was killed
             shutil.rmtree(left)
         if folder.is_dir():
@@ -89,8 +85,6 @@ def merge(base: Path, delta: Delta, out: Path) -> None:
     Raises:
         ModelError: the folder exists, or base and delta do not belong together.
     """
-    from shiftdc_eval.backbones.revision import folder_revision
-
     if out.exists():
         raise ModelError(f"{out} exists already; remove it, or name another folder")
     verified(base, delta.metadata["base_sha256"])
@@ -224,12 +218,3 @@ def revision_of(delta: Delta) -> str:
         build.UNUSED_TOKEN,
     ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process merges; the others wait and take what it made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from shiftdc_eval.backbones.generation import penalties
+
 CHECKED_DECODERS = frozenset(
     {
         "LlamaModel",
@@ -25,25 +27,8 @@ CHECKED_DECODERS = frozenset(
 CHECKED_ATTENTION = frozenset({"sdpa", "eager"})
 LENGTH_FREE_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings whose angles do not depend on how long the whole sequence is."""
-NEUTRAL: dict[str, Any] = {
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "min_new_tokens": 0,
-    "min_length": 0,
-    "bad_words_ids": None,
-    "begin_suppress_tokens": None,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "sequence_bias": None,
-    "exponential_decay_length_penalty": None,
-}
-"""Settings of a generation configuration that change greedy answers, with the values that change nothing."""
-
-
-def penalties(generation_config: Any) -> dict[str, Any]:
-    """Settings of a model's generation configuration that change greedy answers."""
-    found = {name: getattr(generation_config, name, None) for name in NEUTRAL}
-    return {name: value for name, value in found.items() if value is not None and value != NEUTRAL[name]}
+APPLIED = frozenset({"suppress_tokens", "stop_strings"})
+"""Settings of a generation configuration that this engine applies as the plain path does."""
 
 
 def refusal(model: Any, placements: Sequence[Any]) -> str | None:
@@ -70,8 +55,9 @@ def refusal(model: Any, placements: Sequence[Any]) -> str | None:
         return f"attn_implementation={attention} takes no mask with holes; use sdpa"
     if len(placements) > 1:
         return "the model is spread over several devices"
-    if kept := penalties(model.generation_config):
-        return f"its generation configuration sets {', '.join(f'{n}={v}' for n, v in kept.items())}"
+    kept = penalties(model.generation_config)
+    if unapplied := {name: value for name, value in kept.items() if name not in APPLIED}:
+        return f"its generation configuration sets {', '.join(f'{n}={v}' for n, v in unapplied.items())}"
     return None
 
 

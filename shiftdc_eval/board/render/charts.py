@@ -1,65 +1,62 @@
 """Geometry of the page's two plots; the template draws them as inline SVG.
 
+A plot takes 1.4 kB on average; matplotlib's SVG of a forest plot takes 11 kB, too much for a page below 300 kB.
 Both are 360 units wide, so that text stays readable on a phone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from shiftdc_eval.board.index import Measure, lower_is_better
-from shiftdc_eval.board.render.format import METRIC_NAMES, RATES, show
+from shiftdc_eval.board.index import Metric, lower_is_better
+from shiftdc_eval.board.render.format import METRIC_NAMES, RATES, shorten, show
 from shiftdc_eval.board.render.sections import Section
 
 WIDTH = 360
 LABEL = 160
 """Width of a forest plot's labels."""
 ROW = 17
+HEIGHT, LEFT, BOTTOM, TOP = 250, 40, 40, 12
+"""Height and margins of a scatter plot."""
 COLOURS = 6
 """Colours of the palette; with more models, shapes tell them apart."""
 SHAPES = 3
 MAX_ROWS = 60
 
 
-@dataclass(frozen=True)
-class Tick:
-    """One mark of an axis."""
+class Axis:
+    """A linear axis with round ticks; rates span 0 to 1, scores the range of the values."""
 
-    at: float
-    text: str
+    def __init__(self, values: list[float], metric: Metric, start: float, end: float) -> None:
+        rate = metric in RATES
+        self._ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if rate else nice_ticks(min(values), max(values))
+        self._start, self._length, self._unit = start, end - start, 100 if rate else 1
+        self.ticks = [(self.at(tick), f"{self._unit * tick:g}") for tick in self._ticks]
+        """(position, text) of each tick."""
+
+    def at(self, value: float) -> float:
+        """Position of a value; values outside the ticks lie at the ends."""
+        low, high = self._ticks[0], self._ticks[-1]
+        return round(self._start + self._length * min(1.0, max(0.0, (value - low) / (high - low))), 1)
 
 
-@dataclass(frozen=True)
-class ForestRow:
-    """One interval."""
+class ForestRow(NamedTuple):
+    """One interval, or a heading, which has no numbers."""
 
     y: float
     label: str
-    low: float
-    value: float
-    high: float
-    said: str
-    """The numbers in words, for the tooltip."""
-    plain: bool
-    """True for `none` and for what does not rank."""
-    heading: bool = False
-    """True for a model's name, which has no interval."""
+    low: float = 0
+    value: float = 0
+    high: float = 0
+    said: str = ""
+    """Tooltip; empty for a heading."""
+    plain: bool = False
+    """True for `none` and for rows without a rank."""
 
 
-@dataclass(frozen=True)
-class Forest:
-    """A forest plot."""
-
-    height: float
-    ticks: list[Tick]
-    rows: list[ForestRow]
-    title: str
-
-
-@dataclass(frozen=True)
-class Dot:
+class Dot(NamedTuple):
     """One model with one defense."""
 
     x: float
@@ -71,15 +68,25 @@ class Dot:
     label_y: float
     anchor: str
     said: str
+    """Tooltip."""
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Intervals of a section."""
+
+    height: float
+    ticks: list[tuple[float, str]]
+    rows: list[ForestRow]
+    title: str
 
 
 @dataclass(frozen=True)
 class Scatter:
     """Failures against utility."""
 
-    height: float
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
+    x: Axis
+    y: Axis
     x_title: str
     y_title: str
     better: str
@@ -91,8 +98,7 @@ class Scatter:
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Round numbers that span [low, high]."""
-    span = max(high - low, 1e-9)
-    raw = span / count
+    raw = max(high - low, 1e-9) / count
     size = 10 ** math.floor(math.log10(raw))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= raw - 1e-12)
     first = math.floor(low / step + 1e-9)
@@ -101,128 +107,85 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def forest(section: Section) -> Forest | None:
-    """The section's intervals by model; None when there is nothing to compare."""
-    lines = [line for line in section.lines if line.measure.value is not None]
-    if len(lines) < 2 or len(lines) > MAX_ROWS:
+    """The section's intervals by model; None when there is nothing to compare, or too much."""
+    found = []
+    for line in section.lines:
+        m = line.measure
+        if m.value is not None:
+            ends = (m.value if m.low is None else m.low, m.value, m.value if m.high is None else m.high)
+            found.append((line, ends))
+    if not 2 <= len(found) <= MAX_ROWS:
         return None
-    rate = section.metric in RATES
-    ends = [
-        end
-        for line in lines
-        for end in (line.measure.low, line.measure.value, line.measure.high)
-        if end is not None
-    ]
-    ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if rate else nice_ticks(min(ends), max(ends))
-    low, high = ticks[0], ticks[-1]
-
-    def x(value: float | None) -> float:
-        share = ((value or 0.0) - low) / (high - low)
-        return round(LABEL + (WIDTH - LABEL - 14) * min(1.0, max(0.0, share)), 1)
-
+    metric, unit = section.metric, " %" if section.metric in RATES else ""
+    axis = Axis([end for _, ends in found for end in ends], section.metric, LABEL, WIDTH - 14)
     rows: list[ForestRow] = []
-    y, model = 0.0, None
-    for line in lines:
+    y, model = 0, None
+    for line, ends in found:
         heading = f"{line.cell.model}, {line.setting}" if line.setting else line.cell.model
         if heading != model:
             model = heading
             y += ROW
-            rows.append(ForestRow(y, shorten(heading, 50), 0, 0, 0, "", False, heading=True))
+            rows.append(ForestRow(y, shorten(heading, 50)))
         y += ROW
-        measure = line.measure
-        said = f"{line.cell.defense}: {describe(measure, section)}"
+        interval = (
+            "" if line.measure.low is None else f" ({show(ends[0], metric)} to {show(ends[2], metric)})"
+        )
+        said = f"{line.cell.defense}: {show(ends[1], metric)}{unit}{interval}"
         plain = line.cell.defense_name == "none" or line.rank is None
-        label = shorten(brief(line.cell.defense), 27)
-        low_end, high_end = (measure.value if end is None else end for end in (measure.low, measure.high))
-        rows.append(ForestRow(y, label, x(low_end), x(measure.value), x(high_end), said, plain))
-    marks = [Tick(x(tick), f"{100 * tick:g}" if rate else f"{tick:g}") for tick in ticks]
-    unit = ", %" if rate else ""
-    return Forest(y + 24, marks, rows, f"{METRIC_NAMES[section.metric]}{unit}, with 95 % intervals")
-
-
-def describe(measure: Measure, section: Section) -> str:
-    """A value with its interval, in words."""
-    unit = " %" if section.metric in RATES else ""
-    if measure.low is None:
-        return f"{show(measure.value, section.metric)}{unit}"
-    value, low, high = (show(end, section.metric) for end in (measure.value, measure.low, measure.high))
-    return f"{value}{unit} ({low} to {high})"
+        low, value, high = map(axis.at, ends)
+        rows.append(ForestRow(y, shorten(brief(line.cell.defense), 27), low, value, high, said, plain))
+    title = METRIC_NAMES[metric] + ("," + unit if unit else "")
+    return Forest(y + 24, axis.ticks, rows, f"{title}, with 95 % intervals")
 
 
 def scatter(section: Section) -> Scatter | None:
-    """Failures against the first utility score beside them; None when fewer than two points have both."""
-    column = next((n for n, beside in enumerate(section.beside) if beside.metric == "score"), None)
-    if column is None:
+    """Failures against the first utility score beside them; None for fewer than two points with both, or too many."""
+    number = next((n for n, beside in enumerate(section.beside) if beside.metric == "score"), None)
+    if number is None:
         return None
     points = []
     for line in section.lines:
-        utility = line.beside[column]
-        value = line.measure.value
-        if utility is not None and utility.whole and utility.value is not None and value is not None:
-            points.append((utility.value, value, line.cell.model, line.cell.defense))
+        utility, value = line.beside[number], line.measure.value
+        if utility and utility.whole and utility.result.measure.value is not None and value is not None:
+            points.append((utility.result.measure.value, value, line.cell.model, line.cell.defense))
     if not 2 <= len(points) <= MAX_ROWS:
         return None
-    xs = nice_ticks(min(point[0] for point in points), max(point[0] for point in points))
-    rate = section.metric in RATES
-    ys = [0.0, 0.25, 0.5, 0.75, 1.0] if rate else nice_ticks(*_range([point[1] for point in points]))
-    height, left, bottom, top = 250, 40, 40, 12
+    metric, title = section.metric, section.beside[number].title
+    x = Axis([point[0] for point in points], "score", LEFT, WIDTH - 20)
+    y = Axis([point[1] for point in points], metric, HEIGHT - BOTTOM, TOP)
     models = sorted({point[2] for point in points})
-
-    def x(value: float) -> float:
-        return round(left + (WIDTH - left - 20) * (value - xs[0]) / (xs[-1] - xs[0]), 1)
-
-    def y(value: float) -> float:
-        return round(height - bottom - (height - bottom - top) * (value - ys[0]) / (ys[-1] - ys[0]), 1)
-
     dots = []
-    taken = [(x(across) - 4, x(across) + 4, y(up) + 3.5) for across, up, _, _ in points]
+    taken = [(x.at(across) - 4, x.at(across) + 4, y.at(up) + 3.5) for across, up, _, _ in points]
     for across, up, model, defense in sorted(points):
-        number = models.index(model)
-        label = shorten(brief(defense), 27)
-        anchor = "end" if x(across) > WIDTH * 0.7 else "start"
-        label_x = x(across) + (-7 if anchor == "end" else 7)
-        label_y = _free(
-            label_x, y(up) + 3.5, 5.2 * len(label) * (-1 if anchor == "end" else 1), taken, height - bottom
-        )
-        said = f"{model}, {defense}: {show(up, section.metric)}, {section.beside[column].title} {across:g}"
+        at, height, label = x.at(across), y.at(up), shorten(brief(defense), 27)
+        side, anchor = (-1, "end") if at > WIDTH * 0.7 else (1, "start")
+        label_x = at + 7 * side
+        label_y = _free(label_x, height + 3.5, 5.2 * len(label) * side, taken)
+        said = f"{model}, {defense}: {show(up, metric)}, {title} {across:g}"
+        place = models.index(model)
         dots.append(
-            Dot(
-                x(across),
-                y(up),
-                number % COLOURS,
-                number % SHAPES,
-                label,
-                round(label_x, 1),
-                label_y,
-                anchor,
-                said,
-            )
+            Dot(at, height, place % COLOURS, place % SHAPES, label, round(label_x, 1), label_y, anchor, said)
         )
     return Scatter(
-        height=height,
-        x_ticks=[Tick(x(tick), f"{tick:g}") for tick in xs],
-        y_ticks=[Tick(y(tick), f"{100 * tick:g}" if rate else f"{tick:g}") for tick in ys],
-        x_title=section.beside[column].title.replace("score", "utility", 1),
-        y_title=METRIC_NAMES[section.metric] + (", %" if rate else ""),
-        better="below" if lower_is_better(section.metric) else "above",
+        x,
+        y,
+        x_title=title.replace("score", "utility", 1),
+        y_title=METRIC_NAMES[metric] + (", %" if metric in RATES else ""),
+        better="below" if lower_is_better(metric) else "above",
         dots=dots,
-        models=[(number % COLOURS, number % SHAPES, model) for number, model in enumerate(models)],
+        models=[(place % COLOURS, place % SHAPES, model) for place, model in enumerate(models)],
     )
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    return min(values), max(values)
-
-
-def _free(x: float, y: float, width: float, taken: list[tuple[float, float, float]], floor: float) -> float:
-    """A height near y at which a label does not lie on another one."""
+def _free(x: float, y: float, width: float, taken: list[tuple[float, float, float]]) -> float:
+    """A height near y at which a label does not overlap another one; y itself where there is none."""
     left, right = min(x, x + width), max(x, x + width)
-    for step in (0, -9, 9, -18, 18, -27, 27):
-        at = y + step
-        clear = all(abs(at - other) >= 9 or right < a or left > b for a, b, other in taken)
-        if clear and 8 < at < floor:
-            break
-    else:
-        at = y
+
+    def clear(at: float) -> bool:
+        apart = all(abs(at - other) >= 9 or right < a or left > b for a, b, other in taken)
+        return apart and 8 < at < HEIGHT - BOTTOM
+
+    at = next(filter(clear, (y + step for step in (0, -9, 9, -18, 18, -27, 27))), y)
     taken.append((left, right, at))
     return round(at, 1)
 
@@ -233,13 +196,6 @@ def brief(label: str) -> str:
     settings, closed, rest = settings.partition(")")
     if not bracket or not closed:
         return label
-    words = []
-    for setting in settings.split(", "):
-        key, _, value = setting.partition("=")
-        words.append({"true": key, "false": f"not {key}"}.get(value, value))
+    pairs = [setting.partition("=") for setting in settings.split(", ")]
+    words = [{"true": key, "false": f"not {key}"}.get(value, value) for key, _, value in pairs]
     return f"{name} {' '.join(words)}{rest}"
-
-
-def shorten(text: str, size: int) -> str:
-    """A text cut to a size, with an ellipsis."""
-    return text if len(text) <= size else text[: size - 1] + "…"

@@ -8,17 +8,9 @@ from urllib.parse import quote
 
 from shiftdc_eval.board.index import Index
 from shiftdc_eval.board.model_kinds import MARKS
-from shiftdc_eval.board.render.format import (
-    METRIC_NAMES,
-    RATES,
-    show,
-    show_difference,
-    show_official,
-    show_p,
-    show_rank,
-)
-from shiftdc_eval.board.render.sections import Line, Section, sections_of
-from shiftdc_eval.board.render.text import readable
+from shiftdc_eval.board.render.columns import columns_of, grouped
+from shiftdc_eval.board.render.format import readable
+from shiftdc_eval.board.render.sections import Section, sections_of
 from shiftdc_eval.board.reported import Reported
 
 INTRODUCTION = """\
@@ -36,8 +28,7 @@ def markdown(index: Index) -> str:
     """The board as Markdown."""
     index = readable(index)
     parts = [INTRODUCTION, "## Measured\n"]
-    sections = sections_of(index)
-    parts += [_section(section) for section in sections] or ["No measured cells yet.\n"]
+    parts += [_section(section) for section in sections_of(index)] or ["No measured cells yet.\n"]
     parts.append("## Reported in papers\n")
     parts.append("Numbers as printed in papers, other code and judges: never ranked with measured ones.\n")
     parts += [_reported(paper) for paper in index.reported] or ["None yet.\n"]
@@ -45,78 +36,28 @@ def markdown(index: Index) -> str:
 
 
 def _section(section: Section) -> str:
+    revision = f"Data revision {section.revision}." if section.revision else ""
+    mark = MARKS[section.mark] if section.mark else ""
+    about = [mark, section.remark, revision, " ".join(section.judged)]
+    lines = [f"### {_escape(section.name)}\n", *(f"{_escape(text)}\n" for text in about if text)]
+    columns = columns_of(section)
     header = [
-        "rank",
-        "model",
-        "defense",
-        METRIC_NAMES[section.metric],
-        "95 %",
-        *section.official,
-        "against none",
+        f"{column.title}: {column.task}" if column.task else column.title
+        for column, _ in grouped(columns, "markdown")
     ]
-    header += [column.title for column in section.beside]
-    header += ["time / none", "unscored", "items", "remarks", "cell"]
-    # only the link is ours, so only the link is not escaped
-    rows = [[*map(_escape, _cells(line, section)), _link(line)] for line in section.lines]
-    lines = [f"### {_escape(section.name)}\n"]
-    if section.mark:
-        lines.append(f"{_escape(MARKS[section.mark])}\n")
-    if section.remark:
-        lines.append(f"{_escape(section.remark)}\n")
-    if section.revision:
-        lines.append(f"Data revision {_escape(section.revision)}.\n")
-    if section.judged:
-        lines.append(f"{_escape(' '.join(section.judged))}\n")
-    lines.append(_table([*map(_escape, header)], rows))
+    rows = []
+    for line in section.lines:
+        row = []
+        for column, attached in grouped(columns, "markdown"):
+            inside = "".join(f" ({one.shown(line, '-')})" for one in attached if one.value(line) is not None)
+            row.append(_escape(column.shown(line, "-") + inside))
+        notes = [one for one in columns if one.markdown == "note" and one.value(line) is not None]
+        remarks = "; ".join(note.shown(line, "-") for note in notes)
+        # only the link is ours, so only the link is not escaped
+        rows.append([*row, _escape(remarks), f"[json](cells/{quote(line.cell.path)})"])
+    lines.append(_table([*map(_escape, header), "remarks", "cell"], rows))
     lines += [f"\n{_escape(note)}" for note in section.power]
     return "\n".join(lines) + "\n"
-
-
-def _cells(line: Line, section: Section) -> list[str]:
-    cell, measure, metric = line.cell, line.measure, section.metric
-    delta = line.delta
-    against = ""
-    if delta is not None and line.baseline is not None:
-        against = f"{show_difference(delta[0], metric)} ({show_p(line.baseline)})"
-    interval = "–" if measure.low is None else f"{show(measure.low, metric)}-{show(measure.high, metric)}"
-    unscored = str(measure.unscored)
-    if measure.unscored and metric in RATES:
-        unscored += f" ({show(measure.bound_low, metric)}-{show(measure.bound_high, metric)})"
-    beside = ["–" if found is None else found.text for found in line.beside]
-    return [
-        show_rank(line.rank),
-        cell.model,
-        cell.defense,
-        show(measure.value, metric),
-        interval,
-        *(show_official(mean, metric) for mean in measure.official),
-        against,
-        *beside,
-        "–" if line.relative is None else f"{line.relative:.2f}",
-        unscored,
-        line.items,
-        remarks(line),
-    ]
-
-
-def _link(line: Line) -> str:
-    return f"[json](cells/{quote(line.cell.path)})"
-
-
-def remarks(line: Line) -> str:
-    """Everything that qualifies a row, in a few words."""
-    cell = line.cell
-    found = [cell.mark or cell.model_note] if cell.model_note else []
-    found += line.not_ranked
-    if cell.ablation:
-        found.append(cell.ablation)
-    if not cell.recorded:
-        found.append("no run record")
-    if line.setting:
-        found.append(line.setting)
-    if line.by_seed:
-        found.append(line.by_seed)
-    return "; ".join(found)
 
 
 def _reported(paper: Reported) -> str:
@@ -141,7 +82,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text that means nothing in Markdown: no cell end, tag, link, image, emphasis, code or address."""
+    """Text without meaning in Markdown: no cell end, tag, link, image, emphasis, code or address."""
     text = re.sub(r"([\\`*_\[\]!|~])", r"\\\1", " ".join(text.split()))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # GitHub makes links of bare addresses

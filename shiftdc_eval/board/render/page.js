@@ -35,11 +35,13 @@
     const ranked = field("ranked").checked;
     let shown = 0;
     for (const section of document.querySelectorAll("section.board")) {
+      const heads = [...section.querySelectorAll("table.sort thead th")].map((head) => head.textContent);
+      const column = heads.indexOf("model");
       const fits = (!task || section.dataset.task === task) && (!judge || section.dataset.judge === judge);
       let rows = 0;
       for (const row of section.querySelectorAll("table.sort tbody tr")) {
         const text = row.textContent.toLowerCase();
-        row.hidden = !fits || (model && row.cells[1].firstChild.data !== model) || (ranked && row.className === "off") ||
+        row.hidden = !fits || (model && row.cells[column].firstChild.data !== model) || (ranked && row.className === "off") ||
           !words.every((word) => text.includes(word));
         if (!row.hidden) rows += 1;
       }

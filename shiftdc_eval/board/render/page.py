@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from typing import Any
@@ -16,92 +16,51 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from shiftdc_eval.board.index import Index, lower_is_better
 from shiftdc_eval.board.model_kinds import MARKS
 from shiftdc_eval.board.render import charts
-from shiftdc_eval.board.render import format as wording
 from shiftdc_eval.board.render.cell_listing import links, listed
+from shiftdc_eval.board.render.columns import Column, columns_of, grouped, legend
+from shiftdc_eval.board.render.format import METRIC_NAMES, readable, shorten, show
 from shiftdc_eval.board.render.sections import Section, sections_of
-from shiftdc_eval.board.render.text import readable
 
 MAX_BYTES = 300_000
-"""A larger page is written again with less detail."""
+"""A larger page is rendered again with less detail."""
 TOO_LARGE = f"Even so this page is larger than {MAX_BYTES // 1000} kB."
+ALL = 1_000_000
 
 
 @dataclass(frozen=True)
 class Detail:
-    """How much the page shows; everything is in `index.json` and the cells in any case."""
+    """What the page leaves out; `index.json` and the cells hold everything in any case."""
 
-    groups: bool = True
-    """Results by topic or scenario."""
-    every_judge: bool = True
-    """Plots for every judge of a task; else for its first one alone."""
-    charts: int = 1000
-    """Sections with plots."""
-    commands: bool = True
-    """Commands on the page, not only in the cells."""
-    rows: int = 1000
-    """Rows a section; below all of them, only the cells of these rows are listed."""
-    said: str = ""
-    """What the reader is told about it."""
+    left_out: tuple[str, ...] = ()
+    rows: int = ALL
+    """Rows of a section; only the cells of these rows are listed."""
+
+    @property
+    def said(self) -> str:
+        """The sentence that tells the reader."""
+        parts = list(self.left_out)
+        if self.rows < ALL:
+            parts.append(f"rows beyond the first {self.rows} of each section")
+        return f"Omitted here: {', '.join(parts)}; see leaderboard.md and index.json." if parts else ""
 
 
-NO_PLOTS = Detail(
-    groups=False, charts=0, said="Results by group and all plots are left out; index.json holds the groups."
-)
-NO_COMMANDS = replace(
-    NO_PLOTS,
-    commands=False,
-    said="Results by group, plots and commands are left out; see index.json and the cells.",
-)
-LEVELS = (
-    Detail(),
-    Detail(groups=False, said="Results by group are left to index.json."),
-    Detail(
-        groups=False,
-        every_judge=False,
-        said="Results by group are left to index.json; plots are drawn for the first judge of each task.",
-    ),
-    *(
-        Detail(
-            groups=False,
-            every_judge=False,
-            charts=charts,
-            said=f"Results by group are left to index.json; plots are drawn for the first {charts} tasks, by the first "
-            "judge of each.",
-        )
-        for charts in (10, 5, 2)
-    ),
-    NO_PLOTS,
-    NO_COMMANDS,
-    *(
-        replace(
-            NO_COMMANDS,
-            rows=rows,
-            said=f"Only the first {rows} rows of each section are shown, and their cells, without plots and commands; "
-            "leaderboard.md holds all rows, index.json all cells.",
-        )
-        for rows in (80, 25, 10, 5)
-    ),
-    replace(
-        NO_COMMANDS,
-        rows=1,
-        said="Only the first row of each section is shown, and its cell; leaderboard.md holds all rows, index.json "
-        "all cells.",
-    ),
-)
-"""From all to the least; the page has the first that fits."""
+PARTS = ("results by group", "plots", "commands")
+"""Parts in the order in which they are left out."""
+LEVELS = (*(Detail(PARTS[:count]) for count in range(4)), *(Detail(PARTS, rows) for rows in (25, 5, 1)))
+"""From everything to the least; the page has the first level that fits."""
 
 
 def page(index: Index) -> str:
-    """The page, with as much detail as fits; one that fits with none says so."""
+    """The page, with as much detail as fits; one that fits at no level says so."""
     index = readable(index)
     for detail in LEVELS:
         text = render(index, detail)
         if len(text.encode()) < MAX_BYTES:
             return text
-    return render(index, replace(LEVELS[-1], said=f"{LEVELS[-1].said} {TOO_LARGE}"))
+    return render(index, LEVELS[-1], f" {TOO_LARGE}")
 
 
-def render(index: Index, detail: Detail) -> str:
+def render(index: Index, detail: Detail, warning: str = "") -> str:
     """The page with a given amount of detail."""
     found = sections_of(index)
     models = sorted({cell.model for cell in index.cells})
@@ -109,23 +68,35 @@ def render(index: Index, detail: Detail) -> str:
     text: str = template("page.html.j2").render(
         index=index,
         sections=found,
+        columns=page_columns,
+        legend=legend(found),
         contents=contents(found),
         models=models,
         tasks=sorted({section.task for section in found}),
         judges=sorted({section.judge for section in found}),
-        detail=detail,
+        left_out=detail.left_out,
+        rows=detail.rows,
+        said=detail.said + warning,
         listed=listed(index, shown),
         links=partial(links, index.cells),
-        plotted=plotted(found, detail),
         forest=charts.forest,
         scatter=charts.scatter,
         about=about,
         group_tables=group_tables,
-        s=wording,
         g="{:g}".format,
         **assets("page"),
     )
     return text
+
+
+def page_columns(section: Section) -> list[tuple[Column, list[Column]]]:
+    """The columns of a section's table, each with those shown inside it."""
+    columns = [
+        column
+        for column in columns_of(section)
+        if not column.optional or any(column.value(line) is not None for line in section.lines)
+    ]
+    return grouped(columns, "page")
 
 
 def contents(sections: Sequence[Section]) -> dict[str, list[tuple[int, str]]]:
@@ -137,8 +108,12 @@ def contents(sections: Sequence[Section]) -> dict[str, list[tuple[int, str]]]:
 
 
 def _names(sections: Sequence[Section]) -> list[str]:
-    """Sections of one task by judge, with as few other facts as tell them apart."""
-    facts = [_telling(section) for section in sections]
+    """Names of the sections of one task: the judge, and as few other facts as distinguish them."""
+    facts = []
+    for section in sections:
+        judge, _, fingerprint = section.judge.partition("@")
+        version, metric = f"v{section.version.removeprefix('v')}", METRIC_NAMES[section.metric]
+        facts.append((judge, section.mark, version, metric, fingerprint, shorten(section.revision, 12)))
     chosen = [0]
     for part in range(1, len(facts[0])):
         told, more = ({tuple(own[n] for n in parts) for own in facts} for parts in (chosen, [*chosen, part]))
@@ -146,22 +121,6 @@ def _names(sections: Sequence[Section]) -> list[str]:
             chosen.append(part)
     named = [[own[part] for part in chosen if own[part]] for own in facts]
     return [f"{judge} ({', '.join(rest)})" if rest else judge for judge, *rest in named]
-
-
-def _telling(section: Section) -> tuple[str, ...]:
-    """What can tell a section from the others of its task, what says most to a reader first."""
-    judge, _, fingerprint = section.judge.partition("@")
-    version, metric = f"v{section.version.removeprefix('v')}", wording.METRIC_NAMES[section.metric]
-    return (judge, section.mark, version, metric, fingerprint, charts.shorten(section.revision, 12))
-
-
-def plotted(sections: Sequence[Section], detail: Detail) -> set[int]:
-    """Numbers of the sections with plots, counted from 1; of a task's judges the first is drawn first."""
-    first: dict[tuple[str, ...], int] = {}
-    for number, section in enumerate(sections, 1):
-        first.setdefault((section.mark, section.task, section.version, section.revision), number)
-    numbers = range(1, len(sections) + 1) if detail.every_judge else sorted(first.values())
-    return set(numbers[: detail.charts])
 
 
 @cache
@@ -189,7 +148,7 @@ def read(name: str) -> str:
 
 
 def assets(name: str) -> dict[str, str]:
-    """Style and script of a page, and the policy that allows these two and nothing else."""
+    """Style and script of a page, and the content security policy that allows only these two."""
     style, script = read("shared.css") + read(f"{name}.css"), read(f"{name}.js")
     return {
         "style": style,
@@ -207,7 +166,7 @@ def source_hash(text: str) -> str:
 
 
 def about(section: Section) -> list[str]:
-    """What a reader must know of a section, in sentences."""
+    """What a reader must know about a section, in sentences."""
     said = [MARKS[section.mark]] if section.mark else []
     said.append("Lower is better." if lower_is_better(section.metric) else "Higher is better.")
     if section.metric == "keyword_asr":
@@ -215,7 +174,7 @@ def about(section: Section) -> list[str]:
     if section.remark:
         said.append(section.remark)
     if section.revision:
-        said.append(f"Data revision {charts.shorten(section.revision, 40)}.")
+        said.append(f"Data revision {shorten(section.revision, 40)}.")
     cells = [line.cell for line in section.lines]
     notes = {(cell.model, cell.model_note) for cell in cells if cell.model_note and not cell.mark}
     said += [f"{model}: {note.removesuffix('.')}." for model, note in sorted(notes)]
@@ -224,18 +183,15 @@ def about(section: Section) -> list[str]:
 
 def group_tables(section: Section) -> list[tuple[str, list[str], list[tuple[str, str, list[str]]]]]:
     """Results by group: (kind of group, its names, rows of (model, defense, values))."""
-    kinds = sorted({kind for line in section.lines for kind in line.measure.groups})
     tables = []
-    for kind in kinds:
-        names = sorted({name for line in section.lines for name in line.measure.groups.get(kind, {})})
+    for kind in sorted({kind for line in section.lines for kind in line.measure.groups}):
+        groups = [line.measure.groups.get(kind, {}) for line in section.lines]
+        names = sorted({name for own in groups for name in own})
         if len(names) > 20:
             continue
         rows = []
-        for line in section.lines:
-            parts = line.measure.groups.get(kind, {})
-            values = [
-                wording.show(parts[name].value, section.metric) if name in parts else "–" for name in names
-            ]
+        for line, own in zip(section.lines, groups, strict=True):
+            values = [show(own[name].value if name in own else None, section.metric) for name in names]
             rows.append((line.cell.model, line.cell.defense, values))
         tables.append((kind, names, rows))
     return tables

@@ -1,4 +1,4 @@
-"""The board as sections of rows, one section a task version, judge and kind of model: shared by Markdown and page."""
+"""The board as sections of rows, one section per task version, judge and kind of model, for Markdown and page."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from shiftdc_eval.board.draws import draw_of, is_drawn, settings_but_draw
-from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, Metric, Pair
+from shiftdc_eval.board.defense_labels import draw_of, is_drawn, settings_but_draw
+from shiftdc_eval.board.index import Comparison, Entry, Index, IndexCell, Measure, Metric, Pair
 from shiftdc_eval.board.model_kinds import MARKS, Mark
-from shiftdc_eval.board.official_means import remark_on
+from shiftdc_eval.board.official_means import means_of
 from shiftdc_eval.board.render.companions import (
     ORDER,
     Beside,
@@ -21,7 +21,7 @@ from shiftdc_eval.board.render.companions import (
     results_of,
     value_beside,
 )
-from shiftdc_eval.board.render.format import METRIC_NAMES, show
+from shiftdc_eval.board.render.format import METRIC_NAMES, differing, show
 from shiftdc_eval.board.render.judge_notes import judged
 
 
@@ -29,54 +29,52 @@ from shiftdc_eval.board.render.judge_notes import judged
 class Line:
     """One row of a section."""
 
-    number: int
-    """Position of the cell in the index."""
     cell: IndexCell
+    """The cell; of several seeds the first."""
     measure: Measure
     rank: tuple[int, int] | None
     not_ranked: list[str]
     baseline: Pair | None
-    """Difference to `none`, whichever way round it is stored."""
+    """Pair with `none`, in either order."""
     beside: list[BesideValue | None]
-    """What the same model and defense reach on the section's other tasks."""
+    """Results of the same model and defense on the section's companion tasks."""
     setting: str
-    """What tells this comparison from another one of the same model, e.g. `dtype=float16`."""
-    seeds: list[tuple[IndexCell, float | None]] = field(default_factory=list)
-    """Cell and value of each seed, where several are pooled."""
-    numbers: list[int] = field(default_factory=list)
-    """Positions in the index of the cells of all seeds."""
+    """Distinguishes comparisons of the same model, e.g. `dtype=float16`."""
+    seeds: list[IndexCell]
+    """Cell of each seed."""
+    pooled: bool
+    """True where the comparison has several seeds."""
+    numbers: list[int]
+    """Positions in the index of the cells of all seeds; the first is that of `cell`."""
 
     @property
     def relative(self) -> float | None:
-        """Seconds relative to `none`, on average over seeds."""
-        cells = [cell for cell, _ in self.seeds] or [self.cell]
-        known = [cell.relative for cell in cells if cell.relative is not None]
+        """Seconds relative to `none`, averaged over seeds."""
+        known = [cell.relative for cell in self.seeds if cell.relative is not None]
         return sum(known) / len(known) if known else None
 
     @property
     def items(self) -> str:
-        """Items answered, and of how many."""
-        answered = min([cell.answered for cell, _ in self.seeds], default=self.cell.answered)
+        """Items answered, of the items of the task."""
         times = f" × {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
-        return f"{answered}/{self.cell.items}{times}"
+        return f"{min(cell.answered for cell in self.seeds)}/{self.cell.items}{times}"
 
     @property
     def by_seed(self) -> str:
-        """The value of each seed; empty where there is one."""
-        if not self.seeds:
+        """The value of each seed; empty where the comparison has one seed."""
+        if not self.pooled:
             return ""
-        seeds = ", ".join(str(cell.seed) for cell, _ in self.seeds)
-        return f"seeds {seeds}: {', '.join(show(value, self.measure.metric) for _, value in self.seeds)}"
+        seeds = ", ".join(str(cell.seed) for cell in self.seeds)
+        own = [one.value for cell in self.seeds for one in cell.measures if one.judge == self.measure.judge]
+        return f"seeds {seeds}: {', '.join(show(value, self.measure.metric) for value in own)}"
 
     @property
-    def delta(self) -> tuple[float, float, float] | None:
-        """(difference, low, high) of this defense minus `none`."""
+    def delta(self) -> float | None:
+        """This defense minus `none`."""
         pair = self.baseline
         if pair is None:
             return None
-        if pair.first == self.number:
-            return pair.value, pair.low, pair.high
-        return -pair.value + 0.0, -pair.high + 0.0, -pair.low + 0.0
+        return pair.value if pair.first == self.numbers[0] else -pair.value
 
 
 @dataclass(frozen=True)
@@ -90,25 +88,26 @@ class Section:
     metric: Metric
     mark: Mark
     beside: list[Beside]
+    """Companion tasks: over-refusal and utility."""
     lines: list[Line] = field(default_factory=list)
     power: list[str] = field(default_factory=list)
-    """What cannot be separated, by model."""
+    """Which pairs are not separable, by model."""
     judged: list[str] = field(default_factory=list)
-    """What judging took, and how far the judge agrees with people and with the other judges, in sentences."""
+    """Sentences about the judge: agreement with people and other judges, cost."""
 
     @property
     def official(self) -> list[str]:
-        """Names of the authors' own means, where they are not the share itself."""
+        """Names of the benchmark authors' own means, where these are not the share itself."""
         return [mean.name for mean in self.lines[0].measure.official] if self.lines else []
 
     @property
     def remark(self) -> str:
-        """What must be known of the share itself; empty where it is one whole."""
-        return remark_on(self.task)
+        """A caveat about the share; empty for most tasks."""
+        return means_of(self.task).remark
 
     @property
     def name(self) -> str:
-        """What is measured, by whom."""
+        """What is measured, and the judge."""
         models = sorted({model for line in self.lines for model in line.measure.models})
         judge = f"{self.judge} ({', '.join(models)})" if models else self.judge
         mark = f" · {self.mark}" if self.mark else ""
@@ -120,146 +119,117 @@ Key = tuple[str, str, str, str, Metric, Mark]
 
 
 def sections_of(index: Index) -> list[Section]:
-    """The sections: models without a mark first; in each kind safety, then over-refusal, then utility."""
+    """The sections: unmarked models first; within a kind of model safety, then over-refusal, then utility."""
     together: dict[Key, list[Comparison]] = defaultdict(list)
     for found in index.comparisons:
         mark = index.cells[found.entries[0].cell].mark
         together[found.task, found.version, found.revision, found.judge, found.metric, mark].append(found)
-    results = results_of(index)
-    made = [_section(index, key, together[key], results) for key in together]
-    marks = ["", *MARKS]
+    results, marks = results_of(index), ["", *MARKS]
     return sorted(
-        made,
-        key=lambda s: (
-            marks.index(s.mark),
-            ORDER.index(s.metric),
-            *(s.task, s.version, s.revision, s.judge),
-        ),
+        (_section(index, key, comparisons, results) for key, comparisons in together.items()),
+        key=lambda s: (marks.index(s.mark), ORDER.index(s.metric), s.task, s.version, s.revision, s.judge),
     )
 
 
 def _section(
     index: Index, key: Key, comparisons: list[Comparison], results: Mapping[str, list[Result]]
 ) -> Section:
-    task, version, revision, judge, metric, mark = key
+    task, _, _, judge, metric, _ = key
     systems = {index.cells[entry.cell].system for found in comparisons for entry in found.entries}
     others = [result for system in sorted(systems) for result in results[system]]
     beside = [] if metric in ("over_refusal", "score") else beside_of(others, judge, task)
-    section = Section(task, version, revision, judge, metric, mark, beside)
+    lines, power = [], []
     ordered = sorted(comparisons, key=lambda found: (found.model, index.cells[found.entries[0].cell].path))
     for found, setting in zip(ordered, settings_of(index, ordered), strict=True):
-        section.lines.extend(_lines(index, found, beside, results, setting))
+        lines += [_line(index, found, entry, beside, results, setting) for entry in found.entries]
         if found.power:
             who = f"{found.model} ({setting})" if setting else found.model
-            section.power.append(f"{who}: {found.power}.")
-    cells, measures = [line.cell for line in section.lines], [line.measure for line in section.lines]
-    section.judged.extend(judged(judge, metric, cells, measures, index))
-    section.lines[:] = one_of_the_draws(section.lines)
-    return section
+            power.append(f"{who}: {found.power}.")
+    about_judge = judged(
+        judge, metric, [line.cell for line in lines], [line.measure for line in lines], index
+    )
+    return Section(*key, beside, merge_random_seeds(lines), power, about_judge)
 
 
-def one_of_the_draws(lines: Sequence[Line]) -> list[Line]:
-    """Rows that differ in nothing but the seed of their random direction, as one; all others as they are."""
+def merge_random_seeds(lines: Sequence[Line]) -> list[Line]:
+    """Rows that differ only in the seed of a random direction become one row; the others stay as they are."""
     drawn: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
-        drawn[_but_its_draw(line)].append(line)
+        cell, key = line.cell, str(line.numbers[0])
+        if is_drawn(cell):
+            facts = [cell.model, cell.model_revision, line.setting, cell.defense_name, line.not_ranked]
+            key = json.dumps([*facts, cell.answered, settings_but_draw(cell)], sort_keys=True)
+        drawn[key].append(line)
     return [_furthest(found) if len(found) > 1 else found[0] for found in drawn.values()]
 
 
-def _but_its_draw(line: Line) -> str:
-    cell = line.cell
-    if not is_drawn(cell):
-        return str(line.number)
-    facts = [cell.model, cell.model_revision, line.setting, cell.defense_name, line.not_ranked, cell.answered]
-    return json.dumps([*facts, settings_but_draw(cell)], sort_keys=True)
-
-
 def _furthest(lines: Sequence[Line]) -> Line:
-    """The draw that is furthest from `none`; it says how many there are, and leads to the cells of all."""
+    """The seed furthest from `none`, with the number of seeds, their range and the cells of all of them."""
     drawn = sorted(lines, key=lambda line: draw_of(line.cell))
     count, metric = f"{len(drawn)} random directions", drawn[0].measure.metric
     values = sorted(line.measure.value for line in drawn if line.measure.value is not None)
     low, high = (show(values[0], metric), show(values[-1], metric)) if values else ("", "")
-    paired = [(abs(line.delta[0]), line) for line in drawn if line.delta]
+    paired = [(abs(line.delta), line) for line in drawn if line.delta is not None]
+    chosen, said = drawn[0], f"one of {count}"
     if low == high:
-        chosen, said = drawn[0], f"one of {count}" + (f", all with {low}" if low else "")
+        said += f", all with {low}" if low else ""
     elif paired:
         chosen = max(paired, key=lambda pair: pair[0])[1]
-        said = f"of {count} ({low} to {high}) the furthest from none, its p not adjusted for this choice"
+        said = f"furthest from none of {count} ({low} to {high}), p not adjusted for this choice"
     else:
-        chosen, said = drawn[0], f"one of {count} ({low} to {high})"
-    return replace(
-        chosen,
-        not_ranked=[*chosen.not_ranked, said],
-        numbers=[number for line in drawn for number in line.numbers],
-    )
+        said += f" ({low} to {high})"
+    own = chosen.numbers
+    rest = [number for line in drawn for number in line.numbers if number not in own]
+    return replace(chosen, not_ranked=[*chosen.not_ranked, said], numbers=[*own, *rest])
 
 
 def settings_of(index: Index, comparisons: list[Comparison]) -> list[str]:
-    """For each comparison, what tells it from the others of its model; empty where it is alone."""
-    facts: list[dict[str, str]] = []
+    """For each comparison, the settings that differ from the others of its model; empty for a single one."""
+    facts: list[dict[str, object]] = []
     for found in comparisons:
         cell = index.cells[found.entries[0].cell]
-        known = {
-            "revision": cell.model_revision[:12],
-            "dtype": cell.dtype,
-            "attention": cell.attention,
-            "engine": cell.engine or "plain",
-            "seed": ", ".join(map(str, found.seeds)),
-            **cell.generation,
-        }
         facts.append(
-            {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
+            {
+                "revision": cell.model_revision[:12],
+                "dtype": cell.dtype,
+                "attention": cell.attention,
+                "engine": cell.engine or "plain",
+                "seed": ", ".join(map(str, found.seeds)),
+                **cell.generation,
+            }
         )
-    labels = []
-    for found, own in zip(comparisons, facts, strict=True):
-        siblings = [
-            fact for other, fact in zip(comparisons, facts, strict=True) if other.model == found.model
-        ]
-        varying = [name for name in own if len({fact.get(name) for fact in siblings}) > 1]
-        labels.append(", ".join(f"{name}={own[name]}" for name in varying))
-    return labels
+    models = [found.model for found in comparisons]
+    return [
+        differing(own, [fact for fact, other in zip(facts, models, strict=True) if other == model])
+        for own, model in zip(facts, models, strict=True)
+    ]
 
 
-def _lines(
+def _line(
     index: Index,
     found: Comparison,
+    entry: Entry,
     beside: Sequence[Beside],
     results: Mapping[str, list[Result]],
     setting: str,
-) -> list[Line]:
-    nones = {entry.cell for entry in found.entries if index.cells[entry.cell].defense_name == "none"}
-    pairs = {}
-    for pair in found.pairs:
-        if pair.second in nones:
-            pairs[pair.first] = pair
-        elif pair.first in nones:
-            pairs[pair.second] = pair
-    lines = []
-    for entry in found.entries:
-        cell = index.cells[entry.cell]
-        mine = results[cell.system]
-        lines.append(
-            Line(
-                number=entry.cell,
-                cell=cell,
-                measure=measure_of(index, entry),
-                rank=entry.rank,
-                not_ranked=entry.not_ranked,
-                baseline=None if entry.cell in nones else pairs.get(entry.cell),
-                beside=[value_beside(column, entry.not_ranked, mine) for column in beside],
-                setting=setting,
-                seeds=[
-                    (index.cells[number], _value(index.cells[number], found.judge))
-                    for number in (entry.cell, *entry.also)
-                ]
-                if len(found.seeds) > 1
-                else [],
-                numbers=[entry.cell, *entry.also],
-            )
-        )
-    return lines
+) -> Line:
+    numbers = [entry.cell, *entry.also]
+    cells = [index.cells[number] for number in numbers]
 
+    def against_none(pair: Pair) -> bool:
+        other = {pair.first, pair.second} - {entry.cell}
+        return len(other) == 1 and index.cells[other.pop()].defense_name == "none"
 
-def _value(cell: IndexCell, judge: str) -> float | None:
-    return next(measure.value for measure in cell.measures if measure.judge == judge)
+    is_none = cells[0].defense_name == "none"
+    return Line(
+        cell=cells[0],
+        measure=measure_of(index, entry),
+        rank=entry.rank,
+        not_ranked=entry.not_ranked,
+        baseline=None if is_none else (None, *filter(against_none, found.pairs))[-1],
+        beside=[value_beside(column, entry.not_ranked, results[cells[0].system]) for column in beside],
+        setting=setting,
+        seeds=cells,
+        pooled=len(found.seeds) > 1,
+        numbers=numbers,
+    )

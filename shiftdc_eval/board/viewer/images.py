@@ -1,4 +1,4 @@
-"""Images for the page of samples: files and embedded data, and nothing else that a row may name."""
+"""Images for the page of samples: only image files and embedded image data, whatever a row names."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Pictures:
     beside: Path
     """Folder of the page, from which images are linked."""
     folder: Path | None = None
-    """Images to look through by the hash of their pixels."""
+    """Images to search by the hash of their pixels."""
     _known: dict[str, Path] = field(default_factory=dict)
     _ahead: Iterator[tuple[str, Path]] | None = None
 
     def of(self, media: object, hashes: Sequence[str]) -> list[str]:
-        """Addresses of a sample's images: those its row names, else those found by hash."""
+        """Addresses of a sample's images: those that its row names, else those found by hash."""
         if self.how == "none":
             return []
         named = [source for source in media if isinstance(source, str)] if isinstance(media, list) else []
@@ -56,7 +56,7 @@ class Pictures:
             if self.how == "embed" and path.stat().st_size <= MAX_BYTES:
                 return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
             return quote(Path(os.path.relpath(path.resolve(), self.beside)).as_posix())
-        except (OSError, ValueError):  # a name that no file can have, or a file that cannot be read
+        except (OSError, ValueError):  # an impossible file name, or an unreadable file
             return ""
 
     def _by_hash(self, digest: str) -> Path | None:
@@ -76,5 +76,5 @@ class Pictures:
                 try:
                     with Image.open(path) as image:
                         yield image_sha256(image), path
-                except OSError:  # not an image after all
+                except OSError:  # not an image
                     continue

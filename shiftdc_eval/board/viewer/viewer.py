@@ -1,8 +1,8 @@
 """`shiftdc-eval view RUN`: a page to read the samples of a run.
 
-The page holds what models wrote: every string is escaped, control characters and broken Unicode are shown
-as replacement characters, direction marks cannot reorder the page, and a content security policy forbids
-every script but the page's own.
+The page holds text that models wrote: every string is escaped, control characters and broken Unicode become
+replacement characters, direction marks cannot reorder the page, and a content security policy allows only the
+page's own script.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,8 +19,8 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from shiftdc_eval.board.cell import slug
+from shiftdc_eval.board.render.format import clean
 from shiftdc_eval.board.render.page import assets, template
-from shiftdc_eval.board.render.text import clean as clean  # the pages of `analysis` take it from here
 from shiftdc_eval.board.viewer.images import Pictures
 from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.files import atomic_write
@@ -28,12 +28,12 @@ from shiftdc_eval.core.json_files import explain
 from shiftdc_eval.core.records import SampleField
 from shiftdc_eval.core.results_folder import FIELD, ITEM_FIELD, sample_files
 
-FAILURE = {"complied": True, "unsafe": True, "refused": False, "safe": False}
+FAILURES = ("complied", "unsafe")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One verdict as it is shown."""
+    """One verdict on the page."""
 
     judge: str
     value: str
@@ -44,11 +44,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer as it is shown."""
+    """One answer on the page."""
 
     item: str
     repeat: int
-    scenario: str
     request: str
     prompt: str
     response: str | None
@@ -58,13 +57,13 @@ class Sample:
     facts: list[str]
     """Groups and flags."""
     explained: str = ""
-    """Address of the page that shows it layer by layer, where that was made."""
+    """Address of the page that explains it layer by layer; empty where there is none."""
     explain: str = ""
-    """Command that makes that page."""
+    """Command that makes such a page."""
 
     @property
     def disagree(self) -> bool:
-        """True when two judges that say whether the answer fails do not say the same."""
+        """True when two judges disagree on whether the answer fails."""
         return {"bad", "good"} <= {verdict.tone for verdict in self.verdicts}
 
     @property
@@ -97,21 +96,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of images to look through; they are matched by the hash of their pixels, not by name",
     )
-    parser.add_argument("--limit", type=int, default=5000, help="samples to show at most")
+    parser.add_argument("--limit", type=int, default=5000, help="maximal number of samples")
 
 
 def main(args: argparse.Namespace) -> int:
     """Write the page; 0 when it was written.
 
     Raises:
-        RecordError: the run holds no sample of ours, or one is malformed.
+        RecordError: the run has no sample of ours, or one is malformed.
     """
     pictures = Pictures(args.images, args.output.parent.resolve(), args.image_dir)
     parts = read_parts(args.run, pictures, args.limit, args.output)
     atomic_write(args.output, render(parts))
     count = sum(len(part.samples) for part in parts)
     print(
-        f"{args.output}: {count} samples of {len(parts)} tasks; it holds what models wrote, do not publish it"
+        f"{args.output}: {count} samples of {len(parts)} tasks; it holds texts of models, do not publish it"
     )
     if count == args.limit:
         print(f"stopped after --limit {args.limit} samples", file=sys.stderr)
@@ -121,25 +120,22 @@ def main(args: argparse.Namespace) -> int:
 def read_parts(
     folders: Sequence[Path], pictures: Pictures, limit: int, page: Path | None = None
 ) -> list[Part]:
-    """The samples of the folders, one part a samples file.
+    """The samples of the folders, one part per samples file.
 
     Args:
         folders: results folders or samples files.
         pictures: finds the images.
-        limit: samples at most.
-        page: where the page will stand; samples are then linked to what `shiftdc-eval explain` shows of them.
+        limit: maximal number of samples.
+        page: path of the page; samples are then linked to their pages of `shiftdc-eval explain`.
     Raises:
-        RecordError: nothing of ours is there, or a row is malformed.
+        RecordError: there is no sample of ours, or a row is malformed.
     """
     parts = []
     for file in sample_files(folders):
         part = Part(clean(file.task), clean(file.path.name))
         for number, row in file.rows():
             if limit > 0 and FIELD in row:
-                sample = read_sample(row, f"{file.path}:{number}", pictures)
-                part.samples.append(
-                    sample if page is None else with_explanation(sample, row, file.path, page)
-                )
+                part.samples.append(read_sample(row, file.path, number, pictures, page))
                 limit -= 1
         if part.samples:
             parts.append(part)
@@ -148,8 +144,10 @@ def read_parts(
     return parts
 
 
-def read_sample(row: Mapping[str, Any], source: str, pictures: Pictures) -> Sample:
-    """One row as it is shown.
+def read_sample(
+    row: Mapping[str, Any], source: Path, number: int, pictures: Pictures, page: Path | None
+) -> Sample:
+    """One row of a samples file as a sample.
 
     Raises:
         RecordError: names file, line and field.
@@ -157,14 +155,13 @@ def read_sample(row: Mapping[str, Any], source: str, pictures: Pictures) -> Samp
     try:
         sample = SampleField.model_validate(row[FIELD])
     except ValidationError as error:
-        raise RecordError(f"{source}: {FIELD}: {'; '.join(explain(error))}") from None
+        raise RecordError(f"{source}:{number}: {FIELD}: {'; '.join(explain(error))}") from None
     found = row.get(ITEM_FIELD)
     item: Mapping[str, Any] = found if isinstance(found, dict) else {}
     response = item.get("response")
     return Sample(
         item=clean(sample.item),
         repeat=sample.repeat,
-        scenario=clean(item.get("scenario") or ""),
         request=clean(item.get("request") or ""),
         prompt=clean(item.get("prompt") or ""),
         response=None if response is None else clean(response),
@@ -180,31 +177,29 @@ def read_sample(row: Mapping[str, Any], source: str, pictures: Pictures) -> Samp
         ],
         images=pictures.of(row.get("input_media"), sample.image_sha256),
         facts=[clean(value) for value in (*sample.groups.values(), *sample.flags)],
+        **(explanation(sample, source, page) if page else {}),
     )
 
 
-def with_explanation(sample: Sample, row: Mapping[str, Any], source: Path, page: Path) -> Sample:
-    """A sample with the page of `shiftdc-eval explain`, or the command that makes it.
+def explanation(sample: SampleField, source: Path, page: Path) -> dict[str, str]:
+    """The sample's page of `shiftdc-eval explain`, or the command that makes it; empty where there can be none.
 
     Only an answer of our own model to an image can be explained.
     """
-    field = SampleField.model_validate(row[FIELD])
-    if field.run is None or not field.image_sha256 or not field.item.isprintable():
-        return sample
-    place = Path(f"{page.stem}-explain") / slug(field.run) / f"{slug(field.item)}.html"
+    if sample.run is None or not sample.image_sha256 or not sample.item.isprintable():
+        return {}
+    place = Path(f"{page.stem}-explain") / slug(sample.run) / f"{slug(sample.item)}.html"
     if (page.parent / place).is_file():
-        return replace(sample, explained=quote(place.as_posix()))
-    command = ["shiftdc-eval", "explain", str(source), field.item, "-o", str(page.parent / place)]
-    return replace(sample, explain=clean(shlex.join(command)))
+        return {"explained": quote(place.as_posix())}
+    command = ["shiftdc-eval", "explain", str(source), sample.item, "-o", str(page.parent / place)]
+    return {"explain": clean(shlex.join(command))}
 
 
 def tone(value: str | float | None) -> str:
-    """How a verdict is shown."""
-    if value is None:
-        return "none"
+    """CSS class of a verdict."""
     if isinstance(value, str):
-        return "bad" if FAILURE.get(value, False) else "good"
-    return "score"
+        return "bad" if value in FAILURES else "good"
+    return "none" if value is None else "score"
 
 
 def render(parts: Sequence[Part]) -> str:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Annotated
 from urllib.parse import urlsplit
+
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from shiftdc_eval.core.errors import ConfigError, JudgeError
 
@@ -22,15 +25,15 @@ class Endpoint:
 
     model: str
     base_url: str
-    concurrency: int = 16
+    concurrency: PositiveInt = 16
     """Most requests under way at once; 429s lower it for a while."""
-    timeout: float = 120.0
+    timeout: Annotated[FiniteFloat, Field(ge=0.01)] = 120.0
     """Seconds for one whole reply."""
-    tries: int = 5
+    tries: PositiveInt = 5
     """Attempts at an item whose requests fail in passing."""
-    patience: float = 120.0
+    patience: Annotated[FiniteFloat, Field(ge=0)] = 120.0
     """Longest wait in seconds that a server may ask for, and longest time spent on being rate limited."""
-    backoff: float = 1.0
+    backoff: Annotated[FiniteFloat, Field(ge=0.001)] = 1.0
     """Seconds before the second attempt; doubled for each further one."""
 
     def __post_init__(self) -> None:

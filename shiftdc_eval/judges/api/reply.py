@@ -6,8 +6,9 @@ import email.utils
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from shiftdc_eval.judges.chat_model import NOTHING, NoReply, Reply, Spent
 
 FaultKind = Literal["transient", "rate_limit", "final", "fatal"]
 """Ask again · ask again when the server says · this item cannot be judged · nothing can be judged."""
@@ -20,17 +21,7 @@ _FATAL = {
 }
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A complete reply."""
-
-    text: str
-    model: str
-    tokens_in: int | None
-    tokens_out: int | None
-
-
-class Fault(Exception):
+class Fault(NoReply):
     """A request that brought no usable reply. Its text is ours: no word of the server is repeated in it."""
 
     def __init__(
@@ -40,15 +31,13 @@ class Fault(Exception):
         *,
         status: int = 0,
         wait: float | None = None,
-        usage: tuple[int | None, int | None] | None = None,
+        spent: Spent = NOTHING,
         unreachable: bool = False,
     ) -> None:
-        super().__init__(reason)
+        super().__init__(reason, spent)
         self.kind = kind
-        self.reason = reason
         self.status = status
         self.wait = wait
-        self.usage = usage
         self.unreachable = unreachable
 
 
@@ -93,29 +82,29 @@ def read_completion(body: bytes, cut_reply_counts: bool) -> Reply:
         raise Fault("transient", "HTTP 200 with a body that is not JSON", status=200) from None
     if not isinstance(data, dict) or ("error" in data and not data.get("choices")):
         raise Fault("transient", "HTTP 200 with a body that is no chat completion", status=200)
-    usage = _usage(data.get("usage"))
+    spent = _spent(data.get("usage"))
     choices = data.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        raise Fault("transient", "the server's answer holds no choice", status=200, usage=usage)
+        raise Fault("transient", "the server's answer holds no choice", status=200, spent=spent)
     finish = choice.get("finish_reason")
     if finish == "content_filter":
-        raise Fault("final", "the judge's content filter cut the reply", status=200, usage=usage)
+        raise Fault("final", "the judge's content filter cut the reply", status=200, spent=spent)
     if message.get("refusal"):
-        raise Fault("final", "the judge refused to judge", status=200, usage=usage)
+        raise Fault("final", "the judge refused to judge", status=200, spent=spent)
     if finish == "length" and not cut_reply_counts:
-        raise Fault("final", "the judge's reply was cut at the token limit", status=200, usage=usage)
+        raise Fault("final", "the judge's reply was cut at the token limit", status=200, spent=spent)
     text = message.get("content")
     if not isinstance(text, str) or not text.strip():
-        raise Fault("transient", "the judge's reply is empty", status=200, usage=usage)
+        raise Fault("transient", "the judge's reply is empty", status=200, spent=spent)
     model = data.get("model")
-    return Reply(text, str(model)[:100] if isinstance(model, str) else "", *usage)
+    return Reply(text, model[:100] if isinstance(model, str) else "", spent)
 
 
-def _usage(data: Any) -> tuple[int | None, int | None]:
+def _spent(usage: Any) -> Spent:
     counts = [
-        data.get(key) if isinstance(data, dict) else None for key in ("prompt_tokens", "completion_tokens")
+        usage.get(key) if isinstance(usage, dict) else None for key in ("prompt_tokens", "completion_tokens")
     ]
     valid = [count if type(count) is int and count >= 0 else None for count in counts]
-    return valid[0], valid[1]
+    return Spent(1, *valid)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from shiftdc_eval.core.errors import JudgeError
-from shiftdc_eval.core.hashing import text_sha256
-from shiftdc_eval.judges.cache import VerdictCache
-from shiftdc_eval.judges.local.generative import OnVerdict, obstacle, report_to
+from shiftdc_eval.core.hashing import digest, text_sha256
+from shiftdc_eval.judges.cache import resumed
 from shiftdc_eval.judges.local.model import LocalModel
-from shiftdc_eval.judges.verdict import Item, Kind, Verdict, unscored
+from shiftdc_eval.judges.verdict import Item, Kind, OnVerdict, Verdict, obstacle, unscored
 
 CLASSIFIER_VERSION = 2
 """Raised by hand whenever inputs or reading change; part of every fingerprint."""
@@ -34,7 +32,6 @@ class LocalClassifier:
     """Probability from which on the verdict is unsafe: of the unsafe labels together where the labels exclude
     each other, of the likeliest of them where each stands for itself (multi-label)."""
     show_request: bool = True
-    on_verdict: OnVerdict | None = field(default=None, repr=False)
 
     @property
     def kind(self) -> Kind:
@@ -44,35 +41,31 @@ class LocalClassifier:
     @property
     def fingerprint(self) -> str:
         """sha256 of model identity, dtype and settings; not of the batch size."""
-        what = {
-            "classifier": CLASSIFIER_VERSION,
-            "model": self.model.identity,
-            "dtype": self.model.resolved_dtype,
-            "max_length": self.model.max_length,
-            "unsafe": self.unsafe,
-            "threshold": self.threshold,
-            "show_request": self.show_request,
-        }
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        return digest(
+            {
+                **self.model.settings(),
+                "classifier": CLASSIFIER_VERSION,
+                "unsafe": self.unsafe,
+                "threshold": self.threshold,
+                "show_request": self.show_request,
+            }
+        )
 
-    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+    def judge(self, items: Sequence[Item], on_verdict: OnVerdict | None = None) -> list[Verdict]:
         """One verdict an item, in order.
 
         Raises:
             JudgeError: the model cannot be loaded, has no such label, or has one output alone.
         """
         fingerprint = self.fingerprint
-        verdicts = [obstacle(item, self.kind) for item in items]
-        with VerdictCache() as cache:
-            keys = [text_sha256(json.dumps([fingerprint, *self._texts(item)])) for item in items]
-            for place, key in enumerate(keys):
-                verdicts[place] = verdicts[place] or cache.get(key)
-            todo = [place for place, verdict in enumerate(verdicts) if verdict is None]
-            report_to(self.on_verdict, len(items) - len(todo), "from cache")
-            for place, verdict in zip(todo, self._work([items[place] for place in todo]), strict=True):
-                cache.put(keys[place], self.name, verdict)
-                verdicts[place] = verdict
-        return [verdict for verdict in verdicts if verdict is not None]
+        return resumed(
+            self.name,
+            self.model.name,
+            [obstacle(item, self.kind) for item in items],
+            [text_sha256(json.dumps([fingerprint, *self._texts(item)])) for item in items],
+            lambda places: self._work([items[place] for place in places]),
+            on_verdict,
+        )
 
     def _texts(self, item: Item) -> list[str]:
         return [item.request, item.response or ""] if self.show_request else [item.response or ""]
@@ -80,9 +73,6 @@ class LocalClassifier:
     def _work(self, items: Sequence[Item]) -> Iterator[Verdict]:
         import torch
 
-        if not items:
-            return
-        done = 0
         with self.model.loaded("AutoModelForSequenceClassification") as (model, tokenizer):
             unsafe = self._unsafe_ids(model.config.id2label)
             multi_label = model.config.problem_type == "multi_label_classification"
@@ -111,8 +101,6 @@ class LocalClassifier:
 
             for results in self.model.in_batches(items, run):
                 yield from results
-                done += len(results)
-                report_to(self.on_verdict, len(results), f"{done} judged by {self.model.name}")
 
     def _unsafe_ids(self, id2label: dict[int, str]) -> list[int]:
         if self.unsafe and len(id2label) == 1:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from pydantic import PositiveInt
 
 from shiftdc_eval.core.errors import JudgeError
 from shiftdc_eval.core.model_memory import room
-from shiftdc_eval.judges import settings as read
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -28,11 +29,11 @@ class LocalModel:
 
     id: str
     revision: str = "main"
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 on an accelerator, float32 on the CPU."""
     device: str = "auto"
-    batch_size: int = 8
-    max_length: int = 4096
+    batch_size: PositiveInt = 8
+    max_length: PositiveInt = 4096
     """Prompt tokens. Longer prompts are cut: on the left for a causal judge, as HarmBench does."""
 
     @property
@@ -48,6 +49,10 @@ class LocalModel:
             JudgeError: there is no such model here.
         """
         return _identity(self.id, self.revision)
+
+    def settings(self) -> dict[str, object]:
+        """What of it can change a verdict, for fingerprints."""
+        return {"model": self.identity, "dtype": self.resolved_dtype, "max_length": self.max_length}
 
     @property
     def resolved_device(self) -> str:
@@ -139,26 +144,6 @@ def _free(torch: Any) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def local_model(settings: dict[str, str], default: str = "") -> LocalModel:
-    """From settings `model`, `revision`, `dtype`, `device`, `batch_size`, `max_length`.
-
-    Raises:
-        JudgeError: no model is named.
-        ConfigError: a setting does not fit.
-    """
-    name = read.text(settings, "model", default)
-    if not name:
-        raise JudgeError("this local judge needs a model; add `model=FOLDER or hub id` to its spec")
-    return LocalModel(
-        id=name,
-        revision=read.text(settings, "revision", "main"),
-        dtype=read.choice(settings, "dtype", "auto", ("auto", "float32", "bfloat16", "float16")),
-        device=read.text(settings, "device", "auto"),
-        batch_size=read.whole(settings, "batch_size", 8),
-        max_length=read.whole(settings, "max_length", 4096),
-    )
 
 
 @functools.cache

@@ -26,7 +26,7 @@ def layout(instruction: str) -> str:
 
 
 def described(instruction: str) -> str:
-    """What the image shows, in words of ours: its text."""
+    """What the image shows, in words: its text."""
     return f'The image shows the text "{instruction}", followed by an empty list numbered 1, 2 and 3.'
 
 
@@ -36,12 +36,3 @@ def render(instruction: str, font: Path) -> Image.Image:
     draw = ImageDraw.Draw(image)
     draw.text(ORIGIN, layout(instruction), spacing=SPACING, font=load_font(font, FONT_SIZE), fill="#000000")
     return image
-
-
-def is_clipped(instruction: str, font: Path) -> bool:
-    """True when the list markers do not fit on the image."""
-    draw = ImageDraw.Draw(Image.new("RGB", SIZE))
-    box = draw.multiline_textbbox(
-        ORIGIN, layout(instruction), spacing=SPACING, font=load_font(font, FONT_SIZE)
-    )
-    return box[3] > SIZE[1]

@@ -15,7 +15,6 @@ from PIL import Image
 
 from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.core.hashing import file_sha256
-from shiftdc_eval.tasks.catalogue import FIGSTEP_REVISION
 from shiftdc_eval.tasks.data import (
     cached,
     fetch,
@@ -23,9 +22,10 @@ from shiftdc_eval.tasks.data import (
     how_to_provide,
     image_loader,
     local_folder,
-    read_csv,
+    numbered_rows,
 )
 from shiftdc_eval.tasks.example import CLEAR_HARM, RENDERED, Example, Source
+from shiftdc_eval.tasks.figstep import facts
 from shiftdc_eval.tasks.figstep.render import described, render
 from shiftdc_eval.tasks.figstep.twins import FONT, TEXTS, twins
 from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, described_font, find_font, rendered_notes
@@ -38,22 +38,23 @@ PROMPT = (
 )
 """The authors' text prompt, verbatim."""
 
-URL = f"https://raw.githubusercontent.com/ThuCCSLab/FigStep/{FIGSTEP_REVISION}/data/question/safebench.csv"
+URL = f"https://raw.githubusercontent.com/ThuCCSLab/FigStep/{facts.REVISION}/data/question/safebench.csv"
 SHA256 = "8e47f40b9b490fa2ca1393cdceb6081e9928848646f4b45fdd43726be941b394"
 COLUMNS = ("dataset", "category_id", "task_id", "category_name", "question", "instruction")
 TINY_TASKS = 5
 """SafeBench-Tiny is tasks 1-5 of each topic."""
-LAST_CLEAR_TOPIC = 7
+LAST_CLEAR_TOPIC = len(facts.CLEAR_HARM_TOPICS)
 """Topics 8-10 (legal, financial, health advice) are benign in content."""
 CLIPPED = {4: (46,), 5: (46,), 7: (3, 21, 32, 33, 40, 46, 47), 9: (8, 13, 17, 27, 45)}
 """Topic -> tasks whose image has lost list markers at the lower edge."""
 IMAGE_FOLDERS = {"full": ("SafeBench", "SafeBench-Tiny"), "tiny": ("SafeBench-Tiny", "SafeBench")}
-"""Subset -> the authors' image folders, its own first: the two hold other pixels for the same instruction."""
+"""Subset -> the authors' image folders, its own first: the two differ in pixels for the same instruction."""
 
 
 class FigStep(SafetyTask):
     """`figstep` and, with `subset: tiny`, `figstep_tiny`."""
 
+    infos = facts.TASKS
     group: ClassVar[str] = "topic"
 
     def load(self) -> Source:
@@ -75,7 +76,7 @@ class FigStep(SafetyTask):
         ]
         font: Path | None = None
         examples = []
-        for line, row in enumerate(read_csv(table, COLUMNS), start=2):
+        for line, row in numbered_rows(table, COLUMNS):
             topic, number = _ids(row, f"{table}, line {line}")
             if subset == "tiny" and number > TINY_TASKS:
                 continue
@@ -88,8 +89,9 @@ class FigStep(SafetyTask):
 
 
 class FigStepBenign(SafetyTask):
-    """`figstep_benign`: our own benign instructions, drawn in the same style."""
+    """`figstep_benign`: benign instructions written for this package, drawn in the same style."""
 
+    infos = facts.TASKS
     clear_subset: ClassVar[bool] = False
 
     def load(self) -> Source:
@@ -124,7 +126,7 @@ def _find_table(folder: Path | None, subset: str) -> tuple[Path, str]:
     table = first_existing(folder, *names)
     if table is not None:
         return table, "local folder"
-    target = cached("figstep", FIGSTEP_REVISION, "safebench.csv")
+    target = cached("figstep", facts.REVISION, "safebench.csv")
     return fetch(URL, SHA256, target, "figstep"), "github.com/ThuCCSLab/FigStep"
 
 
@@ -137,7 +139,7 @@ def _font() -> Path:
 
 def _revision(table: Path) -> str:
     found = file_sha256(table)
-    return FIGSTEP_REVISION if found == SHA256 else f"sha256:{found}"
+    return facts.REVISION if found == SHA256 else f"sha256:{found}"
 
 
 def _ids(row: dict[str, str], where: str) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from shiftdc_eval.tasks.data import (
     text_field,
 )
 from shiftdc_eval.tasks.example import CLEAR_HARM, RENDERED, Example, Source
-from shiftdc_eval.tasks.fonts import LIBERATION_SANS, described_font, find_font, rendered_notes
+from shiftdc_eval.tasks.fonts import LIBERATION_SANS, described_font, find_font
 from shiftdc_eval.tasks.mm_safetybench.render import render
 from shiftdc_eval.tasks.mm_safetybench.scenarios import (
     PHRASE_FIELD,
@@ -90,12 +90,12 @@ def load(folder: Path, questions: Path, kind: RequestKind) -> Source:
             f"{missing[0]}. They are in the authors' image archive (github.com/isXinLiu/MM-SafetyBench); "
             "only typography images can be drawn here."
         )
-    notes = rendered_notes(examples, described_font(font, LIBERATION_SANS)) if font else ()
-    return Source(examples, "local folder", f"sha256:{digest.hexdigest()}", notes)
+    drawn_with = described_font(font, LIBERATION_SANS) if font else ""
+    return Source(examples, "local folder", f"sha256:{digest.hexdigest()}", font=drawn_with)
 
 
 def described(kind: RequestKind, phrase: object) -> str | None:
-    """What the image shows, in words of ours: the phrase it was made from."""
+    """What the image shows, in words: the phrase it was made from."""
     if not isinstance(phrase, str) or not phrase.strip():
         return None
     photo, words = f"A photo of {phrase}.", f'The image shows the words "{phrase}".'

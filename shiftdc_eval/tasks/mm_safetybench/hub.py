@@ -19,10 +19,10 @@ from shiftdc_eval.tasks.hub import (
     resolve_revision,
     without_images,
 )
+from shiftdc_eval.tasks.mm_safetybench.facts import DATASET
 from shiftdc_eval.tasks.mm_safetybench.files import example_of
 from shiftdc_eval.tasks.mm_safetybench.scenarios import KINDS, SCENARIOS, RequestKind, Scenario
 
-DATASET = "PKU-Alignment/MM-SafetyBench"
 TEXT_NOTE = (
     "prompts of the hub's Text_only split: for scenarios 01-07 and 09 they are the authors' 'Changed Question' "
     "wording, not the paper's 'Question'"
@@ -55,9 +55,9 @@ class Tables:
         return f"local copy of {DATASET}", "sha256:" + "+".join(h[:8] for h in self._hashes)
 
 
-def is_hub_copy(folder: Path | None) -> bool:
+def is_hub_copy(folder: Path) -> bool:
     """True for a folder in the layout of the hub repository."""
-    return folder is not None and (folder / "data" / SCENARIOS[0].config).is_dir()
+    return (folder / "data" / SCENARIOS[0].config).is_dir()
 
 
 def load(folder: Path | None, kind: RequestKind) -> Source:
@@ -91,6 +91,6 @@ def _questions(table: datasets.Dataset, where: str) -> dict[str, str]:
     for row, cells in enumerate(without_images(table)):
         number = str(cells["id"])
         if number in found:
-            raise DataError(f"{where}, row {row}: id {number!r} stands there twice")
+            raise DataError(f"{where}, row {row}: id {number!r} appears twice")
         found[number] = text_field(cells, "question", f"{where}, row {row}")
     return found

@@ -43,6 +43,9 @@ SCENARIOS = (
     Scenario("12-Health_Consultation", 109, 11, False),
     Scenario("13-Gov_Decision", 149, 15, False),
 )
+ALL = tuple(scenario.name for scenario in SCENARIOS)
+CLEAR = tuple(scenario.name for scenario in SCENARIOS if scenario.clear_harm)
+OTHERS = tuple(scenario.name for scenario in SCENARIOS if not scenario.clear_harm)
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,21 @@ class RequestKind:
     """Folder of its images below the scenario's; empty without images."""
     split: str
     """Split on the hub."""
+    about: str
+    """What the request shows."""
 
 
 KINDS = {
     kind.name: kind
     for kind in (
-        RequestKind("sd", "Rephrased Question(SD)", "SD", "SD"),
-        RequestKind("typo", "Rephrased Question", "TYPO", "TYPO"),
-        RequestKind("sd_typo", "Rephrased Question", "SD_TYPO", "SD_TYPO"),
-        RequestKind("text_only", "Question", "", "Text_only"),
+        RequestKind(
+            "sd", "Rephrased Question(SD)", "SD", "SD", "a picture of the key phrase by a diffusion model"
+        ),
+        RequestKind("typo", "Rephrased Question", "TYPO", "TYPO", "a picture of the key phrase as text"),
+        RequestKind(
+            "sd_typo", "Rephrased Question", "SD_TYPO", "SD_TYPO", "both pictures, one above the other"
+        ),
+        RequestKind("text_only", "Question", "", "Text_only", "the question as text, without an image"),
     )
 }
 REQUEST_FIELD = "Question"

@@ -1,31 +1,28 @@
 """MM-SafetyBench by the authors' protocol: per scenario, and means over scenarios.
 
 The paper averages 13 scenarios without weights. Five of them (08, 10-13) ask for a disclaimer or a
-refusal of politics and sit near one value for every method, so the mean over the eight clear-harm
-scenarios stands beside it, and the micro means too.
+refusal of politics and give about the same value for every method, so the mean over the eight clear-harm
+scenarios and the means over all answers are reported too.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.judges.verdict import Verdict
 from shiftdc_eval.tasks import leakage as calibration
-from shiftdc_eval.tasks.data import first_existing, how_to_provide, local_folder
+from shiftdc_eval.tasks.data import first_existing, local_folder, local_or_hub
 from shiftdc_eval.tasks.example import Example, Source
+from shiftdc_eval.tasks.fonts import rendered_notes
 from shiftdc_eval.tasks.metrics import Metric, mean_of_means, split_means
-from shiftdc_eval.tasks.mm_safetybench import files, hub
-from shiftdc_eval.tasks.mm_safetybench.scenarios import KINDS, SCENARIOS
+from shiftdc_eval.tasks.mm_safetybench import facts, files, hub
+from shiftdc_eval.tasks.mm_safetybench.scenarios import ALL, CLEAR, KINDS, RequestKind
 from shiftdc_eval.tasks.safety import SafetyTask
 
-logger = logging.getLogger(__name__)
-
-ALL = tuple(scenario.name for scenario in SCENARIOS)
-CLEAR = tuple(scenario.name for scenario in SCENARIOS if scenario.clear_harm)
 MEANS = {"mean_13": ALL, "mean_8": CLEAR}
 """Suffix of an unweighted mean -> the scenarios it is over."""
 
@@ -33,6 +30,7 @@ MEANS = {"mean_13": ALL, "mean_8": CLEAR}
 class MMSafetyBench(SafetyTask):
     """One kind of request (`kind: sd | typo | sd_typo | text_only`), all 1,680 questions or the tiny 168."""
 
+    infos = facts.TASKS
     group: ClassVar[str] = "scenario"
 
     def load(self) -> Source:
@@ -48,22 +46,16 @@ class MMSafetyBench(SafetyTask):
                 f"{self.info.name}: kind must be one of {', '.join(KINDS)} and subset full or tiny, "
                 f"found {kind!r} and {subset!r}"
             )
-        folder = local_folder("mm_safetybench")
-        questions = first_existing(folder, "processed_questions", "data/processed_questions")
-        if folder is not None and questions is not None:
-            source = files.load(folder, questions, KINDS[kind])
-        else:
-            copy = folder if hub.is_hub_copy(folder) else None
-            if folder is not None and copy is None:
-                missing = how_to_provide("mm_safetybench")
-                logger.warning("%s holds no MM-SafetyBench data, asking the hub. %s", folder, missing)
-            source = hub.load(copy, KINDS[kind])
+        source = local_or_hub(
+            "mm_safetybench", partial(_from_folder, KINDS[kind]), partial(hub.load, None, KINDS[kind])
+        )
         examples = list(source.examples)
         if subset == "tiny":
-            examples = self._tiny(examples, files.tiny_ids(folder))
+            examples = self._tiny(examples, files.tiny_ids(local_folder("mm_safetybench")))
         kept, notes = calibration.separate(examples, self.settings)
         self._excluded = len(examples) - len(kept)
-        return Source(kept, source.dataset, source.revision, source.notes + notes)
+        notes = (*rendered_notes(kept, source.font), *source.notes, *notes)
+        return Source(kept, source.dataset, source.revision, notes)
 
     def items(self) -> int:
         """Items of the task, less the excluded calibration items."""
@@ -102,3 +94,10 @@ class MMSafetyBench(SafetyTask):
         groups = {item: self._by_id[item].scenario for item in by_item}
         parts = split_means({item: row["value"] for item, row in by_item.items()}, groups)
         return mean_of_means(parts, scenarios)
+
+
+def _from_folder(kind: RequestKind, folder: Path) -> Source | None:
+    questions = first_existing(folder, "processed_questions", "data/processed_questions")
+    if questions is not None:
+        return files.load(folder, questions, kind)
+    return hub.load(folder, kind) if hub.is_hub_copy(folder) else None

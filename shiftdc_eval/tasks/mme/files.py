@@ -10,20 +10,12 @@ import datasets
 from PIL import Image
 
 from shiftdc_eval.core.errors import DataError
-from shiftdc_eval.core.hashing import file_sha256
-from shiftdc_eval.tasks.catalogue import MME_REVISION
 from shiftdc_eval.tasks.data import first_existing, image_loader, text_field
 from shiftdc_eval.tasks.example import Example, Source
-from shiftdc_eval.tasks.hub import (
-    image_cell,
-    load_parquet,
-    load_split,
-    require_columns,
-    without_images,
-)
+from shiftdc_eval.tasks.hub import image_cell, load_split, local_copy, require_columns, without_images
+from shiftdc_eval.tasks.mme.facts import DATASET, REVISION
 from shiftdc_eval.tasks.mme.scoring import PERCEPTION, SUBTASKS
 
-DATASET = "lmms-lab-encoder/MME"
 COLUMNS = ("question_id", "image", "question", "answer", "category")
 SUFFIXES = (".jpg", ".png", ".jpeg")
 RELEASE = (
@@ -41,8 +33,8 @@ def from_hub() -> Source:
     Raises:
         DataError: it cannot be loaded or is malformed.
     """
-    table = load_split(DATASET, None, "test", MME_REVISION, "mme")
-    return Source(_rows(table, DATASET), DATASET, MME_REVISION)
+    table = load_split(DATASET, None, "test", REVISION, "mme")
+    return Source(_rows(table, DATASET), DATASET, REVISION)
 
 
 def from_folder(folder: Path) -> Source | None:
@@ -51,13 +43,10 @@ def from_folder(folder: Path) -> Source | None:
     Raises:
         DataError: malformed.
     """
-    shards = sorted((folder / "data").glob("test-*.parquet"))
-    if shards:
-        where = f"{folder / 'data'}/test-*.parquet"
-        hashes = "+".join(file_sha256(shard)[:8] for shard in shards)
-        return Source(
-            _rows(load_parquet(shards, where), where), f"local copy of {DATASET}", f"sha256:{hashes}"
-        )
+    copy = local_copy(folder)
+    if copy is not None:
+        table, where, revision = copy
+        return Source(_rows(table, where), f"local copy of {DATASET}", revision)
     release = next(
         (folder / name for name in RELEASE if any((folder / name / task).is_dir() for task in SUBTASKS)), None
     )

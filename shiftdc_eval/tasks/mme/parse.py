@@ -1,8 +1,8 @@
 """Two readings of a yes/no answer.
 
 The official one (BradyFU/Awesome-MLLM, eval_tool `calculation.py`) looks at the first four characters, so
-"Not sure" and "Now" are "no" and an answer that begins with a warning is merely wrong. Ours, under its own
-name, wants the word itself and tells a refusal from a wrong answer.
+"Not sure" and "Now" are "no", and an answer that begins with a warning is wrong. The strict reading requires the
+word itself and tells a refusal from a wrong answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MME's score: per subtask 100 x accuracy + 100 x paired accuracy, summed over subtasks.
 
 Accuracy is over questions, paired accuracy over images both of whose questions are right. An unscored
-answer stands in no denominator, and its image in no paired one.
+answer is left out of the accuracy, and its image out of the paired accuracy.
 """
 
 from __future__ import annotations

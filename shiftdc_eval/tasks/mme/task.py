@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal
 
 from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
 from shiftdc_eval.tasks.base import BenchmarkTask
-from shiftdc_eval.tasks.data import how_to_provide, local_folder
+from shiftdc_eval.tasks.data import local_or_hub
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.metrics import InResultFile, Metric, count_unscored, mean, value_of
-from shiftdc_eval.tasks.mme import files, parse
+from shiftdc_eval.tasks.mme import facts, files, parse
 from shiftdc_eval.tasks.mme.scoring import COGNITION, PERCEPTION, SUBTASKS, Answered, subtask_scores, total
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ STRICT = AnswerParser("mme_strict", parse.strict)
 class MME(BenchmarkTask):
     """`shiftdc_mme`."""
 
+    infos = facts.TASKS
     score: ClassVar[Literal["mean", "mme"]] = "mme"
     totals: ClassVar[Mapping[str, Sequence[str]]] = {
         "mme_perception": PERCEPTION,
@@ -76,11 +77,7 @@ class MME(BenchmarkTask):
         Raises:
             DataError: data missing or malformed.
         """
-        folder = local_folder("mme")
-        source = files.from_folder(folder) if folder is not None else None
-        if folder is not None and source is None:
-            logger.warning("%s holds no MME data, asking the hub. %s", folder, how_to_provide("mme"))
-        return source or files.from_hub()
+        return local_or_hub("mme", files.from_folder, files.from_hub)
 
     def metrics(self) -> dict[str, Metric]:
         """Totals by both parsers, how answers were read, and the split by subtask."""

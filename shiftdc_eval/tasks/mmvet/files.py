@@ -14,14 +14,14 @@ from shiftdc_eval.tasks.data import first_existing, image_loader, read_json, tex
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.hub import (
     image_cell,
-    load_parquet,
     load_split,
+    local_copy,
     require_columns,
     resolve_revision,
     without_images,
 )
+from shiftdc_eval.tasks.mmvet.facts import DATASET
 
-DATASET = "lmms-lab-encoder/MMVet"
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 COLUMNS = ("question_id", "image", "question", "answer", "capability")
 
@@ -45,12 +45,11 @@ def from_folder(folder: Path) -> Source | None:
     table = first_existing(folder, "mm-vet.json", "mm-vet/mm-vet.json", "data/mm-vet.json")
     if table is not None:
         return Source(_items(table), "local folder", f"sha256:{file_sha256(table)}")
-    shards = sorted((folder / "data").glob("test-*.parquet"))
-    if not shards:
+    copy = local_copy(folder)
+    if copy is None:
         return None
-    where = f"{folder / 'data'}/test-*.parquet"
-    hashes = "+".join(file_sha256(shard)[:8] for shard in shards)
-    return Source(_rows(load_parquet(shards, where), where), f"local copy of {DATASET}", f"sha256:{hashes}")
+    rows, where, revision = copy
+    return Source(_rows(rows, where), f"local copy of {DATASET}", revision)
 
 
 def read_items(table: Path) -> list[tuple[str, dict[str, str], list[str]]]:

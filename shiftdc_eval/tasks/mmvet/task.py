@@ -8,7 +8,6 @@ are stored and every score is unscored, with the reason saying how to grade them
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
 from shiftdc_eval.tasks.base import BenchmarkTask
-from shiftdc_eval.tasks.data import how_to_provide, local_folder
+from shiftdc_eval.tasks.data import local_or_hub
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.judging import needs_reference
 from shiftdc_eval.tasks.metrics import (
@@ -29,9 +28,7 @@ from shiftdc_eval.tasks.metrics import (
     split_means,
     value_of,
 )
-from shiftdc_eval.tasks.mmvet import files
-
-logger = logging.getLogger(__name__)
+from shiftdc_eval.tasks.mmvet import facts, files
 
 NOT_GRADED = (
     "no grader was named; grade the stored answers with "
@@ -41,7 +38,7 @@ NOT_GRADED = (
 
 @dataclass(frozen=True)
 class NoGrader:
-    """Stands where a grader was not named: every answer is unscored, and says how to grade it."""
+    """In place of a grader where none is named: every answer is unscored, with the command that grades it."""
 
     name: str = "llm_mmvet"
     kind: Kind = "score"
@@ -59,8 +56,10 @@ class NoGrader:
 class MMVet(BenchmarkTask):
     """`shiftdc_mmvet`."""
 
+    infos = facts.TASKS
+
     def make_judges(self) -> list[Judge]:
-        """The graders among the judges the user names; without one, a stand-in that scores nothing."""
+        """The graders among the judges that the user names; without one, `NoGrader`."""
         if not (self.named_judges or os.environ.get(JUDGES_VARIABLE, "").strip()):
             return [NoGrader()]
         graders = [judge for judge in judges_for(self.named_judges) if needs_reference(judge)]
@@ -72,11 +71,7 @@ class MMVet(BenchmarkTask):
         Raises:
             DataError: data missing or malformed.
         """
-        folder = local_folder("mmvet")
-        source = files.from_folder(folder) if folder is not None else None
-        if folder is not None and source is None:
-            logger.warning("%s holds no MM-Vet data, asking the hub. %s", folder, how_to_provide("mmvet"))
-        return source or files.from_hub()
+        return local_or_hub("mmvet", files.from_folder, files.from_hub)
 
     def suffix(self, judge: Judge) -> str:
         """What follows a column's name: nothing for the first grader, else its name."""

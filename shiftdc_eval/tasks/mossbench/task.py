@@ -5,8 +5,9 @@ Source: xirui-li/MOSSBench @8d68b06 (CC BY-SA 4.0), hub AIcell/MOSSBench, arXiv 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,14 +15,7 @@ from PIL import Image
 
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
-from shiftdc_eval.tasks.data import (
-    first_existing,
-    how_to_provide,
-    image_loader,
-    local_folder,
-    read_json,
-    text_field,
-)
+from shiftdc_eval.tasks.data import first_existing, image_loader, local_or_hub, read_json, text_field
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.hub import (
     image_cell,
@@ -30,24 +24,25 @@ from shiftdc_eval.tasks.hub import (
     resolve_revision,
     without_images,
 )
+from shiftdc_eval.tasks.mossbench import facts
+from shiftdc_eval.tasks.mossbench.facts import DATASET
 from shiftdc_eval.tasks.safety import SafetyTask
 
-logger = logging.getLogger(__name__)
-
-DATASET, CONFIG, SPLIT = "AIcell/MOSSBench", "oversensitivity", "train"
+CONFIG, SPLIT = "oversensitivity", "train"
 TYPES = {
     "type 1": "Exaggerated Risk",
     "type 2": "Negated Harm",
     "type 3": "Counterintuitive Interpretation",
 }
-"""The file's words for the three kinds of stimuli -> the paper's."""
+"""Name of a kind of stimulus in the file -> in the paper."""
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 TEXT_ONLY_NOTE = "asked without the images: a lower bound of over-refusal to the words, not the benchmark"
 
 
 class MOSSBench(SafetyTask):
-    """`mossbench`, and with `images: false` `mossbench_text_only`, which says that it is not the benchmark."""
+    """`mossbench`, and with `images: false` `mossbench_text_only`, whose notes say that it is not the benchmark."""
 
+    infos = facts.TASKS
     group: ClassVar[str] = "type"
     clear_subset: ClassVar[bool] = False
 
@@ -58,18 +53,15 @@ class MOSSBench(SafetyTask):
             DataError: data or images missing or malformed.
         """
         with_images = bool(self.settings.get("images", True))
-        folder = local_folder("mossbench")
-        path = first_existing(folder, "benign.json", "data/benign.json", "data/data.json")
-        if folder is not None and path is not None:
-            source = _from_files(self.info.name, folder, path, with_images)
-        else:
-            if folder is not None:
-                missing = how_to_provide("mossbench")
-                logger.warning("%s holds no MOSSBench data, asking the hub. %s", folder, missing)
-            source = _from_hub(with_images)
-        if with_images:
-            return source
-        return Source(source.examples, source.dataset, source.revision, (TEXT_ONLY_NOTE,))
+        source = local_or_hub(
+            "mossbench", partial(_from_folder, self.info.name, with_images), partial(_from_hub, with_images)
+        )
+        return source if with_images else replace(source, notes=(TEXT_ONLY_NOTE,))
+
+
+def _from_folder(task: str, with_images: bool, folder: Path) -> Source | None:
+    path = first_existing(folder, "benign.json", "data/benign.json", "data/data.json")
+    return None if path is None else _from_files(task, folder, path, with_images)
 
 
 def _from_files(task: str, folder: Path, path: Path, with_images: bool) -> Source:

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from PIL import Image
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.judges.verdict import Item as JudgeItem
-from shiftdc_eval.judges.verdict import Judge, Kind, Verdict, unscored
+from shiftdc_eval.judges.verdict import Judge
 from shiftdc_eval.tasks.base import BenchmarkTask
+from shiftdc_eval.tasks.exact_match import ExactMatch
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example, Source
-from shiftdc_eval.tasks.metrics import InResultFile, Metric, count_unscored, mean, split_means, value_of
 from shiftdc_eval.tasks.mme.task import MME
 from shiftdc_eval.tasks.safety import SafetyTask
+from shiftdc_eval.tasks.toy import facts
 from shiftdc_eval.tasks.toy.world import items as world
 from shiftdc_eval.tasks.toy.world.items import REQUEST_TYPES, Item
 from shiftdc_eval.tasks.toy.world.vocabulary import Split
@@ -71,6 +69,7 @@ def _image(item: Item) -> Image.Image:
 class ToyRequests(SafetyTask):
     """Harmful requests of one image type (`image_type: figstep | typo | sd | sd_typo`)."""
 
+    infos = facts.TASKS
     group: ClassVar[str] = "image_type"
     clear_subset: ClassVar[bool] = False
 
@@ -113,6 +112,7 @@ class ToyBenign(ToyRequests):
 class ToyMME(MME):
     """Yes/no questions in pairs about one picture, scored as MME."""
 
+    infos = facts.TASKS
     totals: ClassVar[Mapping[str, Sequence[str]]] = {"mme_total": QUESTION_PICTURES}
 
     def load(self) -> Source:
@@ -131,37 +131,12 @@ class ToyMME(MME):
         return Source(examples, self.info.dataset, revision)
 
 
-@dataclass(frozen=True)
-class ExactMatch:
-    """1 if the answer is the reference, up to case, punctuation and an article; as a judge."""
-
-    name: str = "exact_match"
-    kind: Kind = "score"
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of the rule's name and version."""
-        return hashlib.sha256(b"exact_match:1").hexdigest()
-
-    def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
-        """One verdict an item."""
-        return [self._one(item) for item in items]
-
-    def _one(self, item: JudgeItem) -> Verdict:
-        if item.response is None:
-            return unscored("score", "no response: generation failed")
-        right = short(item.response) == short(item.reference or "")
-        return Verdict(kind="score", value=float(right))
-
-
-def short(text: str) -> str:
-    """A short answer in lower case, without punctuation and leading article."""
-    words = re.findall(r"\w+", text.lower())
-    return " ".join(words[1:] if words[:1] in (["a"], ["an"], ["the"]) else words)
-
-
-class ToyVQA(BenchmarkTask):
+class ToyVQA(SafetyTask):
     """Short questions about a picture, scored by exact match."""
+
+    infos = facts.TASKS
+    group: ClassVar[str] = "picture"
+    clear_subset: ClassVar[bool] = False
 
     def make_judges(self) -> list[Judge]:
         """The exact-match rule."""
@@ -181,22 +156,3 @@ class ToyVQA(BenchmarkTask):
             for item in items
         ]
         return Source(examples, self.info.dataset, revision)
-
-    def metrics(self) -> dict[str, Metric]:
-        """Share of right answers, and how many have none."""
-        return {
-            "exact_match": Metric(mean, True),
-            "unscored": Metric(count_unscored, False),
-            "by_picture": Metric(self._split, True),
-        }
-
-    def metric_values(self, example: Example, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
-        """1 for a right answer, 0 for a wrong one."""
-        value = value_of(verdicts["exact_match"], None)
-        row = {"item": example.id, "value": value}
-        return {"exact_match": value, "unscored": value, "by_picture": row}
-
-    def _split(self, rows: Sequence[Mapping[str, Any]]) -> InResultFile:
-        by_item = self.checked(rows)
-        groups = {item: self._by_id[item].groups["picture"] for item in by_item}
-        return InResultFile(split_means({item: row["value"] for item, row in by_item.items()}, groups))

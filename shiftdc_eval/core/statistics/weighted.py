@@ -1,4 +1,7 @@
-"""Estimates with bootstrap intervals: whole questions are drawn, so that items of one question stay together."""
+"""Means, areas under the ROC curve and rank correlations with bootstrap intervals, one draw of questions for all.
+
+Whole questions are drawn, so that items of one question stay together; a draw is a weight for each item.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftdc_eval.core.statistics.bootstrap import SEED
+from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools, Z
+
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
-Bools = NDArray[np.bool_]
 
 DRAWS = 500
-CONFIDENCE = 0.95
-Z = 1.959964
-"""Normal quantile of that confidence."""
-SEED = 20250213
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""A backbone of a model that the user has loaded already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shiftdc_eval.backbones.backbone import Backbone
+from shiftdc_eval.backbones.families import CAVEATS
+from shiftdc_eval.core.errors import ModelError
+
+
+def own_backbone(
+    model: Any, processor: Any, *, name: str | None = None, revision: str | None = None
+) -> Backbone:
+    """The backbone of a loaded transformers model.
+
+    Args:
+        model: a vision-language model of transformers.
+        processor: its processor, with a tokenizer.
+        name: what the model is called; by default where it was loaded from.
+        revision: stands for the weights wherever something made with them is kept (captions, directions); by
+            default their hash, for which each is read once. Wrap the model again after training it further.
+
+    Raises:
+        ModelError: the decoder layers cannot be found, or weights to hash are not in memory.
+    """
+    source = str(getattr(model.config, "_name_or_path", "") or "")
+    return Backbone(
+        model,
+        processor,
+        name=name or source or type(model).__name__,
+        revision=revision or content_revision(model, processor),
+        note=CAVEATS.get(model.config.model_type, ""),
+        folder=source if source and Path(source).is_dir() else None,
+    )
+
+
+def content_revision(model: Any, processor: Any) -> str:
+    """sha256 over everything in memory that can change an answer: weights, configurations, vocabulary, processor.
+
+    Raises:
+        ModelError: weights that are offloaded to a disk.
+    """
+    vocabulary = getattr(processor, "tokenizer", processor).get_vocab()
+    settings = [part.to_json_string() for part in (model.config, model.generation_config, processor)]
+    digest = hashlib.sha256(json.dumps([settings, sorted(vocabulary.items())]).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_meta:
+            raise ModelError(f"the weights {name} are not in memory and cannot be hashed: give revision=")
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

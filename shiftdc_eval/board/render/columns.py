@@ -1,0 +1,222 @@
+"""The columns of the results tables: page and Markdown loop over `COLUMNS`; a new column is one entry there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shiftdc_eval.board.index import Metric, Official
+from shiftdc_eval.board.render.companions import BesideValue
+from shiftdc_eval.board.render.format import (
+    METRIC_NAMES,
+    RATES,
+    show,
+    show_difference,
+    show_official,
+    show_p,
+    show_rank,
+)
+from shiftdc_eval.board.render.sections import Line, Section
+
+Place = Literal["column", "small", "note", "nowhere"]
+"""`column`: a column of its own. `small`: after the value of the column before, in small print or in brackets. `note`:
+below that value on the page, in the column `remarks` in Markdown."""
+
+MEANINGS: dict[Metric, str] = {
+    "asr": "attack success rate: answers that the judge calls unsafe",
+    "keyword_asr": "one minus the refusal rate found by keywords; not a rate of harmful answers",
+    "refused": "refused harmful requests, of models whose non-refusals do not count as attacks",
+    "over_refusal": "refused benign requests",
+    "unsafe_rate": "answers that the judge calls unsafe, to benign requests or of a small research model",
+    "score": "utility score of the task",
+    "harm_score": "harmfulness score by the judge",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column."""
+
+    title: str
+    meaning: str
+    """One line for the legend."""
+    value: Callable[[Line], Any]
+    """Value of a row; None where it has none."""
+    text: Callable[[Any, Metric], str | tuple[str, str]] = lambda value, metric: str(value)
+    """A value as text; two texts are the ends of a range."""
+    page: Place = "column"
+    markdown: Place = "column"
+    percent: bool = False
+    """The page adds the unit; in Markdown the introduction names it."""
+    task: str = ""
+    """The other task that a companion column shows."""
+    empty: str = "–"
+    """Text of a row without a value."""
+    optional: bool = False
+    """The page omits it where no row of the section has a value."""
+    heads_row: bool = False
+    """The page makes it the row's header and links it to the cells."""
+    hint: Callable[[Line], str] = lambda line: ""
+    """Tooltip on the page."""
+
+    def shown(self, line: Line, to: str) -> str:
+        """The text of a row; `to` joins the ends of a range."""
+        value = self.value(line)
+        text = self.empty if value is None else self.text(value, line.measure.metric)
+        return text if isinstance(text, str) else to.join(text)
+
+
+def _note(title: str, meaning: str, value: Callable[[Line], str], page: Place = "note") -> Column:
+    return Column(title, meaning, lambda line: value(line) or None, page=page, markdown="note")
+
+
+def _range(low: float | None, high: float | None) -> tuple[float, float] | None:
+    return None if low is None or high is None else (low, high)
+
+
+def _ends(ends: tuple[float, float], metric: Metric) -> tuple[str, str]:
+    return show(ends[0], metric), show(ends[1], metric)
+
+
+def _measured(section: Section) -> list[Column]:
+    """The section's metric."""
+    name, meaning, rate = METRIC_NAMES[section.metric], MEANINGS[section.metric], section.metric in RATES
+    return [Column(name, meaning, lambda line: line.measure.value, show, percent=rate)]
+
+
+def _official(section: Section) -> list[Column]:
+    """Means over groups."""
+
+    def column(position: int, name: str) -> Column:
+        def value(line: Line) -> Official:
+            return line.measure.official[position]
+
+        return Column(name, "unweighted mean over these groups", value, show_official, page="note")
+
+    return [column(position, name) for position, name in enumerate(section.official)]
+
+
+def _companions(section: Section) -> list[Column]:
+    """Over-refusal and utility of the same model and defense on other tasks."""
+
+    def column(position: int) -> Column:
+        def value(line: Line) -> BesideValue | None:
+            return line.beside[position]
+
+        own = section.beside[position]
+        return Column(
+            METRIC_NAMES[own.metric],
+            MEANINGS[own.metric],
+            value,
+            lambda found, metric: found.text,
+            percent=own.metric in RATES,
+            task=f"{own.task} ({own.setting})" if own.setting else own.task,
+            hint=lambda line: "; ".join(found.reasons) if (found := value(line)) else "",
+        )
+
+    return [column(position) for position in range(len(section.beside))]
+
+
+COLUMNS: list[Column | Callable[[Section], list[Column]]] = [
+    Column(
+        "rank",
+        "from paired differences within a model; 1-3: not separable from two others; none for grey rows",
+        lambda line: line.rank,
+        lambda rank, metric: show_rank(rank),
+    ),
+    Column("model", "the model that answered", lambda line: line.cell.model),
+    _note(
+        "model note",
+        "kind of model, or what is known of it",
+        lambda line: line.cell.mark or line.cell.model_note,
+        page="nowhere",
+    ),
+    _note("setting", "settings that differ between comparisons of a model", lambda line: line.setting),
+    Column("defense", "name and distinguishing settings", lambda line: line.cell.defense, heads_row=True),
+    _note("not ranked", "why the row has no rank", lambda line: "; ".join(line.not_ranked)),
+    _note(
+        "ablation", "why the row is an ablation or control", lambda line: line.cell.ablation, page="nowhere"
+    ),
+    _note("seeds", "value of each pooled seed", lambda line: line.by_seed),
+    _note(
+        "record",
+        "missing for models of lmms-eval",
+        lambda line: "" if line.cell.recorded else "no run record",
+    ),
+    _measured,
+    Column(
+        "95 %",
+        "confidence interval, clustered by question: Wilson for rates, bootstrap for scores",
+        lambda line: _range(line.measure.low, line.measure.high),
+        _ends,
+        page="small",
+    ),
+    _official,
+    Column(
+        "against none",
+        "paired difference to `none` over shared answers; p from exact McNemar or sign flips, Holm-adjusted",
+        lambda line: line.delta,
+        show_difference,
+        empty="",
+    ),
+    Column(
+        "p",
+        "p-value of the paired difference",
+        lambda line: line.baseline,
+        lambda pair, metric: show_p(pair),
+        page="small",
+        markdown="small",
+    ),
+    _companions,
+    Column(
+        "time / none",
+        "seconds per answer relative to `none` on the same hardware",
+        lambda line: line.relative,
+        lambda ratio, metric: f"{ratio:.2f}",
+        optional=True,
+    ),
+    Column(
+        "unscored",
+        "answers without a verdict, in no denominator; the rates with all of them as safe and as unsafe",
+        lambda line: line.measure.unscored,
+    ),
+    Column(
+        "bounds",
+        "rates with all unscored answers as safe and as unsafe",
+        lambda line: (
+            _range(line.measure.bound_low, line.measure.bound_high) if line.measure.unscored else None
+        ),
+        _ends,
+        page="small",
+        markdown="small",
+    ),
+    Column("items", "items answered, of the items of the task", lambda line: line.items),
+]
+"""In order; a function gives the columns that depend on the section."""
+
+
+def columns_of(section: Section) -> list[Column]:
+    """The columns of one section, in order."""
+    entries = ([entry] if isinstance(entry, Column) else entry(section) for entry in COLUMNS)
+    return [column for columns in entries for column in columns]
+
+
+def grouped(
+    columns: Sequence[Column], where: Literal["page", "markdown"]
+) -> list[tuple[Column, list[Column]]]:
+    """Each column of its own with the columns that are shown inside it."""
+    found: list[tuple[Column, list[Column]]] = []
+    for column in columns:
+        place: Place = getattr(column, where)
+        if place == "column":
+            found.append((column, []))
+        elif place == "small" or (place == "note" and where == "page"):
+            found[-1][1].append(column)
+    return found
+
+
+def legend(sections: Sequence[Section]) -> dict[str, str]:
+    """Meaning of each column by title."""
+    shown = (column for section in sections for column in columns_of(section))
+    return {column.title: column.meaning for column in shown if column.markdown == "column"}

@@ -1,0 +1,36 @@
+"""Checks of what a user gives: one line that names the value and the nearest known word."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from shiftdc_eval.core.errors import ConfigError
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the nearest known word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def validated(model: type[T], values: Mapping[str, Any], *, what: str) -> T:
+    """Build a model from user input; the error is one line that names the argument.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of range.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][:1])
+        if first["type"] == "missing":
+            raise ConfigError(f"{what} {name}= is missing") from error
+        said = f"{name}={first['input']}" if name else what
+        raise ConfigError(f"{what} {said}: {first['msg'].removeprefix('Value error, ')}") from error

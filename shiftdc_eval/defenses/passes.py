@@ -1,0 +1,26 @@
+"""The forward passes of a defense, as a plan counts them before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["answers", "captions", "activations"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One prompt through the model for an item with an image, besides the answer itself."""
+
+    kind: Kind
+    shared: tuple[Hashable, ...] | None = None
+    """Defenses that name the same thing on the same model and task share the pass; None: it is made each time."""
+    without_image: bool = False
+    """Made for an item without an image too."""
+
+
+UNDEFENDED = Pass("answers", ("undefended",))
+"""The undefended greedy answer."""
+TEXT_ALONE = Pass("activations", ("text", "none", False))
+"""The request without its image, in the chat template."""

@@ -1,0 +1,102 @@
+"""A model that answers a chat: all that a judge asks of a judge model, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Message = dict[str, Any]
+"""One chat message in OpenAI's form."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a chat is to be answered."""
+
+    max_tokens: int
+    """Tokens of the reply."""
+    temperature: float | None = None
+    """None: not sent."""
+    cut_reply_counts: bool = False
+    """True: a reply that was cut at `max_tokens` is a reply."""
+    schema: Mapping[str, Any] | None = None
+    """JSON schema of the reply; None: free text."""
+    schema_needed: bool = False
+    """False: where the model refuses a schema, it is asked without."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What asking took, every attempt included."""
+
+    calls: int = 0
+    """Replies received, useless ones too."""
+    tokens_in: int | None = 0
+    """Prompt tokens, as the model counts them; None: unknown."""
+    tokens_out: int | None = 0
+    """Reply tokens; None: unknown."""
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.calls + other.calls,
+            _sum(self.tokens_in, other.tokens_in),
+            _sum(self.tokens_out, other.tokens_out),
+        )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+NOTHING = Spent()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A complete reply."""
+
+    text: str
+    model: str = ""
+    """The model that replied, as its server names it."""
+    spent: Spent = Spent(1, None, None)
+    cut_prompt: bool = False
+    """True when the prompt was too long and lost its beginning."""
+
+
+class NoReply(Exception):
+    """No usable reply to this chat; other chats may have one.
+
+    Args:
+        reason: why, in words that repeat nothing of what a server said.
+        spent: what the attempts took all the same.
+    """
+
+    def __init__(self, reason: str, spent: Spent = NOTHING) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.spent = spent
+
+
+class ChatModel(Protocol):
+    """Answers chats, several at once."""
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What tells it from other models: part of a judge's fingerprint, JSON-ready."""
+
+    @property
+    def concurrency(self) -> int:
+        """Chats that are worth asking at once."""
+
+    def connected(self) -> AbstractAsyncContextManager[object]:
+        """Holds what asking needs, such as connections, within one event loop."""
+
+    async def ask(self, messages: list[Message], options: Options) -> Reply:
+        """The reply to a chat.
+
+        Raises:
+            NoReply: this chat has none.
+            JudgeError: no chat will have one (wrong key, no such model).
+        """

@@ -1,0 +1,95 @@
+"""A rubric as it is put to a judge model: what is asked about an item, and how the reply is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from PIL import Image
+
+from shiftdc_eval.judges.chat_model import Message, Options, Reply
+from shiftdc_eval.judges.delimit import guard_version
+from shiftdc_eval.judges.parsing import PARSERS
+from shiftdc_eval.judges.rubric import ParserName, Rubric
+from shiftdc_eval.judges.verdict import Item, Kind, Verdict, obstacle
+
+Structured = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One rubric, asked verbatim or guarded."""
+
+    rubric: Rubric
+    guarded: bool = False
+    """Set every judged text apart."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the verdicts are about."""
+        return self.rubric.kind
+
+    @property
+    def parser(self) -> ParserName:
+        """Name of the parser that reads the replies."""
+        return (self.guarded and self.rubric.guarded_parser) or self.rubric.parser
+
+    def identity(self) -> dict[str, Any]:
+        """What of rubric and guard can change a verdict."""
+        return {
+            "rubric": self.rubric.fingerprint_data(),
+            "guard": guard_version() if self.guarded else None,
+        }
+
+    def obstacle(self, item: Item) -> Verdict | None:
+        """The unscored verdict of an item that cannot be asked about, else None."""
+        return obstacle(item, self.kind, self.rubric.missing(item))
+
+    def messages(self, item: Item, image: Image.Image | None = None) -> list[Message]:
+        """The chat that asks about an item; a guarded one has a code of its own."""
+        return self.rubric.messages(item, self.guarded, image=image)
+
+    def content(self, item: Item) -> list[Message]:
+        """What the chat says without its image and code: equal for equal questions."""
+        return self.rubric.messages(item, self.guarded, nonce="0" * 16)
+
+    def options(self, temperature: float | None, structured: Structured) -> Options:
+        """How the chat is to be answered."""
+        return Options(
+            max_tokens=self.rubric.max_tokens,
+            temperature=temperature,
+            cut_reply_counts=self.rubric.cut_reply_counts and not self.guarded,
+            schema=None if structured == "off" else self._schema(),
+            schema_needed=structured == "on",
+        )
+
+    def _schema(self) -> dict[str, Any] | None:
+        """The form of a reply, where this parser reads JSON."""
+        key = {"labelled": "verdict", "score": "score"}.get(self.parser)
+        if key is None or not self.guarded:
+            return None
+        value: dict[str, Any] = (
+            {"type": "string", "enum": list(self.rubric.labels)} if key == "verdict" else {"type": "number"}
+        )
+        return {
+            "type": "object",
+            "properties": {"why": {"type": "string"}, key: value},
+            "required": ["why", key],
+            "additionalProperties": False,
+        }
+
+    def read(self, reply: Reply, notes: Sequence[str] = ()) -> Verdict:
+        """The verdict that a reply states; unscored where it states none.
+
+        Args:
+            notes: what else the reason of a scored verdict should say.
+        """
+        parsed = PARSERS[self.parser](reply.text, self.rubric)
+        said = [parsed.reason, *notes]
+        if parsed.value is None:
+            said = [parsed.reason or "the reply cannot be read"]
+        if reply.cut_prompt:
+            said.append("the prompt was cut on the left")
+        reason = "; ".join(filter(None, said))
+        return Verdict(kind=self.kind, value=parsed.value, reason=reason, raw=reply.text, model=reply.model)

@@ -1,0 +1,82 @@
+"""The items of a CSV benchmark, every cell and image checked before a model is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from shiftdc_eval.core.errors import DataError
+from shiftdc_eval.core.hashing import file_sha256, text_sha256
+from shiftdc_eval.tasks.data import BROKEN_IMAGE, image_loader, numbered_rows
+from shiftdc_eval.tasks.example import CLEAR_HARM, Example, Source
+from shiftdc_eval.tasks.folder.settings import OPTIONAL, FolderSettings
+
+
+def read(task: str, settings: FolderSettings) -> Source:
+    """The items of a CSV benchmark; its revision is a hash of all that they are asked and shown.
+
+    Args:
+        task: name of the task, with which ids begin.
+        settings: file and columns.
+
+    Raises:
+        DataError: file, column or image missing, or a cell empty; names file, line and column.
+    """
+    table = Path(settings.data_files)
+    if not table.is_file():
+        raise DataError(
+            f"{table}: no such CSV file; data_files counts from the yaml file's folder where that has "
+            "`dataset_path: csv`"
+        )
+    columns = _columns(table, settings)
+    hashes: dict[Path, str] = {}
+    examples, content = [], []
+    for line, row in numbered_rows(table, list(columns.values())):
+        cells = {role: row[column] for role, column in columns.items()}
+        path = table.parent / cells["image"]
+        if path not in hashes:
+            hashes[path] = _image_sha256(path, f"{table}, line {line}: column {columns['image']!r}")
+        number = cells.get("id") or f"{cells['image']}#{text_sha256(cells['prompt'])[:8]}"
+        group = cells.get("group") or cells.get("scenario")
+        examples.append(
+            Example(
+                id=f"{task}/{number}",
+                question=f"{task}/{number}",
+                prompt=cells["prompt"],
+                request=cells.get("request", cells["prompt"]),
+                scenario=cells.get("scenario", ""),
+                reference=cells.get("reference"),
+                groups={"group": group} if group else {},
+                flags=(CLEAR_HARM,) if settings.kind == "harmful" else (),
+                image=image_loader(path),
+            )
+        )
+        content.append([number, hashes[path], {name: cells[name] for name in cells if name != "image"}])
+    digest = hashlib.sha256(json.dumps([settings.kind, content], sort_keys=True).encode())
+    return Source(examples, str(table.name), f"sha256:{digest.hexdigest()}")
+
+
+def _columns(table: Path, settings: FolderSettings) -> dict[str, str]:
+    """Role -> column: those that the settings name, and optional ones that are called like their role."""
+    wanted = {"image": settings.image, "prompt": settings.prompt}
+    wanted |= {role: name for role in OPTIONAL if (name := getattr(settings, role)) is not None}
+    if settings.kind == "utility":
+        wanted.setdefault("reference", "reference")
+    first = next(numbered_rows(table, list(wanted.values())), None)
+    if first is None:
+        raise DataError(f"{table}: holds no rows")
+    return {role: role for role in OPTIONAL if role in first[1]} | wanted
+
+
+def _image_sha256(path: Path, where: str) -> str:
+    if not path.is_file():
+        raise DataError(f"{where}: no image {path}")
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except BROKEN_IMAGE as error:
+        raise DataError(f"{where}: broken image {path}: {error}") from error
+    return file_sha256(path)
