@@ -14,7 +14,9 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import shiftdc_eval as sd
-from shiftdc_eval.core.errors import ConfigError, DirectionError
+from shiftdc_eval.backbones import GenerationSettings
+from shiftdc_eval.core.errors import ConfigError, DataError, DirectionError
+from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.defenses.shiftdc import counterpart
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "python.md"
@@ -188,3 +190,58 @@ class TestOwnModel:
         assert same.direction().sha256 == model.direction().sha256
         with pytest.raises(DirectionError, match="was made for weights"):
             sd.wrap(*self.loaded(tiny_llava)).with_direction(tmp_path / "direction.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_new_tokens", "4"),
+        ("max_new_tokens", True),
+        ("max_new_tokens", 2.5),
+        ("do_sample", "false"),
+        ("use_cache", "no"),
+        ("temperature", float("inf")),
+        ("top_k", 2.5),
+        ("until", 5),
+        ("until", [5]),
+    ],
+)
+def test_a_decoding_setting_of_the_wrong_type_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"generation setting {name}="):
+        GenerationSettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_one_stop_string_is_not_taken_letter_by_letter() -> None:
+    assert GenerationSettings(until="Then").until == ("Then",)  # type: ignore[arg-type]
+    assert GenerationSettings(until=["a", "b"]).until == ("a", "b")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, -1, "x", 2.5, True])
+def test_a_batch_size_that_is_none_is_refused_before_the_first_answer(size: object) -> None:
+    with pytest.raises(ConfigError, match="batch_size="):
+        sd.load("toy", batch_size=size)  # type: ignore[arg-type]
+
+
+def test_a_path_is_no_image_and_a_text_no_chat() -> None:
+    with pytest.raises(ConfigError, match=r"PIL\.Image\.open"):
+        sd.Chat.ask("what is this", ["/tmp/a.png"])  # type: ignore[list-item]
+    model = sd.load("toy")
+    for wrong in ("hi", ["hi"], sd.Chat.ask("hi")):
+        with pytest.raises(ConfigError, match="give a list of chats"):
+            model.answer(wrong)  # type: ignore[arg-type]
+
+
+def test_a_model_with_another_direction_keeps_its_contrast_set(tmp_path: Path) -> None:
+    model = sd.load("toy")
+    model.direction().save(str(tmp_path / "direction.safetensors"))
+    other = sd.load("toy", contrast=tmp_path / "none.jsonl").with_direction(
+        str(tmp_path / "direction.safetensors")
+    )
+    assert other.direction().sha256 == model.direction().sha256
+    with pytest.raises(DataError, match=r"none\.jsonl"):
+        other.answer([sd.Chat.ask("hi")], defense="refusal_direction")
+
+
+@pytest.mark.parametrize("name", ["shiftdc", "cmrm", "refusal_direction"])
+def test_one_layer_may_be_given_as_a_number(name: str) -> None:
+    assert DEFENSES[name](layers=3).layers == "3"

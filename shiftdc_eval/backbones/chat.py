@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.hashing import image_sha256
 
 Part = str | Image.Image
@@ -36,7 +37,18 @@ class Chat:
 
     @classmethod
     def ask(cls, text: str, images: Sequence[Image.Image] = (), *, system: str = "") -> Chat:
-        """A single user turn, images first, with an optional system prompt."""
+        """A single user turn, images first, with an optional system prompt.
+
+        Raises:
+            ConfigError: something that is no text or no image; a file must be opened first.
+        """
+        for image in images:
+            if not isinstance(image, Image.Image):
+                raise ConfigError(
+                    f"{image!r:.80} is a {type(image).__name__}, not an image; open it with PIL.Image.open"
+                )
+        if not isinstance(text, str):
+            raise ConfigError(f"the request is a {type(text).__name__}, not a text")
         turn = Turn("user", (*images, text))
         return cls((Turn("system", (system,)), turn) if system else (turn,))
 

@@ -8,6 +8,7 @@ a generator of its own, so a sampled answer is the same in any batch and after a
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,6 +24,14 @@ from transformers import (
 )
 
 from shiftdc_eval.core.errors import ConfigError
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,25 @@ class GenerationSettings:
     """Decode with a KV cache."""
 
     def __post_init__(self) -> None:
+        until: object = self.until
+        if isinstance(until, str):  # one stop string; its letters are none
+            until = (until,)
         checks = {
-            "max_new_tokens": self.max_new_tokens >= 1,
-            "temperature": self.temperature > 0 or not self.do_sample,
-            "top_p": 0 < self.top_p <= 1,
-            "top_k": self.top_k >= 0,
+            "max_new_tokens": _whole(self.max_new_tokens) and self.max_new_tokens >= 1,
+            "do_sample": isinstance(self.do_sample, bool),
+            "temperature": _finite(self.temperature) and (self.temperature > 0 or not self.do_sample),
+            "top_p": _finite(self.top_p) and 0 < self.top_p <= 1,
+            "top_k": _whole(self.top_k) and self.top_k >= 0,
+            "until": isinstance(until, tuple | list) and all(isinstance(stop, str) for stop in until),
+            "use_cache": isinstance(self.use_cache, bool),
         }
         for name, fine in checks.items():
             if not fine:
-                raise ConfigError(f"generation setting {name}={getattr(self, name)!r} is out of range")
+                raise ConfigError(
+                    f"generation setting {name}={getattr(self, name)!r} is out of range or of the wrong type"
+                )
+        assert isinstance(until, tuple | list)
+        object.__setattr__(self, "until", tuple(until))
 
     def key(self) -> dict[str, Any]:
         """The settings that can change an answer, JSON-ready."""

@@ -32,5 +32,5 @@ def validated(model: type[T], values: Mapping[str, Any], *, what: str) -> T:
         name = ".".join(str(part) for part in first["loc"][:1])
         if first["type"] == "missing":
             raise ConfigError(f"{what} {name}= is missing") from error
-        said = f"{name}={first['input']}" if name else what
-        raise ConfigError(f"{what} {said}: {first['msg'].removeprefix('Value error, ')}") from error
+        said = f"{what} {name}={first['input']}" if name else what
+        raise ConfigError(f"{said}: {first['msg'].removeprefix('Value error, ')}") from error

@@ -16,7 +16,7 @@ from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.backbones.backbone import EditBuilder
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
 from shiftdc_eval.defenses.directions import meaningless
-from shiftdc_eval.defenses.layer_range import layer_range
+from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
 from shiftdc_eval.defenses.none import undefended
 from shiftdc_eval.defenses.passes import TEXT_ALONE, Pass
 from shiftdc_eval.steering import SafetyDirection, Shift
@@ -37,7 +37,7 @@ class Cmrm(Settings):
     """The meaningless image: white, or uniform noise; of the request's image's size (`sample`) or 224 x 224."""
     alpha: float = Field(default=1.0, allow_inf_nan=False)
     """Share of the shift that is subtracted."""
-    layers: str | None = None
+    layers: LayerRange = None
     """Decoder layers, `first-last`; all when None."""
 
     def resolved(self, backbone: Backbone) -> dict[str, Any]:

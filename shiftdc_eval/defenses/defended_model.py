@@ -41,6 +41,7 @@ class DefendedModel:
         batch_size: chats, or texts of the fit, that go through the model together.
 
     Raises:
+        ConfigError: a batch size that is no number of chats.
         DirectionError: no direction in the file, or one that was made for another model.
     """
 
@@ -52,8 +53,11 @@ class DefendedModel:
         contrast: str | Path | None = None,
         batch_size: int = 8,
     ) -> None:
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size!r} is not a number of chats; give at least 1")
         self.backbone = backbone
         self.batch_size = batch_size
+        self._contrast = contrast
         directions = Directions(
             backbone,
             path=Path(direction) if direction else None,
@@ -75,7 +79,9 @@ class DefendedModel:
         Raises:
             DirectionError: no direction in the file, or one that was made for another model.
         """
-        return DefendedModel(self.backbone, direction=path, batch_size=self.batch_size)
+        return DefendedModel(
+            self.backbone, direction=path, contrast=self._contrast, batch_size=self.batch_size
+        )
 
     def answer(
         self, chats: Sequence[Chat | Request], *, defense: str = "none", seed: int = 0, **given: Any
@@ -92,6 +98,11 @@ class DefendedModel:
         Raises:
             ConfigError: an unknown defense or argument, or a value that is wrong.
         """
+        for at, chat in enumerate([chats] if isinstance(chats, str | Chat | Request) else chats):
+            if isinstance(chats, str | Chat | Request) or not isinstance(chat, Chat | Request):
+                raise ConfigError(
+                    f"chat {at} is a {type(chat).__name__}; give a list of chats: [Chat.ask(text, [image])]"
+                )
         own, theirs = split({"defense": defense, **given}, GENERATION, what="argument")
         chosen = validated(DEFENSES[own.pop("defense")], theirs, what="argument")
         settings = GenerationSettings(**own)

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from shiftdc_eval.core.errors import ConfigError
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+LayerRange = Annotated[str | None, BeforeValidator(_text)]
+"""A layer range as a setting: YAML and Python give one layer as a number."""
 
 
 def layer_range(text: str | None, count: int, *, default_start: int) -> list[int]:

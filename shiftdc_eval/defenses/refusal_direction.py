@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
-from shiftdc_eval.defenses.layer_range import layer_range
+from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
 from shiftdc_eval.steering import AdaptiveShift, Edit, SafetyDirection, Scope, Shift
 
 
@@ -28,8 +28,8 @@ class RefusalDirection(Settings):
     extra_cost: ClassVar[str] = "none (once: the layer is chosen on held-out pairs)"
     answer_changes: ClassVar[int] = 1
 
-    layers: str | None = None
-    """Decoder layers, `first-last`; one, chosen on held-out pairs, when None."""
+    layers: LayerRange = None
+    """Decoder layers, `first-last`; `auto`, or None: one, chosen on held-out pairs."""
     alpha: float = Field(default=1.0, allow_inf_nan=False)
     """Strength, in units of the distance between the unsafe and the safe mean."""
     positions: Literal["all", "last"] = "all"
@@ -42,11 +42,6 @@ class RefusalDirection(Settings):
     """Ours: act only where the activation's own coordinate along the direction is on the "safe" side of zero, and
     remove `alpha` times that coordinate."""
 
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _one_number_is_a_range(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
         """All settings; layers that are yet to be chosen are `auto`, and an answer's notes name the choice."""
         given = self._given(backbone)
@@ -56,7 +51,7 @@ class RefusalDirection(Settings):
         }
 
     def _given(self, backbone: Backbone) -> list[int] | None:
-        if self.layers is None:
+        if self.layers in (None, "auto"):
             return None
         layers = layer_range(self.layers, len(backbone.layers), default_start=0)
         if self.site == "input" and layers[0] == 0:

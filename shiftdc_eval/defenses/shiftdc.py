@@ -18,13 +18,13 @@ from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
 from shiftdc_eval.backbones.backbone import EditBuilder
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
-from shiftdc_eval.defenses.layer_range import layer_range
+from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
 from shiftdc_eval.defenses.none import undefended
 from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.defenses.prompts import prompt
@@ -65,7 +65,7 @@ class ShiftDC(Settings):
 
     variant: Literal["online", "paper", "official"] = "online"
     """Which reading of the method."""
-    layers: str | None = None
+    layers: LayerRange = None
     """Decoder layers, `first-last`, 0-based, inclusive; the upper half when None."""
     alpha: float = Field(default=1.0, allow_inf_nan=False)
     """Strength; 1 is the paper's method, 0 changes nothing."""
@@ -90,11 +90,6 @@ class ShiftDC(Settings):
     authors' code, which edits the prefill alone."""
     answer_max_new_tokens: int | None = Field(default=None, ge=1)
     """`official` only: length limit of the answer, below the task's own."""
-
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _one_number_is_a_range(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _switches_fit(self) -> Self:

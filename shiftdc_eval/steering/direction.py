@@ -108,8 +108,9 @@ class SafetyDirection:
             self, vectors=noise * scale, contrast_sha256=f"random-{seed}", created_by=f"random_like({seed})"
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a safetensors file with metadata."""
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {
             **self._metadata(),
@@ -124,12 +125,13 @@ class SafetyDirection:
         temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> SafetyDirection:
+    def load(cls, path: str | Path) -> SafetyDirection:
         """Read a file written by `save`.
 
         Raises:
             DirectionError: no such file, not a direction, or content that does not match its hash.
         """
+        path = Path(path)
         if not path.is_file():
             raise DirectionError(f"no safety direction at {path}: make one with `shiftdc-eval direction fit`")
         try:
