@@ -32,7 +32,7 @@ def judged(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
 
 
 def timed(verdicts: list[Verdict], took: float) -> list[Verdict]:
-    """Verdicts that cost no more than time, with their share of it; others say themselves what they took.
+    """Assigns an equal share of the elapsed time to verdicts that did not call a model.
 
     An answer that could not be judged, such as an empty one, took nothing.
     """

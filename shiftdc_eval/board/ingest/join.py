@@ -36,7 +36,7 @@ class Draft:
     def add(self, key: RowKey, row: Row, run: RunSource, date: str = "") -> None:
         """Take in one row; an identical one is dropped, new verdicts on a known answer are added.
 
-        A verdict takes the place of none; of two alike, and of two reasons for none, the earlier one counts.
+        A scored verdict replaces an unscored one; of two alike, and of two reasons for none, the earlier one counts.
 
         Args:
             key: item and repeat.

@@ -63,7 +63,7 @@ class Row:
     def merge(self, other: Row, key: RowKey) -> None:
         """Take over the verdicts of another row of the same answer.
 
-        A verdict takes the place of none: an answer that was unscored may be judged again. Of two reasons for
+        A scored verdict replaces an unscored one. Of two reasons for
         no verdict the one that was there stays.
 
         Raises:
