@@ -30,6 +30,10 @@ ANCHOR_SIZE = (224, 224)
 """Width and height of the meaningless image whose mean shift CMRM's data-set level subtracts."""
 
 
+_LAYERS: dict[str, LayerChoice] = {}
+"""Layers that this process has chosen: every cell of a grid asks for one."""
+
+
 def meaningless(size: tuple[int, int], kind: Literal["blank", "noise"]) -> Image.Image:
     """A white image, or uniform noise that depends on the size alone."""
     if kind == "blank":
@@ -153,9 +157,8 @@ def cached(
     )
 
 
-def _kept(
-    backbone: Backbone, contrast: ContrastSet, what: Sequence[object], make: Callable[[], SafetyDirection]
-) -> SafetyDirection:
+def _key(backbone: Backbone, contrast: ContrastSet, what: Sequence[object]) -> str:
+    """Everything that can change what is fitted."""
     known = [
         backbone.revision,
         backbone.template_sha256,
@@ -164,8 +167,13 @@ def _kept(
         contrast.sha256,
         *what,
     ]
-    key = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:24]
-    path = cache_dir() / "directions" / f"{key}.safetensors"
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:24]
+
+
+def _kept(
+    backbone: Backbone, contrast: ContrastSet, what: Sequence[object], make: Callable[[], SafetyDirection]
+) -> SafetyDirection:
+    path = cache_dir() / "directions" / f"{_key(backbone, contrast, what)}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # the other ranks of a data-parallel run wait and load it
         if not path.exists():
@@ -255,7 +263,6 @@ class Directions:
         self._batch_size = batch_size
         self._given = check(SafetyDirection.load(path), backbone, path) if path else None
         self._made: dict[Fit | str, SafetyDirection] = {}
-        self._layer: LayerChoice | None = None
 
     @cached_property
     def _contrast(self) -> ContrastSet:
@@ -300,10 +307,14 @@ class Directions:
 
     def refusal_layer(self) -> LayerChoice:
         """The layer at whose input a refusal direction is added, chosen on the held-out pairs."""
-        if self._layer is None:
+        direction = self()
+        key = _key(self._backbone, self._contrast, [HELD_OUT, "refusal_layer", direction.sha256])
+        if key not in _LAYERS:
             fitted, held_out = self._contrast.split(HELD_OUT)
-            self._layer = choose_layer(self._backbone, self(), fitted, held_out, batch_size=self._batch_size)
-        return self._layer
+            _LAYERS[key] = choose_layer(
+                self._backbone, direction, fitted, held_out, batch_size=self._batch_size
+            )
+        return _LAYERS[key]
 
     def texts(self) -> set[str]:
         """Requests that the direction was fitted on, normalised; unknown (empty) for a given file."""

@@ -102,3 +102,11 @@ def test_a_direction_of_another_model_ends_in_one_line(
     said = capsys.readouterr().err
     assert "decoder layers 4 (here 3)" in said
     assert "Traceback" not in said
+
+
+def test_a_refusal_layer_is_chosen_once_for_all_cells_of_a_grid(tiny_llava: Path) -> None:
+    backbone = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
+    first = Directions(backbone).refusal_layer()
+    passes = backbone.forward_passes
+    assert Directions(backbone).refusal_layer() == first
+    assert backbone.forward_passes == passes
