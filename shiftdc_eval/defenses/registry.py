@@ -48,7 +48,7 @@ class Registry(MutableMapping[str, type[Settings]]):
     """
 
     def __init__(self, built_in: Mapping[str, type[Settings]]) -> None:
-        self._built_in = frozenset(built_in)
+        self._built_in = tuple(built_in)
         self._classes = dict(built_in)
 
     @cached_property
@@ -80,7 +80,8 @@ class Registry(MutableMapping[str, type[Settings]]):
         del self._classes[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self._classes, **self._plugged})
+        ours = [name for name in self._built_in if name in self._classes]
+        return iter(dict.fromkeys([*ours, *self._classes, *self._plugged]))
 
     def __len__(self) -> int:
         return len({**self._classes, **self._plugged})

@@ -54,7 +54,12 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 def test_without_plugins_the_defenses_are_this_package_s_own() -> None:
-    assert list(Registry(BUILT_IN)) == list(BUILT_IN)
+    registry = Registry(BUILT_IN)
+    assert list(registry) == list(BUILT_IN)
+    registry["shiftdc"] = registry.pop("shiftdc")
+    assert list(registry) == list(BUILT_IN), (
+        "names are listed in one order, whatever was taken out and put back"
+    )
     assert {name: Registry(BUILT_IN).distribution(name) for name in BUILT_IN} == dict.fromkeys(BUILT_IN, "")
 
 
