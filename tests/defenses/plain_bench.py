@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pytest
 import torch
 from plain_cases import CASES, REQUESTS, Case, Reference, write_contrast
 from plain_defenses import Texts, fit_texts
@@ -81,8 +80,6 @@ class Bench:
         self, case: Case, engine: Engine, prompts: Sequence[Prompt] = REQUESTS, tokens: int = TOKENS
     ) -> Package:
         """The package's answers to all prompts at once."""
-        if case.optional and case.defense not in DEFENSES:
-            pytest.skip(f"the package has no {case.defense}")
         self.backbone.choose_engine(engine)
         requests = [Request(Chat.ask(prompt.text, prompt.images)) for prompt in prompts]
         settings = GenerationSettings(max_new_tokens=tokens)

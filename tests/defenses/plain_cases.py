@@ -74,8 +74,6 @@ class Case:
     """Whether it edits activations of the one pass that answers."""
     both: bool = False
     """Whether the second family is asked too."""
-    optional: bool = False
-    """METHOD.md leaves open whether the package has it."""
     wrong: Mapping[str, Reference] = field(default_factory=dict)
 
 
