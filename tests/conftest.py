@@ -11,7 +11,9 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "defenses")]
+sys.path[:0] = [
+    str(Path(__file__).parent / folder) for folder in ("support", "defenses", "backbones/convert")
+]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

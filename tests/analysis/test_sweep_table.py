@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board.made import Made
+from made import Made
 
 from shiftdc_eval.analysis.sweeps.plot import _ranges
 from shiftdc_eval.analysis.sweeps.table import against_random, brief, markdown, rows

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "analysis"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 CONDITIONS = ["text", "text_caption", "image", "blank", "noise", "image_online", "image_paper", "image_cmrm"]
 

@@ -16,7 +16,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "judges"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 ITEMS, LATENCY, LIMIT, TARGET = 1000, 0.2, 64, 1.3
 

@@ -93,7 +93,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def mini_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Mini versions of all benchmarks, as `SHIFTDC_DATA`; each test has its own copy to break."""
-    from tests.tasks.mini_benchmarks import write_all
+    from mini_benchmarks import write_all
 
     folder = tmp_path_factory.mktemp("data")
     write_all(folder)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lmms_eval.utils import make_table
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "judges"))
-
 from judge_server import JudgeServer
+from lmms_eval.utils import make_table
 
 from shiftdc_eval.core.errors import ConfigError, DataError, JudgeError
 from shiftdc_eval.core.hashing import image_sha256, text_sha256

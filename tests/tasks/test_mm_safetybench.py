@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mini_benchmarks as mini
 import pytest
 from PIL import Image
 
@@ -17,7 +18,6 @@ from shiftdc_eval.tasks.mm_safetybench import hub
 from shiftdc_eval.tasks.mm_safetybench.render import wrap
 from shiftdc_eval.tasks.mm_safetybench.scenarios import SCENARIOS
 from shiftdc_eval.tasks.mm_safetybench.task import CLEAR, MMSafetyBench
-from tests.tasks import mini_benchmarks as mini
 
 from .conftest import FakeJudge, any_font
 

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import mini_benchmarks as mini
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,6 @@ from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.tasks.mme import files, parse
 from shiftdc_eval.tasks.mme.scoring import COGNITION, PERCEPTION, SUBTASKS, Answered, subtask_scores, total
 from shiftdc_eval.tasks.mme.task import MME
-from tests.tasks import mini_benchmarks as mini
 
 # typed a second time from the protocol: subtask -> images
 IMAGES = {

@@ -9,13 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mini_benchmarks as mini
 import pytest
 
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.judges.verdict import Item, Verdict, unscored
 from shiftdc_eval.tasks.mmvet import files
 from shiftdc_eval.tasks.mmvet.task import MMVet
-from tests.tasks import mini_benchmarks as mini
 
 # typed a second time from the protocol
 CAPABILITIES = {"rec": 150, "ocr": 96, "know": 84, "gen": 80, "spat": 75, "math": 26}

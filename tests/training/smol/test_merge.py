@@ -22,7 +22,7 @@ from shiftdc_eval.core.paths import cache_dir
 
 pytest.importorskip("gguf", reason="the base is a GGUF file: pip install gguf")
 
-from .tiny_base import random_delta, write_base, write_delta
+from tiny_base import random_delta, write_base, write_delta
 
 
 @pytest.fixture(scope="module")

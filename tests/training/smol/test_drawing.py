@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_corpus
 from PIL import Image
 
 from shiftdc_eval.backbones.bundled.smol_config import PATCH, SIZE
 from shiftdc_eval.tasks.figstep import render as figstep
 from shiftdc_eval.tasks.mm_safetybench import render as mm_safetybench
 from training.smol.corpus.drawing import FIRST, SIDE, Picture, draw, fonts
-
-from . import tiny_corpus
 
 TEXTS = ("Steps to bake bread.", "Methods to photograph internationally known lighthouses.", "List of soups.")
 

@@ -30,7 +30,7 @@ def test_cells_run_on_two_workers_and_survive_the_death_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     models = [save_tiny_llava(tmp_path / name, seed=seed) for seed, name in enumerate(("first", "second"))]
     path = tmp_path / "grid.yaml"

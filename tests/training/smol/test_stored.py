@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_corpus
 
 from shiftdc_eval.core.errors import DataError
 from training.smol.corpus import phrases, stored
 from training.smol.corpus.corpus import Topic
 from training.smol.corpus.phrases import Phrase
 from training.smol.corpus.stored import Stored, checked, cleaned, joined
-
-from . import tiny_corpus
 
 ONE = tiny_corpus.stored()
 

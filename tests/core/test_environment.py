@@ -7,7 +7,7 @@ import pytest
 
 from shiftdc_eval.core.environment import VARIABLES, setting
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FILES = {"SHIFTDC_REVISION"}
 """Names of files, which look like variables."""
 

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import tiny_corpus
 
 from shiftdc_eval.core.errors import ConfigError
 from training.smol import train as train_smol
@@ -14,8 +15,6 @@ from training.smol.corpus import pools
 from training.smol.corpus.stored import Stored
 from training.smol.corpus.word_salad import read_words
 from training.smol.training.recipe import STAGES, Recipe, changed, fitting, named_numbers, schedule
-
-from . import tiny_corpus
 
 
 def test_the_rate_rises_falls_and_never_ends_at_nothing() -> None:
@@ -62,7 +61,7 @@ def test_words_of_a_list_are_plain_and_of_3_to_14_letters(tmp_path: Path) -> Non
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A run of two steps a stage on a random base."""
     pytest.importorskip("gguf", reason="the base is a GGUF file: pip install gguf")
-    from .tiny_base import write_base
+    from tiny_base import write_base
 
     monkeypatch.setattr(pools, "CHUNK", 4)
     tokens, merges = tiny_corpus.word_tokens()

@@ -12,9 +12,6 @@ from typing import Any
 
 import pytest
 from adapter_harness import write_figstep
-
-sys.path.insert(0, str(Path(__file__).parent / "judges"))
-
 from judge_models import save_classifier
 from judge_server import JudgeServer, Seen
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +12,6 @@ from typing import Any
 import pytest
 import torch
 from adapter_harness import answers, evaluate, write_figstep
-
-sys.path.insert(0, str(Path(__file__).parent / "judges"))
-
 from judge_models import save_classifier
 
 from shiftdc_eval.backbones import ModelSpec, load_backbone

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from fixed_directions import FixedDirections
 from PIL import Image
 from transformers import BlipImageProcessor
 
-sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("sentencepiece", reason="the tiny published tokenizer is trained with sentencepiece")
 
 import authors

@@ -10,7 +10,7 @@ import pytest
 
 from training.smol.corpus import phrases
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 ALL = (*phrases.phrases(), *phrases.things())
 
 

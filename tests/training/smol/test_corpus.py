@@ -7,14 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+import tiny_corpus
 
 from shiftdc_eval.defenses.prompts import prompt
 from training.smol.corpus import phrases
 from training.smol.corpus.corpus import Corpus, Example, caption
 from training.smol.corpus.repetition import looping
 from training.smol.corpus.requests import CAPTION_REQUEST, REFUSALS
-
-from . import tiny_corpus
 
 DRAWS = 3000
 HARMFUL = [p.text for p in (*phrases.phrases(), *phrases.things()) if p.harmful]

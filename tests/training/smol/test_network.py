@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_base import base_config, tiny_tokenizer
 from torch import Tensor
 
 from shiftdc_eval.backbones.bundled.smol_config import IMAGE_TOKEN, IMAGE_TOKENS, SIZE
@@ -16,8 +17,6 @@ from shiftdc_eval.core.errors import ModelError
 from training.smol.training.lowrank import block, tower_block
 from training.smol.training.network import Network
 from training.smol.training.recipe import Recipe
-
-from .tiny_base import base_config, tiny_tokenizer
 
 RECIPE = Recipe(rank=3, width=128, layers=2)
 

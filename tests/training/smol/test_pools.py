@@ -6,21 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_corpus
 
 from shiftdc_eval.backbones.bundled.smol_config import IMAGE_TOKEN, build_tokenizer, prompt_text
 from training.smol.corpus import pools
 from training.smol.corpus.drawing import FIRST
 
-from . import tiny_corpus
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus and its tokenizer, as a training run leaves them."""
+    from tiny_base import SPECIAL
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
-
-    from .tiny_base import SPECIAL
 
     out = tmp_path_factory.mktemp("run")
     tokens, merges = tiny_corpus.word_tokens()

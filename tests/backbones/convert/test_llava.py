@@ -1,6 +1,5 @@
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
-sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("sentencepiece", reason="the tiny published tokenizer is trained with sentencepiece")
 
 import plain

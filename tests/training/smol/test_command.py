@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("gguf", reason="the base is a GGUF file: pip install gguf")
 
-from shiftdc_eval.backbones.bundled.smol_cli import main
+from tiny_base import write_base, write_delta
 
-from .tiny_base import write_base, write_delta
+from shiftdc_eval.backbones.bundled.smol_cli import main
 
 
 def test_it_merges_and_tells_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

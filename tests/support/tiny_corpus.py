@@ -7,14 +7,13 @@ import shutil
 from pathlib import Path
 
 import matplotlib
+from tiny_base import SPECIAL
 
 from training.smol.corpus import phrases
 from training.smol.corpus import requests as asked
 from training.smol.corpus.corpus import Topic
 from training.smol.corpus.phrases import Phrase
 from training.smol.corpus.stored import Stored
-
-from .tiny_base import SPECIAL
 
 WORDS = [
     "stone",

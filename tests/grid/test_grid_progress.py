@@ -70,7 +70,9 @@ def test_a_grid_in_a_terminal_shows_cells_samples_rate_and_time_left(
 ) -> None:
     cells(tmp_path, str(tiny_llava))
     code = WORKER.format(
-        tests=str(Path(__file__).parent), file=str(tmp_path / "grid.yaml"), out=str(tmp_path / "out")
+        tests=str(Path(__file__).parents[1] / "support"),
+        file=str(tmp_path / "grid.yaml"),
+        out=str(tmp_path / "out"),
     )
     environment = {
         **os.environ,

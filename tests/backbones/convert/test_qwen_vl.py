@@ -2,11 +2,14 @@
 
 import json
 import shutil
-import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
 
+import authors
+import pictures
+import plain
+import published
 import pytest
 import torch
 from fixed_directions import FixedDirections
@@ -15,13 +18,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import Regex, pre_tokenizers
 from transformers import BlipImageProcessor, Qwen2Config
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import authors
-import pictures
-import plain
-import published
 
 from shiftdc_eval import cli
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, Turn, load_backbone

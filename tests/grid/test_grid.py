@@ -359,7 +359,7 @@ def test_a_grid_killed_at_random_goes_on_and_loses_and_repeats_nothing(
     seed = random.randrange(10**6)
     print(f"seed of the kills: {seed}")
     targets = random.Random(seed).sample(range(1, answers), 2)
-    code = WORKER.format(tests=str(Path(__file__).parent), file=str(grid_file), out=str(out))
+    code = WORKER.format(tests=str(Path(__file__).parents[1] / "support"), file=str(grid_file), out=str(out))
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for target in sorted(targets):

@@ -326,7 +326,9 @@ evaluate(ShiftDCVlm.create_from_arg_string(arguments), "figstep", gen_kwargs="ma
 
 def worker(model: Path, pause_after: int) -> subprocess.Popen[str]:
     """A real process that runs the adapter through lmms-eval's evaluator and says when a batch is journalled."""
-    code = WORKER.format(tests=str(Path(__file__).parent), model=model, pause_after=pause_after)
+    code = WORKER.format(
+        tests=str(Path(__file__).parents[1] / "support"), model=model, pause_after=pause_after
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
