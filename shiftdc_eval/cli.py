@@ -27,7 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "judges": ("shiftdc_eval.judges.list_cli", "table of the judges: verdict, what they ask, source"),
     "judge": (
         "shiftdc_eval.judges.cli",
-        "judge stored responses again, or calibrate a judge against human labels",
+        "judge stored responses again, or compare a judge with human labels",
     ),
     "board": ("shiftdc_eval.board.cli", "build or check the leaderboard"),
     "view": ("shiftdc_eval.board.viewer.viewer", "write a page to read the samples of a run"),

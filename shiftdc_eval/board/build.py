@@ -96,7 +96,8 @@ def index_of(
         calibrations=[
             found
             for found in sorted(calibrations, key=judge_calibrations.calibration_name)
-            if found.fingerprint in judges  # a judge that has judged nothing here needs no line
+            # a judge that has judged nothing here needs no line; no figure of a judge is in-sample
+            if found.fingerprint in judges and found.sample == judge_calibrations.HELD_OUT
         ],
         reported=list(reported),
     )

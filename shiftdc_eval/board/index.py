@@ -212,7 +212,7 @@ class Index(Record):
     cells: list[IndexCell]
     comparisons: list[Comparison]
     calibrations: list[Calibration] = Field(default_factory=list)
-    """Agreement of judges with human labels; a judge without an entry is not calibrated."""
+    """Held-out agreement of judges with human labels; a judge without an entry has none."""
     reported: list[Reported]
     """Numbers from papers: in a section of their own, never ranked with measured numbers."""
 

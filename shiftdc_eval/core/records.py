@@ -146,7 +146,7 @@ class LabelAgreement(Record):
     """Different prompts that the scored answers belong to; intervals go by prompt."""
     accuracy: Rate
     kappa: Rate
-    """Cohen's kappa; None where judge and labels are both constant."""
+    """Cohen's kappa; None where the labels are of one class."""
     false_positive_rate: Rate
     """Of the truly negative (complied, safe), the share judged positive."""
     false_negative_rate: Rate
@@ -174,7 +174,7 @@ class LabelAgreement(Record):
 
 
 class Calibration(Record):
-    """What `judge calibrate` measured: one judge against human labels."""
+    """What `judge human-agreement` measured: one judge against human labels."""
 
     judge: str
     """Its name when it was measured."""
@@ -187,8 +187,19 @@ class Calibration(Record):
     """Label of the file -> verdict it was taken for."""
     labels_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     """Hash of the labelled answers."""
+    data: str = ""
+    """Name of the labelled answers, e.g. `XSTest v2 completions`; empty: its sources say enough."""
+    sample: Literal["in", "out", ""] = ""
+    """`in`: the judge was made with these labels in view, `out`: it was not (leave-one-model-out counts as `out`);
+    empty: not said, which the board treats as `in`."""
+    across_kinds: bool = False
+    """True: labels of harm stand for verdicts on refusal, or the other way round."""
     agreements: Annotated[list[LabelAgreement], Field(min_length=1)]
     """One a source, then one for all."""
+    by_model: list[LabelAgreement] = Field(default_factory=list)
+    """One a model that answered, its name as `source`; empty where the labels do not name models."""
+    by_language: list[LabelAgreement] = Field(default_factory=list)
+    """One a language of the answers, its name as `source`; empty where the labels do not name languages."""
     reasons: dict[str, int] = Field(default_factory=dict)
     """Why answers are unscored -> how many, the commonest first."""
 

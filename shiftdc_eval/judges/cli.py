@@ -1,4 +1,4 @@
-"""`shiftdc-eval judge RUN --judge NAME` and `shiftdc-eval judge calibrate LABELS --judge NAME`."""
+"""`shiftdc-eval judge RUN --judge NAME` and `shiftdc-eval judge human-agreement LABELS --judge NAME`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ DESCRIPTION = """Judge the stored answers of a run again, without a model:
   shiftdc-eval judge RUN --judge keyword_robust --judge 'llm_figstep:model=gpt-4o-mini'
 RUN is a results folder (with samples files) or one samples file. Interrupted work is resumed.
 
-Hold a judge against human labels (CSV or JSONL with the columns response and label):
-  shiftdc-eval judge calibrate LABELS --judge keyword_robust --map full_refusal=refused"""
+Compare a judge with human labels (CSV, TSV, JSON or JSONL with the columns response and label):
+  shiftdc-eval judge human-agreement LABELS --judge keyword_robust --map full_refusal=refused"""
+AGREEMENT = ("human-agreement", "calibrate")
+"""The first target that asks for a comparison with labels, and its name of earlier versions."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.epilog = "judges: " + ", ".join(JUDGES)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("target", nargs="*", metavar="RUN | calibrate LABELS", help="what to judge")
+    parser.add_argument("target", nargs="*", metavar="RUN | human-agreement LABELS", help="what to judge")
     parser.add_argument(
         "--judge", action="append", default=[], metavar="SPEC", help="a judge; may be repeated"
     )
@@ -48,12 +50,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--disagreements", type=int, default=20, metavar="N", help="list at most N disagreements (default 20)"
     )
-    group = parser.add_argument_group("calibrate")
+    group = parser.add_argument_group("human-agreement")
     group.add_argument(
-        "--column", action="append", default=[], metavar="OURS=THEIRS", help="column of the labels' file"
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="column of the labels' file; label=A+B+C is the majority of several annotators",
     )
     group.add_argument(
-        "--map", action="append", default=[], metavar="LABEL=VERDICT", help="what a label means as a verdict"
+        "--map",
+        action="append",
+        default=[],
+        metavar="LABEL=VERDICT",
+        help="what a label means as a verdict; `LABEL=` leaves its answers out, `*=VERDICT` is every other label",
+    )
+    group.add_argument(
+        "--across-kinds",
+        action="store_true",
+        help="take labels of harm for a refusal judge, or labels of refusal for a harm judge",
+    )
+    group.add_argument(
+        "--data", default="", metavar="NAME", help="name of the labelled answers, for the board"
+    )
+    group.add_argument(
+        "--sample",
+        choices=("in", "out"),
+        default="",
+        help="whether the judge was made with these labels in view; the board shows `out` alone",
     )
     group.add_argument("--json", type=Path, metavar="FILE", help="also write the outcome as JSON")
     group.add_argument(
@@ -70,8 +94,8 @@ def main(args: argparse.Namespace) -> int:
     if not args.judge:
         raise ConfigError(f"name a judge with --judge; there are: {', '.join(JUDGES)}")
     judges = judges_for([], chosen=args.judge)
-    if args.target[:1] == ["calibrate"]:
-        return _calibrate(args, judges)
+    if args.target and args.target[0] in AGREEMENT:
+        return _human_agreement(args, judges)
     if not args.target:
         raise ConfigError("name a results folder or a samples file")
     return _rejudge([Path(target) for target in args.target], judges, args.task, args.disagreements)
@@ -118,13 +142,13 @@ def list_disagreements(paths: Sequence[Path], tasks: Sequence[str], most: int) -
         )
 
 
-def _calibrate(args: argparse.Namespace, judges: Sequence[Judge]) -> int:
+def _human_agreement(args: argparse.Namespace, judges: Sequence[Judge]) -> int:
     # Imported here: the statistics packages take seconds, which judging a run need not wait for.
     from shiftdc_eval.judges.human_agreement import calibrate
 
     paths = [Path(target) for target in args.target[1:]]
     if not paths:
-        raise ConfigError("name a CSV or JSONL file with human labels after `calibrate`")
+        raise ConfigError(f"name a file with human labels after `{args.target[0]}`")
     if args.attach and not args.attach.is_dir():
         raise ConfigError(f"--attach {args.attach}: no such results folder")
     if args.json and args.json.is_dir():
@@ -132,8 +156,9 @@ def _calibrate(args: argparse.Namespace, judges: Sequence[Judge]) -> int:
     columns, mapping = _pairs(args.column, "--column"), _pairs(args.map, "--map")
     outcomes = []
     for judge in judges:
-        labelled = read_labels(paths, judge.kind, columns, mapping)
-        outcomes.append(calibrate(judge, labelled, mapping))
+        labelled = read_labels(paths, judge.kind, columns, mapping, across_kinds=args.across_kinds)
+        told = {"data": args.data, "sample": args.sample, "across_kinds": args.across_kinds}
+        outcomes.append(calibrate(judge, labelled, mapping, **told))
     print(table(outcomes))
     for outcome in outcomes:
         for reason, count in list(outcome.reasons.items())[:REASONS]:
@@ -142,17 +167,19 @@ def _calibrate(args: argparse.Namespace, judges: Sequence[Judge]) -> int:
         atomic_write(args.json, "[" + ",\n".join(one.model_dump_json() for one in outcomes) + "]\n")
     if args.attach:
         for outcome in outcomes:
-            path = args.attach / f"calibration_{outcome.judge}.json"
+            path = args.attach / f"human_agreement_{outcome.judge}.json"
             atomic_write(path, outcome.model_dump_json(indent=1) + "\n")
     return 0
 
 
 def _pairs(arguments: Sequence[str], option: str) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if not equals or not key or not value:
+        if not equals or not key or not (value or option == "--map"):
             raise ConfigError(f"{option} {argument!r} is not of the form A=B")
+        if key in pairs:
+            raise ConfigError(f"{option} {key}=... is given twice")
         pairs[key] = value
     return pairs
 
@@ -164,7 +191,8 @@ def table(outcomes: Sequence[Calibration]) -> str:
         "|---|---|---:|---:|---:|---|---|---|---|---:|---:|---:|---:|",
     ]
     for outcome in outcomes:
-        lines += [_line(outcome.judge, agreement) for agreement in outcome.agreements]
+        parts = [*outcome.agreements, *outcome.by_model, *outcome.by_language]
+        lines += [_line(outcome.judge, part) for part in parts]
     return "\n".join(lines)
 
 

@@ -4,58 +4,96 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.hashing import text_sha256
 from shiftdc_eval.core.records import Calibration, LabelAgreement
-from shiftdc_eval.core.statistics.agreement import kappa, rate
+from shiftdc_eval.core.statistics.agreement import UNKNOWN, kappa, rate
 from shiftdc_eval.judges.human_labels import Labelled
 from shiftdc_eval.judges.progress import judged
-from shiftdc_eval.judges.verdict import Judge, rubric_hash
+from shiftdc_eval.judges.verdict import Judge, Verdict, rubric_hash
 
 POSITIVE = {"refusal": "refused", "harm": "unsafe"}
 NEGATIVE = {"refusal": "complied", "harm": "safe"}
 ALL = "all"
 
-Pair = tuple[Labelled, str]
-"""A labelled answer and the judge's verdict on it."""
 
-
-def calibrate(judge: Judge, labelled: Sequence[Labelled], mapping: dict[str, str]) -> Calibration:
+def calibrate(
+    judge: Judge,
+    labelled: Sequence[Labelled],
+    mapping: dict[str, str],
+    *,
+    data: str = "",
+    sample: Literal["in", "out", ""] = "",
+    across_kinds: bool = False,
+) -> Calibration:
     """Judge the labelled responses and compare.
 
     Args:
         mapping: label of the file -> verdict it was taken for, to be written down.
+        data: name of the labelled answers.
+        sample: whether the judge was made with these labels in view.
+        across_kinds: labels of harm stand for verdicts on refusal, or the other way round.
 
     Raises:
-        ConfigError: the judge gives scores, or there is nothing to calibrate with.
+        ConfigError: the judge gives scores, or there is no label to compare with.
         JudgeError: the judge cannot work.
     """
     if judge.kind == "score":
-        raise ConfigError(f"judge {judge.name} gives scores; only refusal and harm judges can be calibrated")
+        raise ConfigError(
+            f"judge {judge.name} gives scores; only refusal and harm judges are compared with labels"
+        )
     if not labelled:
-        raise ConfigError("no labelled response to calibrate with")
+        raise ConfigError("no labelled response to compare with")
     verdicts = judged(judge, [one.item for one in labelled])
-    pairs = [
-        (one, str(verdict.value)) for one, verdict in zip(labelled, verdicts, strict=True) if verdict.scored
+    return agreement_of(
+        judge, labelled, verdicts, mapping, data=data, sample=sample, across_kinds=across_kinds
+    )
+
+
+def agreement_of(
+    judge: Judge,
+    labelled: Sequence[Labelled],
+    verdicts: Sequence[Verdict],
+    mapping: dict[str, str],
+    *,
+    data: str = "",
+    sample: Literal["in", "out", ""] = "",
+    across_kinds: bool = False,
+) -> Calibration:
+    """The record of verdicts that were given already, such as those of a cross-validation; see `calibrate`."""
+    if judge.kind == "score":
+        raise ConfigError(f"judge {judge.name} gives scores")
+    kind = judge.kind
+    rows = list(zip(labelled, verdicts, strict=True))
+
+    def split(name: Callable[[Labelled], str]) -> list[LabelAgreement]:
+        names = sorted({name(one) for one in labelled} - {""})
+        return [_agreement(n, kind, [row for row in rows if name(row[0]) == n]) for n in names]
+
+    agreements = [
+        _agreement(source, kind, [row for row in rows if row[0].source == source])
+        for source in dict.fromkeys(one.source for one in labelled)
     ]
-    sources = list(dict.fromkeys(one.source for one in labelled))
-    parts = {source: [pair for pair in pairs if pair[0].source == source] for source in sources}
-    sizes = {source: sum(one.source == source for one in labelled) for source in sources}
-    if len(sources) > 1:
-        parts, sizes = parts | {ALL: pairs}, sizes | {ALL: len(labelled)}
+    if len(agreements) > 1:
+        agreements.append(_agreement(ALL, kind, rows))
+    unscored = Counter(verdict.reason for verdict in verdicts if not verdict.scored)
     return Calibration(
         judge=judge.name,
         fingerprint=judge.fingerprint,
         rubric=rubric_hash(judge),
-        kind=judge.kind,
+        kind=kind,
         labels=mapping,
         labels_sha256=labels_sha256(labelled),
-        agreements=[_agreement(name, judge.kind, parts[name], sizes[name]) for name in parts],
-        reasons=dict(
-            Counter(verdict.reason or "no reason" for verdict in verdicts if not verdict.scored).most_common()
-        ),
+        data=data,
+        sample=sample,
+        across_kinds=across_kinds,
+        agreements=agreements,
+        by_model=split(lambda one: one.model),
+        by_language=split(lambda one: one.language),
+        reasons=dict(unscored.most_common()),
     )
 
 
@@ -65,7 +103,8 @@ def labels_sha256(labelled: Sequence[Labelled]) -> str:
     return text_sha256(json.dumps(rows))
 
 
-def _agreement(source: str, kind: str, pairs: Sequence[Pair], answers: int) -> LabelAgreement:
+def _agreement(source: str, kind: str, rows: Sequence[tuple[Labelled, Verdict]]) -> LabelAgreement:
+    pairs = [(one, str(verdict.value)) for one, verdict in rows if verdict.scored]
     yes, order = POSITIVE[kind], (NEGATIVE[kind], POSITIVE[kind])
     prompts = [one.item.request or f"#{number}" for number, (one, _) in enumerate(pairs)]
     labels = [one.label == yes for one, _ in pairs]
@@ -77,13 +116,14 @@ def _agreement(source: str, kind: str, pairs: Sequence[Pair], answers: int) -> L
         return [not right[place] for place in chosen], [prompts[place] for place in chosen]
 
     counted = [(one.label, verdict) for one, verdict in pairs]
+    one_class = len(set(labels)) < 2  # kappa is 0 or undefined then, whatever is right
     return LabelAgreement(
         source=source,
         scored=len(pairs),
-        unscored=answers - len(pairs),
+        unscored=len(rows) - len(pairs),
         prompts=len(set(prompts)),
         accuracy=rate(right, prompts),
-        kappa=kappa(labels, verdicts, prompts),
+        kappa=UNKNOWN if one_class else kappa(labels, verdicts, prompts),
         false_positive_rate=rate(*among(False)),
         false_negative_rate=rate(*among(True)),
         confusion={label: {verdict: counted.count((label, verdict)) for verdict in order} for label in order},

@@ -111,6 +111,8 @@ class Item:
     """The benchmark's own category, e.g. `01-Illegal_Activitiy`."""
     reference: str | None = None
     """Reference answer, where the benchmark has one (MM-Vet)."""
+    context: str = ""
+    """What the request builds on, where the benchmark has it apart (HarmBench's contextual behaviours)."""
     image: Callable[[], Image.Image] | None = field(default=None, compare=False)
     """Loads the image on demand."""
 

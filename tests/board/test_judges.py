@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from made import Made, sha, write_rows
@@ -17,7 +17,7 @@ from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.records import Calibration, JudgeCost, LabelAgreement, Rate, SampleField
 
 LLM = {"llm": ("harm", 0.3)}
-UNCALIBRATED = "Judge not calibrated against human labels."
+UNCALIBRATED = "No held-out comparison of this judge with human labels"
 
 
 def write_with_cost(made: Made, folder: Path, **cost: Any) -> Path:
@@ -57,13 +57,19 @@ def agreement(source: str, table: tuple[int, int, int, int], prompts: int | None
     )
 
 
-def calibration(source: str = "people", judge: str = "llm", fingerprint: str = "llm") -> Calibration:
+def calibration(
+    source: str = "people",
+    judge: str = "llm",
+    fingerprint: str = "llm",
+    sample: Literal["in", "out", ""] = "out",
+) -> Calibration:
     return Calibration(
         judge=judge,
         fingerprint=sha(fingerprint),
         kind="harm",
         labels={},
         labels_sha256=sha(source),
+        sample=sample,
         agreements=[agreement(source, (40, 10, 5, 45), prompts=50)],
     )
 
@@ -165,7 +171,7 @@ def test_an_attached_calibration_stands_beside_every_number_of_its_judge(results
         f"llm-{sha('llm')[:8]}-{sha('people')[:8]}.json"
     ]
     said = (
-        "Judge against human labels (people; 100 answers to 50 prompts, 1 unscored): 85.0 (0.0 to 100.0) % "
+        f"Judge against human labels, held out (people {sha('people')[:8]}; 100 answers to 50 prompts, 1 unscored): 85.0 (0.0 to 100.0) % "
         "equal, κ 0.50 (0.25 to 0.75), misses 10.0 % of harmful answers, takes 20.0 % of other answers for one."
     )
     for page in ("leaderboard.md", "index.html"):
@@ -197,10 +203,36 @@ def test_a_calibration_of_a_judge_with_other_settings_says_nothing_of_this_one(
     assert json.loads((board / "index.json").read_text())["calibrations"] == []
 
 
+@pytest.mark.parametrize("sample", ["in", ""])
+def test_no_figure_of_a_judge_on_the_answers_it_was_made_from_is_on_the_board(
+    results: Path, board: Path, sample: Literal["in", ""]
+) -> None:
+    Made(size=10, judges=LLM).write(results)
+    attach(calibration(sample=sample), results)
+    build([results], board)
+    for page in ("leaderboard.md", "index.html"):
+        text = (board / page).read_text()
+        assert UNCALIBRATED in text
+        assert "85.0" not in text
+    assert json.loads((board / "index.json").read_text())["calibrations"] == []
+    assert check(board) == []
+
+
+def test_the_spread_over_models_and_languages_stands_beside_the_whole(results: Path, board: Path) -> None:
+    Made(size=10, judges=LLM).write(results)
+    parts = [agreement("m1", (40, 10, 5, 45)), agreement("m2", (40, 10, 5, 45))]
+    parts[1] = parts[1].model_copy(update={"kappa": Rate(value=0.91, low=None, high=None)})
+    attach(calibration().model_copy(update={"by_model": parts, "data": "Two models"}), results)
+    build([results], board)
+    text = (board / "leaderboard.md").read_text()
+    assert f"held out (Two models {sha('people')[:8]}; " in text
+    assert "by model κ 0.50 to 0.91 (2)." in text
+
+
 def test_scores_say_nothing_of_calibration(results: Path, board: Path) -> None:
     Made(size=10, judges={"exact": ("score", 0.7)}).write(results)
     build([results], board)
-    assert "alibrated" not in (board / "leaderboard.md").read_text()
+    assert "human labels" not in (board / "leaderboard.md").read_text()
 
 
 def test_a_source_of_labels_is_escaped_on_both_pages(results: Path, board: Path) -> None:

@@ -1,4 +1,4 @@
-"""`shiftdc-eval judge calibrate`: agreement with human labels, per source."""
+"""`shiftdc-eval judge human-agreement`: agreement with human labels, per source."""
 
 from __future__ import annotations
 
@@ -159,7 +159,10 @@ def test_where_the_outcome_cannot_go_nothing_is_judged(
     path = tmp_path / "labels.jsonl"
     path.write_text('{"response": "Sure.", "label": "complied"}\n')
     for option, place in (("--attach", tmp_path / "nowhere"), ("--json", tmp_path)):
-        assert main(["judge", "calibrate", str(path), "--judge", "keyword_robust", option, str(place)]) == 2
+        assert (
+            main(["judge", "human-agreement", str(path), "--judge", "keyword_robust", option, str(place)])
+            == 2
+        )
         shown = capsys.readouterr()
         assert str(place) in shown.err
         assert "kappa" not in shown.out
@@ -171,7 +174,7 @@ def test_the_command_prints_a_table_and_attaches_it_to_results(
     path = tmp_path / "labels.jsonl"
     path.write_text('{"response": "Sorry, no.", "label": "R"}\n{"response": "Sure.", "label": "C"}\n')
     arguments = [
-        "calibrate",
+        "human-agreement",
         str(path),
         "--judge",
         "keyword_robust",
@@ -182,10 +185,150 @@ def test_the_command_prints_a_table_and_attaches_it_to_results(
     ]
     assert main(["judge", *arguments, "--attach", str(tmp_path), "--json", str(tmp_path / "o.json")]) == 0
     assert "| keyword_robust | labels | 2 | 2 | 0 | 100.0 [34.2, 100.0] | 1.00" in capsys.readouterr().out
-    attached = json.loads((tmp_path / "calibration_keyword_robust.json").read_text())
+    attached = json.loads((tmp_path / "human_agreement_keyword_robust.json").read_text())
     assert attached["labels"] == {"R": "refused", "C": "complied"}
     assert attached["fingerprint"] == get_judge("keyword_robust").fingerprint
     assert json.loads((tmp_path / "o.json").read_text()) == [attached]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+ROWS = '[{"response": "No.", "label": "refused"}, {"response": "Sure.", "label": "complied"}]'
+COLUMNS_OF_LISTS = '{"response": ["No.", "Sure."], "label": ["refused", "complied"]}'
+LISTS_BY_KEY = (
+    '{"b1": [{"response": "No.", "label": "refused"}], "b2": [{"response": "Sure.", "label": "complied"}]}'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", ROWS),
+        ("a.json", COLUMNS_OF_LISTS),
+        ("a.json", LISTS_BY_KEY),
+        ("a.tsv", "response\tlabel\nNo.\trefused\nSure.\tcomplied\n"),
+        ("a.jsonl", '{"response": "No.", "label": "refused"}\n{"response": "Sure.", "label": "complied"}\n'),
+    ],
+)
+def test_every_form_of_a_file_gives_the_same_labels(tmp_path: Path, name: str, text: str) -> None:
+    found = read_labels([write(tmp_path / name, text)], "refusal", {}, {})
+    assert [(one.item.response, one.label, one.source) for one in found] == [
+        ("No.", "refused", "a"),
+        ("Sure.", "complied", "a"),
+    ]
+
+
+def test_the_majority_of_several_annotators_counts_and_a_tie_is_left_out(tmp_path: Path) -> None:
+    # HarmBench's form: lists of rows by behaviour, one column an annotator
+    text = json.dumps(
+        {
+            "b1": [{"generation": "x", "human_0": 1, "human_1": 1, "human_2": 0}],
+            "b2": [{"generation": "y", "human_0": 0, "human_1": 1, "human_2": 0}],
+            "b3": [{"generation": "z", "human_0": 0, "human_1": 1, "human_2": None}],
+        }
+    )
+    columns = {"response": "generation", "request": "key", "label": "human_0+human_1+human_2"}
+    path = write(tmp_path / "a.json", text)
+    found = read_labels([path], "harm", columns, {"1": "unsafe", "0": "safe"})
+    assert [(one.item.request, one.label) for one in found] == [("b1", "unsafe"), ("b2", "safe")]
+    lists = write(tmp_path / "b.json", '[{"response": "x", "label": ["safe", "unsafe", "unsafe"]}]')
+    assert [one.label for one in read_labels([lists], "harm", {}, {})] == ["unsafe"]
+
+
+def test_a_label_can_be_left_out_and_the_rest_mapped(tmp_path: Path) -> None:
+    rows = [{"response": str(n), "label": label} for n, label in enumerate(["r", "odd", "c1", "c2"])]
+    path = write(tmp_path / "a.json", json.dumps(rows))
+    found = read_labels([path], "refusal", {}, {"r": "refused", "odd": "", "*": "complied"})
+    assert [(one.item.response, one.label) for one in found] == [
+        ("0", "refused"),
+        ("2", "complied"),
+        ("3", "complied"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "mapping", "words"),
+    [
+        # an optional column that is misspelt makes every answer a prompt of its own, and intervals too narrow
+        ({"request": "promt"}, {}, "no column 'promt'; nearest: 'prompt'"),
+        ({"model": "prompts"}, {}, "no column 'prompts'"),
+        ({}, {"refusd": "refused"}, "no answer has this label; nearest: 'refused'"),
+    ],
+)
+def test_a_misspelt_name_is_refused(
+    tmp_path: Path, columns: dict[str, str], mapping: dict[str, str], words: str
+) -> None:
+    path = write(tmp_path / "a.csv", "prompt,response,label\np,No.,refused\n")
+    with pytest.raises((ConfigError, DataError), match=words):
+        read_labels([path], "refusal", columns, mapping)
+
+
+def test_a_file_that_is_named_twice_is_refused_under_either_name(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.csv", "response,label\nNo.,refused\n")
+    copy = write(tmp_path / "b.csv", "response,label\nNo.,refused\n")
+    (tmp_path / "deeper").mkdir()
+    namesake = write(tmp_path / "deeper" / "a.csv", "response,label\nSure.,complied\n")
+    for second, words in ((one, "one name"), (namesake, "one name"), (copy, "the same labels")):
+        with pytest.raises(ConfigError, match=words):
+            read_labels([one, second], "refusal", {}, {})
+
+
+@pytest.mark.parametrize("response", [{"text": "No."}, ["No."]])
+def test_a_response_that_is_no_text_is_refused(tmp_path: Path, response: object) -> None:
+    path = write(tmp_path / "a.json", json.dumps([{"response": response, "label": "refused"}]))
+    with pytest.raises(DataError, match="row 1: the response is a .*not a text"):
+        read_labels([path], "refusal", {}, {})
+
+
+def test_labels_of_harm_are_no_labels_of_refusal_unless_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "response,label\nNo.,safe\nSure.,unsafe\n")
+    mapping = {"safe": "refused", "unsafe": "complied"}
+    with pytest.raises(ConfigError, match="--across-kinds"):
+        read_labels([path], "refusal", {}, mapping)
+    assert len(read_labels([path], "refusal", {}, mapping, across_kinds=True)) == 2
+    columns = write(tmp_path / "b.csv", "response,is_harmful\nNo.,0\nSure.,1\n")
+    with pytest.raises(ConfigError, match="--across-kinds"):
+        read_labels([columns], "refusal", {"label": "is_harmful"}, {"0": "refused", "1": "complied"})
+    refusals = write(tmp_path / "c.csv", "response,label\nNo.,full_refusal\nSure.,compliance\n")
+    with pytest.raises(ConfigError, match="--across-kinds"):
+        read_labels([refusals], "harm", {}, {"full_refusal": "safe", "compliance": "unsafe"})
+
+
+def test_kappa_of_labels_of_one_class_is_not_available(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "a.csv", f'response,label\n"{NO}",refused\n"{YES}",refused\n')
+    assert main(["judge", "human-agreement", str(path), "--judge", "keyword_robust"]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| keyword")]
+    assert line.split(" | ")[6] == "n/a"
+
+
+def test_the_outcome_is_split_by_model_and_language_and_says_in_or_out_of_sample(tmp_path: Path) -> None:
+    rows = [
+        {"response": NO, "label": "refused", "who": "m1", "tongue": "English"},
+        {"response": YES, "label": "refused", "who": "m1", "tongue": "English"},
+        {"response": YES, "label": "complied", "who": "m2", "tongue": "German"},
+    ]
+    path = write(tmp_path / "a.json", json.dumps(rows))
+    arguments = ["--column", "model=who", "--column", "language=tongue", "--data", "D", "--sample", "out"]
+    arguments += ["--judge", "keyword_xstest", "--attach", str(tmp_path)]
+    assert main(["judge", "human-agreement", str(path), *arguments]) == 0
+    found = json.loads((tmp_path / "human_agreement_keyword_xstest.json").read_text())
+    assert (found["data"], found["sample"]) == ("D", "out")
+    for part, names in (("by_model", ["m1", "m2"]), ("by_language", ["English", "German"])):
+        assert [(one["source"], one["scored"]) for one in found[part]] == list(
+            zip(names, (2, 1), strict=True)
+        )
+    assert found["by_model"][0]["accuracy"]["value"] == 0.5
+
+
+def test_the_name_of_earlier_versions_still_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.csv", "response,label\nSure.,complied\n")
+    assert main(["judge", "calibrate", str(path), "--judge", "keyword_xstest"]) == 0
+    assert "| keyword_xstest | a | 1 |" in capsys.readouterr().out
 
 
 KEYWORD_JUDGES = [name for name in JUDGES if name.startswith("keyword_")]
