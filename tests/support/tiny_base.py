@@ -155,3 +155,13 @@ def write_delta(path: Path, base: Path, **changes: Tensor) -> dict[str, Tensor]:
     metadata = {"base_sha256": file_sha256(base), "rank": "3", "seed": "1", "training_log_sha256": "ab"}
     save_delta(path, state, metadata)
     return state
+
+
+def merge_in_process(base: Path, delta: Path, cache: str) -> None:
+    """Merge under `cache`; stands in a module that a spawned process can import."""
+    import os
+
+    from shiftdc_eval.backbones.bundled.smol_merge import cached_folder
+
+    os.environ["SHIFTDC_CACHE"] = cache
+    cached_folder(delta, base)

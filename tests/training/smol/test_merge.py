@@ -22,7 +22,7 @@ from shiftdc_eval.core.paths import cache_dir
 
 pytest.importorskip("gguf", reason="the base is a GGUF file: pip install gguf")
 
-from tiny_base import random_delta, write_base, write_delta
+from tiny_base import merge_in_process, random_delta, write_base, write_delta
 
 
 @pytest.fixture(scope="module")
@@ -148,18 +148,11 @@ def test_what_a_killed_merge_left_is_no_model_and_is_cleared(
     assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, f"{folder.name}.lock"]
 
 
-def _merge_in_process(base: Path, delta: Path, cache: str) -> None:
-    import os
-
-    os.environ["SHIFTDC_CACHE"] = cache
-    cached_folder(delta, base)
-
-
 @pytest.mark.slow
 def test_two_processes_merge_one_folder(parts: tuple[Path, Path, dict[str, Tensor]], tmp_path: Path) -> None:
     cache = str(tmp_path / "shared")
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_merge_in_process, args=(*parts[:2], cache)) for _ in range(2)]
+    workers = [context.Process(target=merge_in_process, args=(*parts[:2], cache)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
