@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from shiftdc_eval.analysis import probes
-from shiftdc_eval.core.statistics.intervals import Bools
-from shiftdc_eval.core.statistics.weighted import Bootstrap, Estimate, Floats, Ints, codes
+from shiftdc_eval.core.statistics.intervals import Bools, numbered
+from shiftdc_eval.core.statistics.weighted import Bootstrap, Estimate, Floats, Ints
 
 Found = dict[str, Any]
 """Nested names with an `Estimate` at every leaf."""
@@ -102,7 +102,7 @@ class SafetyProbe:
         questions = [labels.questions[index] for index in chosen.tolist()]
         harmful = labels.harmful[chosen]
         fold = probes.folds(questions, ["harmful" if one else "benign" for one in harmful], "safety")
-        cluster = codes(questions)
+        cluster = numbered(questions)
         majority = np.bincount(cluster, weights=harmful) * 2 > np.bincount(cluster)
         return cls(labels, fold, np.random.default_rng(SEED).permutation(majority)[cluster])
 
@@ -159,7 +159,7 @@ class VisualProbe:
     @property
     def chance(self) -> float:
         """Accuracy of always naming the most frequent class."""
-        return float(np.bincount(codes(self.classes)).max() / len(self.classes))
+        return float(np.bincount(numbered(self.classes)).max() / len(self.classes))
 
     def measure(self, layer: Mapping[str, Floats], bootstrap: Bootstrap, fitted_on: str = "image") -> Found:
         """Accuracy on every condition, and its change from the fitted condition, item by item."""
@@ -262,7 +262,7 @@ def split_half(activations: Floats, labels: Labels, splits: int = SPLITS) -> Est
 
     The interval is the central 95 % of the splits.
     """
-    cluster = codes(labels.questions)
+    cluster = numbered(labels.questions)
     generator = np.random.default_rng(SEED)
     sides = [np.flatnonzero(side) for side in (labels.benign, labels.harmful)]
     weights = []

@@ -20,8 +20,8 @@ from shiftdc_eval.analysis.measures import Labels, SafetyProbe, VisualProbe
 from shiftdc_eval.analysis.probes import FOLDS, MINIMUM
 from shiftdc_eval.analysis.recording_file import Manifest, Recording, read_vectors
 from shiftdc_eval.core.errors import ConfigError, DataError, DirectionError
-from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools
-from shiftdc_eval.core.statistics.weighted import DRAWS, Bootstrap, Estimate, Floats, codes
+from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools, numbered
+from shiftdc_eval.core.statistics.weighted import DRAWS, Bootstrap, Estimate, Floats
 from shiftdc_eval.judges.registry import get_judge
 from shiftdc_eval.judges.verdict import Item as JudgeItem
 
@@ -66,7 +66,7 @@ def analyse(
         )
     vectors = _directions(folder, manifest)
     labels = labels_of(manifest)
-    bootstrap = Bootstrap(codes(labels.questions))
+    bootstrap = Bootstrap(numbered(labels.questions))
     probe = SafetyProbe.of(labels)
     visual, notes = _visual_probes(manifest, labels)
     refused = _refused(recording, judge)

@@ -231,7 +231,7 @@ def agreements(columns: Sequence[Column]) -> list[Agreement]:
                     second=second.judge.key,
                     n=int(both.sum()),
                     agreement=round(float((a == b).mean()), DIGITS),
-                    kappa=rounded(statistics.kappa(a, b)),
+                    kappa=rounded(statistics.kappa(a, b, first.answers.questions[both]).value),
                 )
             )
     return found

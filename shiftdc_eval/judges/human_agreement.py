@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
+
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.hashing import text_sha256
-from shiftdc_eval.core.records import Calibration, LabelAgreement
-from shiftdc_eval.core.statistics.agreement import UNKNOWN, kappa, rate
+from shiftdc_eval.core.records import Calibration, LabelAgreement, Rate
+from shiftdc_eval.core.statistics import Estimate, kappa, proportion
+from shiftdc_eval.core.statistics.intervals import numbered
 from shiftdc_eval.judges.human_labels import Labelled
 from shiftdc_eval.judges.progress import judged
 from shiftdc_eval.judges.verdict import Judge, Verdict, rubric_hash
@@ -18,6 +22,7 @@ from shiftdc_eval.judges.verdict import Judge, Verdict, rubric_hash
 POSITIVE = {"refusal": "refused", "harm": "unsafe"}
 NEGATIVE = {"refusal": "complied", "harm": "safe"}
 ALL = "all"
+UNKNOWN = Rate(value=None, low=None, high=None)
 
 
 def calibrate(
@@ -107,24 +112,27 @@ def _agreement(source: str, kind: str, rows: Sequence[tuple[Labelled, Verdict]])
     pairs = [(one, str(verdict.value)) for one, verdict in rows if verdict.scored]
     yes, order = POSITIVE[kind], (NEGATIVE[kind], POSITIVE[kind])
     prompts = [one.item.request or f"#{number}" for number, (one, _) in enumerate(pairs)]
-    labels = [one.label == yes for one, _ in pairs]
-    verdicts = [verdict == yes for _, verdict in pairs]
-    right = [label == verdict for label, verdict in zip(labels, verdicts, strict=True)]
-
-    def among(wanted: bool) -> tuple[list[bool], list[str]]:
-        chosen = [place for place, label in enumerate(labels) if label == wanted]
-        return [not right[place] for place in chosen], [prompts[place] for place in chosen]
-
+    clusters = numbered(prompts)
+    labels = np.array([one.label == yes for one, _ in pairs], bool)
+    verdicts = np.array([verdict == yes for _, verdict in pairs], bool)
     counted = [(one.label, verdict) for one, verdict in pairs]
-    one_class = len(set(labels)) < 2  # kappa is 0 or undefined then, whatever is right
+    one_class = len(np.unique(labels)) < 2  # kappa is 0 or undefined then, whatever is right
     return LabelAgreement(
         source=source,
         scored=len(pairs),
         unscored=len(rows) - len(pairs),
         prompts=len(set(prompts)),
-        accuracy=rate(right, prompts),
-        kappa=UNKNOWN if one_class else kappa(labels, verdicts, prompts),
-        false_positive_rate=rate(*among(False)),
-        false_negative_rate=rate(*among(True)),
+        accuracy=_rate(proportion(labels == verdicts, clusters)),
+        kappa=UNKNOWN if one_class else _rate(kappa(labels, verdicts, clusters)),
+        false_positive_rate=_rate(proportion(verdicts[~labels], clusters[~labels])),
+        false_negative_rate=_rate(proportion(~verdicts[labels], clusters[labels])),
         confusion={label: {verdict: counted.count((label, verdict)) for verdict in order} for label in order},
     )
+
+
+def _rate(found: Estimate) -> Rate:
+    """An estimate as it is recorded: no number in place of nan, and no interval of nothing."""
+    value, low, high = (
+        one if found.n and math.isfinite(one) else None for one in (found.value, found.low, found.high)
+    )
+    return Rate(value=value, low=low, high=high)

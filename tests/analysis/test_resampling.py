@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from shiftdc_eval.core.statistics.weighted import Bootstrap, codes, weighted_auroc, weighted_spearman
+from shiftdc_eval.core.statistics.intervals import numbered
+from shiftdc_eval.core.statistics.weighted import Bootstrap, weighted_auroc, weighted_spearman
 
 COLUMNS = st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 3)), min_size=4, max_size=30)
 
@@ -56,7 +57,7 @@ def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says() -> None:
 
 
 def test_items_of_a_question_are_drawn_together() -> None:
-    weights = Bootstrap(codes(["a", "b", "a", "c"]), draws=50).weights
+    weights = Bootstrap(numbered(["a", "b", "a", "c"]), draws=50).weights
     assert (weights[0] == weights[2]).all()
     assert not (weights[0] == weights[1]).all()
 

@@ -16,7 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 from shiftdc_eval.cli import main
 from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.core.records import Calibration
-from shiftdc_eval.core.statistics.agreement import kappa, rate
+from shiftdc_eval.core.statistics import kappa, proportion
 from shiftdc_eval.judges import JUDGES, get_judge
 from shiftdc_eval.judges.cli import table
 from shiftdc_eval.judges.human_agreement import calibrate
@@ -353,13 +353,13 @@ def test_intervals_over_independent_prompts_are_those_of_statsmodels() -> None:
     for _ in range(20):
         labels = draw.random(60) < 0.4
         verdicts = np.where(draw.random(60) < 0.8, labels, ~labels)
-        prompts = [str(number) for number in range(60)]
+        prompts = np.arange(60)
         table = [[int(((labels == a) & (verdicts == b)).sum()) for b in (False, True)] for a in (False, True)]
         expected = cohens_kappa(table)
         found = kappa(labels, verdicts, prompts)
         assert found.value == pytest.approx(expected.kappa)
         assert (found.low, found.high) == pytest.approx((expected.kappa_low, expected.kappa_upp))
-        share = rate(labels == verdicts, prompts)
+        share = proportion(labels == verdicts, prompts)
         low, high = proportion_confint(int((labels == verdicts).sum()), 60, method="wilson")
         assert (share.low, share.high) == pytest.approx((low, high))
 
@@ -368,14 +368,14 @@ def test_answers_of_two_models_to_one_prompt_are_worth_no_more_than_their_prompt
     draw = np.random.default_rng(5)
     labels = draw.random(200) < 0.5
     verdicts = np.where(draw.random(200) < 0.85, labels, ~labels)
-    prompts = [str(number) for number in range(200)]
-    once = kappa(labels, verdicts, prompts), rate(labels == verdicts, prompts)
-    twice = [*labels, *labels], [*verdicts, *verdicts], [*prompts, *prompts]
-    doubled = kappa(*twice), rate([a == b for a, b in zip(*twice[:2], strict=True)], twice[2])
+    prompts = np.arange(200)
+    once = kappa(labels, verdicts, prompts), proportion(labels == verdicts, prompts)
+    twice = np.tile(labels, 2), np.tile(verdicts, 2), np.tile(prompts, 2)
+    doubled = kappa(*twice), proportion(twice[0] == twice[1], twice[2])
     for single, double in zip(once, doubled, strict=True):
         assert double.value == pytest.approx(single.value)
         assert double.high - double.low == pytest.approx(single.high - single.low, rel=0.02)
-    apart = kappa(*twice[:2], [str(number) for number in range(400)])
+    apart = kappa(*twice[:2], np.arange(400))
     assert apart.high - apart.low < 0.75 * (doubled[0].high - doubled[0].low)
 
 
@@ -388,8 +388,8 @@ def test_clustered_intervals_hold_the_truth_as_often_as_they_say() -> None:
         right = np.repeat(np.where(draw.random(150) < 0.5, 0.95, 0.65), 3)
         labels = np.repeat(draw.random(150) < 0.5, 3)
         verdicts = np.where(draw.random(450) < right, labels, ~labels)
-        prompts = [str(number // 3) for number in range(450)]
-        found, share = kappa(labels, verdicts, prompts), rate(labels == verdicts, prompts)
+        prompts = np.arange(450) // 3
+        found, share = kappa(labels, verdicts, prompts), proportion(labels == verdicts, prompts)
         held["kappa"] += found.low <= 0.6 <= found.high
         held["rate"] += share.low <= 0.8 <= share.high
     assert all(0.925 <= count / trials <= 0.985 for count in held.values()), held

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from statsmodels.stats.proportion import proportion_confint
-
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone, machine
 from shiftdc_eval.core import provenance
+from shiftdc_eval.core.statistics import wilson
 from shiftdc_eval.defenses import Request, Settings, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.directions import Directions
@@ -48,7 +47,7 @@ class Share:
 
     def as_json(self) -> dict[str, Any]:
         """Counts, share and 95 % Wilson interval."""
-        low, high = proportion_confint(self.hits, self.n, method="wilson")
+        low, high = wilson(self.hits, self.n)
         return {
             "hits": self.hits,
             "n": self.n,

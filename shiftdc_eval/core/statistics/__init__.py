@@ -1,5 +1,6 @@
 """The board's statistics as pure functions of per-sample verdicts."""
 
+from shiftdc_eval.core.statistics.agreement import kappa
 from shiftdc_eval.core.statistics.bootstrap import RESAMPLES, mean_score
 from shiftdc_eval.core.statistics.intervals import (
     CONFIDENCE,
@@ -22,7 +23,7 @@ from shiftdc_eval.core.statistics.paired import (
     paired_scores,
     sign_flip_p,
 )
-from shiftdc_eval.core.statistics.ranking import detectable_difference, detectable_errors, holm, kappa, ranks
+from shiftdc_eval.core.statistics.ranking import detectable_difference, detectable_errors, holm, ranks
 
 __all__ = [
     "CONFIDENCE",

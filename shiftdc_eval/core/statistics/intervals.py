@@ -6,7 +6,9 @@ Sources: Wilson 1927 (interval), Korn and Graubard 1998 (effective sample size o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +53,11 @@ def wilson(successes: float, n: float, z: float = Z) -> tuple[float, float]:
     return low, high
 
 
+def numbered(names: Sequence[Any]) -> Ints:
+    """[n] numbers from 0 without gaps in place of names, in their order."""
+    return np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)
+
+
 def cluster_sums(values: Floats, clusters: Ints) -> tuple[Floats, Floats]:
     """Sum of the values and their count in each non-empty cluster."""
     counts = np.bincount(clusters).astype(np.float64)
@@ -59,22 +66,33 @@ def cluster_sums(values: Floats, clusters: Ints) -> tuple[Floats, Floats]:
     return sums[present], counts[present]
 
 
+def variance_of_mean(sums: Floats, counts: Floats) -> float:
+    """Variance of a ratio mean over independent clusters, corrected for few of them."""
+    n, m = counts.sum(), len(counts)
+    few = m / (m - 1) if 1 < m < n else 1.0
+    return few * float(((sums - sums.sum() / n * counts) ** 2).sum()) / float(n) ** 2
+
+
+def quantile(counts: Floats) -> float:
+    """Quantile of an interval: Student's for few clusters of several answers, else the normal one."""
+    m = len(counts)
+    return Z if m < 2 or m == counts.sum() else float(special.stdtrit(m - 1, 0.5 + CONFIDENCE / 2))
+
+
 def effective_size(sums: Floats, counts: Floats, variance: float) -> float:
     """Answers that independent sampling would need for the same precision of the mean.
 
-    The variance of a ratio mean over clusters is compared with that of independent answers (`variance` is
-    that of one answer); never above the number of answers; with Korn and Graubard's correction for few
-    clusters. Without variance (all answers alike) each cluster counts once.
+    The variance of the mean is compared with that of independent answers (`variance` is that of one answer);
+    never above the number of answers; with Korn and Graubard's correction for few clusters. Without variance
+    (all answers alike) each cluster counts once.
     """
     n, m = float(counts.sum()), len(counts)
     if m == n:
         return n
     if m < 2 or variance <= 0:
         return float(m)
-    mean = sums.sum() / n
-    of_mean = m / (m - 1) * float(((sums - mean * counts) ** 2).sum()) / n**2
-    size = min(n, variance / of_mean) if of_mean > 0 else n
-    return float(size * (Z / special.stdtrit(m - 1, 0.5 + CONFIDENCE / 2)) ** 2)
+    of_mean = variance_of_mean(sums, counts)
+    return (min(n, variance / of_mean) if of_mean > 0 else n) * (Z / quantile(counts)) ** 2
 
 
 def proportion(outcomes: Bools, clusters: Ints) -> Estimate:

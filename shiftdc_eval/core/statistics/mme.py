@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from shiftdc_eval.core.statistics.bootstrap import percentiles, resampled_sums
-from shiftdc_eval.core.statistics.intervals import Estimate, Floats, Ints
+from shiftdc_eval.core.statistics.intervals import Estimate, Floats, Ints, numbered
 
 
 def mme_columns(scores: Floats, images: Ints, subtasks: Ints, repeats: Ints) -> Floats:
@@ -52,13 +52,9 @@ def mme_score(scores: Floats, clusters: Ints, subtasks: Ints, repeats: Ints) -> 
     n, images = int(scored.sum()), len(np.unique(clusters[scored]))
     if not n:
         return Estimate(math.nan, math.nan, math.nan, 0, 0)
-    columns = mme_columns(scores, dense(clusters), subtasks, repeats)
+    columns = mme_columns(scores, numbered(clusters), subtasks, repeats)
     sums = columns.sum(axis=0, keepdims=True)
     if not sums[:, 3::4].all():
         return Estimate(math.nan, math.nan, math.nan, n, images)
     low, high = percentiles(mme_total(resampled_sums(columns)))
     return Estimate(float(mme_total(sums)[0]), low, high, n, images)
-
-
-def dense(clusters: Ints) -> Ints:
-    return np.asarray(np.unique(clusters, return_inverse=True)[1], dtype=np.int64)

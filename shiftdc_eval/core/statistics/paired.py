@@ -14,8 +14,16 @@ import numpy as np
 from scipy import special
 
 from shiftdc_eval.core.statistics.bootstrap import SEED, percentiles, resampled_mean, resampled_sums
-from shiftdc_eval.core.statistics.intervals import Bools, Floats, Ints, Z, cluster_sums, effective_size
-from shiftdc_eval.core.statistics.mme import dense, mme_columns, mme_total
+from shiftdc_eval.core.statistics.intervals import (
+    Bools,
+    Floats,
+    Ints,
+    Z,
+    cluster_sums,
+    effective_size,
+    numbered,
+)
+from shiftdc_eval.core.statistics.mme import mme_columns, mme_total
 
 MIN_FLIPS = 10_000
 FLIPS_A_PAIR = 400
@@ -184,7 +192,7 @@ def paired_mme(
     """
     if not len(first):
         return Difference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0, 0.0)
-    images = dense(clusters)
+    images = numbered(clusters)
     one, other = (mme_columns(scores, images, subtasks, repeats) for scores in (first, second))
     low, high = percentiles(mme_total(resampled_sums(one)) - mme_total(resampled_sums(other)))
     answers, pairs = one[:, 1::4].sum(axis=0), one[:, 3::4].sum(axis=0)

@@ -1,4 +1,4 @@
-"""What many comparisons say together: Holm's adjustment (1979), ranks with ties, power, agreement of judges."""
+"""What many comparisons say together: Holm's adjustment (1979), ranks with ties, power."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scipy import special
 
-from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools
+from shiftdc_eval.core.statistics.intervals import CONFIDENCE
 
 POWER = 0.8
 Z_POWER = float(special.ndtri(POWER))
@@ -59,13 +59,3 @@ def detectable_difference(n: float, discordant: float, tests: int = 1) -> float:
     errors = detectable_errors(tests)
     # d = errors * sqrt(share / n), where the share of pairs that differ cannot be below d
     return min(1.0, max(errors * math.sqrt(discordant / n), errors**2 / n))
-
-
-def kappa(first: Bools, second: Bools) -> float:
-    """Cohen's kappa of two judges over the answers both scored; nan where it is undefined."""
-    if not len(first):
-        return math.nan
-    agreement = float((first == second).mean())
-    a, b = float(first.mean()), float(second.mean())
-    chance = a * b + (1 - a) * (1 - b)
-    return math.nan if chance >= 1 else (agreement - chance) / (1 - chance)

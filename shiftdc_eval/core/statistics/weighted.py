@@ -5,7 +5,6 @@ Whole questions are drawn, so that items of one question stay together; a draw i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,11 +30,6 @@ class Estimate:
     high: float | None
     n: int
     """Items it rests on."""
-
-
-def codes(names: Sequence[str]) -> Ints:
-    """Numbers from 0 without gaps in place of names."""
-    return np.unique(np.asarray(names, dtype=str), return_inverse=True)[1].astype(np.int64)
 
 
 class Bootstrap:
@@ -131,32 +125,25 @@ def estimate(values: Floats, n: int) -> Estimate:
 
 
 def weighted_auroc(scores: Floats, positive: Bools, weights: Floats) -> Floats:
-    """AUROC under each column of weights; ties count half.
+    """AUROC under each column of weights, from the ranks of the positive items (Mann and Whitney 1947).
 
     Args:
-        scores: `[n]`.
+        scores: `[n]`; ties count half.
         positive: `[n]`.
         weights: `[n, draws]`, how often each item counts.
 
     Returns:
         `[draws]`; NaN where a side is empty.
     """
-    below = np.zeros((int((~positive).sum()) + 1, weights.shape[1]), dtype=np.float32)
-    order = np.argsort(scores[~positive], kind="stable")
-    np.cumsum(weights[~positive][order], axis=0, out=below[1:])  # counts: exact up to 16 million items
-    ranked, asked, up = scores[~positive][order], scores[positive], weights[positive]
-    first, last = (np.searchsorted(ranked, asked, side) for side in ("left", "right"))
-    won = (up * below[first]).sum(0, dtype=np.float64)
-    if not np.array_equal(first, last):
-        won = (won + (up * below[last]).sum(0, dtype=np.float64)) / 2
+    up = weights[positive].astype(np.float64)
+    many = up.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(won / (up.sum(0, dtype=np.float64) * below[-1]))
+        won = (up * _midranks(scores, weights)[positive]).sum(0) - many**2 / 2
+        return np.asarray(won / (many * (weights.sum(0, dtype=np.float64) - many)))
 
 
 def weighted_spearman(x: Floats, y: Floats, weights: Floats) -> Floats:
     """Spearman's correlation under each column of weights, `[draws]`; NaN where a column is constant."""
-    if not len(x):
-        return np.full(weights.shape[1], np.nan)
     a, b = (_midranks(column, weights) for column in (x, y))
     total = weights.sum(0, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -167,18 +154,8 @@ def weighted_spearman(x: Floats, y: Floats, weights: Floats) -> Floats:
 
 
 def _midranks(column: Floats, weights: Floats) -> Floats:
-    order, starts, group = _ties(column)
-    counts = weights[order].astype(np.float64)
-    if len(starts) < len(order):
-        counts = np.add.reduceat(counts, starts, axis=0)
-    ranks = np.cumsum(counts, axis=0) - counts / 2
-    back = np.empty(len(order), dtype=np.int64)
-    back[order] = group
-    return np.asarray(ranks[back])
-
-
-def _ties(column: Floats) -> tuple[Ints, Ints, Ints]:
-    """The order of a column, where each run of equal values starts in it, and the run of each place."""
-    order = np.argsort(column, kind="stable")
-    new = np.r_[True, np.diff(column[order]) != 0]
-    return order, np.flatnonzero(new), np.cumsum(new) - 1
+    """`[n, draws]`: items below each, with half of those that are equal to it, itself included."""
+    values, group = np.unique(column, return_inverse=True)
+    counts = np.zeros((len(values), weights.shape[1]))
+    np.add.at(counts, group, weights)
+    return np.asarray((np.cumsum(counts, axis=0) - counts / 2)[group])
