@@ -1,22 +1,18 @@
 """Recorded activations on disk: safetensors shards in 16 bit, written as they come, read layer by layer.
 
-A folder holds `manifest.json` (what was recorded, written first), `shard-NNNNN.safetensors` (one tensor
-`[items, layers, hidden]` a condition and, where float16's range is too small, powers of two to multiply its
-layers with) and `shard-NNNNN.jsonl` (captions and answers of the same items). A shard is renamed into place
-when it is whole, so a killed recording goes on at the first one that is missing.
+A folder holds `manifest.json` (what was recorded, written first) and `shard-NNNNN.safetensors`: one tensor
+`[items, layers, hidden]` a condition, with captions and answers of the same items in its metadata. A shard is
+renamed into place when it is whole, so a killed recording goes on at the first one that is missing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -25,12 +21,13 @@ from safetensors.numpy import save
 
 from shiftdc_eval.core.errors import ConfigError, RecordError
 from shiftdc_eval.core.files import atomic_write
+from shiftdc_eval.core.hashing import text_sha256
+from shiftdc_eval.core.json_files import parse, read_text
 from shiftdc_eval.core.records import Record
 from shiftdc_eval.core.statistics.weighted import Floats
 
-FORMAT = "shiftdc-recording-1"
-LARGEST = 32768.0
-"""Values above this are scaled by a power of two; float16 ends at 65504."""
+FORMAT: Literal["shiftdc-recording-2"] = "shiftdc-recording-2"
+ADVICE = "delete that file and record again: what is there is kept"
 
 
 class ItemRecord(Record):
@@ -55,7 +52,7 @@ class ItemRecord(Record):
 class Manifest(Record):
     """Manifest of a recording: what its shards hold, and every setting that decides their content."""
 
-    format: str = FORMAT
+    format: Literal["shiftdc-recording-2"] = FORMAT
     """Version of this layout."""
     model: str
     """Model id or folder as given."""
@@ -70,11 +67,11 @@ class Manifest(Record):
     contrast_sha256: str
     """Hash of the contrast set it was fitted on."""
     dtype: str
-    """Compute dtype of the model; the shards are float16."""
-    attention: str = ""
-    """Attention kernel; empty in recordings that did not say."""
-    inputs_sha256: str = ""
-    """Hash of all prompts and pixels; empty in recordings that did not say."""
+    """Compute dtype of the model; the shards are float16, float32 where that is too small."""
+    attention: str
+    """Attention kernel."""
+    inputs_sha256: str
+    """Hash of all prompts and pixels."""
     layers: int
     """Decoder layers."""
     hidden: int
@@ -99,8 +96,7 @@ class Manifest(Record):
     @property
     def sha256(self) -> str:
         """Identity of the recording."""
-        unsaid = {name for name in ("attention", "inputs_sha256") if not getattr(self, name)}
-        return hashlib.sha256(self.model_dump_json(exclude=unsaid).encode()).hexdigest()
+        return text_sha256(self.model_dump_json())
 
     @property
     def shards(self) -> list[range]:
@@ -113,35 +109,30 @@ def create(folder: Path, manifest: Manifest) -> None:
     """Begin a recording, or make sure that the folder holds the same one.
 
     Raises:
-        ConfigError: the folder holds another recording; names the first field that differs.
+        ConfigError: the folder holds another recording; names the fields that differ.
     """
     path = folder / "manifest.json"
-    if path.is_file():
-        theirs, ours = read_manifest(folder).model_dump(), manifest.model_dump()
-        differing = [name for name in ours if ours[name] != theirs[name]]
-        if differing:
-            raise ConfigError(
-                f"{folder} holds a recording that differs in {', '.join(differing)}; give another folder with "
-                "-o, or delete this one"
-            )
+    if not path.is_file():
+        atomic_write(path, manifest.model_dump_json(indent=1) + "\n")
         return
-    atomic_write(path, manifest.model_dump_json(indent=1) + "\n")
+    theirs, ours = read_manifest(folder).model_dump(), manifest.model_dump()
+    if differing := [name for name in ours if ours[name] != theirs[name]]:
+        raise ConfigError(
+            f"{folder} holds a recording that differs in {', '.join(differing)}; give another folder with "
+            "-o, or delete this one"
+        )
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a recording.
 
     Raises:
-        RecordError: there is none, or it is damaged.
+        RecordError: there is none, it is damaged or of another version.
     """
     path = folder / "manifest.json"
-    try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecordError(f"{path}: no recording there ({error.strerror}); record one first") from error
-    except ValueError as error:
-        said = str(error).splitlines()[0]
-        raise RecordError(f"{path} is damaged ({said}); delete the folder and record anew") from error
+    if not path.is_file():
+        raise RecordError(f"{path}: no recording there; record one first")
+    return parse(read_text(path), Manifest, f"{path} is damaged or of another version; record anew elsewhere")
 
 
 def write_shard(
@@ -151,36 +142,36 @@ def write_shard(
     activations: Mapping[str, Floats],
     answers: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write one shard whole: its answers first, then the activations, whose existence means both are there."""
-    lines = [json.dumps(row, sort_keys=True) for row in answers]
-    atomic_write(_answers_path(folder, index), "".join(f"{line}\n" for line in lines))
-    tensors: dict[str, Floats] = {}
-    for name in manifest.conditions:
-        tensors |= _packed(name, activations[name])
-    checks = {f"crc32 {name}": str(zlib.crc32(tensor.tobytes())) for name, tensor in tensors.items()}
-    ids = [manifest.items[at].id for at in manifest.shards[index]]
-    metadata = {"recording": manifest.sha256, "ids": json.dumps(ids), **checks}
-    path = _path(folder, index)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        file.write(save(tensors, metadata=metadata))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write one shard whole.
+
+    Raises:
+        RecordError: an activation is not finite; names condition and layer.
+    """
+    tensors, rows = (
+        {name: _packed(name, activations[name]) for name in manifest.conditions},
+        json.dumps(answers),
+    )
+    metadata = {"recording": manifest.sha256, "rows": rows, "crc32": _crc32(tensors, rows)}
+    atomic_write(_path(folder, index), save(tensors, metadata=metadata))
 
 
-def _packed(name: str, activations: Floats) -> dict[str, Floats]:
+def _packed(name: str, activations: Floats) -> Floats:
+    """In 16 bit, or in 32 where a value is beyond its range."""
     largest = np.abs(activations).max(axis=(0, 2))
     if not np.isfinite(largest).all():
         layer = int(np.flatnonzero(~np.isfinite(largest))[0])
         raise RecordError(
             f"condition {name}: the activations of layer {layer} are not finite; use dtype=float32 or bfloat16"
         )
-    if largest.max() <= LARGEST:
-        return {name: np.ascontiguousarray(activations, dtype=np.float16)}
-    scale = np.exp2(np.ceil(np.log2(np.maximum(largest, LARGEST) / LARGEST))).astype(np.float32)
-    packed = np.ascontiguousarray(activations / scale[None, :, None], dtype=np.float16)
-    return {name: packed, f"scale {name}": scale}
+    kind = np.float16 if largest.max() < np.finfo(np.float16).max else np.float32
+    return np.ascontiguousarray(activations, dtype=kind)
+
+
+def _crc32(tensors: Mapping[str, Floats], rows: str) -> str:
+    found = zlib.crc32(rows.encode())
+    for name in sorted(tensors):
+        found = zlib.crc32(tensors[name].tobytes(), found)
+    return str(found)
 
 
 def is_written(folder: Path, manifest: Manifest, index: int) -> bool:
@@ -195,12 +186,10 @@ def is_written(folder: Path, manifest: Manifest, index: int) -> bool:
     with _opened(path) as file:
         metadata = file.metadata() or {}
         if metadata.get("recording") != manifest.sha256:
-            raise RecordError(f"{path} belongs to another recording; {_advice()}")
-        for name in file.keys():  # noqa: SIM118 (a safetensors file is no dict)
-            if str(
-                zlib.crc32(np.ascontiguousarray(file.get_tensor(name)).view(np.uint8).data)
-            ) != metadata.get(f"crc32 {name}"):
-                raise RecordError(f"{path} is damaged (tensor {name!r} does not match its sum); {_advice()}")
+            raise RecordError(f"{path} belongs to another recording; {ADVICE}")
+        tensors = {name: file.get_tensor(name) for name in manifest.conditions}
+        if _crc32(tensors, metadata.get("rows", "")) != metadata.get("crc32"):
+            raise RecordError(f"{path} is damaged (its content does not match its check sum); {ADVICE}")
     return True
 
 
@@ -215,62 +204,31 @@ class Recording:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.manifest = read_manifest(folder)
-        indices = range(len(self.manifest.shards))
-        with ThreadPoolExecutor(2) as pool:  # the sums of a large recording take seconds
-            written = list(pool.map(lambda index: is_written(folder, self.manifest, index), indices))
-        if not all(written):
-            raise RecordError(
-                f"{_path(folder, written.index(False))} is missing: the recording is not complete; run the command "
-                "again without --recorded"
-            )
+        self._paths = [_path(folder, index) for index in range(len(self.manifest.shards))]
+        for index, path in enumerate(self._paths):
+            if not is_written(folder, self.manifest, index):
+                raise RecordError(
+                    f"{path} is missing: the recording is not complete; run the command again without --recorded"
+                )
 
     def layer(self, layer: int) -> dict[str, Floats]:
         """Condition -> `[items, hidden]`, float32."""
         shape = len(self.manifest.items), self.manifest.hidden
         found = {name: np.empty(shape, dtype=np.float32) for name in self.manifest.conditions}
-        for index, items in enumerate(self.manifest.shards):
-            with _opened(_path(self.folder, index)) as file:
-                scaled = set(file.keys())
+        for path, items in zip(self._paths, self.manifest.shards, strict=True):
+            with _opened(path) as file:
                 for name, rows in found.items():
-                    values = file.get_slice(name)[:, layer].astype(np.float32)
-                    if f"scale {name}" in scaled:
-                        values *= file.get_tensor(f"scale {name}")[layer]
-                    rows[items.start : items.stop] = values
+                    rows[items.start : items.stop] = file.get_slice(name)[:, layer]
         return found
 
     def answers(self) -> list[dict[str, Any]]:
-        """Captions and answers of every item, in order.
-
-        Raises:
-            RecordError: a file is missing or damaged.
-        """
+        """Captions and answers of every item, in order."""
         rows: list[dict[str, Any]] = []
-        for index, items in enumerate(self.manifest.shards):
-            path = _answers_path(self.folder, index)
-            try:
-                found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            except (OSError, ValueError) as error:
-                raise RecordError(f"{path} is damaged ({error}); {_advice()}") from error
-            if [row.get("id") for row in found] != [self.manifest.items[at].id for at in items]:
-                raise RecordError(f"{path} does not hold the items of its shard; {_advice()}")
-            rows += found
+        for path in self._paths:
+            with _opened(path) as file:
+                rows += json.loads(file.metadata()["rows"])
         return rows
-
-
-def read_vectors(path: Path) -> tuple[Floats, str]:
-    """The vectors of a safety direction, `[layers, hidden]`, and the hash it was saved under, without torch.
-
-    Raises:
-        RecordError: no such file, or damaged.
-    """
-    with _opened(path) as file:
-        try:
-            vectors = np.asarray(file.get_tensor("vectors"), dtype=np.float32)
-            return vectors, (file.metadata() or {}).get("sha256", "")
-        except SafetensorError as error:
-            raise RecordError(f"{path} holds no safety direction ({error}); {_advice()}") from error
 
 
 @contextmanager
@@ -279,16 +237,8 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="np") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise RecordError(f"{path} is damaged ({error}); {_advice()}") from error
-
-
-def _advice() -> str:
-    return "delete that file and record again: what is there is kept"
+        raise RecordError(f"{path} is damaged ({error}); {ADVICE}") from error
 
 
 def _path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.safetensors"
-
-
-def _answers_path(folder: Path, index: int) -> Path:
-    return folder / f"shard-{index:05d}.jsonl"

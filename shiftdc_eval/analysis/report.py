@@ -18,12 +18,13 @@ from shiftdc_eval.analysis.findings import findings
 from shiftdc_eval.analysis.items import visual_classes
 from shiftdc_eval.analysis.measures import Labels, SafetyProbe, VisualProbe
 from shiftdc_eval.analysis.probes import FOLDS, MINIMUM
-from shiftdc_eval.analysis.recording_file import Manifest, Recording, read_vectors
+from shiftdc_eval.analysis.recording_file import Manifest, Recording
 from shiftdc_eval.core.errors import ConfigError, DataError, DirectionError
 from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools, numbered
 from shiftdc_eval.core.statistics.weighted import DRAWS, Bootstrap, Estimate, Floats
 from shiftdc_eval.judges.registry import get_judge
 from shiftdc_eval.judges.verdict import Item as JudgeItem
+from shiftdc_eval.steering import SafetyDirection
 
 FORMAT = "shiftdc-analysis-1"
 FITTED_ON = ("text_caption", "text")
@@ -196,21 +197,19 @@ def _rounded(value: float | None) -> float | None:
 def _directions(folder: Path, manifest: Manifest) -> dict[str, Floats]:
     paths = {"contrast set": folder / "direction.safetensors"}
     paths |= {path.stem: path for path in sorted((folder / "directions").glob("*.safetensors"))}
-    vectors, sha256 = {}, {}
-    for name, path in paths.items():
-        found, sha256[name] = read_vectors(path)
-        if found.shape != (manifest.layers, manifest.hidden):
+    found = {name: SafetyDirection.load(path) for name, path in paths.items()}
+    for name, one in found.items():
+        if (one.layers, one.hidden) != (manifest.layers, manifest.hidden):
             raise DirectionError(
-                f"{path} holds {found.shape[0]} layers x {found.shape[1]}, the recording {manifest.layers} x "
+                f"{paths[name]} holds {one.layers} layers x {one.hidden}, the recording {manifest.layers} x "
                 f"{manifest.hidden}: it was made for another model"
             )
-        vectors[name] = found
-    if (given := sha256["contrast set"]) != manifest.direction_sha256:
+    if (given := found["contrast set"].sha256) != manifest.direction_sha256:
         raise DirectionError(
-            f"{paths['contrast set']} is direction {given[:12] or 'without a hash'}, the recording was calibrated "
+            f"{paths['contrast set']} is direction {given[:12]}, the recording was calibrated "
             f"with {manifest.direction_sha256[:12]}; put that one back, or record anew in another folder"
         )
-    return vectors
+    return {name: one.vectors.numpy() for name, one in found.items()}
 
 
 def _visual_probes(manifest: Manifest, labels: Labels) -> tuple[list[VisualProbe], list[str]]:

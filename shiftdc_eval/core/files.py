@@ -7,15 +7,18 @@ import secrets
 from pathlib import Path
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """Write a file whole or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: temporary file beside it, fsync, rename, fsync of the folder.
+
+    A text is written as UTF-8 with the line ends that it has.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # not `tempfile`, whose files nobody else may read: the umask decides
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    file = temporary.open("x", encoding="utf-8", newline="\n")
+    file = temporary.open("xb")
     try:
         with file:
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -16,7 +16,6 @@ from shiftdc_eval.analysis.sweeps import plan as sweep_plan
 from shiftdc_eval.analysis.sweeps.activation_cache import ActivationStore, Remembering
 from shiftdc_eval.analysis.sweeps.cli import shipped
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.core.errors import JournalError
 from shiftdc_eval.defenses.caption_store import clock
 from shiftdc_eval.defenses.directions import Directions
 from shiftdc_eval.grid import run as grid
@@ -60,7 +59,7 @@ def test_activations_are_those_of_the_model_at_every_layer_asked_for(
     backbone: Backbone, tmp_path: Path
 ) -> None:
     asked = [*chats(2), Chat.ask("words alone")]
-    kept = remembering(backbone, ActivationStore(tmp_path / "a.sqlite"))
+    kept = remembering(backbone, ActivationStore(tmp_path / "a"))
     for only in (None, [1, 3]):
         for _ in range(2):
             found = kept.last_token_activations(asked, only)
@@ -72,31 +71,13 @@ def test_activations_are_those_of_the_model_at_every_layer_asked_for(
 
 def test_a_prompt_is_run_once_and_found_again_by_another_process(backbone: Backbone, tmp_path: Path) -> None:
     asked = chats(3)
-    first = ActivationStore(tmp_path / "a.sqlite")
+    first = ActivationStore(tmp_path / "a")
     remembering(backbone, first).last_token_activations(asked, [0])
-    second = ActivationStore(tmp_path / "a.sqlite")
+    second = ActivationStore(tmp_path / "a")
     before = backbone.forward_passes
     remembering(backbone, second).last_token_activations([*asked[1:], asked[1]], [2])
     assert backbone.forward_passes == before
     assert (first.made, first.reused, second.made, second.reused) == (3, 0, 0, 3)
-
-
-def test_a_full_store_keeps_what_it_has(backbone: Backbone, tmp_path: Path) -> None:
-    one = backbone.last_token_activations(chats(1))[0]
-    room = 2 * (one.numel() * one.element_size() + 200)
-    store = ActivationStore(tmp_path / "a.sqlite", limit=room)
-    kept = remembering(backbone, store)
-    for _ in range(2):
-        kept.last_token_activations(chats(5))
-    assert (store.made, store.reused) == (5 + 3, 2)
-    assert ActivationStore(tmp_path / "a.sqlite", limit=room)._size <= room
-
-
-def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.sqlite"
-    path.write_text("no database, but long enough to be read as one" * 99)
-    with pytest.raises(JournalError, match=r"cannot use the activation store .*a\.sqlite"):
-        ActivationStore(path)
 
 
 class Changed:
@@ -122,10 +103,10 @@ class Changed:
     ],
 )
 def test_another_model_dtype_kernel_engine_or_hardware_finds_nothing(
-    backbone: Backbone, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("shiftdc_eval.backbones.machine.hardware", lambda devices: f"{len(devices)} devices")
-    store = ActivationStore(None)
+    store = ActivationStore(tmp_path / "a")
     for model in (backbone, cast(Backbone, Changed(backbone, **change))):
         for _ in range(2):
             remembering(model, store).last_token_activations(chats(1))
@@ -133,21 +114,21 @@ def test_another_model_dtype_kernel_engine_or_hardware_finds_nothing(
 
 
 @pytest.mark.parametrize("other", [Chat.ask("request 0"), chats(2)[1], Chat.ask("other", chats(1)[0].images)])
-def test_another_request_or_image_finds_nothing(backbone: Backbone, other: Chat) -> None:
-    store = ActivationStore(None)
+def test_another_request_or_image_finds_nothing(backbone: Backbone, other: Chat, tmp_path: Path) -> None:
+    store = ActivationStore(tmp_path / "a")
     for chat in (chats(1)[0], other):
         remembering(backbone, store).last_token_activations([chat])
     assert (store.made, store.reused) == (2, 0)
 
 
-def test_a_damaged_entry_is_one_line(backbone: Backbone, tmp_path: Path) -> None:
-    store = ActivationStore(tmp_path / "a.sqlite")
-    remembering(backbone, store).last_token_activations(chats(1))
-    store._db.execute("UPDATE activations SET content = ?", (b"no tensor at all",))
-    with pytest.raises(
-        JournalError, match=r"cannot use the activation store .*a\.sqlite: .*; delete the file"
-    ):
-        remembering(backbone, store).last_token_activations(chats(1))
+def test_a_damaged_entry_is_made_again(backbone: Backbone, tmp_path: Path) -> None:
+    store = ActivationStore(tmp_path / "a")
+    whole = remembering(backbone, store).last_token_activations(chats(1))
+    (path,) = (tmp_path / "a").iterdir()
+    path.write_bytes(path.read_bytes()[:-7])
+    for _ in range(2):
+        assert torch.equal(remembering(backbone, store).last_token_activations(chats(1)), whole)
+    assert (store.made, store.reused) == (2, 1)
 
 
 class Stops:
@@ -168,9 +149,11 @@ class Stops:
         return [Generated("x" * length, 1, length, ()) for length in lengths]
 
 
-def test_an_answer_that_ended_by_itself_serves_longer_limits_and_no_other(backbone: Backbone) -> None:
+def test_an_answer_that_ended_by_itself_serves_longer_limits_and_no_other(
+    backbone: Backbone, tmp_path: Path
+) -> None:
     model = Stops(backbone)
-    kept = remembering(cast(Backbone, model), ActivationStore(None))
+    kept = remembering(cast(Backbone, model), ActivationStore(tmp_path / "a"))
     asked = [Chat.ask("abc"), Chat.ask("abcdefgh")]
 
     def lengths(limit: int, **changes: Any) -> list[int]:
@@ -186,9 +169,9 @@ def test_an_answer_that_ended_by_itself_serves_longer_limits_and_no_other(backbo
     assert model.asked[-2:] == ["abc", "abcdefgh"]
 
 
-def test_edited_and_drawn_answers_are_never_found_again(backbone: Backbone) -> None:
+def test_edited_and_drawn_answers_are_never_found_again(backbone: Backbone, tmp_path: Path) -> None:
     model = Stops(backbone)
-    kept = remembering(cast(Backbone, model), ActivationStore(None))
+    kept = remembering(cast(Backbone, model), ActivationStore(tmp_path / "a"))
     for _ in range(2):
         kept.generate([Chat.ask("a")], SHORT, edit=lambda rows: {})
         kept.generate([Chat.ask("b")], GenerationSettings(do_sample=True), seeds=["1"])
@@ -209,7 +192,7 @@ def test_a_sweep_takes_the_passes_that_its_plan_names(
     assert taken == {"answers": 12 * 9, "captions": 3 * 9, "activations": 6 * 9}
     assert saved == {"answers": 0, "captions": 3 * 9, "activations": 5 * 9}
 
-    store = ActivationStore(None)
+    store = ActivationStore(tmp_path / "a")
 
     def counted(out: str, share: bool) -> int:
         loaded: list[Backbone] = []
@@ -253,11 +236,11 @@ def test_items_without_an_image_take_one_pass(tmp_path: Path) -> None:
 
 
 def test_what_is_found_counts_with_the_seconds_it_took(backbone: Backbone, tmp_path: Path) -> None:
-    kept = remembering(backbone, ActivationStore(tmp_path / "a.sqlite"))
+    kept = remembering(backbone, ActivationStore(tmp_path / "a"))
     begun = clock(kept)
     kept.last_token_activations(chats(2))
     made = clock(kept) - begun
-    found = Remembering(backbone, ActivationStore(tmp_path / "a.sqlite"))
+    found = Remembering(backbone, ActivationStore(tmp_path / "a"))
     found.last_token_activations(chats(2))
     assert 0 < found.reused_seconds <= made
     assert clock(cast(Backbone, found)) - time.perf_counter() == pytest.approx(found.reused_seconds, abs=0.1)

@@ -87,6 +87,8 @@ def write(folder: Path, planted: Planted, **changes: Any) -> Manifest:
         direction_sha256=save_direction(folder / "direction.safetensors", direction).sha256,
         contrast_sha256="0" * 64,
         dtype="float32",
+        attention="sdpa",
+        inputs_sha256="0" * 64,
         layers=planted.layers,
         hidden=planted.hidden,
         calibrated_layers=f"0-{planted.layers - 1}",

@@ -1,7 +1,7 @@
 """Activations and captions that the cells of a sweep share: computed once, then looked up.
 
 A defense measures last-token activations through `backbone.last_token_activations`. `Remembering` stands in the
-backbone's place: it asks the model once for each prompt, at every layer, and answers the other cells from a file.
+backbone's place: it asks the model once for each prompt, at every layer, and answers the other cells from files.
 A greedy answer that ended by itself serves every longer length limit too, so captions of several limits are made
 once where they fit the shortest.
 """
@@ -10,92 +10,61 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, machine
-from shiftdc_eval.core.errors import JournalError
 
 VERSION = 2
 """Raised by hand when what is stored changes its meaning."""
-LIMIT = 8 * 2**30
-"""Bytes of activations that are kept: 30,000 prompts of a 7B model in 16 bit."""
 REMEMBERED = 100_000
 """Answers that are kept in memory."""
 
 
 class ActivationStore:
-    """SQLite file of last-token activations, `[layers, hidden]` a prompt, in the model's own dtype.
+    """Folder of last-token activations: one file `[layers, hidden]` a prompt, in the model's own dtype."""
 
-    A full store keeps what it has and takes nothing more: cells ask for the same prompts in the same order, so
-    that throwing out the oldest would throw out what is asked for next.
-
-    Args:
-        path: the file; None keeps the activations in memory.
-        limit: bytes at most.
-
-    Raises:
-        JournalError: the file cannot be used.
-    """
-
-    def __init__(self, path: Path | None, *, limit: int = LIMIT) -> None:
+    def __init__(self, folder: Path) -> None:
         self.made = 0
         """Prompts that the model was asked for."""
         self.reused = 0
         """Prompts found."""
-        self._path, self._limit = path, limit
-        try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS activations (key TEXT PRIMARY KEY, content BLOB NOT NULL, "
-                "seconds REAL NOT NULL)"
-            )
-            (self._size,) = self._db.execute("SELECT TOTAL(LENGTH(content)) FROM activations").fetchone()
-        except (sqlite3.Error, OSError) as error:
-            raise self._broken(error) from error
+        self._folder = folder
 
-    def get(self, keys: Sequence[str]) -> dict[str, tuple[Tensor, float]]:
+    def get(self, keys: Iterable[str]) -> dict[str, tuple[Tensor, float]]:
         """The stored activations of some prompts, and the seconds that each took."""
-        marks = ",".join("?" * len(keys))
-        query = f"SELECT * FROM activations WHERE key IN ({marks})"  # noqa: S608 (marks are marks)
-        try:
-            return {
-                key: (load(content)["x"], seconds) for key, content, seconds in self._db.execute(query, keys)
-            }
-        except (sqlite3.Error, SafetensorError) as error:
-            raise self._broken(error) from error
+        found = {}
+        for key in set(keys):
+            path = self._path(key)
+            if not path.is_file():
+                continue
+            try:
+                with safe_open(path, framework="pt") as file:
+                    found[key] = file.get_tensor("x"), float(file.metadata()["seconds"])
+            except SafetensorError:  # torn by a power failure: made again
+                continue
+        return found
 
-    def put(self, found: dict[str, Tensor], seconds: float) -> None:
-        """Store activations, as many as there is room for; `seconds` is what each took."""
-        rows = [(key, save({"x": tensor.contiguous().cpu()})) for key, tensor in found.items()]
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for key, content in rows:
-                if self._size + len(content) > self._limit:
-                    break
-                self._db.execute(
-                    "INSERT OR IGNORE INTO activations VALUES (?, ?, ?)", (key, content, seconds)
-                )
-                self._size += len(content)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
+    def put(self, found: Mapping[str, Tensor], seconds: float) -> None:
+        """Store activations; `seconds` is what each took."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for key, tensor in found.items():
+            # several processes may fill one store; not synced, since what is torn is made again
+            temporary = self._folder / f".{key}.{secrets.token_hex(4)}"
+            save_file({"x": tensor.contiguous().cpu()}, temporary, {"seconds": repr(seconds)})
+            temporary.replace(self._path(key))
 
-    def _broken(self, error: Exception) -> JournalError:
-        return JournalError(
-            f"cannot use the activation store {self._path}: {error}; delete the file, it is made again"
-        )
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
 
 
 class Remembering:

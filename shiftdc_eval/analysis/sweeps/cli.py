@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> int:
         print(line)
     if args.dry_run:
         return 0
-    store = ActivationStore(args.out / "activations.sqlite")
+    store = ActivationStore(args.out / "activations")
 
     def stand_in(backbone: Backbone) -> Backbone:
         sweep_sets.make_directions(directions, backbone)
