@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +52,7 @@ def wilson(successes: float, n: float, z: float = Z) -> tuple[float, float]:
     return low, high
 
 
-def numbered(names: Sequence[Any]) -> Ints:
+def numbered(names: Sequence[str] | Ints) -> Ints:
     """[n] numbers from 0 without gaps in place of names, in their order."""
     return np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)
 
