@@ -14,6 +14,7 @@ PACKAGE = "shiftdc_eval."
 MOVED = {
     "adapter": "plugin.adapter",
     "arguments": "plugin.arguments",
+    "backbones.backbone": "backbones.transformers_backbone",
     "board.files": "board.cell_files",
     "board.results": "core.results_folder",
     "board.statistics": "core.statistics",

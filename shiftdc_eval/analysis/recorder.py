@@ -7,19 +7,18 @@ runs that prefill under the same edits and keeps the activations after them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
-from shiftdc_eval.backbones.backbone import EditBuilder
+from shiftdc_eval.backbones.interface import EditBuilder, Wrapper
 from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.defenses import Answer, Request, Tools
-from shiftdc_eval.steering import PREFILL, Scope, edit_tokens, record_last_token
+from shiftdc_eval.steering import PREFILL, Scope
 
 
-class Recorder:
+class Recorder(Wrapper):
     """A backbone that keeps the activations of the last edited prefill.
 
     Args:
@@ -28,13 +27,10 @@ class Recorder:
     """
 
     def __init__(self, backbone: Backbone, *, answers: bool) -> None:
-        self._backbone = backbone
+        super().__init__(backbone)
         self._answers = answers
         self.activations: Tensor | None = None
         """`[batch, layers, hidden]` after the edits."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backbone, name)
 
     def generate(
         self,
@@ -47,23 +43,11 @@ class Recorder:
     ) -> list[Generated]:
         """The backbone's answers; with edits their prefill is recorded first."""
         if edit is None:
-            return self._backbone.generate(chats, settings, **rest)
-        encoded = self._backbone.encode(chats)
-        layers, position = self._backbone.layers, encoded.width - 1
-        where = position if scope.positions == "last" else slice(None)
-        # registered in this order, so that what is recorded is what the edit has left
-        with (
-            torch.inference_mode(),
-            edit_tokens(layers, edit(list(range(len(chats)))), where, site=scope.site),
-            record_last_token(layers, position) as seen,
-        ):
-            self._backbone.forward(encoded)
-            self.activations = torch.stack(
-                [seen[layer].to(self._backbone.device) for layer in sorted(seen)], dim=1
-            )
+            return self.inner.generate(chats, settings, **rest)
+        self.activations = self.inner.last_token_activations(chats, edit=edit, scope=scope)
         if not self._answers:
-            return [Generated("", length, 0, ()) for length in encoded.lengths]
-        return self._backbone.generate(chats, settings, edit=edit, scope=scope, **rest)
+            return [Generated("", 0, 0, ()) for _ in chats]
+        return self.inner.generate(chats, settings, edit=edit, scope=scope, **rest)
 
 
 def calibrated(
@@ -82,7 +66,7 @@ def calibrated(
         ModelError: the defense edits nothing.
     """
     recorder = Recorder(tools.backbone, answers=answers)
-    stand_in = Tools(cast(Backbone, recorder), tools.captions, tools.direction)
+    stand_in = Tools(recorder, tools.captions, tools.direction)
     given = defense.answer(stand_in, [Request(chat) for chat in chats], settings)
     if recorder.activations is None:
         raise ModelError(f"defense {defense.name} edits no activation: there is nothing to record")

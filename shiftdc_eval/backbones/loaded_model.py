@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from shiftdc_eval.backbones import machine
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.encoding import (
     ENCODING_ERRORS,
@@ -116,6 +117,11 @@ class LoadedModel:
     def devices(self) -> list[torch.device]:
         """Every device that holds parameters, in order."""
         return [device for device in self.placements if device.type != "meta"]
+
+    @property
+    def hardware(self) -> str:
+        """The processor or the accelerators that hold the model, in words."""
+        return machine.hardware(self.devices)
 
     @property
     def contrast_file(self) -> Path | None:

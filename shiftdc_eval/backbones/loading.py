@@ -17,11 +17,12 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from shiftdc_eval.backbones.backbone import Backbone
 from shiftdc_eval.backbones.bundled.registry import BUNDLED
 from shiftdc_eval.backbones.families import CAVEATS, MULTIMODAL_LM_ONLY, convertible
+from shiftdc_eval.backbones.interface import Backbone
 from shiftdc_eval.backbones.native import NATIVE, register
 from shiftdc_eval.backbones.revision import folder_revision
+from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.core.errors import ConfigError, ModelError, ShiftDCError
 from shiftdc_eval.core.model_spec import ModelArguments
 
@@ -98,7 +99,17 @@ def load_parts(spec: ModelArguments) -> Parts:
 
 
 def load_backbone(spec: ModelArguments) -> Backbone:
-    """Load a model and its processor.
+    """Load a model and its processor with the engine that is asked for.
+
+    Raises:
+        ConfigError: an unknown dtype, device or device map.
+        ModelError: no such model, or one that is not supported; the message names what is missing.
+    """
+    return load_transformers(spec)
+
+
+def load_transformers(spec: ModelArguments) -> TransformersBackbone:
+    """Load a model and its processor with transformers.
 
     Raises:
         ConfigError: an unknown dtype, device or device map.
@@ -119,9 +130,9 @@ def load_backbone(spec: ModelArguments) -> Backbone:
     return backbone_of(model, parts, spec)
 
 
-def backbone_of(model: Any, parts: Parts, spec: ModelArguments) -> Backbone:
+def backbone_of(model: Any, parts: Parts, spec: ModelArguments) -> TransformersBackbone:
     """The backbone of a model and the parts it was made from."""
-    return Backbone(
+    return TransformersBackbone(
         model,
         parts.processor,
         name=spec.pretrained,

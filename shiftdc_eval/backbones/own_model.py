@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from shiftdc_eval.backbones.backbone import Backbone
 from shiftdc_eval.backbones.families import CAVEATS
+from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.core.errors import ModelError
 
 
 def own_backbone(
     model: Any, processor: Any, *, name: str | None = None, revision: str | None = None
-) -> Backbone:
+) -> TransformersBackbone:
     """The backbone of a loaded transformers model.
 
     Args:
@@ -30,7 +30,7 @@ def own_backbone(
         ModelError: the decoder layers cannot be found, or weights to hash are not in memory.
     """
     source = str(getattr(model.config, "_name_or_path", "") or "")
-    return Backbone(
+    return TransformersBackbone(
         model,
         processor,
         name=name or source or type(model).__name__,

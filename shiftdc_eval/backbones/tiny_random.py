@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from shiftdc_eval.backbones.backbone import Backbone
 from shiftdc_eval.backbones.loading import backbone_of, load_parts
+from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.core.model_spec import ModelArguments
 
@@ -96,7 +96,7 @@ def _cut_vision(config: Any) -> None:
             setattr(vision, name, list(range(len(layers))))
 
 
-def load_twin(spec: ModelArguments) -> tuple[Backbone, Size]:
+def load_twin(spec: ModelArguments) -> tuple[TransformersBackbone, Size]:
     """A random twin that needs the model's configuration and processor but none of its weights.
 
     Returns:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
+from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.validation import nearest
+from shiftdc_eval.defenses.base import Defense
 from shiftdc_eval.defenses.registry import DEFENSES
 
 
@@ -41,3 +43,32 @@ def split(
         {name: value for name, value in given.items() if name in mine},
         {name: value for name, value in given.items() if name in theirs},
     )
+
+
+def require(defense: Defense, offered: Set[Capability], engine: str) -> None:
+    """Make sure that an engine can do what a defense needs at its settings.
+
+    Args:
+        defense: the defense with its settings.
+        offered: what the engine's backbones can do.
+        engine: its name, for the error.
+
+    Raises:
+        ConfigError: it cannot; names the defenses that run there.
+    """
+    missing = sorted(defense.needed() - offered)
+    if missing:
+        raise ConfigError(
+            f"defense={defense.name} at these settings needs {', '.join(missing)}, which engine={engine} does not "
+            f"offer; defenses that run there: {', '.join(_running(offered))}"
+        )
+
+
+def _running(offered: Set[Capability]) -> Iterator[str]:
+    for name in DEFENSES:
+        try:
+            runs = DEFENSES[name].needs <= offered
+        except ConfigError:  # a plugin that cannot be imported
+            continue
+        if runs:
+            yield name

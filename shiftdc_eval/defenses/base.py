@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
+from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.core.records import ANSWER_VERSION
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.steering import SafetyDirection
 
 if TYPE_CHECKING:
+    from shiftdc_eval.defenses.contrast import ContrastSet
     from shiftdc_eval.defenses.refusal_layer import LayerChoice
 
 NOT_APPLICABLE = "not_applicable"
@@ -101,6 +103,8 @@ class Settings(BaseModel):
     """Whether several prompts about the same images are run, so that their image prefixes are worth keeping."""
     extra_cost: ClassVar[str] = "-"
     """What an answer costs beyond the undefended one, in words."""
+    needs: ClassVar[frozenset[Capability]] = frozenset({"generate"})
+    """What a backbone must be able to do, at the default settings."""
     answer_changes: ClassVar[int] = 0
     """Raised by hand when this defense's own code changes its answers: finished ones are then not reused."""
 
@@ -118,6 +122,18 @@ class Settings(BaseModel):
     def answer_version(self) -> int:
         """Version of the code that makes this defense's answers: part of every key under which they are kept."""
         return ANSWER_VERSION + self.answer_changes
+
+    def needed(self) -> frozenset[Capability]:
+        """What a backbone must be able to do at these settings."""
+        return self.needs
+
+    def fit_prompts(self, fitted: ContrastSet) -> Sequence[Hashable]:
+        """The prompts that go through the model once to fit a direction; equal ones can share a pass.
+
+        Args:
+            fitted: pairs of the contrast set that are not held out.
+        """
+        return ()
 
     def extra_passes(self) -> Sequence[Pass]:
         """The forward passes of an item besides its answer, at most; the fit of a direction left out."""

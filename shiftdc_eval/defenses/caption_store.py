@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, machine
+from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.core.errors import JournalError
 
 STORE_VERSION = 2
@@ -74,7 +74,7 @@ class CaptionStore:
         """
         assert not settings.do_sample, "only greedy answers are stored"
         keys = [answer_key(backbone, chat, settings) for chat in chats]
-        hardware = machine.hardware(backbone.devices)
+        hardware = backbone.hardware
         found = self._get(keys, hardware)
         missing = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in found}
         self.reused += len(keys) - len(missing)
@@ -100,7 +100,7 @@ class CaptionStore:
     ) -> None:
         """Store greedy answers made elsewhere; `seconds` is what the whole batch took."""
         keys = (answer_key(backbone, chat, settings) for chat in chats)
-        hardware = machine.hardware(backbone.devices)
+        hardware = backbone.hardware
         self._put(dict(zip(keys, answers, strict=True)), seconds / max(1, len(chats)), hardware)
 
     def _get(self, keys: Sequence[str], hardware: str) -> dict[str, tuple[Generated, float | None]]:

@@ -6,19 +6,20 @@ this one shows is kept. No caption and no safety direction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
-from shiftdc_eval.backbones.backbone import EditBuilder
+from shiftdc_eval.backbones.interface import Capability, EditBuilder
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
+from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.directions import meaningless
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
 from shiftdc_eval.defenses.none import undefended
-from shiftdc_eval.defenses.passes import TEXT_ALONE, Pass
+from shiftdc_eval.defenses.passes import STEERS, TEXT_ALONE, Pass
 from shiftdc_eval.steering import SafetyDirection, Shift
 
 
@@ -29,6 +30,7 @@ class Cmrm(Settings):
     source: ClassVar[str] = "arXiv 2410.09047"
     extra_cost: ClassVar[str] = "sample: one image prefill, one text-only prefill; dataset: none"
     answer_changes: ClassVar[int] = 1
+    needs: ClassVar[frozenset[Capability]] = STEERS
 
     level: Literal["sample", "dataset"] = "sample"
     """`sample`: the shift is measured with the request's own text; `dataset`: its mean over the texts that the safety
@@ -51,6 +53,13 @@ class Cmrm(Settings):
     def direction_of(self, tools: Tools) -> SafetyDirection | None:
         """The mean shift over the contrast set; None where each request has its own."""
         return tools.direction.image_shift(self.against) if self.level == "dataset" else None
+
+    def fit_prompts(self, fitted: ContrastSet) -> list[Hashable]:
+        """`dataset`: every text with the meaningless image and alone."""
+        if self.level == "sample":
+            return []
+        texts = [text for side in SIDES for text in fitted.prompts(side)]
+        return [*((self.against, text) for text in texts), *((False, text) for text in texts)]
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Answers with the shift subtracted; requests without an image are answered undefended."""

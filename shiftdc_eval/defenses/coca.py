@@ -17,7 +17,7 @@ from transformers import LogitsProcessor
 
 from shiftdc_eval.backbones import GenerationSettings
 from shiftdc_eval.backbones.encoding import Encoded
-from shiftdc_eval.backbones.follower import Follower
+from shiftdc_eval.backbones.interface import Capability, NextLogits
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
 from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.defenses.prompts import prompt
@@ -30,6 +30,7 @@ class Coca(Settings):
     source: ClassVar[str] = "arXiv 2409.11365; constants of OmniSafeBench-MM a4875c6"
     extra_cost: ClassVar[str] = "a second decoding run alongside"
     answer_changes: ClassVar[int] = 1
+    needs: ClassVar[frozenset[Capability]] = frozenset({"generate", "logits"})
 
     alpha: float = Field(default=4.0, allow_inf_nan=False)
     """Strength of the contrast; 0 decodes with the principle in the prompt and nothing more."""
@@ -61,7 +62,7 @@ class Coca(Settings):
 class Contrast(LogitsProcessor):  # type: ignore[misc]
     """Adds `alpha * (with - without)` to the logits with the principle, running the prompt without it alongside."""
 
-    def __init__(self, without: Follower, width: int, alpha: float) -> None:
+    def __init__(self, without: NextLogits, width: int, alpha: float) -> None:
         self._without, self._width, self._alpha = without, width, alpha
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

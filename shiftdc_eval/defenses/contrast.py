@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from shiftdc_eval.core.errors import ConfigError, DataError
+from shiftdc_eval.defenses.prompts import prompt
 
 BUILT_IN = Path(__file__).with_name("contrast.jsonl")
 """200 pairs of our own writing."""
@@ -27,6 +28,7 @@ MINIMUM_PAIRS = 8
 FIELDS = ("id", "category", "unsafe", "safe", "unsafe_caption", "safe_caption", "caption")
 
 Side = Literal["unsafe", "safe"]
+SIDES: tuple[Side, Side] = ("safe", "unsafe")
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,6 @@ class ContrastPair:
 
     def prompts(self, side: Side) -> list[str]:
         """One side's text-only inputs: the bare request and, with a caption, the caption form of METHOD.md."""
-        # Imported here because the defenses import this module.
-        from shiftdc_eval.defenses.prompts import prompt
-
         query, caption = (
             (self.unsafe, self.unsafe_caption) if side == "unsafe" else (self.safe, self.safe_caption)
         )
@@ -75,6 +74,14 @@ class ContrastSet:
     def prompts(self, side: Side) -> list[str]:
         """Text-only inputs of one side, pair by pair: the bare request, then its caption form if it has one."""
         return [text for pair in self.pairs for text in pair.prompts(side)]
+
+    def fit_prompts(self, side: Side, *, bare: bool = False) -> list[str]:
+        """The texts of one side that a direction is fitted on.
+
+        Args:
+            bare: as in the authors' code (run_safety_shift.py): with the caption alone, where there is one.
+        """
+        return [pair.prompts(side)[-1] for pair in self.pairs] if bare else self.prompts(side)
 
     def split(self, held_out_fraction: float = 0.2) -> tuple[ContrastSet, ContrastSet]:
         """The pairs to fit on and the pairs held out, which come from all categories alike.

@@ -20,7 +20,7 @@ from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.paths import cache_dir
 from shiftdc_eval.core.validation import nearest, validated
-from shiftdc_eval.defenses.arguments import split
+from shiftdc_eval.defenses.arguments import require, split
 from shiftdc_eval.defenses.base import Answer, Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.directions import Directions
@@ -105,6 +105,7 @@ class DefendedModel:
                 )
         own, theirs = split({"defense": defense, **given}, GENERATION, what="argument")
         chosen = validated(DEFENSES[own.pop("defense")], theirs, what="argument")
+        require(chosen, self.backbone.capabilities, self.backbone.engine)
         settings = GenerationSettings(**own)
         requests = [
             chat if isinstance(chat, Request) else Request(_rgb(chat), f"{seed}:{at}")

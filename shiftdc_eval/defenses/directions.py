@@ -20,7 +20,7 @@ from shiftdc_eval.backbones import Backbone, Chat
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.locks import FileLock
 from shiftdc_eval.core.paths import cache_dir
-from shiftdc_eval.defenses.contrast import ContrastSet, Side, load_contrast
+from shiftdc_eval.defenses.contrast import SIDES, ContrastSet, Side, load_contrast
 from shiftdc_eval.defenses.refusal_layer import LayerChoice, choose_layer
 from shiftdc_eval.steering import SafetyDirection, fit_direction, safety_coordinate
 
@@ -59,7 +59,6 @@ class Fit:
         return " ".join(switches) or "fit"
 
 
-SIDES: tuple[Side, Side] = ("safe", "unsafe")
 PAPER = Fit()
 NO_TEMPLATE = "none"
 """In the place of a template's hash: the direction was fitted on bare texts."""
@@ -92,7 +91,7 @@ def fit(
     fitted, _ = contrast.split(HELD_OUT)
     sides: dict[Side, Tensor] = {}
     for side in SIDES:
-        texts = [pair.prompts(side)[-1] for pair in fitted.pairs] if how.bare else fitted.prompts(side)
+        texts = fitted.fit_prompts(side, bare=how.bare)
         sides[side] = activations(backbone, texts, batch_size=batch_size, label=f"direction: {side}", how=how)
     return SafetyDirection(
         vectors=fit_direction(sides["safe"], sides["unsafe"]),

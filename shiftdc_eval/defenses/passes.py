@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
+from shiftdc_eval.backbones.interface import Capability
+
 Kind = Literal["answers", "captions", "activations"]
 
 
@@ -22,5 +24,7 @@ class Pass:
 
 UNDEFENDED = Pass("answers", ("undefended",))
 """The undefended greedy answer."""
+STEERS: frozenset[Capability] = frozenset({"generate", "activations", "edit_prefill"})
+"""What a backbone must be able to do for a calibration of the last prompt token."""
 TEXT_ALONE = Pass("activations", ("text", "none", False))
 """The request without its image, in the chat template."""

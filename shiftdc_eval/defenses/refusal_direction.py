@@ -8,16 +8,19 @@ prefill, so that the two can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
+from shiftdc_eval.backbones.interface import EVERYTHING, Capability
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
-from shiftdc_eval.steering import AdaptiveShift, Edit, SafetyDirection, Scope, Shift
+from shiftdc_eval.defenses.passes import STEERS
+from shiftdc_eval.steering import PREFILL, AdaptiveShift, Edit, SafetyDirection, Scope, Shift
 
 
 class RefusalDirection(Settings):
@@ -27,6 +30,7 @@ class RefusalDirection(Settings):
     source: ClassVar[str] = "arXiv 2406.11717; andyrdt/refusal_direction 9d852fa"
     extra_cost: ClassVar[str] = "none (once: the layer is chosen on held-out pairs)"
     answer_changes: ClassVar[int] = 1
+    needs: ClassVar[frozenset[Capability]] = EVERYTHING
 
     layers: LayerRange = None
     """Decoder layers, `first-last`; `auto`, or None: one, chosen on held-out pairs."""
@@ -61,6 +65,19 @@ class RefusalDirection(Settings):
             )
         return layers
 
+    def needed(self) -> frozenset[Capability]:
+        """At given layers and with ShiftDC's scope no more than ShiftDC needs."""
+        given = self.layers not in (None, "auto")
+        return STEERS if given and self._scope == PREFILL else EVERYTHING
+
+    def fit_prompts(self, fitted: ContrastSet) -> list[Hashable]:
+        """Both sides' texts, with captions too."""
+        return [(False, text) for side in SIDES for text in fitted.prompts(side)]
+
+    @property
+    def _scope(self) -> Scope:
+        return Scope(self.positions, self.passes, self.site)
+
     def direction_of(self, tools: Tools) -> SafetyDirection:
         """The fitted direction."""
         return tools.direction()
@@ -80,7 +97,7 @@ class RefusalDirection(Settings):
             settings,
             seeds=[request.seed for request in requests],
             edit=lambda _rows: edits,
-            scope=Scope(self.positions, self.passes, self.site),
+            scope=self._scope,
         )
         return [Answer.of(answer, *notes) for answer in generated]
 

@@ -22,11 +22,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
-from shiftdc_eval.backbones.backbone import EditBuilder
+from shiftdc_eval.backbones.interface import Capability, EditBuilder
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
+from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
 from shiftdc_eval.defenses.none import undefended
-from shiftdc_eval.defenses.passes import Pass
+from shiftdc_eval.defenses.passes import STEERS, Pass
 from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.steering import (
     PREFILL,
@@ -60,6 +61,7 @@ class ShiftDC(Settings):
 
     name: ClassVar[str] = "shiftdc"
     source: ClassVar[str] = "arXiv 2502.13095; Renovamen/ShiftDC df91f41"
+    needs: ClassVar[frozenset[Capability]] = STEERS
     shares_prefixes: ClassVar[bool] = True
     extra_cost: ClassVar[str] = "caption, text-only prefill (paper, official: one more image prefill)"
 
@@ -110,6 +112,17 @@ class ShiftDC(Settings):
     def control(self) -> str:
         """A random direction is no defense."""
         return "" if self.random_seed is None else "random direction of the same norm"
+
+    def needed(self) -> frozenset[Capability]:
+        """Decode steps are edited under `steer_decode`; `post_norm_last` reads through the final norm."""
+        used = self._with_preset()
+        extra: dict[Capability, bool] = {"edit_decode": used.steer_decode, "logits": used.post_norm_last}
+        return self.needs | {name for name, wanted in extra.items() if wanted}
+
+    def fit_prompts(self, fitted: ContrastSet) -> list[Hashable]:
+        """Both sides' texts, with captions too; under `bare_text_prompt` without the chat template."""
+        bare = self._with_preset().bare_text_prompt
+        return [(bare, text) for side in SIDES for text in fitted.fit_prompts(side, bare=bare)]
 
     def direction_of(self, tools: Tools) -> SafetyDirection:
         """The fitted direction, or the random control of its norm."""

@@ -21,7 +21,9 @@ def checked(cells: list[Cell]) -> list[Cell]:
     Raises:
         ConfigError: names the defense, the setting or the cell.
     """
+    from shiftdc_eval.backbones.interface import ENGINES
     from shiftdc_eval.defenses import DEFENSES
+    from shiftdc_eval.defenses.arguments import require
     from shiftdc_eval.plugin.arguments import AdapterArguments, split_arguments, validated
 
     seen: set[Path] = set()
@@ -34,7 +36,9 @@ def checked(cells: list[Cell]) -> list[Cell]:
                 "seeds or defaults"
             )
         split_arguments({"defense": cell.defense.name, **cell.defense.settings})
-        validated(DEFENSES[cell.defense.name], cell.defense.settings, what=f"grid: {cell.defense.name}:")
+        what = f"grid: {cell.defense.name}:"
+        defense = validated(DEFENSES[cell.defense.name], cell.defense.settings, what=what)
+        require(defense, ENGINES[cell.model.engine], cell.model.engine)
         if cell.folder in seen:
             raise ConfigError(f"grid: the cell {cell.label} stands there twice")
         seen.add(cell.folder)

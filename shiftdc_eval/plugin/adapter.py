@@ -18,14 +18,15 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from shiftdc_eval.backbones import Backbone, load_backbone, machine
-from shiftdc_eval.backbones.offload import set_aside
+from shiftdc_eval.backbones import Backbone, load_backbone
+from shiftdc_eval.backbones.interface import ENGINES
 from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.model_memory import offer_room, withdraw_room
 from shiftdc_eval.core.paths import cache_dir, journal_dir
 from shiftdc_eval.core.run_ids import mark
 from shiftdc_eval.defenses import DEFENSES, Defense, Tools
+from shiftdc_eval.defenses.arguments import require
 from shiftdc_eval.defenses.caption_store import CaptionStore, engine_key
 from shiftdc_eval.defenses.directions import Directions
 from shiftdc_eval.plugin.arguments import AdapterArguments, parse_pairs, split_arguments, validated
@@ -62,6 +63,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         own, theirs = split_arguments({**self.defaults, **given})
         self.arguments = validated(AdapterArguments, own, what="model argument")
         self.defense: Defense = validated(DEFENSES[self.arguments.defense], theirs, what="model argument")
+        engine = self.arguments.engine
+        require(self.defense, backbone.capabilities if backbone else ENGINES[engine], engine)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             atexit.register(leave_process_group)
             if not torch.distributed.is_initialized():
@@ -79,8 +82,6 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
 
     def _equip(self, backbone: Backbone) -> None:
         """Take a backbone and all that works with it."""
-        if backbone.asked_engine != self.arguments.engine:
-            backbone.choose_engine(self.arguments.engine)
         self.backbone = backbone
         self._device = backbone.device
         self._directions = Directions(
@@ -127,8 +128,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         is needed by whoever gave it, so it waits in main memory and comes back.
         """
         if not self._owns_backbone:
-            self.backbone.release()
-            with set_aside(self.backbone.model):
+            with self.backbone.set_aside():
                 yield
             return
         if not self._released:
@@ -226,7 +226,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
 
     @property
     def _hardware(self) -> str:
-        return machine.hardware(self.backbone.devices)
+        return self.backbone.hardware
 
     @property
     def _direction_sha256(self) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from shiftdc_eval.backbones import Backbone, GenerationSettings, machine
+from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.defenses import Defense, Request, Tools
 from shiftdc_eval.defenses.caption_store import clock
@@ -47,7 +47,7 @@ class Batches:
             ModelError: a single request does not fit.
         """
         backbone, captions = tools.backbone, tools.captions
-        hardware = machine.hardware(backbone.devices)
+        hardware = backbone.hardware
         for settings in dict.fromkeys(sample.settings for sample in todo):
             # longest first: what does not fit into memory fails at once, and not after hours
             same = sorted(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from shiftdc_eval.backbones import Backbone, machine
+from shiftdc_eval.backbones import Backbone
 from shiftdc_eval.core import provenance
 from shiftdc_eval.core.records import RunRecord, TaskRecord
 from shiftdc_eval.defenses import DEFENSES, Defense
@@ -68,7 +68,7 @@ def run_record(
         command=provenance.redact(command) or provenance.command_line(),
         versions=provenance.versions(),
         git=provenance.git_state(),
-        hardware=machine.hardware(backbone.devices),
+        hardware=backbone.hardware,
         plugins=plugins(arguments.defense),
         answer_version=defense.answer_version,
         notes=notes(tally, arguments.ablation or defense.control),

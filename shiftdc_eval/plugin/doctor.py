@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from shiftdc_eval.backbones import Backbone
     from shiftdc_eval.backbones.tiny_random import Size
+    from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
     from shiftdc_eval.defenses import Settings
 
 REQUEST = "Describe what is shown here."
@@ -58,7 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Load, print the facts, run the defenses; 0 when every defense answered."""
-    from shiftdc_eval.backbones import ModelSpec, load_backbone
+    from shiftdc_eval.backbones import ModelSpec
+    from shiftdc_eval.backbones.loading import load_transformers
     from shiftdc_eval.backbones.tiny_random import load_twin, size_of
 
     spec = ModelSpec(
@@ -72,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
         backbone, size = load_twin(spec)
         print("random weights: a small twin runs below; the sizes are those of the real model")
     else:
-        backbone = load_backbone(spec)
+        backbone = load_transformers(spec)
         size = size_of(backbone.model.config, sum(p.numel() for p in backbone.model.parameters()))
     for label, value in facts(backbone, size):
         print(f"{label:<18} {value}")
@@ -94,7 +96,7 @@ def picture() -> Image.Image:
     return image
 
 
-def facts(backbone: Backbone, size: Size) -> Iterator[tuple[str, str]]:
+def facts(backbone: TransformersBackbone, size: Size) -> Iterator[tuple[str, str]]:
     """What the package sees of a model: label and value, line by line.
 
     Raises:
@@ -151,8 +153,8 @@ def collapsed(tokenizer: Any, ids: list[int], places: set[int]) -> str:
     return "".join(parts)
 
 
-def check_defenses(backbone: Backbone) -> Iterator[Checked]:
-    """Run one image request and one text request through every defense."""
+def check_defenses(backbone: Backbone, names: Iterable[str] | None = None) -> Iterator[Checked]:
+    """Run one image request and one text request through the named defenses, or all."""
     from shiftdc_eval.backbones import Chat, GenerationSettings
     from shiftdc_eval.defenses import DEFENSES, Request, Tools
     from shiftdc_eval.defenses.caption_store import CaptionStore
@@ -162,7 +164,7 @@ def check_defenses(backbone: Backbone) -> Iterator[Checked]:
     contrast = ContrastSet(load_contrast(backbone.contrast_file).pairs[:PAIRS], "doctor")
     tools = Tools(backbone, CaptionStore(None), Directions(backbone, contrast=contrast))
     requests = [Request(Chat.ask(REQUEST, [picture()])), Request(Chat.ask(REQUEST))]
-    for name in DEFENSES:
+    for name in DEFENSES if names is None else names:
         started = time.perf_counter()
         problem = ""
         try:

@@ -8,6 +8,7 @@ from shiftdc_eval.steering.hooks import (
     ablate,
     edit_last_token,
     edit_tokens,
+    hooked,
     record_last_token,
 )
 from shiftdc_eval.steering.projection import safety_component, safety_coordinate
@@ -24,6 +25,7 @@ __all__ = [
     "edit_last_token",
     "edit_tokens",
     "fit_direction",
+    "hooked",
     "record_last_token",
     "safety_component",
     "safety_coordinate",

@@ -7,7 +7,7 @@ guessed from shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,6 +43,14 @@ def _hidden(output: Any) -> Tensor:
 
 def _with_hidden(output: Any, hidden: Tensor) -> Any:
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+def hooked(layers: Iterable[Any]) -> bool:
+    """Whether hooks on these layers change what leaves them."""
+    return any(
+        getattr(layer, "_forward_hooks", None) or getattr(layer, "_forward_pre_hooks", None)
+        for layer in layers
+    )
 
 
 @contextmanager

@@ -16,10 +16,12 @@ from shiftdc_eval.analysis.sweeps import plan as sweep_plan
 from shiftdc_eval.analysis.sweeps.activation_cache import ActivationStore, Remembering
 from shiftdc_eval.analysis.sweeps.cli import shipped
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
+from shiftdc_eval.backbones.interface import Wrapper
 from shiftdc_eval.defenses.caption_store import clock
 from shiftdc_eval.defenses.directions import Directions
 from shiftdc_eval.grid import run as grid
 from shiftdc_eval.grid.file import read_grid
+from shiftdc_eval.steering import ablate
 
 SHORT = GenerationSettings(max_new_tokens=4)
 GRID = """
@@ -80,15 +82,9 @@ def test_a_prompt_is_run_once_and_found_again_by_another_process(backbone: Backb
     assert (first.made, first.reused, second.made, second.reused) == (3, 0, 0, 3)
 
 
-class Changed:
+def changed(backbone: Backbone, **changes: Any) -> Backbone:
     """A backbone that says something else of itself."""
-
-    def __init__(self, backbone: Backbone, **changes: Any) -> None:
-        self._backbone = backbone
-        self.__dict__.update(changes)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backbone, name)
+    return type("Changed", (Wrapper,), changes)(backbone)
 
 
 @pytest.mark.parametrize(
@@ -99,15 +95,14 @@ class Changed:
         {"dtype": torch.bfloat16},
         {"attention": "eager"},
         {"engine": "another"},
-        {"devices": []},
+        {"hardware": "other"},
     ],
 )
 def test_another_model_dtype_kernel_engine_or_hardware_finds_nothing(
-    backbone: Backbone, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    backbone: Backbone, change: dict[str, Any], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("shiftdc_eval.backbones.machine.hardware", lambda devices: f"{len(devices)} devices")
-    store = ActivationStore(tmp_path / "a")
-    for model in (backbone, cast(Backbone, Changed(backbone, **change))):
+    store = ActivationStore(tmp_path)
+    for model in (backbone, changed(backbone, **change)):
         for _ in range(2):
             remembering(model, store).last_token_activations(chats(1))
     assert (store.made, store.reused) == (2, 2)
@@ -245,3 +240,36 @@ def test_what_is_found_counts_with_the_seconds_it_took(backbone: Backbone, tmp_p
     assert 0 < found.reused_seconds <= made
     assert clock(cast(Backbone, found)) - time.perf_counter() == pytest.approx(found.reused_seconds, abs=0.1)
     assert clock(backbone) - time.perf_counter() == pytest.approx(0, abs=0.1)
+
+
+def test_nothing_is_found_or_kept_while_hooks_change_the_layers(backbone: Backbone, tmp_path: Path) -> None:
+    """The layer of a refusal direction is chosen under ablation: stored activations would all say "no change"."""
+    store = ActivationStore(tmp_path)
+    kept = remembering(backbone, store)
+    asked = chats(2)
+    usual = kept.last_token_activations(asked)
+    with ablate(backbone.layers, torch.randn(32, generator=torch.Generator().manual_seed(0))):
+        without = kept.last_token_activations(asked)
+        assert torch.equal(without, backbone.last_token_activations(asked))
+    assert not torch.allclose(without, usual)
+    assert torch.equal(kept.last_token_activations(asked), usual)
+    assert (store.made, store.reused) == (2, 2)
+
+
+def test_the_plan_counts_the_fit_of_every_defense_that_fits_something(tmp_path: Path) -> None:
+    """The built-in set has 200 pairs with captions: 160 are fitted on, two sides, two texts each."""
+    texts = 160 * 2 * 2
+
+    def counted(*defenses: str) -> tuple[int, int]:
+        file = tmp_path / "mine.yaml"
+        lines = "".join(f"  - {{{line}}}\n" for line in defenses)
+        file.write_text(f"models: [m]\ndefenses:\n{lines}tasks: [figstep]\n")
+        return sweep_plan.direction_texts(list(read_grid(file).cells()), lambda _: None)
+
+    assert counted("name: none", "name: ecso", "name: cmrm") == (0, 0)
+    assert counted("name: refusal_direction") == (texts, 0)
+    assert counted("name: shiftdc", "name: refusal_direction", "name: random, ablation: random") == (texts, 0)
+    bare = "name: shiftdc, variant: official, bare_text_prompt: true"
+    assert counted("name: shiftdc", bare) == (texts + 160 * 2, 0)
+    dataset = "name: cmrm, level: dataset"
+    assert counted("name: shiftdc", dataset) == (2 * texts, texts), "the texts alone are shared"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.backbones.backbone import EditBuilder
 from shiftdc_eval.backbones.fast import decoding, pieces
+from shiftdc_eval.backbones.interface import EditBuilder
 from shiftdc_eval.steering import Shift
 
 LONG = GenerationSettings(max_new_tokens=14)

@@ -361,8 +361,8 @@ def test_sigkill_after_the_second_batch_loses_nothing_finished(tiny_llava: Path)
 def test_the_engine_is_recorded_and_in_float32_finds_the_others_answers(
     backbone: Backbone, tiny_llava: Path
 ) -> None:
-    plain = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
-    first = evaluate(model(plain, defense="shiftdc", engine="plain"), TASK, gen_kwargs=GEN)
+    plain = load_backbone(ModelSpec(str(tiny_llava), device="cpu", engine="plain"))
+    first = evaluate(model(plain, defense="shiftdc"), TASK, gen_kwargs=GEN)
     assert plain.engine == "plain"
     second = evaluate(model(backbone, defense="shiftdc"), TASK, gen_kwargs=GEN)
     assert backbone.engine == "fast"
@@ -373,7 +373,7 @@ def test_the_engine_is_recorded_and_in_float32_finds_the_others_answers(
 
 def test_in_16_bit_each_engine_has_answers_of_its_own(tiny_llava: Path) -> None:
     keys = [
-        model(load_backbone(ModelSpec(str(tiny_llava), device="cpu", dtype=dtype)), engine=engine)
+        model(load_backbone(ModelSpec(str(tiny_llava), device="cpu", dtype=dtype, engine=engine)))
         ._config()
         .get("engine")
         for dtype in ("bfloat16", "float32")

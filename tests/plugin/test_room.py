@@ -96,7 +96,7 @@ def test_a_model_that_was_given_is_set_aside_and_not_let_go(
         yield
         events.append("back")
 
-    monkeypatch.setattr("shiftdc_eval.plugin.adapter.set_aside", aside)
+    monkeypatch.setattr("shiftdc_eval.backbones.transformers_backbone.set_aside", aside)
     backbone = load_backbone(ModelSpec(pretrained=str(tiny_llava), device="cpu"))
     seen = while_judging(lambda: events[-1:] == ["aside"])
     evaluate(adapter(tiny_llava, backbone=backbone), "figstep", gen_kwargs="max_new_tokens=4")

@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone, machine
+from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.core import provenance
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError
 from shiftdc_eval.core.files import atomic_write
@@ -139,11 +139,11 @@ def start(args: argparse.Namespace, backbone: Backbone) -> dict[str, Any]:
         for name in ("tokens", "caption_tokens", "layers", "alpha", "limit", "dtype")
     }
     fresh: dict[str, Any] = {
-        "model": backbone.name if backbone.folder is None else Path(backbone.name).name,
+        "model": Path(backbone.name).name if Path(backbone.name).is_dir() else backbone.name,
         "revision": backbone.revision,
         "note": backbone.note,
         "settings": settings,
-        "hardware": machine.hardware(backbone.devices),
+        "hardware": backbone.hardware,
         "versions": provenance.versions(),
         "conditions": {},
         "table": [],

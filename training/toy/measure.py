@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone, machine
+from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.core import provenance
 from shiftdc_eval.core.statistics import wilson
 from shiftdc_eval.defenses import Request, Settings, Tools
@@ -144,7 +144,7 @@ def measure(backbone: Backbone, items: int, batch_size: int, sweeps: bool) -> di
         "model": backbone.name,
         "revision": backbone.revision,
         "items": items,
-        "hardware": machine.hardware(backbone.devices),
+        "hardware": backbone.hardware,
         "versions": provenance.versions(),
         "sweeps" if sweeps else "table": shares,
         "seconds": round(time.perf_counter() - begun, 1),

@@ -22,7 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, machine
+from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
+from shiftdc_eval.backbones.interface import EditBuilder, Wrapper
+from shiftdc_eval.steering import PREFILL, Scope, hooked
 
 VERSION = 2
 """Raised by hand when what is stored changes its meaning."""
@@ -67,7 +69,7 @@ class ActivationStore:
         return self._folder / f"{key}.safetensors"
 
 
-class Remembering:
+class Remembering(Wrapper):
     """A backbone that computes no activation and no caption twice.
 
     Args:
@@ -76,17 +78,15 @@ class Remembering:
     """
 
     def __init__(self, backbone: Backbone, store: ActivationStore) -> None:
-        self._backbone, self._store = backbone, store
+        super().__init__(backbone)
+        self._store = store
         self._answers: dict[str, tuple[Generated, float]] = {}
         self.reused_seconds = 0.0
         """Seconds that the reused activations and answers originally took: a cost table counts them."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backbone, name)
-
     def _keys(self, chats: Sequence[Chat], *rest: Any) -> list[str]:
         """Everything that can change what is found, or how long it takes: hardware and engine do both."""
-        backbone = self._backbone
+        backbone = self.inner
         model = [
             VERSION,
             backbone.revision,
@@ -94,15 +94,26 @@ class Remembering:
             str(backbone.dtype),
             backbone.attention,
             backbone.engine,
-            machine.hardware(backbone.devices),
+            backbone.hardware,
         ]
         texts = (json.dumps([model, chat.key(), *rest], sort_keys=True) for chat in chats)
         return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
 
     def last_token_activations(
-        self, chats: Sequence[Chat], only: Sequence[int] | None = None, *, bare: bool = False
+        self,
+        chats: Sequence[Chat],
+        only: Sequence[int] | None = None,
+        *,
+        bare: bool = False,
+        edit: EditBuilder | None = None,
+        scope: Scope = PREFILL,
     ) -> Tensor:
-        """As `Backbone.last_token_activations`; the model is asked for what is not stored, at all layers."""
+        """As `Backbone.last_token_activations`; the model is asked for what is not stored, at all layers.
+
+        Under edits or hooks (a refusal direction being ablated) nothing is looked up or stored.
+        """
+        if edit is not None or hooked(self.inner.layers):
+            return self.inner.last_token_activations(chats, only, bare=bare, edit=edit, scope=scope)
         keys = self._keys(chats, bare)
         stored = self._store.get(keys)
         found = {key: tensor for key, (tensor, _) in stored.items()}
@@ -111,19 +122,19 @@ class Remembering:
         self._store.reused += len(keys) - len(missing)
         if missing:
             begun = time.perf_counter()
-            made = self._backbone.last_token_activations(list(missing.values()), bare=bare)
+            made = self.inner.last_token_activations(list(missing.values()), bare=bare)
             fresh = dict(zip(missing, made.unbind(), strict=True))
             self._store.put(fresh, (time.perf_counter() - begun) / len(missing))
             self._store.made += len(missing)
             found |= fresh
-        device = self._backbone.device
+        device = self.inner.device
         every = torch.stack([found[key].to(device) for key in keys])
         return every if only is None else every[:, list(only)]
 
     def generate(self, chats: Sequence[Chat], settings: GenerationSettings, **rest: Any) -> list[Generated]:
         """As `Backbone.generate`; greedy answers without edits are found again under longer limits."""
         if settings.do_sample or rest.get("edit") or rest.get("processors"):
-            return self._backbone.generate(chats, settings, **rest)
+            return self.inner.generate(chats, settings, **rest)
         # the limit is left out of the key: an answer that ended within a shorter one is the answer
         keys = self._keys(chats, replace(settings, max_new_tokens=1).key())
         limit = settings.max_new_tokens
@@ -134,7 +145,7 @@ class Remembering:
         if missing:
             rest.pop("seeds", None)  # nothing is drawn
             begun = time.perf_counter()
-            made = self._backbone.generate(list(missing.values()), settings, **rest)
+            made = self.inner.generate(list(missing.values()), settings, **rest)
             seconds = (time.perf_counter() - begun) / len(missing)
             fresh = dict(zip(missing, made, strict=True))
             if len(self._answers) + len(fresh) <= REMEMBERED:

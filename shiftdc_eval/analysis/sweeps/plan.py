@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +12,6 @@ from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.defenses.contrast import load_contrast
 from shiftdc_eval.defenses.directions import HELD_OUT
 from shiftdc_eval.defenses.passes import UNDEFENDED, Kind, Pass
-from shiftdc_eval.defenses.shiftdc import ShiftDC
 from shiftdc_eval.grid.file import Cell
 from shiftdc_eval.plugin.arguments import validated
 
@@ -85,24 +85,22 @@ def totals(todo: Sequence[tuple[Cell, Size]]) -> tuple[dict[str, int], dict[str,
 
 
 def direction_texts(todo: Sequence[Cell], own_set: Callable[[str], Path | None]) -> tuple[int, int]:
-    """Texts that directions are fitted on: different ones, and those that several fits share.
+    """Prompts that directions are fitted on: different ones, and those that several fits share.
 
     Args:
         todo: the cells.
         own_set: model -> contrast set that comes with it.
     """
-    sets: set[tuple[str, Path | None]] = set()
+    split = cache(lambda path: load_contrast(path).split(HELD_OUT)[0])
+    fits: set[tuple[str, Path | None, tuple[Hashable, ...]]] = set()
     for cell in todo:
         given = cell.defense.settings
-        if issubclass(DEFENSES[cell.defense.name], ShiftDC) and "direction" not in given:
-            model = cell.model.pretrained
-            sets.add((model, Path(given["contrast"]) if "contrast" in given else own_set(model)))
-    texts = [
-        (model, text)
-        for model, path in sets
-        for side in ("safe", "unsafe")
-        for text in load_contrast(path).split(HELD_OUT)[0].prompts(side)
-    ]
+        model = cell.model.pretrained
+        path = Path(given["contrast"]) if "contrast" in given else own_set(model)
+        defense = validated(DEFENSES[cell.defense.name], _own(cell), what="sweep:")
+        if "direction" not in given and (prompts := defense.fit_prompts(split(path))):
+            fits.add((model, path, tuple(prompts)))
+    texts = [(model, prompt) for model, _, prompts in fits for prompt in prompts]
     return len(set(texts)), len(texts) - len(set(texts))
 
 

@@ -1,16 +1,16 @@
-"""The one face of a vision-language model."""
+"""A vision-language model of transformers: the reference engine, every family, on the CPU too."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessorList
 
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.encoding import Encoded, prefill_kwargs
@@ -19,8 +19,10 @@ from shiftdc_eval.backbones.fast.refusal import refusal, window
 from shiftdc_eval.backbones.fast.selfcheck import failure
 from shiftdc_eval.backbones.follower import Follower
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, sampling_processors
+from shiftdc_eval.backbones.interface import EVERYTHING, EditBuilder, ProcessorBuilder
 from shiftdc_eval.backbones.layers import reachable, source
 from shiftdc_eval.backbones.loaded_model import LoadedModel
+from shiftdc_eval.backbones.offload import set_aside
 from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.steering import PREFILL, Edit, Scope, edit_tokens, record_last_token
 
@@ -29,15 +31,15 @@ PASS_TOKENS = 32_768
 """Tokens of prompts without images that go through one forward pass: more would only take memory."""
 PROMPT_ROOM = 128
 """Tokens by which another prompt about a request may be longer than the request."""
-EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
-"""Rows of a sub-batch (indices into the batch) -> layer index -> edit."""
 
 
-class Backbone(LoadedModel):
-    """A loaded vision-language model: chats in, tokens out, decoder layers visible.
+class TransformersBackbone(LoadedModel):
+    """A loaded model behind the interface `Backbone`.
 
     Chats with and without images may be mixed in one call; they are run as separate sub-batches.
     """
+
+    capabilities = EVERYTHING
 
     def __init__(
         self,
@@ -129,22 +131,24 @@ class Backbone(LoadedModel):
         if "fast" in vars(self):
             self.fast.release()
 
+    def set_aside(self) -> AbstractContextManager[None]:
+        """Keep the weights in main memory for as long as the context lasts."""
+        self.release()
+        return set_aside(self.model)
+
     @torch.inference_mode()
     def last_token_activations(
-        self, chats: Sequence[Chat], only: Sequence[int] | None = None, *, bare: bool = False
+        self,
+        chats: Sequence[Chat],
+        only: Sequence[int] | None = None,
+        *,
+        bare: bool = False,
+        edit: EditBuilder | None = None,
+        scope: Scope = PREFILL,
     ) -> Tensor:
-        """Activations of the last prompt token at the output of the decoder layers.
-
-        Args:
-            chats: any mix of chats with and without images.
-            only: layer indices; all layers when None.
-            bare: leave out the chat template and take the request's text alone (text-only chats).
-
-        Returns:
-            `[batch, layers, hidden]` on the model's device, in the model's dtype.
-        """
+        """As `Backbone.last_token_activations`."""
         indices = list(range(len(self.layers)) if only is None else only)
-        fast = not bare and self.engine == "fast" and self.fast.shares(chats)
+        fast = not bare and edit is None and self.engine == "fast" and self.fast.shares(chats)
         if fast and self._in_window(chats, 0):
             shared = self.fast.activations(chats, indices)
             if shared is not None:
@@ -154,11 +158,19 @@ class Backbone(LoadedModel):
         for group in _by_images(chats):
             shown = [chats[row] for row in group]
             encoded = self.encode_bare([chat.request for chat in shown]) if bare else self.encode(shown)
-            sources = [source(at, self._passed_by(bool(shown[0].images) and not bare)) for at in indices]
             with_image = bool(shown[0].images) and not bare
+            passed_by = self._passed_by(with_image)
+            sources = [source(at, passed_by) for at in indices]
+            edits = reachable(edit(group), passed_by, scope.site) if edit else {}
             parts = []
-            for part in [encoded] if with_image else encoded.parts(PASS_TOKENS):
-                with record_last_token(self.layers, part.width - 1, only=sorted(set(sources))) as seen:
+            # edits are of all rows
+            for part in [encoded] if with_image or edits else encoded.parts(PASS_TOKENS):
+                where, _ = _where(scope, part.width, use_cache=True)
+                # registered in this order, so that what is recorded is what the edits have left
+                with (
+                    edit_tokens(self.layers, edits, where, site=scope.site),
+                    record_last_token(self.layers, part.width - 1, only=sorted(set(sources))) as seen,
+                ):
                     self.forward(part)
                 parts.append(torch.stack([seen[at].to(self.device) for at in sources], dim=1))
             stacked = torch.cat(parts)
@@ -223,24 +235,9 @@ class Backbone(LoadedModel):
         seeds: Sequence[str] | None = None,
         edit: EditBuilder | None = None,
         scope: Scope = PREFILL,
-        processors: Callable[[Sequence[int], Encoded], Iterable[LogitsProcessor]] | None = None,
+        processors: ProcessorBuilder | None = None,
     ) -> list[Generated]:
-        """Answer chats.
-
-        Args:
-            chats: any mix of chats with and without images.
-            settings: decoding settings, the same for the whole batch.
-            seeds: one string a chat that fixes its sampling; needed only when sampling.
-            edit: gives the edits of activations for a sub-batch.
-            scope: which tokens, passes and side of the layers are edited; the last prompt token by default.
-            processors: extra logits processors for a sub-batch, put before sampling.
-
-        Returns:
-            One answer a chat, in order.
-
-        Raises:
-            ModelError: a layer that was to be edited was not reached.
-        """
+        """As `Backbone.generate`."""
         if settings.do_sample and seeds is None:
             raise ConfigError(
                 "sampling needs one seed a request: pass seeds=[request.seed for request in requests]"
@@ -292,7 +289,7 @@ class Backbone(LoadedModel):
         group: list[int],
         edit: EditBuilder | None,
         scope: Scope,
-        processors: Callable[[Sequence[int], Encoded], Iterable[LogitsProcessor]] | None,
+        processors: ProcessorBuilder | None,
     ) -> list[Generated]:
         encoded = self.encode(chats)
         extra = LogitsProcessorList(processors(group, encoded) if processors else [])

@@ -1,0 +1,306 @@
+"""The interface of a vision-language model: chats in, tokens out, decoder layers visible.
+
+Defenses, the adapter and the analysis work with any `Backbone`. What an engine cannot do it does not declare, and a
+defense that needs it is refused before a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from shiftdc_eval.backbones.chat import Chat
+from shiftdc_eval.backbones.encoding import Encoded
+from shiftdc_eval.backbones.generation import Generated, GenerationSettings
+from shiftdc_eval.steering import PREFILL, Edit, Scope
+
+Capability = Literal["generate", "activations", "edit_prefill", "edit_decode", "logits"]
+"""What a backbone can do:
+
+- `generate`: answer chats.
+- `activations`: `last_token_activations`, the residual stream of the last prompt token after each decoder layer.
+- `edit_prefill`: `generate(edit=...)` at the output of decoder layers, last prompt token, in prefill (`PREFILL`).
+- `edit_decode`: every other `Scope`, and `layers` that take hooks.
+- `logits`: logits processors, `follower`, `final_norm` and `next_token_logits`.
+"""
+EVERYTHING: frozenset[Capability] = frozenset(get_args(Capability))
+ENGINES: dict[str, frozenset[Capability]] = dict.fromkeys(("auto", "plain", "fast"), EVERYTHING)
+"""`engine=NAME` -> what its backbones can do, known before anything is loaded."""
+
+EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
+"""Rows of a sub-batch (indices into the batch) -> layer index -> edit."""
+ProcessorBuilder = Callable[[Sequence[int], Encoded], Iterable[LogitsProcessor]]
+"""Rows of a sub-batch and its prompts -> logits processors."""
+
+
+class NextLogits(Protocol):
+    """Runs given answer tokens after other prompts, step by step."""
+
+    def next_logits(self, answered: Tensor) -> Tensor:
+        """Logits of the next token, `[batch, vocabulary]`, after the answer tokens so far, `[batch, tokens]`."""
+
+
+class Backbone(Protocol):
+    """A vision-language model, whatever runs it."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this backbone can do."""
+
+    @property
+    def name(self) -> str:
+        """Model id or folder as the user gave it."""
+
+    @property
+    def revision(self) -> str:
+        """Commit of the hub, or a hash of the weights."""
+
+    @property
+    def note(self) -> str:
+        """A caveat that every result of this model carries."""
+
+    @property
+    def architecture(self) -> str:
+        """Class of the model."""
+
+    @property
+    def template_sha256(self) -> str:
+        """Hash of the chat template."""
+
+    @property
+    def contrast_file(self) -> Path | None:
+        """Contrast set that comes in the model's folder, or None."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Compute dtype."""
+
+    @property
+    def attention(self) -> str:
+        """Attention kernel."""
+
+    @property
+    def engine(self) -> str:
+        """The engine that answers."""
+
+    @property
+    def hardware(self) -> str:
+        """What the model runs on, in words: seconds measured on other hardware are not comparable."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors that are returned."""
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        """One entry a decoder layer: modules that take hooks where the backbone can `edit_decode`."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+
+    @property
+    def skipped_without_image(self) -> frozenset[int]:
+        """Decoder layers that a prompt without images passes by (cross-attention layers)."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        settings: GenerationSettings,
+        *,
+        seeds: Sequence[str] | None = None,
+        edit: EditBuilder | None = None,
+        scope: Scope = PREFILL,
+        processors: ProcessorBuilder | None = None,
+    ) -> list[Generated]:
+        """Answer chats with and without images, in order.
+
+        Args:
+            chats: what is asked.
+            settings: decoding settings, the same for the whole batch.
+            seeds: one string a chat that fixes its sampling; needed only when sampling.
+            edit: gives the edits of activations for a sub-batch.
+            scope: which tokens, passes and side of the layers are edited; the last prompt token by default.
+            processors: extra logits processors for a sub-batch, put before sampling.
+
+        Raises:
+            ConfigError: the settings do not fit together.
+            ModelError: a layer that was to be edited was not reached.
+        """
+
+    def last_token_activations(
+        self,
+        chats: Sequence[Chat],
+        only: Sequence[int] | None = None,
+        *,
+        bare: bool = False,
+        edit: EditBuilder | None = None,
+        scope: Scope = PREFILL,
+    ) -> Tensor:
+        """Activations of the last prompt token at the output of the decoder layers.
+
+        Args:
+            chats: any mix of chats with and without images.
+            only: layer indices; all layers when None.
+            bare: leave out the chat template and take the request's text alone (text-only chats).
+            edit: gives edits of activations for a sub-batch; what is returned is what they leave.
+            scope: where edits act.
+
+        Returns:
+            `[batch, layers, hidden]` on the model's device, in the model's dtype.
+        """
+
+    def final_norm(self, activations: Tensor) -> Tensor:
+        """The norm between the last decoder layer and the language-model head, `[..., hidden]`."""
+
+    def next_token_logits(self, activations: Tensor) -> Tensor:
+        """Logits of the next token from activations of a decoder layer: `[..., vocabulary]`, float32."""
+
+    def follower(self, chats: Sequence[Chat]) -> NextLogits:
+        """Runs the tokens of an answer after other prompts (contrastive decoding)."""
+
+    def sharing(self, chats: Sequence[Chat]) -> AbstractContextManager[None]:
+        """Several prompts about these chats' images follow: what they share may be kept meanwhile."""
+
+    def fitting_rows(self, chat: Chat, new_tokens: int) -> int | None:
+        """Chats like this one that can be answered together; None where that is not known."""
+
+    def limit_rows(self, rows: int) -> None:
+        """Answer so many chats together at most."""
+
+    @property
+    def refills(self) -> bool:
+        """Whether further chats take the places of finished ones, so that more may be handed over at once."""
+
+    def release(self) -> None:
+        """Give back memory that is kept between calls."""
+
+    def set_aside(self) -> AbstractContextManager[None]:
+        """Leave the accelerator's memory to another model for as long as the context lasts."""
+
+
+class Wrapper:
+    """Base of a backbone that stands in front of another and changes some of its methods.
+
+    Args:
+        inner: the backbone that everything else is asked of.
+    """
+
+    def __init__(self, inner: Backbone) -> None:
+        self.inner = inner
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self.inner.capabilities
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def revision(self) -> str:
+        return self.inner.revision
+
+    @property
+    def note(self) -> str:
+        return self.inner.note
+
+    @property
+    def architecture(self) -> str:
+        return self.inner.architecture
+
+    @property
+    def template_sha256(self) -> str:
+        return self.inner.template_sha256
+
+    @property
+    def contrast_file(self) -> Path | None:
+        return self.inner.contrast_file
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.inner.dtype
+
+    @property
+    def attention(self) -> str:
+        return self.inner.attention
+
+    @property
+    def engine(self) -> str:
+        return self.inner.engine
+
+    @property
+    def hardware(self) -> str:
+        return self.inner.hardware
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.device
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        return self.inner.layers
+
+    @property
+    def hidden_size(self) -> int:
+        return self.inner.hidden_size
+
+    @property
+    def skipped_without_image(self) -> frozenset[int]:
+        return self.inner.skipped_without_image
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.inner.tokenizer
+
+    @property
+    def refills(self) -> bool:
+        return self.inner.refills
+
+    def generate(self, chats: Sequence[Chat], settings: GenerationSettings, **rest: Any) -> list[Generated]:
+        return self.inner.generate(chats, settings, **rest)
+
+    def last_token_activations(
+        self,
+        chats: Sequence[Chat],
+        only: Sequence[int] | None = None,
+        *,
+        bare: bool = False,
+        edit: EditBuilder | None = None,
+        scope: Scope = PREFILL,
+    ) -> Tensor:
+        return self.inner.last_token_activations(chats, only, bare=bare, edit=edit, scope=scope)
+
+    def final_norm(self, activations: Tensor) -> Tensor:
+        return self.inner.final_norm(activations)
+
+    def next_token_logits(self, activations: Tensor) -> Tensor:
+        return self.inner.next_token_logits(activations)
+
+    def follower(self, chats: Sequence[Chat]) -> NextLogits:
+        return self.inner.follower(chats)
+
+    def sharing(self, chats: Sequence[Chat]) -> AbstractContextManager[None]:
+        return self.inner.sharing(chats)
+
+    def fitting_rows(self, chat: Chat, new_tokens: int) -> int | None:
+        return self.inner.fitting_rows(chat, new_tokens)
+
+    def limit_rows(self, rows: int) -> None:
+        self.inner.limit_rows(rows)
+
+    def release(self) -> None:
+        self.inner.release()
+
+    def set_aside(self) -> AbstractContextManager[None]:
+        return self.inner.set_aside()
