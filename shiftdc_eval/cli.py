@@ -103,6 +103,13 @@ def _run(argv: Sequence[str] | None) -> int:
     except ShiftDCError as error:
         print(f"shiftdc-eval {verb}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a file that a library of ours reads or writes
+        print(
+            f"shiftdc-eval {verb}: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"shiftdc-eval {verb}: stopped", file=sys.stderr)
         return 130

@@ -14,10 +14,10 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from shiftdc_eval.core.hashing import content_hash
-from shiftdc_eval.core.records import Cost, JudgeCost, Record
+from shiftdc_eval.core.records import Cost, Count, Json, JudgeCost, Moment, Record
 
 CELL_VERSION: Literal[1] = 1
 HASH_DIGITS = 16
@@ -34,7 +34,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ShortHash = Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{{HASH_DIGITS}}})?$")]
 Text = Annotated[str, StringConstraints(max_length=4000)]
-Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 class CellTask(Record):
@@ -54,7 +53,7 @@ class CellTask(Record):
     """True where scores rate quality, False where they rate harm; None: not recorded."""
     items: Annotated[int, Field(ge=1, strict=True)]
     """Items of the full task."""
-    generation: dict[str, JsonValue] = Field(default_factory=dict)
+    generation: dict[str, Json] = Field(default_factory=dict)
     """Resolved generation settings."""
     score: Literal["mean", "mme"] = "mean"
     """How scores are aggregated."""
@@ -83,7 +82,7 @@ class CellDefense(Record):
     """The defense."""
 
     name: Name
-    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    settings: dict[str, Json] = Field(default_factory=dict)
     """Resolved settings, defaults included."""
     direction_sha256: Sha256 | None = None
     """Content hash of the safety direction."""
@@ -213,9 +212,9 @@ class RunSource(Record):
     """Run id; without a run record the date of the results."""
     recorded: bool
     """False without a run record; then less is known."""
-    started: Text = ""
+    started: Moment = ""
     """UTC time, ISO 8601."""
-    finished: Text = ""
+    finished: Moment = ""
     """UTC time, ISO 8601."""
     command: Text = ""
     """The command line without secrets."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
@@ -138,7 +138,7 @@ class IndexCell(Record):
     """Seconds per answer."""
     relative: float | None
     """Seconds relative to `none` on the same task, model and hardware."""
-    tokens: tuple[float, float] | None
+    tokens: Annotated[tuple[float, float], Field(strict=False)] | None
     """Prompt tokens and generated tokens per answer; None when unknown."""
     price: float | None
     """Cost of the answers in USD; None when unknown."""
@@ -178,7 +178,7 @@ class Entry(Record):
     """Position in the index's cells."""
     measure: int
     """Position in the cell's measures."""
-    rank: tuple[int, int] | None
+    rank: Annotated[tuple[int, int], Field(strict=False)] | None
     """Best and worst rank that the verdicts allow; None when it does not rank."""
     not_ranked: list[str]
     """Reasons for having no rank."""

@@ -7,7 +7,8 @@
     ├── DirectionError    a safety direction does not fit the model it is used with
     ├── JournalError      a journal or run folder cannot be used
     ├── JudgeError        a judge cannot work at all (one item it cannot judge is `unscored`, never an error)
-    └── RecordError       a cell, run record or board file is invalid
+    ├── RecordError       a cell, run record or board file is invalid
+    └── WriteError        a file cannot be written
 
 Each message says what was wrong, where the value came from and what to do.
 """
@@ -45,3 +46,7 @@ class JudgeError(ShiftDCError):
 
 class RecordError(ShiftDCError):
     """A cell, run record or board file is invalid."""
+
+
+class WriteError(ShiftDCError):
+    """A file cannot be written: the disk is full, the folder is read-only, something else stands there."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from shiftdc_eval.core.errors import RecordError
-from shiftdc_eval.core.files import atomic_write
+from shiftdc_eval.core.files import atomic_write, reading
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -44,12 +44,45 @@ def parse(text: str, model: type[Model], source: object) -> Model:
     """A record from JSON text.
 
     Raises:
-        RecordError: names the source and each field that is wrong.
+        RecordError: names the source and each field that is wrong; a newer schema version says so.
     """
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        raise RecordError(f"{source}: {'; '.join(explain(error))}") from None
+        newer = _newer_version(text, model)
+        raise RecordError(f"{source}: {newer or '; '.join(explain(error))}") from None
+
+
+def _newer_version(text: str, model: type[BaseModel]) -> str:
+    """What to say of a record whose schema version is above the one that the model has; else empty."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    for name, field in model.model_fields.items():
+        known = get_args(field.annotation)
+        given = content.get(name) if isinstance(content, dict) else None
+        if name.endswith("_version") and known and isinstance(given, int) and given > known[0]:
+            return (
+                f"{name}: {given}: written by a newer version of shiftdc-eval, this one reads {known[0]}; "
+                "update shiftdc-eval"
+            )
+    return ""
+
+
+def parse_object(text: str, source: object) -> dict[str, Any]:
+    """A JSON object of another program's making.
+
+    Raises:
+        RecordError: it is none, or nested too deeply to be read.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{source}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise RecordError(f"{source}: expected an object, found {type(content).__name__}")
+    return content
 
 
 def explain(error: ValidationError) -> list[str]:
@@ -66,8 +99,7 @@ def explain(error: ValidationError) -> list[str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file of the board whole or not at all, readable by everyone: boards are published."""
-    atomic_write(path, text)
-    path.chmod(0o644)
+    atomic_write(path, text, mode=0o644)
 
 
 def read_text(path: Path) -> str:
@@ -77,9 +109,10 @@ def read_text(path: Path) -> str:
         RecordError: it cannot be read or is not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read: {error}") from error
+        with reading(path, RecordError):
+            return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: cannot be read: not UTF-8: {error}") from error
 
 
 def first_difference(ours: str, theirs: str) -> str:

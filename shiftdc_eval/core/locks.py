@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
 import filelock
+
+from shiftdc_eval.core.files import make_folder, writing
 
 
 class FileLock(filelock.FileLock):
@@ -11,3 +17,44 @@ class FileLock(filelock.FileLock):
     lmms-eval gives every user of `filelock.FileLock` in a process the same object for a path, so that two of them
     could hold one lock at the same time; it leaves other classes alone.
     """
+
+
+class Busy(Exception):
+    """Another process holds the lock."""
+
+
+def lock(path: Path, *, wait: bool = True, instead: str = "") -> FileLock:
+    """Acquire a lock that ends with the process, whatever ends it; the caller releases it.
+
+    Args:
+        path: the lock's file, which stays when the lock is released; its folder is made where it is missing.
+        wait: wait for whoever holds it.
+        instead: how to name another place, for the error.
+
+    Raises:
+        Busy: somebody holds it, and `wait` is False.
+        WriteError: the file cannot be made.
+    """
+    with writing(path, instead):
+        make_folder(path.parent, instead)
+        found = FileLock(path, timeout=-1 if wait else 0)
+        try:
+            found.acquire()
+        except filelock.Timeout:
+            raise Busy(str(path)) from None
+    return found
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock for the time of a block and leave no file of it; raises as `lock`.
+
+    Whoever waits for the lock notices that its file was removed and makes a new one: filelock sees to that.
+    """
+    held = lock(path, wait=wait)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        held.release()

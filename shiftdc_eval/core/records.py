@@ -7,19 +7,59 @@ written last, so that its existence means that every answer of the run was produ
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
-RECORD_VERSION = 1
+RECORD_VERSION: Literal[1] = 1
 ANSWER_VERSION = 1
 """Raised by hand when the code that makes answers changes them: finished answers are then not reused."""
 
 
-class Record(BaseModel):
-    """Base of all records: closed schema, immutable, numbers finite."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""A count that sums and shares can be made of."""
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Price = Annotated[float, Field(ge=0, le=1e12)]
+"""USD."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+def _finite(value: JsonValue) -> JsonValue:
+    """A JSON value without NaN and infinities, which JSON has no word for."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        _finite(part)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    return value
+
+
+Json = Annotated[JsonValue, AfterValidator(_finite)]
+
+
+def _moment(text: str) -> str:
+    if text:
+        datetime.fromisoformat(text)
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+"""UTC time, ISO 8601; empty when unknown."""
+
+
+class Record(BaseModel):
+    """Base of all records: closed schema, immutable, no value of another type, numbers finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class VerdictRecord(Record):
@@ -42,13 +82,13 @@ class VerdictRecord(Record):
     """sha256 of the rubric or keyword list; empty for judges without one."""
     raw: str | None = None
     """The judge's raw reply; None where no model replied."""
-    tokens_in: int | None = None
+    tokens_in: Count | None = None
     """Prompt tokens of the judge; None when unknown."""
-    tokens_out: int | None = None
+    tokens_out: Count | None = None
     """Reply tokens of the judge; None when unknown."""
-    seconds: float | None = None
+    seconds: Seconds | None = None
     """Share of the wall time of judging; a verdict from the cache has what it took when it was made."""
-    price: float | None = None
+    price: Price | None = None
     """USD; None when unknown, 0 only where no model was asked."""
 
 
@@ -59,7 +99,7 @@ class SampleField(Record):
     """Stable id of the benchmark item, e.g. `figstep/1_3`; unique within a task."""
     question: str
     """Id of the question the item asks; items that show one question as several images share it."""
-    repeat: int = 0
+    repeat: Count = 0
     """Index of this answer among the repeats of the item."""
     prompt_sha256: str
     """Hash of the text prompt."""
@@ -80,36 +120,36 @@ class SampleField(Record):
 class Cost(Record):
     """What a run cost."""
 
-    seconds: float
+    seconds: Seconds
     """Wall seconds spent answering, without loading; what is reused costs what it cost when made."""
-    samples: int
+    samples: Count
     """Answers, reused ones included."""
-    timed: int | None = None
+    timed: Count | None = None
     """Answers that `seconds` is of: those made on this run's hardware; None: all of them."""
-    reused: int
+    reused: Count
     """Answers taken from the journal."""
-    tokens_in: int
+    tokens_in: Count
     """Prompt tokens of the answers, image tokens included."""
-    tokens_out: int
+    tokens_out: Count
     """Generated answer tokens."""
-    captions_made: int = 0
+    captions_made: Count = 0
     """Captions generated for this run."""
-    captions_reused: int = 0
+    captions_reused: Count = 0
     """Captions taken from the store."""
-    price: float | None = None
+    price: Price | None = None
     """Money in USD; None when unknown."""
 
 
 class JudgeCost(Record):
     """What one judge's verdicts cost; each sum is None as soon as one of its parts is unknown."""
 
-    seconds: float | None = None
+    seconds: Seconds | None = None
     """Wall seconds, without loading a local judge; reused verdicts cost what they cost when made."""
-    tokens_in: int | None = None
+    tokens_in: Count | None = None
     """Prompt tokens."""
-    tokens_out: int | None = None
+    tokens_out: Count | None = None
     """Reply tokens."""
-    price: float | None = None
+    price: Price | None = None
     """USD; None when unknown, 0 only where no model was asked."""
 
     def __add__(self, other: JudgeCost) -> JudgeCost:
@@ -140,9 +180,9 @@ class LabelAgreement(Record):
 
     source: str
     """Source of the labels; `all` for all of them together."""
-    scored: Annotated[int, Field(ge=0)]
-    unscored: Annotated[int, Field(ge=0)]
-    prompts: Annotated[int, Field(ge=0)]
+    scored: Count
+    unscored: Count
+    prompts: Count
     """Different prompts that the scored answers belong to; intervals go by prompt."""
     accuracy: Rate
     kappa: Rate
@@ -219,11 +259,11 @@ class TaskRecord(Record):
     """True for an over-refusal twin: here a refusal is the failure."""
     utility: bool | None = None
     """True where scores say how good answers are, False where they say how harmful; None: the task does not say."""
-    items: int
+    items: Count
     """Items the full task has."""
-    answered: int
+    answered: Count
     """Answers in this run."""
-    generation: dict[str, JsonValue] = Field(default_factory=dict)
+    generation: dict[str, Json] = Field(default_factory=dict)
     """Resolved generation settings."""
     notes: list[str] = Field(default_factory=list)
     """Facts that change what the number means (ignored settings, rendered images)."""
@@ -236,13 +276,13 @@ class TaskRecord(Record):
 class RunRecord(Record):
     """What the adapter knew when a run's answers were made."""
 
-    record_version: int = RECORD_VERSION
+    record_version: Literal[1] = RECORD_VERSION
     """Version of this schema."""
     id: str
     """Run id, as in the sample rows."""
-    started: str
+    started: Moment
     """UTC time, ISO 8601."""
-    finished: str
+    finished: Moment
     """UTC time, ISO 8601."""
     model: str
     """Model id or folder name as given."""
@@ -254,7 +294,7 @@ class RunRecord(Record):
     """A caveat shown wherever this model's cells are shown (`toy`, `small research model`)."""
     defense: str
     """Name of the defense."""
-    settings: dict[str, JsonValue]
+    settings: dict[str, Json]
     """The defense's resolved settings, defaults included."""
     direction_sha256: str | None = None
     """Content hash of the safety direction used."""

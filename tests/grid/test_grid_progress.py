@@ -42,7 +42,18 @@ def cells(folder: Path, model: str = "toy", task: str = "figstep") -> list[Cell]
 
 def answer(out: Path, cell: Cell, first: int, count: int, config: str = "a") -> None:
     with Journal(out / cell.folder, {"config": config}) as journal:
-        journal.append({"key": str(number)} for number in range(first, first + count))
+        journal.append(
+            {
+                "key": str(number),
+                "task": "figstep",
+                "text": "",
+                "tokens_in": 1,
+                "tokens_out": 1,
+                "seconds": 0.1,
+                "notes": [],
+            }
+            for number in range(first, first + count)
+        )
 
 
 def in_terminal(command: list[str], environment: dict[str, str]) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -328,17 +329,17 @@ def test_a_killed_command_resumes_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_samples_file_is_written_whole_or_not_at_all(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     [path] = run_folder.glob("*_samples_*")
     before = path.read_bytes()
 
     def fail(source: object, target: object) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        main(["judge", str(run_folder), "--judge", "keyword_robust"])
+    assert main(["judge", str(run_folder), "--judge", "keyword_robust"]) == 2
+    assert f"{path}: cannot be written: No space left on device; free space" in capsys.readouterr().err
     assert path.read_bytes() == before
     assert [file.name for file in run_folder.iterdir()] == [path.name]
 

@@ -2,17 +2,26 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shiftdc_eval.core.errors import JournalError
+from shiftdc_eval.core.errors import JournalError, WriteError
 from shiftdc_eval.plugin.journal import Journal
 
 CONFIG = {"defense": "none", "seed": 0}
 
 
-def record(key: str, text: str = "answer") -> dict[str, str]:
-    return {"key": key, "text": text}
+def record(key: str, text: str = "answer") -> dict[str, Any]:
+    return {
+        "key": key,
+        "task": "figstep",
+        "text": text,
+        "tokens_in": 5,
+        "tokens_out": 2,
+        "seconds": 0.5,
+        "notes": [],
+    }
 
 
 def test_finished_samples_are_found_again(tmp_path: Path) -> None:
@@ -122,5 +131,65 @@ def test_the_first_line_says_what_the_answers_are_of(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(JournalError, match="cannot use the journal folder"):
+    with pytest.raises(WriteError, match=r"file: cannot be written: .*journal="):
         Journal(tmp_path / "file", CONFIG)
+
+
+def test_a_newer_version_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        journal.append([record("a")])
+    text = journal.path.read_text().replace('"journal": 1', '"journal": 2')
+    journal.path.write_text(text)
+    with pytest.raises(JournalError, match="newer version of shiftdc-eval wrote this journal .* update"):
+        Journal(tmp_path, CONFIG)
+    assert journal.path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"seconds": float("nan")}, "seconds"),
+        ({"seconds": "long"}, "seconds"),
+        ({"tokens_in": None}, "tokens_in"),
+        ({"tokens_out": -1}, "tokens_out"),
+        ({"tokens_out": 10**400}, "tokens_out"),
+        ({"notes": "clipped"}, "notes"),
+        ({"text": 7}, "text"),
+    ],
+)
+def test_a_line_that_is_no_finished_sample_is_refused_by_field(
+    tmp_path: Path, change: dict[str, Any], field: str
+) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        journal.append([record("a"), record("b")])
+    lines = journal.path.read_text().splitlines()
+    lines[1] = json.dumps({**record("a"), **change})
+    journal.path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(JournalError, match=rf"line 2 is damaged \({field}: .*delete that line") as caught:
+        Journal(tmp_path, CONFIG)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "7", "{}", "[" * 100_000, '{"journal": 1, "config": ' + "[" * 100_000]
+)
+def test_a_first_line_that_says_nothing_is_refused(tmp_path: Path, line: str) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        journal.append([record("a")])
+    kept = journal.path.read_text().splitlines()[1]
+    journal.path.write_text(f"{line}\n{kept}\n")
+    with pytest.raises(JournalError, match="move") as caught:
+        Journal(tmp_path, CONFIG)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lock_is_given_back_when_the_journal_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path, CONFIG) as journal:
+        pass
+    whole = journal.path.read_text()
+    journal.path.write_text("[]\n")
+    with pytest.raises(JournalError):
+        Journal(tmp_path, CONFIG)
+    journal.path.write_text(whole)
+    with Journal(tmp_path, CONFIG):
+        pass
