@@ -62,6 +62,14 @@ def test_nothing_called_tasks_or_judges_is_installed() -> None:
     assert json.loads(done.stdout) == [True, True]
 
 
+ALL_HELP = """
+import argparse, importlib
+from shiftdc_eval.cli import VERBS
+for module, _ in VERBS.values():
+    importlib.import_module(module).configure(argparse.ArgumentParser())
+"""
+
+
 def imported_by(statement: str) -> set[str]:
     """Top-level packages that a fresh process has imported after a statement."""
     code = (
@@ -83,6 +91,11 @@ def imported_by(statement: str) -> set[str]:
         ("import shiftdc_eval.steering", ("transformers", "lmms_eval", "datasets")),
         ("import shiftdc_eval.board.cli", ("torch", "transformers", "lmms_eval")),
         ("import shiftdc_eval.plugin.run", HEAVY[2:]),
+        (
+            "from shiftdc_eval.defenses import DEFENSES; list(DEFENSES)",
+            ("torch", "transformers", "lmms_eval"),
+        ),
+        (ALL_HELP, ("torch", "transformers", "lmms_eval", "datasets", "matplotlib")),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement: str, forbidden: tuple[str, ...]) -> None:

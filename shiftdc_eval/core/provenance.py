@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from shiftdc_eval.core.environment import setting
 
 PACKAGES = ("shiftdc-eval", "lmms-eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
-SECRET = re.compile(
-    r"(?i)(\b[\w-]*(?:api[_-]?key|token|secret|password)\b['\"]?\s*[=:]\s*)[^\s,]+|\b(?:sk-|hf_)[\w-]{8,}"
+NAMED = re.compile(
+    r"(?i)(\b[\w-]*(?:(?:api|access|private)[_-]?key|token|secret|passw(?:or)?d|credentials?)\b['\"]?\s*[=:]\s*"
+    r"|[?&](?:key|sig|signature|auth)=|\bbearer\s+)"
+    r"(?:\"[^\"]*\"|'[^']*'|[^\s,&]+)"
 )
-USER = re.compile(r"(?<=://)[^\s/@'\"]+(?=@)")
+"""What is given under a name like `api_key` or `token`."""
+ISSUED = re.compile(r"\b(?:sk-|hf_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|nvapi-|gsk_|AKIA|AIza)[\w-]{8,}")
+"""Keys that begin as their issuers' do."""
+SURELY = re.compile(ISSUED.pattern.replace("[\\w-]{8,}", r"(?=[\w-]*[0-9])[\w-]{16,}"))
+"""As `ISSUED`, and long enough to be nothing else: a hub id may begin with `hf_` too."""
+USER = re.compile(r"(?<=://)[^\s/]+(?=@)")
 """User name and password in an address."""
-SECRET_NAME = re.compile(r"(?i)key|token|secret|password")
+ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\",]+")
+SEGMENT = re.compile(
+    r"(?<=/)(?!(?:[0-9a-f]{40}|[0-9a-f]{64})(?![\w-]))(?=[\w-]*[0-9])(?=[\w-]*[A-Za-z])[\w-]{20,}(?![\w.-])"
+)
+"""A part of an address's path that reads as a key: long, letters and digits, no commit and no file name."""
+SECRET_NAME = re.compile(r"(?i)key|token|secret|passw(?:or)?d|credential")
+SHORTEST = 8
+"""Characters that a variable's value has at least to be taken for a secret."""
 
 
 def versions() -> dict[str, str]:
@@ -53,21 +70,57 @@ def git_state() -> str:
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
-    """This process's command, with the program's folder and anything that looks like a secret removed.
-
-    `SHIFTDC_COMMAND` holds the command that a front end was called with.
-    """
+    """A command, this process's when none is given, with the program's folder and anything that looks like a
+    secret removed."""
     if arguments is None and (given := setting("SHIFTDC_COMMAND")):
         return redact(given)
     program, *rest = sys.argv if arguments is None else arguments
     path = Path(program)
     name = path.parent.name.replace("_", "-") if path.name == "__main__.py" else path.name
-    return redact(shlex.join([name, *rest]))
+    # word by word: quoting would break up a secret that holds a quote
+    return shlex.join([name, *map(redact, rest)])
+
+
+def secret_values() -> Iterator[tuple[str, str]]:
+    """Name and value of every environment variable whose name says that it holds a secret; paths of files are none."""
+    for name, value in os.environ.items():
+        if len(value.strip()) >= SHORTEST and SECRET_NAME.search(name) and not os.path.exists(value):
+            yield name, value.strip()
 
 
 def redact(text: str) -> str:
-    """Replace keys and tokens by `***`: what looks like one, and the value of every variable named like one."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and SECRET_NAME.search(name):
-            text = text.replace(value, "***")
-    return SECRET.sub(lambda match: f"{match[1] or ''}***", USER.sub("***", text))
+    """Replace keys and tokens by `***`: what looks like one, and the value of every variable named like one, also as
+    JSON, a shell, Python or an address would quote it."""
+    for _, value in secret_values():
+        in_shell = shlex.quote(value).removeprefix("'").removesuffix("'")
+        for form in {value, quote(value, ""), in_shell, json.dumps(value)[1:-1], repr(value)[1:-1]}:
+            if len(form) >= SHORTEST:
+                text = text.replace(form, "***")
+    text = NAMED.sub(r"\1***", USER.sub("***", text))
+    text = ISSUED.sub("***", text)
+    return ADDRESS.sub(lambda found: SEGMENT.sub("***", found[0]), text)
+
+
+def redacted(value: Any) -> Any:
+    """A JSON-ready value with every text in it redacted, keys of mappings left as they are.
+
+    What stands under a key like `api_key` is replaced whole.
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {
+            key: "***" if isinstance(one, str) and one and NAMED.fullmatch(f"{key}=x") else redacted(one)
+            for key, one in value.items()
+        }
+    return [redacted(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def secret_in(text: str) -> str:
+    """Why a text must not be written down: which variable's secret stands in it, or what looks like one; else empty."""
+    for name, value in secret_values():
+        if value in text:
+            return f"it holds the value of the variable {name}"
+    if USER.search(text):
+        return "it holds an address with a user name or password"
+    return "it looks like a key" if SURELY.search(text) else ""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.provenance import redact
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -32,5 +33,5 @@ def validated(model: type[T], values: Mapping[str, Any], *, what: str) -> T:
         name = ".".join(str(part) for part in first["loc"][:1])
         if first["type"] == "missing":
             raise ConfigError(f"{what} {name}= is missing") from error
-        said = f"{what} {name}={first['input']}" if name else what
+        said = redact(f"{what} {name}={first['input']}") if name else what
         raise ConfigError(f"{said}: {first['msg'].removeprefix('Value error, ')}") from error

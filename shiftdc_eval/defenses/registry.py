@@ -8,38 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cached_property
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.defenses.adashield import AdaShieldS
-from shiftdc_eval.defenses.base import Settings
-from shiftdc_eval.defenses.cmrm import Cmrm
-from shiftdc_eval.defenses.coca import Coca
-from shiftdc_eval.defenses.ecso import Ecso, EcsoCaption
-from shiftdc_eval.defenses.none import NoDefense
-from shiftdc_eval.defenses.refusal_direction import RefusalDirection
-from shiftdc_eval.defenses.shiftdc import RandomControl, ShiftDC
-from shiftdc_eval.defenses.shiftdc_captioned import ShiftDCCaptioned
+
+if TYPE_CHECKING:
+    from shiftdc_eval.defenses.base import Settings
 
 GROUP = "shiftdc_eval.defenses"
-BUILT_IN: Mapping[str, type[Settings]] = {
-    "none": NoDefense,
-    "shiftdc": ShiftDC,
-    "random": RandomControl,
-    "shiftdc_captioned": ShiftDCCaptioned,
-    "ecso": Ecso,
-    "ecso_caption": EcsoCaption,
-    "adashield_s": AdaShieldS,
-    "cmrm": Cmrm,
-    "coca": Coca,
-    "refusal_direction": RefusalDirection,
+BUILT_IN: Mapping[str, str] = {
+    "none": "none.NoDefense",
+    "shiftdc": "shiftdc.ShiftDC",
+    "random": "shiftdc.RandomControl",
+    "shiftdc_captioned": "shiftdc_captioned.ShiftDCCaptioned",
+    "ecso": "ecso.Ecso",
+    "ecso_caption": "ecso.EcsoCaption",
+    "adashield_s": "adashield.AdaShieldS",
+    "cmrm": "cmrm.Cmrm",
+    "coca": "coca.Coca",
+    "refusal_direction": "refusal_direction.RefusalDirection",
 }
+"""Name -> module of this folder and class; imported when it is looked up, so that names can be checked at once."""
 
 
-class Registry(MutableMapping[str, type[Settings]]):
+class Registry(MutableMapping[str, "type[Settings]"]):
     """Name -> class, whose fields are the defense's model arguments.
 
-    Names can be listed without importing any plugin. `registry["mine"] = Mine` adds one in this process; it
+    Names can be listed without importing any class. `registry["mine"] = Mine` adds one in this process; it
     goes before an installed one of that name.
 
     Raises:
@@ -47,9 +44,10 @@ class Registry(MutableMapping[str, type[Settings]]):
             is none of a defense, or if the name is taken; names the distribution. Other names stay usable.
     """
 
-    def __init__(self, built_in: Mapping[str, type[Settings]]) -> None:
-        self._built_in = tuple(built_in)
-        self._classes = dict(built_in)
+    def __init__(self, built_in: Mapping[str, str]) -> None:
+        self._built_in = dict(built_in)
+        self._gone: set[str] = set()
+        self._classes: dict[str, type[Settings]] = {}
 
     @cached_property
     def _plugged(self) -> dict[str, list[EntryPoint]]:
@@ -65,8 +63,14 @@ class Registry(MutableMapping[str, type[Settings]]):
                 f"defense={name} is this package's own, and {_distribution(entries[0])} brings another of that "
                 "name: uninstall it or rename its entry point"
             )
-        if name in self._classes or not entries:
+        if name in self._classes:
             return self._classes[name]
+        if name in self._built_in and name not in self._gone:
+            module, _, found = self._built_in[name].partition(".")
+            defense: type[Settings] = getattr(import_module(f"shiftdc_eval.defenses.{module}"), found)
+            return defense
+        if not entries:
+            raise KeyError(name)
         if len(entries) > 1:
             raise ConfigError(
                 f"defense={name} is brought by {' and by '.join(map(_distribution, entries))}: uninstall one"
@@ -75,23 +79,28 @@ class Registry(MutableMapping[str, type[Settings]]):
 
     def __setitem__(self, name: str, defense: type[Settings]) -> None:
         self._classes[name] = defense
+        self._gone.discard(name)
 
     def __delitem__(self, name: str) -> None:
-        del self._classes[name]
+        if name in self._classes:
+            del self._classes[name]
+        elif name not in self._built_in or name in self._gone:
+            raise KeyError(name)
+        self._gone.add(name)
 
     def __iter__(self) -> Iterator[str]:
-        ours = [name for name in self._built_in if name in self._classes]
+        ours = [name for name in self._built_in if name not in self._gone]
         return iter(dict.fromkeys([*ours, *self._classes, *self._plugged]))
 
     def __len__(self) -> int:
-        return len({**self._classes, **self._plugged})
+        return len(list(iter(self)))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._classes or name in self._plugged
+        return any(name == one for one in self)
 
     def distribution(self, name: str) -> str:
         """Distribution and version that a defense was installed with; empty for our own and assigned ones."""
-        plugged = name in self._plugged and name not in self._classes
+        plugged = name in self._plugged and name not in self._classes and name not in self._built_in
         return _distribution(self._plugged[name][0]) if plugged else ""
 
 
@@ -100,6 +109,8 @@ def _distribution(entry: EntryPoint) -> str:
 
 
 def _loaded(entry: EntryPoint) -> type[Settings]:
+    from shiftdc_eval.defenses.base import Settings
+
     where = f"defense={entry.name} of {_distribution(entry)} ({entry.value})"
     try:
         found = entry.load()

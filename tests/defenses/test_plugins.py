@@ -126,7 +126,7 @@ def test_a_broken_plugin_is_one_line_and_the_others_work(
         DEFENSES["polite"]
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert [DEFENSES[name] for name in BUILT_IN] == list(BUILT_IN.values())
+    assert [DEFENSES[name].name for name in BUILT_IN] == list(BUILT_IN)
     assert main(["defenses"]) == 0
     table = capsys.readouterr().out
     assert {"pkg-broken", "adashield_s"} <= set(table.split())
@@ -139,7 +139,7 @@ def test_a_name_of_ours_is_refused_to_a_plugin(install: Install) -> None:
     ) as caught:
         DEFENSES["shiftdc"]
     assert "\n" not in str(caught.value)
-    assert DEFENSES["none"] is BUILT_IN["none"]
+    assert DEFENSES["none"].name == "none"
     assert DEFENSES["polite"].name == "polite"
     assert list(DEFENSES).count("shiftdc") == 1
 
@@ -153,9 +153,9 @@ def test_two_packages_with_one_name_are_refused(install: Install) -> None:
 
 def test_a_defense_assigned_in_this_process_goes_before_an_installed_one(install: Install) -> None:
     install("pkg-polite", "plug_polite", BODY, polite="Polite")
-    DEFENSES["polite"] = BUILT_IN["none"]
+    DEFENSES["polite"] = DEFENSES["none"]
     try:
-        assert DEFENSES["polite"] is BUILT_IN["none"]
+        assert DEFENSES["polite"] is DEFENSES["none"]
         assert DEFENSES.distribution("polite") == ""
     finally:
         del DEFENSES["polite"]
