@@ -144,36 +144,26 @@ class VisualProbe:
     name: str
     chosen: Ints
     """Items it is about."""
-    classes: tuple[str, ...]
-    """Class of each of them."""
+    classes: Ints
+    """Number of the class of each of them."""
     fold: Ints
 
     @classmethod
     def of(cls, name: str, classes: Mapping[int, str], questions: Sequence[str]) -> VisualProbe:
         """Folds over the questions of the items (index -> class)."""
         chosen = np.array(sorted(classes), dtype=np.int64)
-        labels = tuple(classes[index] for index in chosen.tolist())
+        labels = [classes[index] for index in chosen.tolist()]
         fold = probes.folds([questions[index] for index in chosen.tolist()], labels, name)
-        return cls(name, chosen, labels, fold)
+        return cls(name, chosen, numbered(labels), fold)
 
     @property
     def chance(self) -> float:
         """Accuracy of always naming the most frequent class."""
-        return float(np.bincount(numbered(self.classes)).max() / len(self.classes))
+        return float(np.bincount(self.classes).max() / len(self.classes))
 
     def measure(self, layer: Mapping[str, Floats], bootstrap: Bootstrap, fitted_on: str = "image") -> Found:
         """Accuracy on every condition, and its change from the fitted condition, item by item."""
-        tested = {name: _rows(activations, self.chosen) for name, activations in layer.items()}
-        targets, names = probes.indicators(self.classes)
-        scores = probes.cross_fit(tested[fitted_on], targets, self.fold, tested)
-        truth = np.array([names.index(one) for one in self.classes])
-        size = len(bootstrap.weights)
-        inside = np.zeros(size, dtype=bool)
-        inside[self.chosen] = True
-        right: dict[str, Floats] = {}
-        for name, score in scores.items():
-            guess = np.where(score[:, 0] > 0, 0, 1) if score.shape[1] == 1 else score.argmax(1)
-            right[name] = _spread((guess == truth).astype(np.float64), self.chosen, size)
+        right, inside = self._right(layer[fitted_on], layer)
         drawn = bootstrap.within(inside)
         return {
             name: {"accuracy": drawn.share(own), "change": drawn.change(own, right[fitted_on])}
@@ -196,26 +186,26 @@ class VisualProbe:
             there, wherever it went. `refused`, `answered`: accuracy of the old probe on items whose calibrated
             request was refused, and on the others.
         """
-        size = len(bootstrap.weights)
-        tested = {"old": _rows(activations, self.chosen), "plain": _rows(plain, self.chosen)}
-        targets, names = probes.indicators(self.classes)
-        truth = np.array([names.index(one) for one in self.classes])
-
-        def right(fitted_on: Floats) -> Floats:
-            score = probes.cross_fit(fitted_on, targets, self.fold, {"x": tested["old"]})["x"]
-            guess = np.where(score[:, 0] > 0, 0, 1) if score.shape[1] == 1 else score.argmax(1)
-            found: Floats = _spread((guess == truth).astype(np.float64), self.chosen, size)
-            return found
-
-        inside = np.zeros(size, dtype=bool)
-        inside[self.chosen] = True
-        old, anew = right(tested["plain"]), right(tested["old"])
-        found: Found = {"fitted anew": bootstrap.within(inside).share(anew)}
+        (old, inside), (anew, _) = (self._right(x, {"it": activations}) for x in (plain, activations))
+        found: Found = {"fitted anew": bootstrap.within(inside).share(anew["it"])}
         if refused is not None:
             said_no, judged = refused
-            found["refused"] = bootstrap.within(inside & judged & said_no).share(old)
-            found["answered"] = bootstrap.within(inside & judged & ~said_no).share(old)
+            found["refused"] = bootstrap.within(inside & judged & said_no).share(old["it"])
+            found["answered"] = bootstrap.within(inside & judged & ~said_no).share(old["it"])
         return found
+
+    def _right(self, fitted_on: Floats, tested: Mapping[str, Floats]) -> tuple[dict[str, Floats], Bools]:
+        """Condition -> `[n]`: 1 where the probe is right; and which items it is about."""
+        size = len(fitted_on)
+        scores = probes.cross_fit(
+            _rows(fitted_on, self.chosen),
+            probes.indicators(self.classes),
+            self.fold,
+            {name: _rows(activations, self.chosen) for name, activations in tested.items()},
+        )
+        right = {name: score.argmax(1) == self.classes for name, score in scores.items()}
+        inside = _spread(np.ones(len(self.chosen), bool), self.chosen, size)
+        return {name: _spread(one.astype(float), self.chosen, size) for name, one in right.items()}, inside
 
 
 def refusals(

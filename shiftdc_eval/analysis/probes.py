@@ -50,11 +50,9 @@ def folds(questions: Sequence[str], classes: Sequence[str], what: str, count: in
     return np.array([fold[question] for question in questions])
 
 
-def indicators(classes: Sequence[str]) -> tuple[Floats, list[str]]:
-    """Class indicators, +1 and -1: one column for two classes (the first sorted is +1), else one a class."""
-    names = sorted(set(classes))
-    found = np.array([[1.0 if one == name else -1.0 for name in names] for one in classes], dtype=np.float32)
-    return (found[:, :1] if len(names) == 2 else found), names
+def indicators(numbers: Ints) -> Floats:
+    """Class indicators, +1 and -1, `[n, classes]`, from the number of each item's class."""
+    return np.where(numbers[:, None] == np.arange(numbers.max() + 1), 1.0, -1.0).astype(np.float32)
 
 
 def cross_fit(

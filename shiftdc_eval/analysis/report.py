@@ -89,7 +89,7 @@ def analyse(
         "bootstrap": {"draws": DRAWS, "confidence": CONFIDENCE, "clusters": "question"},
         "probe": {"folds": FOLDS, "kind": "ridge on class indicators, penalty = mean squared norm"},
         "visual_probes": {
-            one.name: {"classes": len(set(one.classes)), "chance": one.chance, "n": len(one.chosen)}
+            one.name: {"classes": int(one.classes.max()) + 1, "chance": one.chance, "n": len(one.chosen)}
             for one in visual
         },
         "curves": stack(rows),
