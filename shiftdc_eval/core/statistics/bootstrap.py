@@ -20,30 +20,23 @@ from shiftdc_eval.core.statistics.intervals import (
 RESAMPLES = 2000
 SEED = 20250213
 """Seed of the bootstrap: the same verdicts give the same bytes."""
-KEPT = 8_000_000
-"""Entries of a table of draws up to which it is kept as floats, ready to multiply: 64 MB."""
-FEW = 4
-"""Columns up to which a product for each is faster than one of matrices."""
+CHUNK = 2_000_000
+"""Draws that are floats at a time: 16 MB."""
 
 
 @lru_cache(maxsize=4)
-def draws(size: int) -> Floats | npt.NDArray[np.uint8]:
+def draws(size: int) -> npt.NDArray[np.uint8]:
     """[RESAMPLES, size] how often each of `size` clusters is drawn; the same for every caller.
 
     From raw bits, whose stream NumPy guarantees over its versions, unlike that of its distributions: the
     board must come out byte-identical elsewhere.
     """
     bits = np.random.PCG64(SEED)
-    step = max(1, 1_000_000 // size)
-    parts = []
-    for start in range(0, RESAMPLES, step):
-        rows = min(step, RESAMPLES - start)
-        drawn = (bits.random_raw(rows * size) % np.uint64(size)).astype(np.int64).reshape(rows, size)
-        places = drawn + size * np.arange(rows)[:, None]
-        counts = np.bincount(places.ravel(), minlength=rows * size)
-        parts.append(counts.astype(np.uint8).reshape(rows, size))
-    counted = np.concatenate(parts)
-    return counted.astype(np.float64) if counted.size <= KEPT else counted
+    counts = np.empty((RESAMPLES, size), np.uint8)
+    for row in counts:
+        drawn = (bits.random_raw(size) % np.uint64(size)).astype(np.int64)
+        row[:] = np.bincount(drawn, minlength=size)
+    return counts
 
 
 def resampled_sums(columns: Floats) -> Floats:
@@ -54,14 +47,8 @@ def resampled_sums(columns: Floats) -> Floats:
     Returns:
         [RESAMPLES, k].
     """
-    drawn = draws(len(columns))
-    if drawn.dtype == np.float64:
-        if columns.shape[1] > FEW:
-            return np.asarray(drawn @ columns)
-        return np.column_stack([drawn @ np.ascontiguousarray(column) for column in columns.T])
-    step = max(1, KEPT // 4 // len(columns))  # keeps the float copy of the counts small
-    parts = [drawn[start : start + step].astype(np.float64) @ columns for start in range(0, RESAMPLES, step)]
-    return np.concatenate(parts)
+    parts = np.array_split(draws(len(columns)), 1 + RESAMPLES * len(columns) // CHUNK)
+    return np.concatenate([part.astype(np.float64) @ columns for part in parts])
 
 
 def percentiles(sums: Floats) -> tuple[float, float]:
