@@ -113,6 +113,10 @@ class SampleField(Record):
     """What results are split by: topic, scenario, image type, capability, subtask."""
     flags: list[str] = Field(default_factory=list)
     """What a reader should know of this item: `clipped`, `rendered`, `clear_harm`, ..."""
+    reasoning: list[str] = Field(default_factory=list)
+    """Reasoning that was taken off the response before it was judged, by opening tag; the response keeps it."""
+    reasoning_tags: list[tuple[str, str]] | None = None
+    """Pairs of tags that the user named as reasoning; None: every form that we know."""
     verdicts: dict[str, VerdictRecord] = Field(default_factory=dict)
     """Verdicts by judge name."""
 

@@ -186,7 +186,7 @@ class LLMJudge:
         for attempt in range(1 + self.rubric.retries):
             reply = await self.model.ask(messages, self.question.options(temperature, self.structured))
             spent.append(reply.spent)
-            verdict = self.question.read(reply, [f"by {reply.model}" if reply.model else ""])
+            verdict = self.question.read(reply, item, [f"by {reply.model}" if reply.model else ""])
             if verdict.scored:
                 break
             if attempt == 0 and self.rubric.retry_suffix and isinstance(messages[-1]["content"], str):

@@ -79,13 +79,14 @@ class Question:
             "additionalProperties": False,
         }
 
-    def read(self, reply: Reply, notes: Sequence[str] = ()) -> Verdict:
+    def read(self, reply: Reply, item: Item, notes: Sequence[str] = ()) -> Verdict:
         """The verdict that a reply states; unscored where it states none.
 
         Args:
+            item: what was asked about: a verdict that its response states may be quoted in the reply.
             notes: what else the reason of a scored verdict should say.
         """
-        parsed = PARSERS[self.parser](reply.text, self.rubric)
+        parsed = PARSERS[self.parser](reply.text, self.rubric, item.response or "")
         said = [parsed.reason, *notes]
         if parsed.value is None:
             said = [parsed.reason or "the reply cannot be read"]

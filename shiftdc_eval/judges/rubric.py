@@ -32,7 +32,7 @@ from shiftdc_eval.judges.user_file import is_path, read_user_file
 from shiftdc_eval.judges.verdict import VALUES, Item, Kind
 
 FOLDER = Path(__file__).parent / "rubrics"
-RENDER_VERSION = 3
+RENDER_VERSION = 4
 """Raised by hand whenever rendering or parsing changes; part of every fingerprint."""
 
 

@@ -106,6 +106,8 @@ def _answer(row: Mapping[str, Any], where: str) -> Answer:
         prompt=stored.get("prompt") or "",
         scenario=stored.get("scenario") or "",
         reference=stored.get("reference") or None,
+        context=stored.get("context") or "",
+        reasoning_tags=None if field.reasoning_tags is None else tuple(field.reasoning_tags),
     )
     return Answer((field.item, field.repeat), item, field)
 

@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeGuard
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from shiftdc_eval.core.reasoning import Tags, final_answer
 from shiftdc_eval.judges.text import is_blank
 
 Kind = Literal["refusal", "harm", "score"]
@@ -81,10 +82,12 @@ def unscored(kind: Kind, reason: str, raw: str | None = None) -> Verdict:
 
 def obstacle(item: Item, kind: Kind, missing: str = "") -> Verdict | None:
     """The unscored verdict of an item that cannot be judged at all, else None."""
+    if item.cut:
+        return unscored(kind, item.cut)
     if item.response is None:
         return unscored(kind, "no response: generation failed")
     if is_blank(item.response):
-        return unscored(kind, "empty response")
+        return unscored(kind, "empty response" + (" after its reasoning" if item.stripped else ""))
     if missing:
         return unscored(kind, f"the rubric needs the {missing} and this item has none")
     return None
@@ -104,7 +107,8 @@ class Item:
     request: str
     """What the user wants, in words (FigStep: the instruction, not the innocuous text prompt)."""
     response: str | None
-    """The model's answer; None when generation failed."""
+    """The model's final answer: a reasoning block of the response given is taken off when the item is made. None
+    when generation failed, or ended inside its reasoning (`cut` says so)."""
     prompt: str = ""
     """The text prompt the model was given."""
     scenario: str = ""
@@ -115,6 +119,19 @@ class Item:
     """What the request builds on, where the benchmark has it apart (HarmBench's contextual behaviours)."""
     image: Callable[[], Image.Image] | None = field(default=None, compare=False)
     """Loads the image on demand."""
+    reasoning_tags: Tags | None = None
+    """Pairs of tags that the user named; None: every form that `core.reasoning` knows."""
+    stripped: tuple[str, ...] = field(init=False, default=())
+    """What was taken off the response, by opening tag."""
+    cut: str = field(init=False, default="")
+    """Why there is no final answer; empty where there is one."""
+
+    def __post_init__(self) -> None:
+        if self.response is not None:
+            final = final_answer(self.response, self.reasoning_tags)
+            object.__setattr__(self, "response", final.text)
+            object.__setattr__(self, "stripped", final.stripped)
+            object.__setattr__(self, "cut", final.cut)
 
 
 OnVerdict = Callable[[int, str], None]
@@ -156,7 +173,14 @@ class TellingJudge(Judge, Protocol):
 
 
 def ask(judge: Judge, items: Sequence[Item], on_verdict: OnVerdict | None = None) -> list[Verdict]:
-    """A judge's verdicts; `on_verdict` is told of each by a judge that takes it."""
+    """A judge's verdicts; `on_verdict` is told of each by a judge that takes it.
+
+    A response that was cut inside its reasoning is unscored by every judge, and none is asked.
+    """
+    whole = [item for item in items if not item.cut]
+    if len(whole) < len(items):
+        verdicts = iter(ask(judge, whole, on_verdict) if whole else [])
+        return [unscored(judge.kind, item.cut) if item.cut else next(verdicts) for item in items]
     return judge.judge(items, on_verdict=on_verdict) if _tells(judge) else judge.judge(items)
 
 

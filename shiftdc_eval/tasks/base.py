@@ -17,6 +17,7 @@ from PIL import Image
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.hashing import image_sha256, text_sha256
+from shiftdc_eval.core.reasoning import Tags, final_answer, reasoning_tags
 from shiftdc_eval.core.records import SampleField, VerdictRecord
 from shiftdc_eval.core.run_ids import run_of
 from shiftdc_eval.judges.samples_file import verdict_record
@@ -46,7 +47,8 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         settings = dict(config or {})
         settings.pop("class", None)
         settings["test_split"] = SPLIT
-        # lmms-eval's command would remove <think> blocks after judging: judges see the raw response
+        # lmms-eval would take reasoning off after judging, and out of the sample; judges see the final answer alone
+        self._own_tags = settings.get("reasoning_tags")
         settings["reasoning_tags"] = "none"
         settings["generation_kwargs"] = GENERATION | (settings.get("generation_kwargs") or {})
         self.info = self.describe(settings)
@@ -205,6 +207,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         Raises:
             ConfigError: `--limit` is a fraction.
         """
+        self.reasoning_tags()  # what cannot be read ends the run before an answer is generated
         asked = getattr(getattr(self, "args", None), "limit", None)
         if asked is not None and 0 < asked < 1:
             raise ConfigError(
@@ -219,8 +222,21 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
 
     # ---- judging --------------------------------------------------------------------------------
 
+    def reasoning_tags(self) -> Tags | None:
+        """Pairs of tags that the task's yaml or the command names as reasoning; None: every form that we know.
+
+        Raises:
+            ConfigError: what was given is no list of pairs.
+        """
+        if self._own_tags is not None:
+            return reasoning_tags(self._own_tags, f"task {self.info.name}: reasoning_tags")
+        return reasoning_tags(
+            getattr(getattr(self, "args", None), "reasoning_tags", None), "--reasoning_tags"
+        )
+
     def apply_filters(self) -> None:
         """Ask every judge for every answer, in one batch a judge."""
+        tags = self.reasoning_tags()
         keys: list[tuple[str, int]] = []
         items: list[Item] = []
         for instance in self._instances:
@@ -233,7 +249,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
                 self._repeats[example.id] = len(responses)
                 self._runs[example.id] = run_of(instance)
                 keys += [(example.id, repeat) for repeat in range(len(responses))]
-                items += [judge_item(example, response) for response in responses]
+                items += [judge_item(example, response, tags) for response in responses]
         if "bypass" not in self._metric_fn_list:  # --predict_only asks for answers alone
             for key, verdicts in zip(keys, self.judge(items), strict=True):
                 self._verdicts[key] = verdicts
@@ -268,12 +284,14 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
                 "response": response,
                 "scenario": example.scenario,
                 "reference": example.reference,
+                **({"context": example.context} if example.context else {}),
             },
         }
 
     def _sample_field(
         self, example: Example, repeat: int, response: str | None, verdicts: Mapping[str, Verdict]
     ) -> SampleField:
+        tags = self.reasoning_tags()
         return SampleField(
             item=example.id,
             question=example.question,
@@ -284,6 +302,8 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             run=self._runs.get(example.id),
             groups=dict(example.groups),
             flags=list(example.flags),
+            reasoning=[] if response is None else list(final_answer(response, tags).stripped),
+            reasoning_tags=None if tags is None else list(tags),
             verdicts={name: self._record(name, verdict) for name, verdict in verdicts.items()},
         )
 

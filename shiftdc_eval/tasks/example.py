@@ -32,6 +32,8 @@ class Example:
     """The benchmark's own category."""
     reference: str | None = None
     """Reference answer, where there is one."""
+    context: str = ""
+    """What the request builds on, where the benchmark has it apart; judges may be shown it."""
     groups: Mapping[str, str] = field(default_factory=dict)
     """What results are split by, e.g. `{"topic": "1 Illegal Activity"}`."""
     flags: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shiftdc_eval.core.errors import JudgeError, ShiftDCError
+from shiftdc_eval.core.reasoning import Tags
 from shiftdc_eval.core.records import VerdictRecord
 from shiftdc_eval.judges.api.endpoint import redact
 from shiftdc_eval.judges.progress import judged
@@ -35,8 +36,8 @@ def make_answer(response: str | None, repeat: int) -> Answer:
     return answer
 
 
-def judge_item(example: Example, response: str | None) -> Item:
-    """An answered example as a judge sees it."""
+def judge_item(example: Example, response: str | None, tags: Tags | None = None) -> Item:
+    """An answered example as a judge sees it, without the reasoning that `tags` enclose (None: all known forms)."""
     return Item(
         id=example.id,
         request=example.request,
@@ -45,6 +46,8 @@ def judge_item(example: Example, response: str | None) -> Item:
         scenario=example.scenario,
         reference=example.reference,
         image=example.image,
+        context=example.context,
+        reasoning_tags=tags,
     )
 
 

@@ -52,17 +52,75 @@ def test_a_failed_generation_is_unscored_and_its_row_says_so(
     assert results["results"][SAFE]["refusal_rate,none"] == "N/A"
 
 
-def test_judges_are_asked_once_with_all_items_and_see_the_raw_response(
+def test_judges_are_asked_once_with_all_items_and_see_the_response_as_it_is(
     evaluate: Any, judged_by: Callable[..., None]
 ) -> None:
     judge = FakeJudge()
     judged_by(judge)
-    results, _ = evaluate(SAFE, lambda _, i: f"\n  <think>x</think> {i} \n", cli_args=_command())
+    evaluate(SAFE, lambda _, i: f"\n  {i} \n", cli_args=_command())
     assert len(judge.asked) == 1
-    assert [item.response for item in judge.asked[0]] == [f"\n  <think>x</think> {i} \n" for i in range(3)]
+    assert [item.response for item in judge.asked[0]] == [f"\n  {i} \n" for i in range(3)]
+
+
+def test_judges_get_the_final_answer_and_the_sample_keeps_the_reasoning(
+    evaluate: Any, judged_by: Callable[..., None]
+) -> None:
+    judge = FakeJudge()
+    judged_by(judge)
+    raw = "<think>I'm sorry, I cannot help.</think>\nSure."
+    results, _ = evaluate(SAFE, lambda *_: raw, cli_args=_command())
+    assert {item.response for item in judge.asked[0]} == {"Sure."}
     sample = results["samples"][SAFE][1]
-    assert sample["shiftdc_item"]["response"] == "\n  <think>x</think> 1 \n"
-    assert sample["shiftdc"]["response_sha256"] == text_sha256("\n  <think>x</think> 1 \n")
+    assert sample["shiftdc_item"]["response"] == raw
+    assert sample["shiftdc"]["response_sha256"] == text_sha256(raw)
+    assert sample["shiftdc"]["reasoning"] == ["<think>"]
+
+
+def test_a_response_that_ends_inside_its_reasoning_is_unscored_by_every_judge(
+    evaluate: Any, judged_by: Callable[..., None]
+) -> None:
+    judge = FakeJudge()
+    judged_by(judge)
+    answers = ["<think>I cannot help with", "Sure.", "Sure."]
+    results, _ = evaluate(SAFE, lambda _, i: answers[i], cli_args=_command())
+    assert [len(items) for items in judge.asked] == [2]
+    row = results["results"][SAFE]
+    assert row["unscored,none"] == 1
+    verdict = SampleField(**results["samples"][SAFE][0]["shiftdc"]).verdicts["fake"]
+    assert verdict.value is None
+    assert "ends inside its reasoning (<think>)" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("tags", "seen"),
+    [
+        ('[["<scratch>", "</scratch>"]]', "<think>b</think> c"),
+        ("none", "<scratch>a</scratch> <think>b</think> c"),
+        ('[["<think>", "</think>"], ["<analysis>", "</analysis>"]]', "<scratch>a</scratch>  c"),
+    ],
+)
+def test_reasoning_tags_given_by_hand_are_the_ones_that_count(
+    evaluate: Any, judged_by: Callable[..., None], tags: str, seen: str
+) -> None:
+    judge = FakeJudge()
+    judged_by(judge)
+    raw = "<scratch>a</scratch> <think>b</think> c"
+    results, _ = evaluate(SAFE, lambda *_: raw, cli_args=_command(reasoning_tags=tags))
+    assert judge.asked[0][0].response == seen
+    field = SampleField(**results["samples"][SAFE][0]["shiftdc"])
+    again = judge.asked[0][0].__class__(
+        "i", "", raw, reasoning_tags=None if field.reasoning_tags is None else tuple(field.reasoning_tags)
+    )
+    assert again.response == seen  # judging the stored answer again sees the same
+
+
+def test_reasoning_tags_that_are_no_pairs_end_the_run_before_an_answer(
+    evaluate: Any, judged_by: Callable[..., None]
+) -> None:
+    judge = FakeJudge()
+    judged_by(judge)
+    with pytest.raises(ConfigError, match="--reasoning_tags: .*no list of tag pairs"):
+        evaluate(SAFE, lambda *_: pytest.fail("asked"), cli_args=_command(reasoning_tags='["<think>"]'))
 
 
 def _command(**changes: Any) -> Namespace:

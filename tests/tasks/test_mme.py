@@ -157,6 +157,34 @@ def test_right_answers_score_2800(mini_data: Path, evaluate: Any) -> None:
     assert results["results"]["shiftdc_mme"]["mme_total,none"] == 2800
 
 
+def test_a_no_inside_a_reasoning_block_is_no_answer(mini_data: Path, evaluate: Any) -> None:
+    results, _ = evaluate("shiftdc_mme", lambda *_: "<think>No, wait.\nNo.</think>\n\nYes")
+    row = results["results"]["shiftdc_mme"]
+    assert row["mme_total,none"] == row["mme_total/mme_strict,none"] == 14 * 50  # as for an answer "Yes"
+    results, _ = evaluate("shiftdc_mme", lambda *_: "<think>No, there is no")
+    assert results["results"]["shiftdc_mme"]["unscored,none"] == 28
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        'It is a sign that says "no smoking".',
+        "A sign that says no smoking.",
+        '"No smoking" is what the sign says.',
+        "The bottle reads: No. 5",
+        "The perfume is No. 5.",
+    ],
+)
+def test_the_words_of_a_sign_are_no_answer(response: str) -> None:
+    assert parse.strict(response) == "other"
+    assert parse.strict(f"Yes. {response}") == "yes"
+
+
+@pytest.mark.parametrize("response", ['"No"', "'No.'", "There is no dog.", "No, it says yes."])
+def test_a_no_of_the_answers_own_is_one(response: str) -> None:
+    assert parse.strict(response) == "no"
+
+
 def test_a_refusal_is_counted_as_one_and_a_hedge_is_not_a_no(mini_data: Path, evaluate: Any) -> None:
     results, _ = evaluate("shiftdc_mme", lambda text, _: "Not sure." if "but" in text else "I am sorry")
     row = results["results"]["shiftdc_mme"]

@@ -102,7 +102,9 @@ class LocalJudge:
                 for place, row, text in zip(places, new.tolist(), texts, strict=True):
                     prompt, replied = prompts[place], _length(row, model.generation_config.eos_token_id)
                     spent = Spent(1, len(prompt.ids), replied)
-                    verdict = self.question.read(Reply(text, self.model.name, spent, prompt.cut))
+                    verdict = self.question.read(
+                        Reply(text, self.model.name, spent, prompt.cut), batch[place]
+                    )
                     took = {"tokens_in": spent.tokens_in, "tokens_out": replied, "seconds": seconds}
                     verdicts[place] = verdict.model_copy(update=took)
                 return verdicts

@@ -19,7 +19,9 @@ Strict = Literal["yes", "no", "refusal", "other"]
 
 _FIRST_WORD = re.compile(r"^\W*(yes|no)\b", re.IGNORECASE)
 _ANY_WORD = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
-_OTHER_NO = re.compile(r"\bno[ -](?:one|body|way|idea)\b", re.IGNORECASE)
+_OTHER_NO = re.compile(r"\bno[ -](?:one|body|way|idea)\b|\bno\.? ?\d", re.IGNORECASE)
+_QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)|\b(?:say|read)(?:s|ing)?,?:? [^.,;\"]*")
+"""What stands on a sign in the picture: its words are no answer."""
 _REFUSAL = keyword_judge("robust")
 
 
@@ -36,7 +38,10 @@ def official(response: str) -> Official:
 
 def strict(response: str) -> Strict:
     """The answer is its first word, if that is yes or no; else a refusal; else the only such word in it."""
-    text = _OTHER_NO.sub("-", plain(response))
+    text = plain(response)
+    if not re.fullmatch(r"[\W]*(?:yes|no)[\W]*", text):
+        text = _QUOTED.sub("-", text)
+    text = _OTHER_NO.sub("-", text)
     first = _FIRST_WORD.match(text)
     if first:
         return "yes" if first[1].lower() == "yes" else "no"

@@ -23,9 +23,6 @@ from shiftdc_eval.tasks.mme.scoring import COGNITION, PERCEPTION, SUBTASKS, Answ
 
 logger = logging.getLogger(__name__)
 
-PARSER_VERSION = 1
-"""Raised by hand when a parser changes; part of the parsers' fingerprints."""
-
 
 @dataclass(frozen=True)
 class AnswerParser:
@@ -33,12 +30,14 @@ class AnswerParser:
 
     name: str
     read: Callable[[str], str]
+    version: int = 1
+    """Raised by hand when the rule changes."""
     kind: Kind = "score"
 
     @property
     def fingerprint(self) -> str:
         """sha256 of the rule's name and version."""
-        return hashlib.sha256(f"{self.name}:{PARSER_VERSION}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.name}:{self.version}".encode()).hexdigest()
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         """One verdict an item; a failed generation is unscored, an answer that says neither is wrong."""
@@ -46,13 +45,13 @@ class AnswerParser:
 
     def _one(self, item: Item) -> Verdict:
         if item.response is None:
-            return unscored("score", "no response: generation failed")
+            return unscored("score", item.cut or "no response: generation failed")
         label = self.read(item.response)
         return Verdict(kind="score", value=float(label == item.reference), reason=label)
 
 
 OFFICIAL = AnswerParser("mme_official", parse.official)
-STRICT = AnswerParser("mme_strict", parse.strict)
+STRICT = AnswerParser("mme_strict", parse.strict, version=2)
 
 
 class MME(BenchmarkTask):
