@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Any
 
+from shiftdc_eval.core.entry_points import clash, distribution, imported, installed
 from shiftdc_eval.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ class Registry(MutableMapping[str, "type[Settings]"]):
     goes before an installed one of that name.
 
     Raises:
-        ConfigError: on looking up a name that an installed package brings, if its class cannot be imported or
-            is none of a defense, or if the name is taken; names the distribution. Other names stay usable.
+        ConfigError: on assigning what is no class of a defense; on looking up a name that an installed package
+            brings, if its class cannot be imported or is none of a defense, or if the name is taken; names the
+            distribution. Other names stay usable.
     """
 
     def __init__(self, built_in: Mapping[str, str]) -> None:
@@ -51,18 +53,13 @@ class Registry(MutableMapping[str, "type[Settings]"]):
 
     @cached_property
     def _plugged(self) -> dict[str, list[EntryPoint]]:
-        found: dict[str, list[EntryPoint]] = {}
-        for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-            found.setdefault(entry.name, []).append(entry)
-        return found
+        return installed(GROUP)
 
     def __getitem__(self, name: str) -> type[Settings]:
         entries = self._plugged.get(name, [])
-        if name in self._built_in and entries:
-            raise ConfigError(
-                f"defense={name} is this package's own, and {_distribution(entries[0])} brings another of that "
-                "name: uninstall it or rename its entry point"
-            )
+        assigned = name in self._classes and name not in self._built_in
+        if not assigned and (reason := clash(f"defense={name}", entries, taken=name in self._built_in)):
+            raise ConfigError(reason)
         if name in self._classes:
             return self._classes[name]
         if name in self._built_in and name not in self._gone:
@@ -71,14 +68,14 @@ class Registry(MutableMapping[str, "type[Settings]"]):
             return defense
         if not entries:
             raise KeyError(name)
-        if len(entries) > 1:
-            raise ConfigError(
-                f"defense={name} is brought by {' and by '.join(map(_distribution, entries))}: uninstall one"
-            )
-        return _loaded(entries[0])
+        where = f"defense={name} of {distribution(entries[0])} ({entries[0].value})"
+        defense = _checked(imported(entries[0], where), where)
+        if getattr(defense, "name", None) != name:
+            raise ConfigError(f"{where} needs `name: ClassVar[str] = {name!r}`, the name of its entry point")
+        return defense
 
     def __setitem__(self, name: str, defense: type[Settings]) -> None:
-        self._classes[name] = defense
+        self._classes[name] = _checked(defense, f"DEFENSES[{name!r}] = {defense!r:.80}")
         self._gone.discard(name)
 
     def __delitem__(self, name: str) -> None:
@@ -101,28 +98,14 @@ class Registry(MutableMapping[str, "type[Settings]"]):
     def distribution(self, name: str) -> str:
         """Distribution and version that a defense was installed with; empty for our own and assigned ones."""
         plugged = name in self._plugged and name not in self._classes and name not in self._built_in
-        return _distribution(self._plugged[name][0]) if plugged else ""
+        return distribution(self._plugged[name][0]) if plugged else ""
 
 
-def _distribution(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-
-
-def _loaded(entry: EntryPoint) -> type[Settings]:
+def _checked(found: Any, where: str) -> type[Settings]:
     from shiftdc_eval.defenses.base import Settings
 
-    where = f"defense={entry.name} of {_distribution(entry)} ({entry.value})"
-    try:
-        found = entry.load()
-    except Exception as error:  # another package's code may fail in any way
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ConfigError(f"{where} cannot be imported: {said}") from error
     if not (isinstance(found, type) and issubclass(found, Settings) and found.answer is not Settings.answer):
         raise ConfigError(f"{where} is no class of shiftdc_eval.defenses.Settings with a method `answer`")
-    if getattr(found, "name", None) != entry.name:
-        raise ConfigError(
-            f"{where} needs `name: ClassVar[str] = {entry.name!r}`, the name of its entry point"
-        )
     return found
 
 

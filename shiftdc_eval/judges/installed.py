@@ -10,38 +10,15 @@ import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
+from shiftdc_eval.core.entry_points import clash, distribution, imported, said
 from shiftdc_eval.core.errors import ConfigError, JudgeError, ShiftDCError
 from shiftdc_eval.core.hashing import digest
 from shiftdc_eval.judges.progress import timed
 from shiftdc_eval.judges.verdict import VALUES, Item, Judge, Kind, OnVerdict, Verdict, ask, rubric_hash
 
 GROUP = "shiftdc_eval.judges"
-
-
-def installed() -> dict[str, list[EntryPoint]]:
-    """Judge name -> the entry points of that name; more than one is a clash."""
-    found: dict[str, list[EntryPoint]] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        found.setdefault(entry.name, []).append(entry)
-    return found
-
-
-def distribution(entry: EntryPoint) -> str:
-    """Name and version of the distribution that an entry point is from."""
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-
-
-def clash(name: str, entries: Sequence[EntryPoint], *, taken: bool) -> str:
-    """Why a name cannot be used: it is a built-in judge's too, or two distributions'; empty when it can."""
-    brought = " and ".join(map(distribution, entries))
-    if taken:
-        return (
-            f"judge {name!r} is this package's own, and {brought} brings another of that name: "
-            "uninstall it or rename its entry point"
-        )
-    return f"judge {name!r} is brought by {brought}: uninstall one" if len(entries) > 1 else ""
 
 
 def load(name: str, entries: Sequence[EntryPoint], settings: dict[str, str], *, taken: bool) -> Judge:
@@ -55,15 +32,12 @@ def load(name: str, entries: Sequence[EntryPoint], settings: dict[str, str], *, 
         ConfigError: the name clashes, the package cannot be imported, or what it brings is no judge; one line
             that names the distribution.
     """
-    if reason := clash(name, entries, taken=taken):
+    if reason := clash(f"judge {name!r}", entries, taken=taken):
         raise ConfigError(reason)
     [entry] = entries
     where = f"judge {name!r} of {distribution(entry)} ({entry.value})"
     column = settings.pop("as", name)
-    try:
-        factory = entry.load()
-    except Exception as error:  # another package's code may fail in any way
-        raise ConfigError(f"{where} cannot be imported: {_said(error)}") from error
+    factory = imported(entry, where)
     if not callable(factory):
         raise ConfigError(f"{where} is neither a class nor a function that makes a judge")
     try:
@@ -77,7 +51,7 @@ def load(name: str, entries: Sequence[EntryPoint], settings: dict[str, str], *, 
     except ShiftDCError:
         raise
     except Exception as error:
-        raise ConfigError(f"{where} cannot be made: {_said(error)}") from error
+        raise ConfigError(f"{where} cannot be made: {said(error)}") from error
     # looked up without asking: a fingerprint may take a model's files
     parts = ("kind", "fingerprint", "judge")
     missing = [part for part in parts if inspect.getattr_static(judge, part, None) is None]
@@ -87,10 +61,6 @@ def load(name: str, entries: Sequence[EntryPoint], settings: dict[str, str], *, 
         )
         raise ConfigError(f"{where} is no judge: {wrong} (shiftdc_eval.judges.Judge)")
     return InstalledJudge(column, judge, distribution(entry))
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 @dataclass(frozen=True)

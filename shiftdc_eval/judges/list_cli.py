@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from shiftdc_eval.judges.installed import clash, distribution, installed
+from shiftdc_eval.core.entry_points import clash, distribution, installed
+from shiftdc_eval.judges.installed import GROUP
 from shiftdc_eval.judges.keyword import load_list
 from shiftdc_eval.judges.registry import JUDGES
 from shiftdc_eval.judges.rubric import load_rubric
@@ -38,8 +39,8 @@ def main(_args: argparse.Namespace) -> int:
         table.add_column(column, no_wrap=column == "name", overflow="fold")
     for name in JUDGES:
         table.add_row(name, *facts(name))
-    for name, entries in installed().items():
-        refused = clash(name, entries, taken=name in JUDGES)
+    for name, entries in installed(GROUP).items():
+        refused = clash(f"judge {name!r}", entries, taken=name in JUDGES)
         # nothing of a package is imported for a table
         source = f"refused: {refused}" if refused else distribution(entries[0])
         table.add_row(name, "its own", "an installed package", source)

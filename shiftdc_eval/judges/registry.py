@@ -13,8 +13,9 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from shiftdc_eval.core.entry_points import installed
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.judges.installed import installed, load
+from shiftdc_eval.judges.installed import GROUP, load
 from shiftdc_eval.judges.keyword import keyword_judge
 from shiftdc_eval.judges.user_file import is_path
 from shiftdc_eval.judges.verdict import Judge
@@ -148,7 +149,7 @@ def get_judge(spec: str) -> Judge:
         raise ConfigError(
             f"judge {name}: as={column!r} cannot be a column's name; use lower-case letters, digits and _ . - only"
         )
-    offers = installed()
+    offers = installed(GROUP)
     if name in offers:
         return load(name, offers[name], settings, taken=name in JUDGES)
     if name not in JUDGES:

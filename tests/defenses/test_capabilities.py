@@ -7,7 +7,7 @@ import pytest
 from shiftdc_eval.backbones import Backbone, Chat, ModelSpec, load_backbone
 from shiftdc_eval.backbones.interface import ENGINES, Wrapper
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.defenses import DEFENSES
+from shiftdc_eval.defenses import DEFENSES, Settings
 from shiftdc_eval.defenses.defended_model import DefendedModel
 from shiftdc_eval.grid.file import read_grid
 from shiftdc_eval.grid.plan import checked
@@ -95,3 +95,14 @@ def test_every_defense_runs_on_what_it_declares() -> None:
 def test_a_wrapper_is_the_whole_interface() -> None:
     members = {name for name in vars(Backbone) if not name.startswith("_")}
     assert members <= set(vars(Wrapper))
+
+
+@pytest.mark.parametrize(
+    "wrong", [str, "shiftdc", lambda: None, type("NoAnswer", (Settings,), {"name": "mine"})]
+)
+def test_what_is_no_defense_cannot_be_registered(wrong: object) -> None:
+    with pytest.raises(
+        ConfigError, match=r"DEFENSES\['mine'\] = .* is no class of shiftdc_eval.defenses.Settings"
+    ):
+        DEFENSES["mine"] = wrong  # type: ignore[assignment]
+    assert "mine" not in DEFENSES

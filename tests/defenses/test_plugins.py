@@ -147,7 +147,7 @@ def test_a_name_of_ours_is_refused_to_a_plugin(install: Install) -> None:
 def test_two_packages_with_one_name_are_refused(install: Install) -> None:
     install("pkg-one", "plug_one", BODY, polite="Polite")
     install("pkg-two", "plug_two", BODY, polite="Polite")
-    with pytest.raises(ConfigError, match=r"brought by pkg-\w+ 1.2 and by pkg-\w+ 1.2: uninstall one"):
+    with pytest.raises(ConfigError, match=r"brought by pkg-\w+ 1.2 and pkg-\w+ 1.2: uninstall one"):
         DEFENSES["polite"]
 
 
