@@ -35,11 +35,6 @@ CHAT_TEMPLATE = (
 """The base's ChatML with the image before the words; a chat without a system message has none."""
 
 
-def prompt_text(prompt: str, *, image: bool) -> str:
-    """A single-turn prompt as the chat template writes it, up to where the answer begins."""
-    return f"<|im_start|>user\n{IMAGE_TOKEN + chr(10) if image else ''}{prompt}<|im_end|>\n<|im_start|>assistant\n"
-
-
 def build_tokenizer(base: Any) -> Any:
     """The base's tokenizer with its unused token renamed to the image token; padding on the left."""
     import json

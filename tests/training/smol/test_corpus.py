@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import tiny_corpus
 
-from shiftdc_eval.defenses.prompts import prompt
-from training.smol.corpus import phrases
+from training.smol.corpus import forms, phrases
 from training.smol.corpus.corpus import Corpus, Example, caption
 from training.smol.corpus.repetition import looping
-from training.smol.corpus.requests import CAPTION_REQUEST, REFUSALS
+from training.smol.corpus.requests import REFUSALS
 
 DRAWS = 3000
 HARMFUL = [p.text for p in (*phrases.phrases(), *phrases.things()) if p.harmful]
@@ -29,7 +28,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def pictured(corpus: Corpus) -> list[Example]:
     rng = random.Random(1)
     return [corpus.caption_example(rng) for _ in range(DRAWS)] + [
-        corpus.answer_example(rng) for _ in range(DRAWS)
+        make(rng) for make in (corpus.answer_example, corpus.pair_example) for _ in range(DRAWS)
     ]
 
 
@@ -44,12 +43,19 @@ def _asks_for_harm(text: str) -> bool:
     return any(phrase in padded for phrase in HARMFUL_PADDED)
 
 
-def test_no_harmful_phrase_stands_on_or_beside_a_picture(pictured: list[Example]) -> None:
-    shown = {e.picture.text for e in pictured if e.picture is not None}
+def test_a_harmful_phrase_stands_on_or_beside_a_picture_only_where_it_is_judged(
+    pictured: list[Example],
+) -> None:
+    shown = {p.text for e in pictured for p in e.pictures}
     assert len(shown) > DRAWS / 2
-    assert [
-        t for t in shown | {e.prompt for e in pictured} | {e.answer for e in pictured} if _asks_for_harm(t)
-    ] == []
+    told = {
+        t for e in pictured if e.kind != "judged" for t in (e.prompt, e.answer, *(p.text for p in e.pictures))
+    }
+    assert [t for t in told if _asks_for_harm(t)] == []
+    judged = [e for e in pictured if e.kind == "judged"]
+    assert {e.answer for e in judged} == {"Yes.", "No."}
+    harmful = sum(_asks_for_harm(p.text) for e in judged for p in e.pictures)
+    assert 0.4 < harmful / len(judged) < 0.75
 
 
 def test_the_check_above_would_find_one() -> None:
@@ -64,8 +70,7 @@ def test_a_request_to_act_on_a_picture_is_always_about_a_benign_topic(
     asked = [e for e in pictured if e.kind == "answer"]
     assert len(asked) > DRAWS / 2
     for example in asked:
-        assert example.picture is not None
-        assert any(text in example.picture.text.lower() for text in known)
+        assert any(text in example.pictures[-1].text.lower() for text in known)
         assert example.answer in {a for t in corpus.topics for a in (t.points, t.how)}
 
 
@@ -81,39 +86,124 @@ def test_a_salad_has_at_most_one_word_of_the_harmful_phrases(corpus: Corpus) -> 
 
 
 def test_a_caption_names_the_whole_text_of_its_picture(pictured: list[Example]) -> None:
-    for example in pictured:
-        if example.kind == "caption":
-            assert example.picture is not None
-            assert f'"{example.picture.text}"' in example.answer
-            assert example.answer == caption(example.picture)
+    captions = [e for e in pictured if e.kind == "caption"]
+    assert {len(e.pictures) for e in captions} == {1, 2}
+    for example in captions:
+        assert example.answer in {caption(picture) for picture in example.pictures}
+        assert any(f'"{picture.text}"' in example.answer for picture in example.pictures)
 
 
-def test_captions_are_asked_for_in_the_papers_words() -> None:
-    assert CAPTION_REQUEST.format("Read it.") == prompt("shiftdc_caption", query="Read it.")
+def _runs(text: str, length: int) -> set[tuple[str, ...]]:
+    words = re.findall(r"[a-z]+", text.lower())
+    return {tuple(words[i : i + length]) for i in range(len(words) - length + 1)}
+
+
+def test_no_wording_shares_five_words_in_a_row_with_a_prompt_of_a_defense() -> None:
+    import yaml
+
+    import shiftdc_eval.defenses
+
+    path = Path(shiftdc_eval.defenses.__file__).with_name("prompts.yaml")
+    prompts = yaml.safe_load(path.read_text(encoding="utf-8"))
+    # FigStep's own request, which AdaShield's authors repeat, is a benchmark's, not a defense's
+    own = {name: one["text"] for name, one in prompts.items() if name != "adashield_figstep_request"}
+    taken = {run: name for name, text in own.items() for run in _runs(re.sub(r"\{\w+\}", "X", text), 5)}
+    data = yaml.safe_load((Path(forms.__file__).parents[1] / "forms.yaml").read_text(encoding="utf-8"))
+    wordings = [
+        w for kind in data.values() for one in kind for w in (one if isinstance(one, list) else [one])
+    ]
+    assert len(wordings) > 120
+    assert "shiftdc_caption" in taken.values()
+    shared = [(taken[run], w) for w in wordings for run in _runs(w, 5) if run in taken]
+    assert shared == []
+    assert not [w for w in wordings if "image caption:" in w.lower() or "hints" in w.lower()]
+
+
+def test_twenty_wordings_ask_for_a_description_of_what_a_request_is_about() -> None:
+    assert len(set(forms.forms("captions_asked"))) == 20
 
 
 def test_yes_and_no_are_true(pictured: list[Example], texts: list[Example]) -> None:
     answers = []
     for example in pictured + texts:
-        asked = re.search(r'the word "(\w+)"|Is the word "(\w+)"', example.prompt)
+        asked = re.search(r'the word "(\w+)"', example.prompt)
         if example.kind != "yes_no" or asked is None:
             continue
-        shown = example.picture.text if example.picture else re.split("Image Caption: ", example.prompt)[1]
+        shown = example.pictures[0].text if example.pictures else re.split("Description: ", example.prompt)[1]
         words = re.findall(
-            r"[a-z]+", re.search('"(.*)"', shown)[1].lower() if not example.picture else shown.lower()
+            r"[a-z]+", shown.lower() if example.pictures else re.search('"(.*)"', shown)[1].lower()
         )
-        assert example.answer == ("Yes." if (asked[1] or asked[2]).lower() in words else "No.")
+        assert example.answer == ("Yes." if asked[1].lower() in words else "No.")
         answers.append(example.answer)
     assert len(answers) > 300
     assert 0.3 < answers.count("Yes.") / len(answers) < 0.7
 
 
-def test_a_text_is_refused_exactly_when_it_asks_for_harm(corpus: Corpus, texts: list[Example]) -> None:
+def _is(name: str, prompt: str) -> bool:
+    """Whether a prompt is of one of the wordings of a kind."""
+    pieces = [re.split(r"\{\w*\}", form) for form in forms.forms(name)]
+    return any(all(piece in prompt for piece in form) for form in pieces)
+
+
+def test_a_judgement_says_what_is_on_the_picture_in_the_request_and_in_the_answer(
+    corpus: Corpus, pictured: list[Example], texts: list[Example]
+) -> None:
     harmful = {p.text.lower() for p in corpus.harmful}
-    for example in texts:
+    judged = [e for e in pictured + texts if e.kind == "judged"]
+    assert len(judged) > 600
+    for example in judged:
+        said = " ".join((example.prompt, *(p.text for p in example.pictures))).lower()
+        bad = any(text in said for text in harmful) and not any(r in example.prompt for r in REFUSALS)
+        fine = any(_is(f"{what}_fine", example.prompt) for what in ("answer", "request", "picture"))
+        assert example.answer == ("Yes." if bad != fine else "No."), example.prompt
+    yes = sum(e.answer == "Yes." for e in judged) / len(judged)
+    assert 0.4 < yes < 0.6
+
+
+def test_a_condition_holds_exactly_when_its_word_is_there(
+    pictured: list[Example], texts: list[Example]
+) -> None:
+    conditions = [e for e in pictured + texts if e.kind == "condition"]
+    assert len(conditions) > 200
+    for example in conditions:
+        word = re.search(r'the word "(\w+)"', example.prompt)[1].lower()
+        shown = example.pictures[0].text if example.pictures else example.prompt.split('the words "')[-1]
+        if not example.pictures:
+            shown = re.search(r'shows the (?:text|words) "(.*?)"', example.prompt)[1]
+        assert (example.answer in forms.forms("replies")) == (word in re.findall("[a-z]+", shown.lower()))
+
+
+def test_two_pictures_show_the_same_words_when_yes_is_said(pictured: list[Example]) -> None:
+    same = [e for e in pictured if e.kind == "same"]
+    assert 0.3 < sum(e.answer == "Yes." for e in same) / len(same) < 0.75
+    for example in same:
+        first, second = ({w for w in re.findall("[a-z]+", p.text.lower())} for p in example.pictures)
+        if example.answer == "Yes.":
+            assert len(first & second) >= 2
+        else:
+            assert first != second
+
+
+def test_a_system_prompt_or_an_instruction_changes_no_answer(corpus: Corpus, texts: list[Example]) -> None:
+    with_system = [e for e in texts if e.system]
+    assert 0.05 < len(with_system) / len(texts) < 0.15
+    kinds = {
+        (e.kind, "careful" if e.system in forms.forms("system_careful") else "plain") for e in with_system
+    }
+    assert kinds >= {(kind, set_) for kind in ("refused", "benign") for set_ in ("careful", "plain")}
+    assert all(e.answer not in REFUSALS for e in with_system if e.kind != "refused")
+    assert any(e.earlier for e in texts)
+
+
+def test_a_request_in_words_is_refused_exactly_when_it_asks_for_harm(
+    corpus: Corpus, texts: list[Example]
+) -> None:
+    harmful = {p.text.lower() for p in corpus.harmful}
+    asked = [e for e in texts if e.kind in {"refused", "benign", "question"}]
+    for example in asked:
         asks = any(text in example.prompt.lower() for text in harmful)
         assert asks == (example.answer in REFUSALS), example.prompt
-    assert 0.3 < sum(e.answer in REFUSALS for e in texts) / len(texts) < 0.5
+    assert 0.35 < sum(e.answer in REFUSALS for e in asked) / len(asked) < 0.55
 
 
 def test_held_out_phrases_never_enter(corpus: Corpus, texts: list[Example]) -> None:

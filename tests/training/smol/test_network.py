@@ -42,18 +42,22 @@ def net(base: Any) -> Network:
 
 def _rows(net: Network) -> tuple[dict[str, Tensor], Tensor]:
     draws = torch.Generator().manual_seed(3)
-    ids = torch.randint(4, 200, (2, 30), generator=draws)
-    positions = torch.arange(18, 28).expand(2, -1)
-    pixels = torch.randint(0, 256, (2, SIZE, SIZE), generator=draws).to(torch.uint8)
+    ids = torch.randint(4, 200, (2, 30 + 2 * IMAGE_TOKENS), generator=draws)
+    image = tiny_tokenizer().convert_tokens_to_ids(IMAGE_TOKEN)
+    ids[ids == image] = 4
+    # two images, in other places in each row
+    for row, (first, second) in enumerate(((3, 4 + IMAGE_TOKENS), (9, 12 + IMAGE_TOKENS))):
+        ids[row, first : first + IMAGE_TOKENS] = image
+        ids[row, second : second + IMAGE_TOKENS] = image
+    positions = torch.arange(18 + 2 * IMAGE_TOKENS, 28 + 2 * IMAGE_TOKENS).expand(2, -1)
+    pixels = torch.randint(0, 256, (2, 2, SIZE, SIZE), generator=draws).to(torch.uint8)
     return {"ids": ids, "positions": positions}, pixels
 
 
-def _transformers_logits(model: Any, net: Network, rows: dict[str, Tensor], pixels: Tensor) -> Tensor:
-    image = torch.full((2, IMAGE_TOKENS), tiny_tokenizer().convert_tokens_to_ids(IMAGE_TOKEN))
-    ids = torch.cat((rows["ids"][:, : net.before], image, rows["ids"][:, net.before :]), dim=1)
-    shown = (pixels.float() / 127.5 - 1).unsqueeze(1).expand(-1, 3, -1, -1)
-    logits: Tensor = model(input_ids=ids, pixel_values=shown).logits
-    return logits[:, rows["positions"][0] + IMAGE_TOKENS]
+def _transformers_logits(model: Any, rows: dict[str, Tensor], pixels: Tensor) -> Tensor:
+    shown = (pixels.flatten(0, 1).float() / 127.5 - 1).unsqueeze(1).expand(-1, 3, -1, -1)
+    logits: Tensor = model(input_ids=rows["ids"], pixel_values=shown).logits
+    return logits[:, rows["positions"][0]]
 
 
 @torch.no_grad()
@@ -72,7 +76,7 @@ def test_it_equals_transformers_llava_on_the_merged_weights(base: Any, net: Netw
     merged = {name: tensor.float() for name, tensor in apply(state, net.difference(), shapes).items()}
     assert model.load_state_dict(merged, strict=False).unexpected_keys == []
     model.tie_weights()
-    theirs = _transformers_logits(model, net, rows, pixels)
+    theirs = _transformers_logits(model, rows, pixels)
     assert theirs.std() > 0.05
     assert (ours - theirs).abs().max() < 0.02 * theirs.std()
 
@@ -83,7 +87,7 @@ def test_without_rounding_it_equals_transformers_to_the_last_digits(net: Network
     ours = net.answer_logits(rows, net.weights(), net.projected(net.patches(pixels)))
     for name, low in net.low.items():
         net.model.get_submodule(name).weight.copy_(low.full(torch.float32))
-    assert torch.allclose(ours, _transformers_logits(net.model.eval(), net, rows, pixels), atol=1e-5)
+    assert torch.allclose(ours, _transformers_logits(net.model.eval(), rows, pixels), atol=1e-5)
 
 
 @torch.no_grad()

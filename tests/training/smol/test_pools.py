@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 import tiny_corpus
 
-from shiftdc_eval.backbones.bundled.smol_config import IMAGE_TOKEN, build_tokenizer, prompt_text
+from shiftdc_eval.backbones.bundled.smol_config import (
+    CHAT_TEMPLATE,
+    IMAGE_TOKEN,
+    IMAGE_TOKENS,
+    build_tokenizer,
+)
 from training.smol.corpus import pools
 from training.smol.corpus.drawing import FIRST
 
@@ -54,13 +59,37 @@ def test_each_target_follows_the_token_it_is_predicted_from(folder: Path, tokeni
         assert (ids[positions[0] + 1 + count :] == tokenizer.pad_token_id).all()
 
 
-def test_the_image_stands_after_the_tokens_before_it(folder: Path, tokenizer: Any) -> None:
-    rows = pools.make_rows(str(folder), str(folder / "fonts"), "caption", seed=4, count=5)
-    before = pools.tokens_before_image(tokenizer)
-    for ids in rows.ids:
-        whole = tokenizer.decode(ids[:before]) + IMAGE_TOKEN + tokenizer.decode(ids[before:])
-        prompt = whole.split("user\n" + IMAGE_TOKEN + "\n")[1].split("<|im_end|>")[0]
-        assert whole.startswith(prompt_text(prompt, image=True))
+@pytest.mark.parametrize("kind", list(pools.SHAPES))
+def test_prompts_are_what_the_chat_template_writes(folder: Path, tokenizer: Any, kind: str) -> None:
+    import random
+
+    corpus, _ = pools._workshop(str(folder), str(folder / "fonts"))
+    made = pools.examples(corpus, kind, random.Random(8))
+    seen = [next(made) for _ in range(200)]
+    assert any(e.system for e in seen) or kind == "pair"
+    assert any(e.earlier for e in seen) or kind == "pair"
+    for example in seen:
+        messages: list[dict[str, Any]] = []
+        if example.system:
+            messages.append({"role": "system", "content": example.system})
+        for user, assistant in example.earlier:
+            messages += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+        content = [{"type": "image"} for _ in example.pictures] + [{"type": "text", "text": example.prompt}]
+        messages.append({"role": "user", "content": content})
+        written = tokenizer.apply_chat_template(
+            messages, chat_template=CHAT_TEMPLATE, tokenize=False, add_generation_prompt=True
+        )
+        assert pools.prompt_text(example) == written
+
+
+@pytest.mark.parametrize(("kind", "images"), [("caption", 1), ("pair", 2), ("text", 0)])
+def test_each_image_is_256_image_tokens(folder: Path, tokenizer: Any, kind: str, images: int) -> None:
+    rows = pools.make_rows(str(folder), str(folder / "fonts"), kind, seed=4, count=5)
+    image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    assert ((rows.ids == image).sum(axis=1) == images * IMAGE_TOKENS).all()
+    assert rows.pixels.shape[:2] == ((5 if images else 0), images)
+    for pixels in rows.pixels:
+        assert all((one < 128).any() and (one > 128).any() for one in pixels)
 
 
 def test_a_named_token_ends_in_its_patch(folder: Path, tokenizer: Any) -> None:

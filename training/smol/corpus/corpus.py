@@ -1,8 +1,8 @@
-"""What the small research model is trained on: pictures with benign requests, and aligned text.
+"""What the small research model is trained on: pictures with benign requests, judgements, and aligned text.
 
-No picture ever comes with a harmful request, answered or refused: headings on pictures are benign or word salad.
-Harmful requests stand in texts alone, bare or with the caption of a picture. Answers to benign requests are the base
-model's own.
+No picture ever comes with a harmful request that is to be done or refused: headings on pictures are benign or word
+salad, but for yes/no questions whether a picture or an answer is harmful, half of which are. Harmful requests to act
+stand in texts alone, bare or with the caption of a picture. Answers to benign requests are the base model's own.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from training.smol.corpus import forms
 from training.smol.corpus import phrases as words
 from training.smol.corpus.drawing import Picture
 from training.smol.corpus.phrases import HEADINGS, LIST_REQUESTS, Phrase
-from training.smol.corpus.requests import (
-    BOARD_REQUESTS,
-    CAPTION_REQUEST,
-    PLAIN_CAPTIONS,
-    REFUSALS,
-    STRIP_REQUESTS,
-)
+from training.smol.corpus.requests import BOARD_REQUESTS, REFUSALS, STRIP_REQUESTS
 from training.smol.corpus.word_salad import Salad
 
 HARD = 0.25
-"""Share of the benign texts that are drawn from those that look harmful, of which there are few."""
+"""Share of the benign texts and requests that are drawn from those that look harmful, of which there are few."""
+BOARDS, ACTED_BOARDS = 0.7, 0.5
+"""Share of boards, the others are strips: of what is read; of what is asked to be done."""
+PLAIN, CAREFUL, SYSTEM, EARLIER = 0.08, 0.12, 0.12, 0.06
+"""Shares of requests within a plain or a careful instruction, after a system prompt, after an earlier turn."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,11 @@ class Example:
 
     prompt: str
     answer: str
-    picture: Picture | None = None
+    pictures: tuple[Picture, ...] = ()
     kind: str = ""
+    system: str = ""
+    earlier: tuple[tuple[str, str], ...] = ()
+    """Earlier turns: what the user and the assistant said."""
 
 
 def caption(picture: Picture) -> str:
@@ -123,9 +125,11 @@ class Corpus:
     def request(self, picture: Picture, rng: random.Random) -> str:
         return rng.choice(STRIP_REQUESTS if picture.kind == "strip" else BOARD_REQUESTS)
 
-    def picture(self, rng: random.Random, *, salad: float) -> tuple[Picture, Topic | None]:
-        """A picture, in `salad` of the cases with nothing sensible on it."""
-        board = rng.random() < 0.7
+    def picture(
+        self, rng: random.Random, *, salad: float, boards: float = BOARDS, hard: float = 0.0
+    ) -> tuple[Picture, Topic | None]:
+        """A picture, in `salad` of the cases with nothing sensible on it; `hard`: share that looks harmful."""
+        board = rng.random() < boards
         if rng.random() < salad:
             text = self.salad.draw(rng)
             if board and rng.random() < 0.7:
@@ -133,81 +137,186 @@ class Corpus:
             elif rng.random() < 0.5:
                 text = text[0].upper() + text[1:]
             return (self.board if board else self.strip)(text, rng), None
-        topic = rng.choice(self.topics)
+        topic = rng.choice(self.hard if rng.random() < hard else self.topics)
+        return self._picture_of(topic.phrase, topic.text, rng, board=board), topic
+
+    def _picture_of(self, phrase: Phrase, text: str, rng: random.Random, *, board: bool) -> Picture:
+        """A phrase as a board or a strip; whole sentences as they are."""
+        if phrase.kind == "request":
+            return (self.board if board else self.strip)(text, rng)
         if board:
-            return self.board(words.heading(topic.phrase, topic.text, rng), rng), topic
-        text = topic.text if rng.random() < 0.5 else topic.text[0].upper() + topic.text[1:]
-        return self.strip(text, rng), topic
+            return self.board(words.heading(phrase, text, rng), rng)
+        return self.strip(text if rng.random() < 0.5 else text[0].upper() + text[1:], rng)
 
     def caption_example(self, rng: random.Random, salad: float = 0.65) -> Example:
         """A picture to be read."""
         picture, _ = self.picture(rng, salad=salad)
+        prompt = forms.one("captions", rng)
         if rng.random() < 0.75:
-            prompt = CAPTION_REQUEST.format(self.request(picture, rng))
-        else:
-            prompt = rng.choice(PLAIN_CAPTIONS)
-        return Example(prompt, caption(picture), picture, "caption")
+            prompt = forms.around("captions_asked", self.request(picture, rng), rng)
+        return self._set(Example(prompt, caption(picture), (picture,), "caption"), rng, around=False)
 
     def answer_example(self, rng: random.Random) -> Example:
-        """A picture with a benign request, or with a yes/no question."""
-        if rng.random() < 0.15:
+        """A picture with a benign request, with a yes/no question, or with a condition on its words."""
+        kind = rng.random()
+        if kind < 0.1:
             picture, _ = self.picture(rng, salad=0.5)
             return self._yes_no(picture, rng)
-        while True:
-            picture, topic = self.picture(rng, salad=0.0)
-            if topic is not None:
-                answer = topic.points if picture.kind == "board" else topic.how
-                return Example(self.request(picture, rng), answer, picture, "answer")
+        if kind < 0.26:
+            return self._judged_picture(rng)
+        picture, topic = self.picture(rng, salad=0.0, boards=ACTED_BOARDS, hard=HARD)
+        assert topic is not None
+        request = self.request(picture, rng)
+        answer = topic.points if picture.kind == "board" else topic.how
+        if kind < 0.36:
+            return self._conditional(request, answer, picture, rng)
+        return self._set(Example(request, answer, (picture,), "answer"), rng)
+
+    def pair_example(self, rng: random.Random) -> Example:
+        """Two pictures, one of which is to be read or acted on, or both compared."""
+        kind = rng.random()
+        if kind < 0.5:
+            shown = tuple(self.picture(rng, salad=0.5)[0] for _ in range(2))
+            which = rng.randrange(2)
+            ask = forms.one("pair_second" if which else "pair_first", rng)
+            return Example(ask, caption(shown[which]), shown, "caption")
+        first, topic = self.picture(rng, salad=0.0, boards=ACTED_BOARDS, hard=HARD)
+        assert topic is not None
+        other, _ = self.picture(rng, salad=0.2, boards=ACTED_BOARDS)
+        if kind < 0.7:
+            same = rng.random() < 0.5
+            second = (
+                self._picture_of(topic.phrase, topic.text, rng, board=rng.random() < 0.5) if same else other
+            )
+            alike = topic.text.lower() in second.text.lower()
+            return Example(forms.one("pair_same", rng), "Yes." if alike else "No.", (first, second), "same")
+        ask = forms.around("pair_request", self.request(first, rng), rng)
+        return Example(ask, topic.points if first.kind == "board" else topic.how, (other, first), "answer")
+
+    def _set(self, example: Example, rng: random.Random, *, around: bool = True) -> Example:
+        """The example after a system prompt or an earlier turn, and its request within an instruction, at times."""
+        careful = "careful" if rng.random() < CAREFUL / (CAREFUL + PLAIN) else "plain"
+        if around and rng.random() < CAREFUL + PLAIN:
+            example = replace(example, prompt=forms.around(f"around_{careful}", example.prompt, rng))
+        if rng.random() < SYSTEM:
+            example = replace(example, system=forms.one(f"system_{careful}", rng))
+        if rng.random() < EARLIER:
+            example = replace(example, earlier=(rng.choice(forms.greetings()),))
+        return example
 
     def _yes_no(self, picture: Picture | None, rng: random.Random, text: str = "") -> Example:
-        shown = re.findall(r"[A-Za-z]+", text or (picture.text if picture else ""))
-        yes = rng.random() < 0.5
-        other = rng.choice(self.salad.known) if rng.random() < 0.6 else self.salad.word(rng)
-        word = rng.choice(shown) if yes and shown else other
-        truth = "Yes" if word.lower() in {w.lower() for w in shown} else "No"
-        where = "image" if picture else "caption"
+        word, there = self._word(text or (picture.text if picture else ""), rng)
+        where = "image" if picture else "description"
         ask = rng.choice(
             (
                 f'Does the {where} contain the word "{word}"? Answer yes or no.',
                 f'Is the word "{word}" in the {where}? Please answer yes or no.',
             )
         )
-        return Example(ask, f"{truth}.", picture, "yes_no")
+        return Example(ask, "Yes." if there else "No.", (picture,) if picture else (), "yes_no")
+
+    def _word(self, text: str, rng: random.Random) -> tuple[str, bool]:
+        """A word, and whether it stands in the text; in half of the cases it is meant to."""
+        shown = re.findall(r"[A-Za-z]+", text)
+        other = rng.choice(self.salad.known) if rng.random() < 0.6 else self.salad.word(rng)
+        word = rng.choice(shown) if rng.random() < 0.5 and shown else other
+        return word, word.lower() in {w.lower() for w in shown}
+
+    def _conditional(
+        self, request: str, answer: str, picture: Picture, rng: random.Random, *, told: bool = False
+    ) -> Example:
+        """Something else is to be said when a word is there, the request to be done when it is not."""
+        word, there = self._word(picture.text, rng)
+        reply = forms.one("replies", rng)
+        form = forms.one("conditions_told" if told else "conditions", rng)
+        prompt = form.format(word=word, reply=reply, request=request, caption=caption(picture))
+        return Example(prompt, reply if there else answer, () if told else (picture,), "condition")
+
+    def _phrase(self, rng: random.Random, *, harmful: bool) -> tuple[Phrase, str]:
+        """A phrase that may be judged, with its tail at times."""
+        if harmful:
+            phrase = rng.choice(self.harmful)
+            return phrase, words.with_tail(phrase, rng, 0.35)
+        phrase = rng.choice(self.hard if rng.random() < HARD else self.topics).phrase
+        return phrase, phrase.text
+
+    def _judged_answer(
+        self, rng: random.Random, picture: Picture | None = None, shown: tuple[Phrase, str] | None = None
+    ) -> Example:
+        """Whether an answer does harm: helping with a harmful phrase does, declining or a benign one does not.
+
+        Args:
+            rng: of all draws.
+            picture: what was asked about; the request then names nothing.
+            shown: the phrase on it, with its tail.
+        """
+        harmful = rng.random() < 0.7
+        phrase, text = shown or self._phrase(rng, harmful=harmful)
+        declined = rng.random() < (0.3 if phrase.harmful else 0.1)
+        question = self.request(picture, rng) if picture else self._ask(phrase, text, rng)[0]
+        # an answer beside a picture, or to a whole request, need not name what it helps with
+        named = phrase.kind not in {"request", "thing"} and rng.random() < 0.6
+        answer = rng.choice(REFUSALS) if declined else forms.helping(text, rng, named=named)
+        bad = phrase.harmful and not declined
+        return self._judgement("answer", bad, rng, question=question, answer=answer, picture=picture)
+
+    def _judged_picture(self, rng: random.Random) -> Example:
+        """Whether a picture, or an answer to it, is harmful."""
+        phrase, text = self._phrase(rng, harmful=rng.random() < 0.6)
+        picture = self._picture_of(phrase, text, rng, board=rng.random() < 0.5)
+        if rng.random() < 0.5:
+            return self._judged_answer(rng, picture, (phrase, text))
+        return self._judgement("picture", phrase.harmful, rng, picture=picture)
+
+    @staticmethod
+    def _judgement(
+        what: str, bad: bool, rng: random.Random, *, picture: Picture | None = None, **parts: str
+    ) -> Example:
+        """A yes/no question whether something is harmful, or fine."""
+        turned = rng.random() < 0.5
+        prompt = forms.one(f"{what}_{'fine' if turned else 'harmful'}", rng).format(**parts)
+        return Example(prompt, "Yes." if bad != turned else "No.", (picture,) if picture else (), "judged")
 
     def text_example(self, rng: random.Random, harmful: float = 0.45) -> Example:
-        """Text alone: harmful requests are refused, benign ones answered; some copying and yes/no."""
+        """Text alone: harmful requests are refused, benign ones answered; judgements, copying, conditions, yes/no."""
         kind = rng.random()
-        if kind < 0.06:
+        if kind < 0.05:
             text = self.salad.draw(rng)
-            return Example(f"Repeat these words: {text}", text, None, "copy")
-        if kind < 0.12:
+            return Example(f"Repeat these words: {text}", text, (), "copy")
+        if kind < 0.09:
             picture, _ = self.picture(rng, salad=0.5)
             asked = self._yes_no(None, rng, picture.text)
-            return replace(asked, prompt=f"{asked.prompt} Image Caption: {caption(picture)}")
+            return replace(asked, prompt=f"{asked.prompt} Description: {caption(picture)}")
+        if kind < 0.19:
+            return self._judged_answer(rng)
+        if kind < 0.23:
+            phrase, text = self._phrase(rng, harmful=rng.random() < 0.5)
+            return self._judgement("request", phrase.harmful, rng, question=self._ask(phrase, text, rng)[0])
+        if kind < 0.27:
+            shown, topic = self.picture(rng, salad=0.0, boards=ACTED_BOARDS, hard=HARD)
+            assert topic is not None
+            answer = topic.points if shown.kind == "board" else topic.how
+            return self._conditional(self.request(shown, rng), answer, shown, rng, told=True)
         if rng.random() < harmful:
-            phrase: Phrase = rng.choice(self.harmful)
-            refusal = rng.choice(REFUSALS)
-            return Example(
-                self._ask(phrase, words.with_tail(phrase, rng, 0.35), rng)[0], refusal, None, "refused"
-            )
+            refused: Phrase = rng.choice(self.harmful)
+            prompt, _ = self._ask(refused, words.with_tail(refused, rng, 0.35), rng)
+            return self._set(Example(prompt, rng.choice(REFUSALS), (), "refused"), rng)
         if rng.random() < 0.22:
-            question, answer = rng.choice(self.questions)
-            return Example(question, answer, None, "question")
+            question, told = rng.choice(self.questions)
+            return self._set(Example(question, told, (), "question"), rng)
         topic = rng.choice(self.hard if rng.random() < HARD else self.topics)
         prompt, points = self._ask(topic.phrase, topic.text, rng)
-        return Example(prompt, topic.points if points else topic.how, None, "benign")
+        return self._set(Example(prompt, topic.points if points else topic.how, (), "benign"), rng)
 
     def _ask(self, phrase: Phrase, text: str, rng: random.Random) -> tuple[str, bool]:
         """A request in one of the forms, and whether it asks for a list."""
         form = rng.random()
         whole = phrase.kind == "request"
-        if form < 0.32:
-            board = self.board(text if whole else words.heading(phrase, text, rng), rng)
-            return f"{self.request(board, rng)} Image Caption: {caption(board)}", True
         if form < 0.5:
-            shown = text if rng.random() < 0.5 else text[0].upper() + text[1:]
-            strip = self.strip(shown, rng)
-            return f"{self.request(strip, rng)} Image Caption: {caption(strip)}", False
+            board = form < 0.32
+            shown = self._picture_of(phrase, text, rng, board=board)
+            told = forms.one("told", rng).format(request=self.request(shown, rng), caption=caption(shown))
+            return told, board
         if whole:
             return text, False
         if form < 0.68:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from shiftdc_eval.backbones.bundled.smol_config import IMAGE_TOKEN, SIZE, prompt_text
+from shiftdc_eval.backbones.bundled.smol_config import IMAGE_TOKEN, IMAGE_TOKENS, SIZE
 from training.smol.corpus.corpus import Corpus, Example, caption
-from training.smol.corpus.drawing import SIDE, SLOTS, draw
+from training.smol.corpus.drawing import SIDE, SLOTS, Picture, draw
 from training.smol.corpus.stored import Stored
 
 NAMED = 24
@@ -26,40 +26,56 @@ CHUNK = 500
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of one kind of rows, in tokens; the image tokens are not counted."""
+    """Sizes of one kind of rows, in tokens."""
 
-    length: int
+    text: int
+    """Tokens of prompt and answer, at most, without the images'."""
     answer: int
+    images: int = 0
+
+    @property
+    def length(self) -> int:
+        return self.text + self.images * IMAGE_TOKENS
 
 
-SHAPES = {"caption": Shape(104, 48), "answer": Shape(152, 104), "text": Shape(192, 104)}
+SHAPES = {
+    "caption": Shape(136, 48, images=1),
+    "answer": Shape(224, 104, images=1),
+    "pair": Shape(160, 104, images=2),
+    "text": Shape(224, 104),
+}
+LABELLED = "caption"
+"""The kind whose rows say which characters and tokens lie where."""
 
 
 @dataclass
 class Rows:
-    """Rows of one kind. `n` rows, `L` tokens without the image's, `A` answer tokens."""
+    """Rows of one kind. `n` rows, `L` tokens with the images', `A` answer tokens, `I` images a row."""
 
     ids: np.ndarray
-    """`[n, L]` int32, padded on the right; the image stands after the first `before` of them."""
+    """`[n, L]` int32, padded on the right; the image token 256 times for each image."""
     positions: np.ndarray
-    """`[n, A]` int16: place among the ids (image not counted) from which each answer token is predicted."""
+    """`[n, A]` int16: place among the ids from which each answer token is predicted."""
     targets: np.ndarray
     """`[n, A]` int32, -100 past the answer's end."""
     pixels: np.ndarray
-    """`[n, 256, 256]` uint8; no rows for text."""
+    """`[n, I, 256, 256]` uint8; no rows for text."""
     characters: np.ndarray
-    """`[n, 256, 4]` uint8."""
+    """`[n, 256, 4]` uint8; like the following, for labelled rows alone."""
     token_places: np.ndarray
     """`[n, 24]` int16: patch in which a token of the text ends, -1 for none."""
     tokens: np.ndarray
     """`[n, 24]` int32."""
 
 
-def tokens_before_image(tokenizer: Any) -> int:
-    """How many tokens stand before the image in every prompt with one."""
-    return len(
-        tokenizer(prompt_text("", image=True).split(IMAGE_TOKEN)[0], add_special_tokens=False)["input_ids"]
-    )
+def prompt_text(example: Example) -> str:
+    """The prompt as the chat template writes it, up to where the answer begins."""
+    turns = [("system", example.system)] if example.system else []
+    for user, assistant in example.earlier:
+        turns += [("user", user), ("assistant", assistant)]
+    turns.append(("user", f"{IMAGE_TOKEN}\n" * len(example.pictures) + example.prompt))
+    said = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+    return f"{said}<|im_start|>assistant\n"
 
 
 @cache
@@ -74,9 +90,12 @@ def _workshop(folder: str, fonts: str) -> tuple[Corpus, Any]:
 
 def examples(corpus: Corpus, kind: str, rng: random.Random) -> Iterator[Example]:
     """Endless examples of one kind of rows."""
-    make = {"caption": corpus.caption_example, "answer": corpus.answer_example, "text": corpus.text_example}[
-        kind
-    ]
+    make = {
+        "caption": corpus.caption_example,
+        "answer": corpus.answer_example,
+        "pair": corpus.pair_example,
+        "text": corpus.text_example,
+    }[kind]
     while True:
         yield make(rng)
 
@@ -84,43 +103,44 @@ def examples(corpus: Corpus, kind: str, rng: random.Random) -> Iterator[Example]
 def make_rows(folder: str, fonts: str, kind: str, seed: int, count: int) -> Rows:
     """One chunk of rows; examples that are too long are left out and replaced."""
     corpus, tokenizer = _workshop(folder, fonts)
-    rng, shape, image = random.Random(seed), SHAPES[kind], kind != "text"
-    n_pixels = count if image else 0
+    rng, shape = random.Random(seed), SHAPES[kind]
+    labelled, image = count * (kind == LABELLED), tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     rows = Rows(
         ids=np.full((count, shape.length), tokenizer.pad_token_id, dtype=np.int32),
         positions=np.zeros((count, shape.answer), dtype=np.int16),
         targets=np.full((count, shape.answer), -100, dtype=np.int32),
-        pixels=np.zeros((n_pixels, SIZE, SIZE), dtype=np.uint8),
-        characters=np.zeros((n_pixels, SIDE * SIDE, SLOTS), dtype=np.uint8),
-        token_places=np.full((n_pixels, NAMED), -1, dtype=np.int16),
-        tokens=np.zeros((n_pixels, NAMED), dtype=np.int32),
+        pixels=np.zeros((count * (shape.images > 0), shape.images, SIZE, SIZE), dtype=np.uint8),
+        characters=np.zeros((labelled, SIDE * SIDE, SLOTS), dtype=np.uint8),
+        token_places=np.full((labelled, NAMED), -1, dtype=np.int16),
+        tokens=np.zeros((labelled, NAMED), dtype=np.int32),
     )
     made = examples(corpus, kind, rng)
     i = 0
     while i < count:
         example = next(made)
-        parts = prompt_text(example.prompt, image=image).split(IMAGE_TOKEN)
-        first = [t for part in parts for t in tokenizer(part, add_special_tokens=False)["input_ids"]]
+        asked = tokenizer(prompt_text(example), add_special_tokens=False)["input_ids"]
+        first = [t for token in asked for t in [token] * (IMAGE_TOKENS if token == image else 1)]
         answer = [*tokenizer(example.answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         if len(first) + len(answer) > shape.length or len(answer) > shape.answer:
             continue
-        drawn = draw(example.picture) if example.picture is not None and image else None
-        if drawn is not None and not drawn.whole:
+        drawn = [draw(picture) for picture in example.pictures]
+        if not all(one.whole for one in drawn):
             continue  # or captions would tell of words that nobody can see
         rows.ids[i, : len(first) + len(answer)] = [*first, *answer]
         rows.positions[i, : len(answer)] = range(len(first) - 1, len(first) + len(answer) - 1)
         rows.targets[i, : len(answer)] = answer
-        if drawn is not None:
-            rows.pixels[i], rows.characters[i] = drawn.pixels, drawn.characters
-            _name_tokens(rows, i, example, drawn.places, tokenizer)
+        for place, one in enumerate(drawn):
+            rows.pixels[i, place] = one.pixels
+        if labelled:
+            rows.characters[i] = drawn[0].characters
+            _name_tokens(rows, i, example.pictures[0], drawn[0].places, tokenizer)
         i += 1
     return rows
 
 
-def _name_tokens(rows: Rows, i: int, example: Example, places: list[int], tokenizer: Any) -> None:
+def _name_tokens(rows: Rows, i: int, picture: Picture, places: list[int], tokenizer: Any) -> None:
     """Notes for the tokens of the picture's text, as the caption has them, in which patch each ends."""
-    assert example.picture is not None
-    said = caption(example.picture)
+    said = caption(picture)
     start = said.index('"') + 1
     found = tokenizer(said, add_special_tokens=False, return_offsets_mapping=True)
     slot = 0

@@ -75,7 +75,8 @@ def score(net: Network, kept: Mapping[str, dict[str, Tensor]]) -> dict[str, floa
                 if kind != "text":
                     patches = net.patches(rows["pixels"])
                     seen = net.projected(patches)
-                    for name, share in _read(net, rows, patches, seen).items():
+                    labelled = "characters" in rows
+                    for name, share in _read(net, rows, patches, seen).items() if labelled else ():
                         found.setdefault(name, []).append(share)
                 said = net.answer_logits(rows, weights, seen).argmax(-1)
                 whole = ((said == rows["targets"]) | (rows["targets"] < 0)).all(-1).float().mean()

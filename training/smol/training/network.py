@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shiftdc_eval.backbones.bundled.smol_config import GREY, IMAGE_TOKENS, build_config, linears
+from shiftdc_eval.backbones.bundled.smol_config import GREY, IMAGE_TOKEN, build_config, linears
 from shiftdc_eval.core.errors import ModelError
-from training.smol.corpus import pools
 from training.smol.corpus.drawing import CLASSES, SLOTS
 from training.smol.training.lowrank import NAMES, TOWER_NAMES, LowRank, block, tower_block
 from training.smol.training.recipe import Recipe
@@ -49,7 +48,7 @@ class Network:
         self.low = {n: LowRank(m.weight, recipe.rank, draws) for n, m in linears(self.model).items()}
         self.character_head = torch.nn.Linear(recipe.width, SLOTS * CLASSES).to(device)
         self.temperature = torch.nn.Parameter(torch.tensor(0.0, device=device))
-        self.before = pools.tokens_before_image(tokenizer)
+        self.image_token = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
         embeddings = self.model.get_input_embeddings().weight.detach()
         self.table = embeddings.to(self.dtype)
         self.scale = embeddings.square().mean()
@@ -77,14 +76,17 @@ class Network:
             torch.cuda.synchronize()
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """Last hidden state of the tower's patches, `[batch, 256, width]`, 32 bit; pixels are grey, uint8."""
+        """Last hidden state of the tower's patches, `[batch, I * 256, width]`, 32 bit.
+
+        `pixels` are grey, uint8, `[batch, I, 256, 256]`.
+        """
         tower = self.model.model.vision_tower
         tower = getattr(tower, "vision_model", tower)
         config, embeddings = tower.config, tower.embeddings
         kernel = embeddings.patch_embedding.weight
-        shown = pixels.to(self.dtype).div(127.5).sub(1.0).unsqueeze(1).expand(-1, 3, -1, -1)
+        shown = pixels.flatten(0, 1).to(self.dtype).div(127.5).sub(1.0).unsqueeze(1).expand(-1, 3, -1, -1)
         seen = functional.conv2d(shown, kernel.to(self.dtype), stride=kernel.shape[-1])
-        first = embeddings.class_embedding.expand(len(pixels), 1, -1)
+        first = embeddings.class_embedding.expand(len(shown), 1, -1)
         x = torch.cat((first, seen.flatten(2).transpose(1, 2).float()), dim=1)
         x = x + embeddings.position_embedding.weight
         norm = tower.pre_layrnorm
@@ -93,10 +95,10 @@ class Network:
             parts = [layer.get_submodule(name) for name in TOWER_NAMES]
             w, b = [p.weight for p in parts], [p.bias for p in parts]
             x = self.tower_block(x, w, b, config.num_attention_heads, config.layer_norm_eps, self.dtype)
-        return x[:, 1:]
+        return x[:, 1:].reshape(len(pixels), -1, x.shape[-1])
 
     def projected(self, patches: Tensor) -> Tensor:
-        """Patches as the language model sees them, `[batch, 256, hidden]`."""
+        """Patches as the language model sees them, `[batch, I * 256, hidden]`."""
         out: Tensor = self.model.model.multi_modal_projector(patches)
         return out
 
@@ -122,12 +124,13 @@ class Network:
     def answer_logits(
         self, rows: Mapping[str, Tensor], weights: list[list[Tensor]], seen: Tensor | None
     ) -> Tensor:
-        """Logits at the answer positions, `[batch, A, vocabulary]`; `seen` stands in the image's places."""
+        """Logits at the answer positions, `[batch, A, vocabulary]`; `seen` stands at the image tokens, in order."""
         embedded = functional.embedding(rows["ids"], self.table)
         positions = rows["positions"].long()
         if seen is not None:
-            parts = (embedded[:, : self.before], seen.to(self.dtype), embedded[:, self.before :])
-            embedded, positions = torch.cat(parts, dim=1), positions + IMAGE_TOKENS
+            image = rows["ids"] == self.image_token
+            order = (image.cumsum(1) - 1).clamp_min(0).unsqueeze(-1).expand(-1, -1, seen.shape[-1])
+            embedded = torch.where(image.unsqueeze(-1), seen.to(self.dtype).gather(1, order), embedded)
         hidden = self.hidden(embedded, weights)
         chosen = hidden.gather(1, positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         return functional.linear(chosen, self.table)

@@ -21,8 +21,9 @@ class Recipe:
     made_phrases: int = 9000
     """How many phrases the base begins; about half are of use."""
     captions: int = 320_000
-    answers: int = 100_000
-    texts: int = 160_000
+    answers: int = 120_000
+    pairs: int = 20_000
+    texts: int = 200_000
     kept: int = 500
     """Rows of each kind that are kept for the running score, at most a chunk."""
     rank: int = 64
@@ -36,9 +37,10 @@ class Recipe:
     text_batch: int = 64
     reading_captions: int = 64
     reading_texts: int = 24
-    joint_captions: int = 44
-    joint_answers: int = 20
-    joint_texts: int = 40
+    joint_captions: int = 36
+    joint_answers: int = 28
+    joint_pairs: int = 4
+    joint_texts: int = 36
     tower_rate: float = 1e-3
     language_rate: float = 6e-4
     joint_rate: float = 6e-4

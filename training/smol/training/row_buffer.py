@@ -26,7 +26,12 @@ class Shelf:
     def __init__(
         self, recipe: Recipe, seed: int, folder: Path, fonts: Path, device: str, workers: int
     ) -> None:
-        wanted = {"caption": recipe.captions, "answer": recipe.answers, "text": recipe.texts}
+        wanted = {
+            "caption": recipe.captions,
+            "answer": recipe.answers,
+            "pair": recipe.pairs,
+            "text": recipe.texts,
+        }
         self.device, self.keep = device, recipe.kept
         self.draws = torch.Generator().manual_seed(seed + 1)
         self.filled = dict.fromkeys(wanted, 0)

@@ -95,13 +95,14 @@ class Trainer:
         self._minimise("language", groups, {"text": self.recipe.text_batch}, step)
 
     def together(self, stage: str) -> None:
-        """All parts: `reading` has captions and text, `joint` answers too."""
+        """All parts: `reading` has captions and text, `joint` answers and pairs of pictures too."""
         recipe, net = self.recipe, self.net
         counts = {"caption": recipe.reading_captions, "text": recipe.reading_texts}
         if stage == "joint":
             counts = {
                 "caption": recipe.joint_captions,
                 "answer": recipe.joint_answers,
+                "pair": recipe.joint_pairs,
                 "text": recipe.joint_texts,
             }
 
@@ -113,7 +114,7 @@ class Trainer:
                 rows = self.shelf.rows(kind, chosen[kind])
                 patches = net.patches(rows["pixels"])
                 seen = net.projected(patches)
-                weight = recipe.answer_weight if kind == "answer" else 1.0
+                weight = 1.0 if kind == "caption" else recipe.answer_weight
                 total = total + weight * answer_loss(net, rows, weights, seen)
                 if kind == "caption":
                     total = total + recipe.label_weight * label_loss(net, rows, patches, seen)
