@@ -69,11 +69,7 @@ class Bench:
     def answers(self, items: Sequence[Item], way: str) -> Iterator[str]:
         """The answers to a set in one way, in order."""
         for start in range(0, len(items), self.batch_size):
-            chats = [
-                Chat.ask(item.prompt, [item.image()] if item.image else [])
-                for item in items[start : start + self.batch_size]
-            ]
-            yield from self._batch(chats, way)
+            yield from self._batch([chat(item) for item in items[start : start + self.batch_size]], way)
 
     def _batch(self, chats: list[Chat], way: str) -> Iterator[str]:
         if way == "shiftdc":
@@ -87,6 +83,12 @@ class Bench:
             yield from (a.text for a in undefended(self.tools, [Request(c) for c in chats], self.settings))
             return
         yield from (a.text for a in defense.answer(self.tools, [Request(c) for c in chats], self.settings))
+
+
+def chat(item: Item) -> Chat:
+    """An item as the backbone takes it."""
+    images = [image() for image in (item.before, item.image) if image]
+    return Chat.ask(item.prompt, images, system=item.system)
 
 
 def spread(items: Sequence[Item], limit: int | None) -> list[Item]:

@@ -70,7 +70,9 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     words = tmp_path / "words.txt"
     words.write_text("\n".join(tiny_corpus.RARE), encoding="utf-8")
     sizes = {"rank": 3, "width": 64, "layers": 1, "own_phrases": 0, "kept": 4}
-    sizes |= dict.fromkeys(("captions", "answers", "pairs", "texts"), 4) | {f"{stage}_steps": 2 for stage in STAGES}
+    sizes |= dict.fromkeys(("captions", "answers", "pairs", "texts"), 4) | {
+        f"{stage}_steps": 2 for stage in STAGES
+    }
     sizes |= dict.fromkeys(("tower_batch", "text_batch", "reading_captions", "reading_texts"), 2)
     sizes |= dict.fromkeys(("joint_captions", "joint_answers", "joint_pairs", "joint_texts"), 2)
     paths = {"base": "base.gguf", "out": "run", "corpus": "earlier.json", "words": "words.txt"}
