@@ -62,6 +62,10 @@ CAVEATS: dict[str, str] = {
 }
 """`model_type` -> what every result of such a model has to say."""
 
+ABSENT_WEIGHTS: dict[str, tuple[str, ...]] = {}
+"""`model_type` -> patterns of weights that a checkpoint may lack; any other missing weight ends loading."""
+UNUSED_WEIGHTS: dict[str, tuple[str, ...]] = {"phi4_multimodal": (r"\.lora_[AB]\.",)}
+"""`model_type` -> patterns of weights that a checkpoint may hold beyond the model's own (see `CAVEATS`)."""
 
 OUTDATED: dict[str, tuple[str, str]] = {
     "shiftdc_minigpt4": (

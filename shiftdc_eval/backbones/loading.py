@@ -18,13 +18,20 @@ from transformers import (
 )
 
 from shiftdc_eval.backbones.bundled.registry import BUNDLED
-from shiftdc_eval.backbones.families import CAVEATS, MULTIMODAL_LM_ONLY, convertible
+from shiftdc_eval.backbones.families import (
+    ABSENT_WEIGHTS,
+    CAVEATS,
+    MULTIMODAL_LM_ONLY,
+    UNUSED_WEIGHTS,
+    convertible,
+)
 from shiftdc_eval.backbones.interface import Backbone
 from shiftdc_eval.backbones.native import NATIVE, register
 from shiftdc_eval.backbones.revision import folder_revision
 from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.core.errors import ConfigError, ModelError, ShiftDCError
 from shiftdc_eval.core.model_spec import ModelArguments
+from shiftdc_eval.core.weights import load_whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -117,8 +124,11 @@ def load_transformers(spec: ModelArguments) -> TransformersBackbone:
     """
     parts = load_parts(spec)
     try:
-        model = parts.loader.from_pretrained(
+        model = load_whole(
+            parts.loader,
             parts.source,
+            absent=ABSENT_WEIGHTS.get(parts.config.model_type, ()),
+            unused=UNUSED_WEIGHTS.get(parts.config.model_type, ()),
             dtype=parts.dtype,
             device_map=spec.device_map or parts.device,
             attn_implementation=spec.attn_implementation,

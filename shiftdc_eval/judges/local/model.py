@@ -16,8 +16,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import PositiveInt
 
-from shiftdc_eval.core.errors import JudgeError
+from shiftdc_eval.core.errors import JudgeError, ModelError
 from shiftdc_eval.core.model_memory import room
+from shiftdc_eval.core.weights import load_whole
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -97,11 +98,15 @@ class LocalModel:
         try:
             sides = {"padding_side": side, "truncation_side": side} if side else {}
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.id, revision=self.revision, **sides)
-            model = getattr(transformers, auto_class).from_pretrained(
-                self.id, revision=self.revision, dtype=getattr(torch, self.resolved_dtype)
+            model = load_whole(
+                getattr(transformers, auto_class),
+                self.id,
+                unused=(".*",),  # a pooler that the classifier does not use, say
+                revision=self.revision,
+                dtype=getattr(torch, self.resolved_dtype),
             )
             model.to(self.resolved_device).eval()
-        except (OSError, ValueError, AttributeError, ImportError, RuntimeError) as error:
+        except (OSError, ValueError, AttributeError, ImportError, RuntimeError, ModelError) as error:
             raise _cannot_load(self.id, self.revision, error) from error
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
