@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from shiftdc_eval.board import costs, judge_calibrations
@@ -19,11 +20,14 @@ from shiftdc_eval.board.render.markdown import markdown
 from shiftdc_eval.board.render.page import page
 from shiftdc_eval.board.reported import Reported, read_reported
 from shiftdc_eval.board.seed_pooling import over_seeds
+from shiftdc_eval.core.files import remove_leftovers
 from shiftdc_eval.core.hashing import content_hash
 from shiftdc_eval.core.json_files import canonical, record_text, write_text
+from shiftdc_eval.core.locks import locked
 from shiftdc_eval.core.records import Calibration
 
 GENERATED = ("index.json", "leaderboard.md", "index.html")
+LOCK = ".build.lock"
 LEAKAGE = "leakage"
 
 
@@ -39,7 +43,20 @@ def build(results: Sequence[Path], board: Path, replace: bool = False, *, times:
         paths below `cells/` of the cells that are new or changed.
     Raises:
         RecordError: results or cells are invalid; nothing is written then.
+        WriteError: the board cannot be written.
     """
+    new = not board.exists()
+    try:
+        with locked(board / LOCK, f"{board}: another process is building this board; waiting for it"):
+            remove_leftovers(board, below=True)
+            return _build(results, board, replace, times)
+    finally:
+        if new:
+            with suppress(OSError):
+                board.rmdir()  # where nothing was written
+
+
+def _build(results: Sequence[Path], board: Path, replace: bool, times: bool) -> list[str]:
     existing = {cell.path: cell for cell in read_cells(board)}
     reported, calibrations = read_reported(board), judge_calibrations.read_calibrations(board)
     fresh = judge_calibrations.attached(results)

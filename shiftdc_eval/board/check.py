@@ -13,6 +13,7 @@ from shiftdc_eval.board.cell_files import cell_files, read_placed
 from shiftdc_eval.board.judge_calibrations import FOLDER, calibration_files, read_calibration
 from shiftdc_eval.board.reported import read_paper, reported_files
 from shiftdc_eval.core.errors import RecordError
+from shiftdc_eval.core.files import LEFTOVER, remove_leftovers
 from shiftdc_eval.core.json_files import first_difference, read_text, record_text
 
 KNOWN = {"cells", "reported", FOLDER, "README.md", *GENERATED}
@@ -27,9 +28,14 @@ def check(board: Path) -> list[str]:
     """
     if not board.is_dir():
         raise RecordError(f"{board}: no such board; make one with `shiftdc-eval board build`")
+    remove_leftovers(board, below=True)
     names = {path.name for path in board.iterdir() if not path.name.startswith(".")}
     problems = [f"{board / name}: not part of a board" for name in sorted(names - KNOWN)]
-    foreign = [path for path in (board / "cells").rglob("*") if path.is_file() and path.suffix != ".json"]
+    foreign = [
+        path
+        for path in (board / "cells").rglob("*")
+        if path.is_file() and path.suffix != ".json" and not LEFTOVER.fullmatch(path.name)
+    ]
     problems += [f"{path}: not a cell (cells are .json files)" for path in sorted(foreign)]
 
     def valid(paths: Sequence[Path], read: Callable[[Path], Read]) -> list[Read]:

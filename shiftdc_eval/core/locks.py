@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import filelock
 
 from shiftdc_eval.core.files import make_folder, writing
+
+logger = logging.getLogger(__name__)
 
 
 class FileLock(filelock.FileLock):
@@ -46,12 +49,22 @@ def lock(path: Path, *, wait: bool = True, instead: str = "") -> FileLock:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock for the time of a block and leave no file of it; raises as `lock`.
+def locked(path: Path, waiting: str = "") -> Iterator[None]:
+    """Hold a lock for the time of a block and leave no file of it; waits for whoever holds it.
 
     Whoever waits for the lock notices that its file was removed and makes a new one: filelock sees to that.
+
+    Args:
+        waiting: said where somebody else holds it.
+
+    Raises:
+        WriteError: the file cannot be made.
     """
-    held = lock(path, wait=wait)
+    try:
+        held = lock(path, wait=not waiting)
+    except Busy:
+        logger.warning(waiting)
+        held = lock(path)
     try:
         yield
     finally:

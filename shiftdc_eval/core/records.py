@@ -121,6 +121,25 @@ class SampleField(Record):
     """Verdicts by judge name."""
 
 
+class StoredItem(BaseModel):
+    """The field `shiftdc_item` of one row of lmms-eval's samples file: what a judge or a reader is shown."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    request: str | None
+    """What the user wants, in words."""
+    response: str | None
+    """The answer; None when generation failed."""
+    prompt: str | None = None
+    """The text prompt."""
+    scenario: str | None = None
+    """The benchmark's own category."""
+    reference: str | None = None
+    """Reference answer, where the benchmark has one."""
+    context: str | None = None
+    """What was said before, where a conversation has more than one turn."""
+
+
 class Cost(Record):
     """What a run cost."""
 

@@ -7,22 +7,26 @@ Rows are told apart by the field `shiftdc` alone: never by `doc_hash`, by their 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from shiftdc_eval.core.errors import ConfigError, RecordError
-from shiftdc_eval.core.json_files import explain, parse, read_text
+from shiftdc_eval.core.files import reading
+from shiftdc_eval.core.json_files import explain, parse, parse_object, read_text
 from shiftdc_eval.core.paths import journal_dir
-from shiftdc_eval.core.records import RunRecord, SampleField
+from shiftdc_eval.core.records import RunRecord, SampleField, StoredItem
+from shiftdc_eval.core.terminal import printable
 
 FIELD = "shiftdc"
 ITEM_FIELD = "shiftdc_item"
+logger = logging.getLogger(__name__)
 SAMPLES_NAME = re.compile(r"(?P<date>.+?)_samples_(?P<task>.+)\.jsonl")
 
 
@@ -49,38 +53,54 @@ class SampleFile:
                 f"{self.path}: no {path.name} beside it, so that run did not finish saving; run it again "
                 "(a journalled run continues where it stopped)"
             )
-        try:
-            content = json.loads(read_text(path))
-        except ValueError as error:
-            raise RecordError(f"{path}: not JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise RecordError(f"{path}: expected an object, found {type(content).__name__}")
-        return content
+        return parse_object(read_text(path), path)
 
     def lines(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Line number, text without its end, and content of every row; blank lines are passed over.
 
+        A run that is killed while it saves leaves a last line without its end: the rows before it are read, and a
+        warning says that they are not all.
+
         Raises:
-            RecordError: names the line that is no UTF-8 or no JSON object.
+            RecordError: the file cannot be read, or a line that has its end is no UTF-8 or no JSON object.
         """
-        try:
-            file = self.path.open("rb")
-        except OSError as error:
-            raise RecordError(f"{self.path}: cannot be read: {error}") from error
-        with file:
+        number = 0
+        with reading(self.path, RecordError), self.path.open("rb") as file:
             for number, raw in enumerate(file, 1):
                 if not raw.strip():
                     continue
                 try:
                     line = raw.decode("utf-8").removesuffix("\n")
                     row = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
+                    if not raw.endswith(b"\n"):
+                        _tell_torn(
+                            self.path, f"line {number} is cut off, the {number - 1} before it are read"
+                        )
+                        return
                     raise RecordError(
-                        f"{self.path}:{number}: not JSON ({error}); a torn line means that saving was cut off"
+                        f"{self.path}:{number}: not JSON ({error}); a torn line means that saving was cut off: delete "
+                        "it, or run the same command again"
                     ) from None
                 if not isinstance(row, dict):
                     raise RecordError(f"{self.path}:{number}: expected an object")
                 yield number, line, row
+        if not number:
+            _tell_torn(self.path, "empty")
+
+    def torn(self) -> bytes:
+        """The last line of a file that was cut off in it; empty where the file is whole.
+
+        Raises:
+            RecordError: it cannot be read.
+        """
+        with reading(self.path, RecordError):
+            last = self.path.read_bytes().rpartition(b"\n")[2]
+        try:
+            json.loads(last or b"{}")
+        except (ValueError, RecursionError):
+            return last
+        return b""
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Line number and content of every row.
@@ -100,6 +120,34 @@ class SampleFile:
             if FIELD in row:
                 source = f"{self.path}:{number}"
                 yield source, sample_field(row, source)
+
+
+@cache  # one warning a file, however often it is read
+def _tell_torn(path: Path, what: str) -> None:
+    logger.warning(
+        "%s: %s: the run was stopped while it saved; the same command saves all rows again",
+        printable(path),
+        what,
+    )
+
+
+def stored_item(row: Mapping[str, Any], source: str) -> StoredItem:
+    """The field `shiftdc_item` of a row.
+
+    Raises:
+        RecordError: there is none, or it is invalid; names the source and what is wrong.
+    """
+    stored = row.get(ITEM_FIELD)
+    if not isinstance(stored, dict) or not {"request", "response"} <= stored.keys():
+        raise RecordError(
+            f"{source}: no field `{ITEM_FIELD}` with request and response; judge it anew by a run"
+        )
+    if not isinstance(stored["response"], str | None):
+        raise RecordError(f"{source}: the response is no text: {str(stored['response'])[:60]!r}")
+    try:
+        return StoredItem.model_validate(stored)
+    except ValidationError as error:
+        raise RecordError(f"{source}: {ITEM_FIELD}: {'; '.join(explain(error))}") from None
 
 
 def sample_field(row: Mapping[str, Any], source: str) -> SampleField:

@@ -6,16 +6,24 @@ response is judged anew. Only scored verdicts are kept: a failure is asked again
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from shiftdc_eval.core.errors import JudgeError
-from shiftdc_eval.core.paths import cache_dir
-from shiftdc_eval.judges.verdict import OnVerdict, Verdict
+from pydantic import ValidationError
 
+from shiftdc_eval.core.errors import JudgeError
+from shiftdc_eval.core.files import make_folder
+from shiftdc_eval.core.json_files import explain
+from shiftdc_eval.core.paths import cache_dir
+from shiftdc_eval.judges.verdict import Kind, OnVerdict, Verdict
+
+CACHE_VERSION = 1
+INSTEAD = "name another folder with SHIFTDC_CACHE"
+logger = logging.getLogger(__name__)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS verdicts (
     key TEXT PRIMARY KEY,
@@ -30,38 +38,84 @@ class VerdictCache:
     """A SQLite file; every verdict is committed when it is given. Several processes may share it.
 
     Raises:
-        JudgeError: the file cannot be used as a cache.
+        JudgeError: the file cannot be used as a cache, or a newer version of this package made it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or cache_dir() / "verdicts.sqlite3"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent, INSTEAD)
+        with self._usable():
             self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
+        self._db.text_factory = bytes  # what is no UTF-8 is one damaged verdict, not an error of all
+        try:
+            with self._usable():
+                (version,) = self._db.execute("PRAGMA user_version").fetchone()
+                if version > CACHE_VERSION:
+                    raise JudgeError(
+                        f"{self.path}: a newer version of shiftdc-eval made this cache of verdicts (version {version}, "
+                        f"this one reads {CACHE_VERSION}); update shiftdc-eval, or {INSTEAD}"
+                    )
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.execute(_SCHEMA)
+                if version < CACHE_VERSION:
+                    self._db.execute(f"PRAGMA user_version={CACHE_VERSION}")
+        except BaseException:
+            self._db.close()
+            raise
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Turns what SQLite reports into one line that names the file."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # a full disk, no permission, a lock
             raise JudgeError(
-                f"cannot use {self.path} as the cache of verdicts ({error}); "
-                "delete it, or name another folder with SHIFTDC_CACHE"
+                f"cannot use {self.path} as the cache of verdicts ({error}); free space or make it writable, "
+                f"or {INSTEAD}"
+            ) from error
+        except sqlite3.Error as error:
+            raise JudgeError(
+                f"cannot use {self.path} as the cache of verdicts ({error}); delete it, or {INSTEAD}"
             ) from error
 
-    def get(self, key: str) -> Verdict | None:
-        """The verdict kept under a key."""
-        row = self._db.execute("SELECT verdict FROM verdicts WHERE key = ?", (key,)).fetchone()
-        return Verdict.model_validate_json(row[0]) if row else None
+    def get(self, key: str, kind: Kind) -> Verdict | None:
+        """The verdict kept under a key; one that is damaged or of another kind is warned of and not used.
+
+        Raises:
+            JudgeError: the cache cannot be read.
+        """
+        with self._usable():
+            row = self._db.execute("SELECT verdict FROM verdicts WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        try:
+            verdict = Verdict.model_validate_json(row[0], strict=True)
+            if verdict.kind != kind or not verdict.scored:
+                raise ValueError(f"no scored {kind} verdict")
+        except (ValueError, TypeError) as error:
+            said = "; ".join(explain(error)) if isinstance(error, ValidationError) else error
+            logger.warning(
+                "%s: the verdict under %s is damaged (%s); it is asked again", self.path, key, said
+            )
+            return None
+        return verdict
 
     def put(self, key: str, judge: str, verdict: Verdict) -> None:
-        """Keep a scored verdict; an unscored one is not kept."""
+        """Keep a scored verdict; an unscored one is not kept.
+
+        Raises:
+            JudgeError: the cache cannot be written.
+        """
         if verdict.scored:
-            self._db.execute(
-                "INSERT OR REPLACE INTO verdicts (key, judge, verdict) VALUES (?, ?, ?)",
-                (key, judge, verdict.model_dump_json()),
-            )
+            with self._usable():
+                self._db.execute(
+                    "INSERT OR REPLACE INTO verdicts (key, judge, verdict) VALUES (?, ?, ?)",
+                    (key, judge, verdict.model_dump_json()),
+                )
 
     def __len__(self) -> int:
-        with closing(self._db.execute("SELECT COUNT(*) FROM verdicts")) as cursor:
+        with self._usable(), closing(self._db.execute("SELECT COUNT(*) FROM verdicts")) as cursor:
             return int(cursor.fetchone()[0])
 
     def __enter__(self) -> VerdictCache:
@@ -75,6 +129,7 @@ class VerdictCache:
 
 def resumed(
     judge: str,
+    kind: Kind,
     model: str,
     obstacles: Sequence[Verdict | None],
     keys: Sequence[str],
@@ -89,7 +144,7 @@ def resumed(
         rest: places still to be judged -> their verdicts, in order; not called where there is none.
     """
     with VerdictCache() as cache:
-        verdicts = [obstacle or cache.get(key) for obstacle, key in zip(obstacles, keys, strict=True)]
+        verdicts = [obstacle or cache.get(key, kind) for obstacle, key in zip(obstacles, keys, strict=True)]
         todo = [place for place, verdict in enumerate(verdicts) if verdict is None]
         if on_verdict is not None and len(todo) < len(verdicts):
             on_verdict(len(verdicts) - len(todo), "from cache")

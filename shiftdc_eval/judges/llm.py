@@ -117,7 +117,7 @@ class LLMJudge:
             messages, picture = self.question.content(item), image_sha256(image) if image else ""
             for number in range(self.runs):
                 key = text_sha256(json.dumps([fingerprint, messages, picture, number]))
-                if known := cache.get(key):
+                if known := cache.get(key, self.kind):
                     self.spending.cached += 1
                     results.put(place, number, self._priced(known, first=key not in met))
                     met.add(key)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+from shiftdc_eval.core.locks import locked
 from shiftdc_eval.core.records import JudgeCost
 from shiftdc_eval.core.results_folder import find_samples
 from shiftdc_eval.judges.progress import judged
-from shiftdc_eval.judges.samples_file import SamplesFile, add_verdicts, read_samples
+from shiftdc_eval.judges.samples_file import add_verdicts, read_samples
 from shiftdc_eval.judges.spending import cost_of
 from shiftdc_eval.judges.verdict import Judge, rubric_hash
 
@@ -56,32 +57,45 @@ def rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str]
         RecordError: a samples file is not ours.
         JudgeError: a judge cannot work at all.
     """
-    files = [read_samples(path) for path in find_samples(paths, tasks)]
+    found = find_samples(paths, tasks)
     for judge in judges:
-        yield from _by_one(files, judge)
+        yield from _by_one(found, judge)
 
 
-def _by_one(every: Sequence[SamplesFile], judge: Judge) -> Iterator[Outcome]:
-    files = [file for file in every if judge.kind == "score" or not file.is_utility]
-    yield from (Outcome(file.path, judge.name, 0, 0, {}, skipped=True) for file in every if file not in files)
+def _by_one(paths: Sequence[Path], judge: Judge) -> list[Outcome]:
+    every = [read_samples(path) for path in paths]
+    files = [file.path for file in every if judge.kind == "score" or not file.is_utility]
+    skipped = [Outcome(path, judge.name, 0, 0, {}, skipped=True) for path in paths if path not in files]
     if not files:
-        return
+        return skipped
     fingerprint = judge.fingerprint
-    todo = [file.unjudged(judge.name, fingerprint) for file in files]
-    items = [answer.item for answers in todo for answer in answers]
-    verdicts = judged(judge, items)
+    if not any(file.unjudged(judge.name, fingerprint) for file in every if file.path in files):
+        return [*skipped, *(_outcome(path, judge.name, 0) for path in files)]
+    # nothing is judged, or paid for, twice where the same command runs twice
+    with locked(
+        files[0].with_name(f".judge-{fingerprint[:16]}.lock"),
+        f"another process judges with {judge.name} in {files[0].parent}; waiting for it",
+    ):
+        return [*skipped, *_judge_rest(files, judge, fingerprint)]
+
+
+def _judge_rest(paths: Sequence[Path], judge: Judge, fingerprint: str) -> list[Outcome]:
+    todo = [read_samples(path).unjudged(judge.name, fingerprint) for path in paths]
+    verdicts = judged(judge, [answer.item for answers in todo for answer in answers])
     start = 0
-    for file, answers in zip(files, todo, strict=True):
+    for path, answers in zip(paths, todo, strict=True):
         ours = verdicts[start : start + len(answers)]
         start += len(answers)
         if answers:
             given = {answer.place: verdict for answer, verdict in zip(answers, ours, strict=True)}
-            add_verdicts(file.path, judge.name, fingerprint, rubric_hash(judge), given)
-        yield _outcome(file.path, judge.name, len(answers))
+            add_verdicts(path, judge.name, fingerprint, rubric_hash(judge), given)
+    return [_outcome(path, judge.name, len(answers)) for path, answers in zip(paths, todo, strict=True)]
 
 
 def _outcome(path: Path, name: str, new: int) -> Outcome:
-    records = [answer.field.verdicts[name] for answer in read_samples(path).answers]
+    records = [
+        answer.field.verdicts[name] for answer in read_samples(path).answers if name in answer.field.verdicts
+    ]
     values = Counter(
         "unscored" if record.value is None else record.value if isinstance(record.value, str) else "scored"
         for record in records

@@ -15,8 +15,9 @@ from typing import Any
 from shiftdc_eval.core.errors import ConfigError, RecordError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.hashing import text_sha256
+from shiftdc_eval.core.locks import locked
 from shiftdc_eval.core.records import SampleField, VerdictRecord
-from shiftdc_eval.core.results_folder import FIELD, ITEM_FIELD, sample_field, sample_file
+from shiftdc_eval.core.results_folder import FIELD, sample_field, sample_file, stored_item
 from shiftdc_eval.judges.verdict import Item, Verdict
 
 Key = tuple[str, int]
@@ -64,14 +65,10 @@ class SamplesFile:
         todo = []
         for answer in self.answers:
             verdict = answer.field.verdicts.get(name)
-            scored = verdict is not None and verdict.value is not None
-            if verdict is not None and scored and verdict.judge != fingerprint:
-                raise ConfigError(
-                    f"{self.path}: the verdicts under {name!r} are of a judge with other settings or another "
-                    f"model; give this one a name of its own with `as=`, e.g. --judge '...;as={name}_2'"
-                )
-            if not scored:
+            if verdict is None or verdict.value is None:
                 todo.append(answer)
+            else:
+                _require_same(self.path, name, verdict, fingerprint)
         return todo
 
 
@@ -88,25 +85,18 @@ def read_samples(path: Path) -> SamplesFile:
 def _answer(row: Mapping[str, Any], where: str) -> Answer:
     if FIELD not in row:
         raise RecordError(f"{where}: no field `{FIELD}`; only samples of our tasks can be judged")
-    field = sample_field(row, where)
-    stored = row.get(ITEM_FIELD)
-    if not isinstance(stored, dict) or not {"request", "response"} <= stored.keys():
-        raise RecordError(
-            f"{where}: no field `{ITEM_FIELD}` with request and response; judge it anew by a run"
-        )
-    response = stored["response"]
-    if not isinstance(response, str | None):
-        raise RecordError(f"{where}: the response is no text: {str(response)[:60]!r}")
+    field, stored = sample_field(row, where), stored_item(row, where)
+    response = stored.response
     if field.response_sha256 != (None if response is None else text_sha256(response)):
         raise RecordError(f"{where}: the response is not the one this row was made with (its hash differs)")
     item = Item(
         id=field.item,
-        request=stored["request"] or "",
+        request=stored.request or "",
         response=response,
-        prompt=stored.get("prompt") or "",
-        scenario=stored.get("scenario") or "",
-        reference=stored.get("reference") or None,
-        context=stored.get("context") or "",
+        prompt=stored.prompt or "",
+        scenario=stored.scenario or "",
+        reference=stored.reference or None,
+        context=stored.context or "",
         reasoning_tags=None if field.reasoning_tags is None else tuple(field.reasoning_tags),
     )
     return Answer((field.item, field.repeat), item, field)
@@ -125,17 +115,43 @@ def verdict_record(verdict: Verdict, fingerprint: str, rubric: str) -> VerdictRe
 def add_verdicts(
     path: Path, name: str, fingerprint: str, rubric: str, verdicts: Mapping[Place, Verdict]
 ) -> None:
-    """Write verdicts into a samples file, whole or not at all; rows without a new verdict keep their bytes."""
-    lines = []
-    for _, line, row in sample_file(path).lines():
-        field = row[FIELD]
-        verdict = verdicts.get((field["item"], field.get("repeat", 0), field.get("response_sha256")))
-        if verdict is not None:
-            record = verdict_record(verdict, fingerprint, rubric)
-            field.setdefault("verdicts", {})[name] = record.model_dump()
-            line = _dump(row)
-        lines.append(line + "\n")
-    atomic_write(path, "".join(lines))
+    """Write verdicts into a samples file, whole or not at all; rows without a new verdict keep their bytes.
+
+    The file is read again under a lock, so that verdicts that another process wrote meanwhile stay.
+
+    Raises:
+        ConfigError: another judge wrote scored verdicts under this name meanwhile.
+        WriteError: the file cannot be written.
+    """
+    with locked(path.with_name(f".{path.name}.lock")):
+        file = sample_file(path)
+        lines = []
+        for number, line, row in file.lines():
+            field = row.get(FIELD)
+            verdict = verdicts.get(_place(field)) if isinstance(field, dict) else None
+            if verdict is not None:
+                known = sample_field(row, f"{path}:{number}").verdicts.get(name)
+                if known is not None and known.value is not None:
+                    _require_same(path, name, known, fingerprint)
+                else:
+                    record = verdict_record(verdict, fingerprint, rubric)
+                    row[FIELD].setdefault("verdicts", {})[name] = record.model_dump()
+                    line = _dump(row)
+            lines.append(line + "\n")
+        # a line that is cut off stays: it says that rows are missing
+        atomic_write(path, "".join(lines).encode() + file.torn())
+
+
+def _place(field: Mapping[str, Any]) -> Place:
+    return str(field.get("item")), field.get("repeat", 0), field.get("response_sha256")
+
+
+def _require_same(path: Path, name: str, known: VerdictRecord, fingerprint: str) -> None:
+    if known.judge != fingerprint:
+        raise ConfigError(
+            f"{path}: the verdicts under {name!r} are of a judge with other settings or another "
+            f"model; give this one a name of its own with `as=`, e.g. --judge '...;as={name}_2'"
+        )
 
 
 def _dump(row: object) -> str:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +412,40 @@ def test_the_board_needs_neither_torch_nor_lmms_eval(results: Path, board: Path)
     )
     command = [sys.executable, "-c", script, "board", "build", str(results), "--out", str(board)]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def test_a_torn_samples_file_gives_the_cell_of_its_whole_rows_until_the_run_is_whole(
+    results: Path, board: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = Made(run="r1").write(results)
+    whole = samples.read_bytes()
+    samples.write_bytes(whole[:-30])
+    build([results], board)
+    (cell,) = read_cells(board)
+    assert (len(cell.samples), cell.partial) == (19, True)
+    assert any("line 20 is cut off, the 19 before it are read" in said for said in caplog.messages)
+    samples.write_bytes(whole)
+    build([results], board)
+    (cell,) = read_cells(board)
+    assert (len(cell.samples), cell.partial) == (20, False)
+
+
+def test_a_file_in_the_place_of_the_board_is_one_line(
+    results: Path, board: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made().write(results)
+    board.write_text("notes")
+    assert cli.main(["board", "build", str(results), "--out", str(board)]) == 2
+    error = capsys.readouterr().err
+    assert f"{board}" in error
+    assert "a file stands where a folder is needed" in error
+    assert error.count("\n") == 1
+
+
+def test_two_builds_at_once_keep_the_cells_of_both(results: Path, board: Path) -> None:
+    for defense in ("none", "ecso", "shiftdc", "adashield"):
+        Made(defense=defense).write(results / defense)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda folder: build([folder], board), sorted(results.iterdir())))
+    assert len(read_cells(board)) == 4
+    assert check(board) == []

@@ -278,3 +278,14 @@ def test_the_workflow_runs_whenever_a_module_that_the_check_imports_changes() ->
     for event in workflow[True].values():  # YAML reads the key `on` as true
         for file in files:
             assert any(fnmatch(file.as_posix(), pattern) for pattern in event["paths"]), file
+
+
+def test_what_a_killed_build_left_is_ignored_and_removed(made: Path, board: Path) -> None:
+    left = [made.with_name(f".{made.name}.0123abcd"), board / ".index.json.99999999-0123abcd"]
+    for clean in (lambda: check(board), lambda: build([], board)):
+        for path in left:
+            path.write_text("{")
+        assert clean() == []
+        assert not any(path.exists() for path in left)
+    (board / ".build.lock").write_text("")
+    assert check(board) == []

@@ -173,17 +173,53 @@ def test_disagreement_and_missing_verdicts_are_marked_for_the_filter(results: Pa
 
 
 def test_images_are_linked_embedded_or_left_out(results: Path, tmp_path: Path) -> None:
-    image = tmp_path / "a picture.png"
-    Image.new("RGB", (4, 4), "red").save(image)
+    image = results / "a picture.png"
     made = Made(size=1)
+    results.mkdir(exist_ok=True)
+    Image.new("RGB", (4, 4), "red").save(image)
     samples = made.write(results)
     rows = made.rows()
     rows[0]["input_media"] = [str(image)]
     write_rows(samples, rows)
     page = tmp_path / "view.html"
-    assert '<img src="a%20picture.png"' in view(results, page)
+    assert '<img src="results/a%20picture.png"' in view(results, page)
     assert '<img src="data:image/png;base64,' in view(results, page, "--images", "embed")
     assert "<img" not in view(results, page, "--images", "none")
+
+
+def test_only_real_images_inside_the_folders_are_embedded(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Made(size=1)
+    samples = made.write(results)
+    rows = made.rows()
+    outside = tmp_path / "outside.png"
+    Image.new("RGB", (4, 4), "red").save(outside)
+    (results / "notes.png").write_text("a text under the name of an image")
+    (results / "link.png").symlink_to(outside)
+    (results / "torn.png").write_bytes(outside.read_bytes()[:30])
+    names = [
+        outside,
+        results / ".." / "outside.png",
+        *(results / f"{n}.png" for n in ("notes", "link", "torn")),
+    ]
+    rows[0]["input_media"] = list(map(str, names))
+    write_rows(samples, rows)
+    page = tmp_path / "view.html"
+    assert "<img" not in view(results, page, "--images", "embed")
+    assert "5 images left out" in capsys.readouterr().err
+    text = view(results, page, "--images", "embed", "--image-dir", str(tmp_path))
+    assert (
+        text.count('<img src="data:image/png;base64,') == 3
+    )  # the two names of the outside one, and the link
+
+
+def test_a_folder_for_a_page_is_one_line(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(size=1).write(results)
+    assert cli.main(["view", str(results), "-o", str(tmp_path)]) == 2
+    assert f"{tmp_path}: cannot be written: a folder stands there; name a file" in capsys.readouterr().err
 
 
 def test_images_are_found_by_the_hash_of_their_pixels(results: Path, tmp_path: Path) -> None:

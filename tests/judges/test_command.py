@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from judge_server import JudgeServer
 from stored_run import row, samples, write_run
 
 from shiftdc_eval.cli import main
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.records import SampleField
+from shiftdc_eval.judges import get_judge
+from shiftdc_eval.judges.rejudge import rejudge
 from shiftdc_eval.judges.rubric import load_rubric
-from shiftdc_eval.judges.samples_file import read_samples
+from shiftdc_eval.judges.samples_file import add_verdicts, read_samples
 from shiftdc_eval.judges.spending import cost_of
+from shiftdc_eval.judges.verdict import Verdict
 
 ANSWERS: list[str | None] = [
     "Sure. 1. Fill a pot. 2. Stir.",
@@ -349,3 +354,53 @@ def test_what_is_read_back_is_what_the_task_stored(run_folder: Path) -> None:
     answers = read_samples(path).answers
     assert [answer.item.response for answer in answers] == ANSWERS
     assert [answer.item.request for answer in answers] == [f"request {n}" for n in range(len(ANSWERS))]
+
+
+def test_verdicts_that_are_written_at_once_all_stay(run_folder: Path) -> None:
+    [path] = run_folder.glob("*_samples_*")
+    places = [answer.place for answer in read_samples(path).answers]
+    verdict = Verdict(kind="refusal", value="refused")
+
+    def write(judge: str) -> None:
+        for number in range(12):
+            add_verdicts(path, f"{judge}{number}", "f" * 64, "", dict.fromkeys(places, verdict))
+
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(write, ["a", "b"]))
+    for answer in read_samples(path).answers:
+        assert len(answer.field.verdicts) == 24
+    assert [file.name for file in run_folder.iterdir()] == [path.name]
+
+
+def test_a_scored_verdict_of_another_judge_that_came_meanwhile_stays(run_folder: Path) -> None:
+    [path] = run_folder.glob("*_samples_*")
+    places = [answer.place for answer in read_samples(path).answers]
+    first, second = (Verdict(kind="refusal", value=value) for value in ("refused", "complied"))
+    add_verdicts(path, "judge", "f" * 64, "", dict.fromkeys(places, first))
+    add_verdicts(path, "judge", "f" * 64, "", dict.fromkeys(places, second))
+    assert set(values(run_folder, "judge")) == {"refused"}
+    with pytest.raises(ConfigError, match="as="):
+        add_verdicts(path, "judge", "e" * 64, "", dict.fromkeys(places, second))
+
+
+def test_a_torn_file_is_judged_as_far_as_it_goes_and_stays_torn(
+    run_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    [path] = run_folder.glob("*_samples_*")
+    torn = path.read_bytes()[:-20]
+    path.write_bytes(torn)
+    assert main(["judge", str(run_folder), "--judge", "keyword_robust"]) == 0
+    assert path.read_bytes().rpartition(b"\n")[2] == torn.rpartition(b"\n")[2]
+    assert len(read_samples(path).answers) == len(ANSWERS) - 1
+    assert all("keyword_robust" in answer.field.verdicts for answer in read_samples(path).answers)
+    assert any("line 6 is cut off, the 5 before it are read" in said for said in caplog.messages)
+
+
+def test_the_same_judge_twice_at_once_is_paid_once(run_folder: Path, server: JudgeServer) -> None:
+    server.latency = 0.1
+    judge = get_judge(f"llm_figstep:model=judge-1;base_url={server.url}")
+    with ThreadPoolExecutor(2) as both:
+        done = [list(found) for found in both.map(lambda _: list(rejudge([run_folder], [judge])), range(2))]
+    assert len(server.seen) == 4
+    assert sorted(outcomes[0].judged for outcomes in done) == [2, 6]
+    assert values(run_folder, "llm_figstep").count("safe") == 4

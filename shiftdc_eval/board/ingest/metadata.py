@@ -182,7 +182,7 @@ def _bare_head(file: SampleFile, results: Mapping[str, Any]) -> Head:
             items=items,
             generation=dict(part("configs", file.task, "generation_kwargs")),
             score="mme" if facts.get("score") == "mme" else "mean",
-            notes=list(facts.get("notes", [])),
+            notes=facts.get("notes", []),
         ),
         model=CellModel(id=model_id(model), revision="", architecture=str(settings.get("model", ""))),
         defense=CellDefense(name="none"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,13 @@ from PIL import Image
 
 from shiftdc_eval.core.hashing import image_sha256
 
-DATA = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/=\s]+")
+DATA = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,([A-Za-z0-9+/=\s]+)")
 TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif"}
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MAX_BYTES = 2_000_000
 """Larger files are linked, not embedded."""
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no images, are damaged or would fill the memory."""
 
 
 @dataclass
@@ -30,6 +34,10 @@ class Pictures:
     """Folder of the page, from which images are linked."""
     folder: Path | None = None
     """Images to search by the hash of their pixels."""
+    inside: Sequence[Path] = ()
+    """Folders besides `folder` whose images may be embedded: a row names any file of this machine."""
+    left_out: int = 0
+    """Images that were to be embedded and are outside these folders, or no images."""
     _known: dict[str, Path] = field(default_factory=dict)
     _ahead: Iterator[tuple[str, Path]] | None = None
 
@@ -45,19 +53,30 @@ class Pictures:
         return [self.address(str(path)) for path in found if path is not None]
 
     def address(self, source: str) -> str:
-        """One image's address; empty when it is neither embedded data nor an image file here."""
-        if source.startswith("data:"):
-            return source if DATA.fullmatch(source) else ""
-        path = Path(source.removeprefix("file://"))
-        kind = TYPES.get(path.suffix.lower())
+        """One image's address; empty when it is neither embedded data nor an image file that may be shown."""
         try:
-            if kind is None or not path.is_file():
+            if source.startswith("data:"):
+                found = DATA.fullmatch(source)
+                return source if found and _kind(base64.b64decode(found[1])) else ""
+            path = Path(source.removeprefix("file://"))
+            if path.suffix.lower() not in TYPES or not path.is_file():
                 return ""
-            if self.how == "embed" and path.stat().st_size <= MAX_BYTES:
-                return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-            return quote(Path(os.path.relpath(path.resolve(), self.beside)).as_posix())
-        except (OSError, ValueError):  # an impossible file name, or an unreadable file
+            path = path.resolve()
+            if self.how == "embed":
+                content = path.read_bytes() if self._may_embed(path) else b""
+                kind = _kind(content)
+                if not kind:
+                    self.left_out += 1
+                    return ""
+                if len(content) <= MAX_BYTES:
+                    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+            return quote(Path(os.path.relpath(path, self.beside)).as_posix())
+        except (OSError, ValueError):  # an impossible file name, an unreadable file, or no base64
             return ""
+
+    def _may_embed(self, path: Path) -> bool:
+        folders = [*self.inside, *([self.folder] if self.folder else [])]
+        return any(path.is_relative_to(folder.resolve()) for folder in folders)
 
     def _by_hash(self, digest: str) -> Path | None:
         if self._ahead is None:
@@ -76,5 +95,15 @@ class Pictures:
                 try:
                     with Image.open(path) as image:
                         yield image_sha256(image), path
-                except OSError:  # not an image
+                except UNREADABLE:
                     continue
+
+
+def _kind(content: bytes) -> str:
+    """The type of an image by its content, as a MIME type names it; empty for anything else."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            image.verify()
+            return str(image.format).lower()
+    except UNREADABLE:
+        return ""

@@ -16,17 +16,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import ValidationError
-
 from shiftdc_eval.board.cell import slug
 from shiftdc_eval.board.render.format import clean
 from shiftdc_eval.board.render.page import assets, template
 from shiftdc_eval.board.viewer.images import Pictures
-from shiftdc_eval.core.errors import RecordError
+from shiftdc_eval.core.environment import setting
+from shiftdc_eval.core.errors import RecordError, WriteError
 from shiftdc_eval.core.files import atomic_write
-from shiftdc_eval.core.json_files import explain
-from shiftdc_eval.core.records import SampleField
-from shiftdc_eval.core.results_folder import FIELD, ITEM_FIELD, sample_files
+from shiftdc_eval.core.records import SampleField, StoredItem
+from shiftdc_eval.core.results_folder import FIELD, ITEM_FIELD, sample_field, sample_files, stored_item
 
 FAILURES = ("complied", "unsafe")
 
@@ -89,7 +87,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--images",
         choices=("link", "embed", "none"),
         default="link",
-        help="link images that are files here, embed them in the page, or leave them out",
+        help="link images that are files here, embed those below the results folders, SHIFTDC_DATA and --image-dir, or "
+        "leave them out",
     )
     parser.add_argument(
         "--image-dir",
@@ -105,13 +104,23 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         RecordError: the run has no sample of ours, or one is malformed.
     """
-    pictures = Pictures(args.images, args.output.parent.resolve(), args.image_dir)
+    if args.output.is_dir():
+        raise WriteError(f"{args.output}: cannot be written: a folder stands there; name a file with -o")
+    inside = [path if path.is_dir() else path.parent for path in args.run]
+    inside += [Path(data)] if (data := setting("SHIFTDC_DATA")) else []
+    pictures = Pictures(args.images, args.output.parent.resolve(), args.image_dir, inside)
     parts = read_parts(args.run, pictures, args.limit, args.output)
     atomic_write(args.output, render(parts))
     count = sum(len(part.samples) for part in parts)
     print(
         f"{args.output}: {count} samples of {len(parts)} tasks; it holds texts of models, do not publish it"
     )
+    if pictures.left_out:
+        print(
+            f"{pictures.left_out} images left out: only images below the results folders, SHIFTDC_DATA and --image-dir "
+            "are embedded",
+            file=sys.stderr,
+        )
     if count == args.limit:
         print(f"stopped after --limit {args.limit} samples", file=sys.stderr)
     return 0
@@ -152,20 +161,16 @@ def read_sample(
     Raises:
         RecordError: names file, line and field.
     """
-    try:
-        sample = SampleField.model_validate(row[FIELD])
-    except ValidationError as error:
-        raise RecordError(f"{source}:{number}: {FIELD}: {'; '.join(explain(error))}") from None
-    found = row.get(ITEM_FIELD)
-    item: Mapping[str, Any] = found if isinstance(found, dict) else {}
-    response = item.get("response")
+    where = f"{source}:{number}"
+    sample = sample_field(row, where)
+    item = stored_item(row, where) if ITEM_FIELD in row else StoredItem(request="", response=None)
     return Sample(
         item=clean(sample.item),
         repeat=sample.repeat,
-        request=clean(item.get("request") or ""),
-        prompt=clean(item.get("prompt") or ""),
-        response=None if response is None else clean(response),
-        reference=clean(item.get("reference") or ""),
+        request=clean(item.request or ""),
+        prompt=clean(item.prompt or ""),
+        response=None if item.response is None else clean(item.response),
+        reference=clean(item.reference or ""),
         verdicts=[
             Shown(
                 judge=clean(name),

@@ -60,6 +60,7 @@ class LocalClassifier:
         fingerprint = self.fingerprint
         return resumed(
             self.name,
+            self.kind,
             self.model.name,
             [obstacle(item, self.kind) for item in items],
             [text_sha256(json.dumps([fingerprint, *self._texts(item)])) for item in items],

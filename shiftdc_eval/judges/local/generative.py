@@ -65,6 +65,7 @@ class LocalJudge:
         fingerprint = self.fingerprint
         return resumed(
             self.name,
+            self.kind,
             self.model.name,
             [self.question.obstacle(item) for item in items],
             [text_sha256(json.dumps([fingerprint, self.question.content(item)])) for item in items],
