@@ -149,7 +149,7 @@ def _chat(found: Answered) -> Chat:
         raise ConfigError(
             f"{found.field.item} has no image: ShiftDC leaves it alone, there is nothing to compare"
         )
-    image = example.image().convert("RGB")
+    image = example.image()
     if [image_sha256(image)] != found.field.image_sha256:
         raise ConfigError(
             f"the image of {found.field.item} is not the one that was answered; is the data another version?"

@@ -127,7 +127,7 @@ def _inputs_sha256(items: Sequence[Item]) -> str:
     """Under the same ids a benchmark's next version may hold other prompts or images; one image is held at a time."""
     digest = hashlib.sha256()
     for item in items:
-        pixels = image_sha256(item.image().convert("RGB"))
+        pixels = image_sha256(item.image())
         digest.update(json.dumps([item.prompt, item.request, item.image_text, pixels]).encode())
     return digest.hexdigest()
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, load_backbone
 from shiftdc_eval.backbones.own_model import own_backbone
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.images import load_image
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.paths import cache_dir
 from shiftdc_eval.core.validation import nearest, validated
@@ -208,4 +209,9 @@ def wrap(
 
 def _rgb(chat: Chat) -> Chat:
     """The chat with images as processors take them, and as the adapter gives them."""
-    return chat.with_images([image.convert("RGB") for image in chat.images])
+    return chat.with_images(
+        [
+            load_image(image, f"image {number} of the chat")
+            for number, image in enumerate(chat.images, start=1)
+        ]
+    )

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from shiftdc_eval.core.errors import JudgeError
+from shiftdc_eval.core.errors import DataError, JudgeError
 from shiftdc_eval.core.hashing import digest, image_sha256, text_sha256
+from shiftdc_eval.core.images import load_image
 from shiftdc_eval.judges.cache import VerdictCache
 from shiftdc_eval.judges.chat_model import NOTHING, ChatModel, NoReply, Spent
 from shiftdc_eval.judges.question import Question, Structured
@@ -132,7 +133,9 @@ class LLMJudge:
         if "image" not in self.rubric.needs or item.image is None:
             return None, None
         try:
-            return item.image(), None
+            return load_image(item.image(), item.id), None
+        except DataError as error:
+            return None, unscored(self.kind, f"the image cannot be loaded: {error}")
         except Exception as error:  # whatever the loader raises concerns this item alone
             return None, unscored(self.kind, f"the image cannot be loaded: {type(error).__name__}")
 

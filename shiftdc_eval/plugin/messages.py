@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from shiftdc_eval.backbones import Chat, GenerationSettings, Turn
-from shiftdc_eval.core.errors import ConfigError, DataError, ModelError
+from shiftdc_eval.core.errors import ConfigError, ModelError
+from shiftdc_eval.core.images import load_image
 
 INJECTED_UNTIL = ["\n\n"]
 """What lmms-eval 0.7.3 puts into a task that names no stop strings; it would cut answers at a blank line."""
@@ -43,14 +43,7 @@ def _part(part: Mapping[str, Any], where: str) -> str | Image.Image:
         return str(part["text"])
     if part["type"] != "image":
         raise ModelError(f"{where} holds {part['type']} content; this model takes text and images")
-    source = part["url"]
-    try:
-        if isinstance(source, Image.Image):
-            return source.convert("RGB")
-        with Image.open(Path(source)) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: cannot read the image {source}: {error}") from error
+    return load_image(part["url"], where)
 
 
 def settings_from_kwargs(

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from shiftdc_eval.backbones import Chat, GenerationSettings
+from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import digest
+from shiftdc_eval.core.images import strict_decoding
 from shiftdc_eval.defenses import Answer, Request
 from shiftdc_eval.defenses.directions import normalised
 from shiftdc_eval.plugin.messages import chat_from_messages, settings_from_kwargs
@@ -96,7 +98,12 @@ def samples_from(
         def make(
             doc: Any = documents[task][split], index: int = doc_id, ask: Any = to_messages, at: str = where
         ) -> Chat:
-            return chat_from_messages(ask(doc[index]), system_prompt, where=at)
+            try:
+                with strict_decoding():  # documents of other tasks are decoded here, by `datasets`
+                    messages = ask(doc[index])
+            except OSError as error:
+                raise DataError(f"{at}: its images cannot be read: {error}") from error
+            return chat_from_messages(messages, system_prompt, where=at)
 
         chat = make()
         padding = bool((instance.metadata or {}).get("__padding_only__"))

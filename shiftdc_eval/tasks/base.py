@@ -1,14 +1,18 @@
-"""What every task of ours shares: data without retries, judges in batches, and sample rows of our own.
+"""The base class of all tasks: data without retries, judges in batches, and a field of our own in sample rows.
 
-A plain YAML task would not do: lmms-eval retries `download` and `process_results` five times, which hides the
+A plain YAML task is not enough: lmms-eval retries `download` and `process_results` five times, which hides the
 error of a missing file and asks a failing judge five times; `process_results` strips the responses; and its
 filters write rows without a name, so they cannot be judges.
 """
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import datasets
@@ -17,29 +21,32 @@ from PIL import Image
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.hashing import image_sha256, text_sha256
+from shiftdc_eval.core.images import changes_of
 from shiftdc_eval.core.reasoning import Tags, final_answer, reasoning_tags
 from shiftdc_eval.core.records import SampleField, VerdictRecord
 from shiftdc_eval.core.run_ids import run_of
 from shiftdc_eval.judges.samples_file import verdict_record
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, rubric_hash
-from shiftdc_eval.tasks.example import Example, Source, require_unique
+from shiftdc_eval.tasks.example import Example, Source, named, require_unique
 from shiftdc_eval.tasks.info import TaskInfo
 from shiftdc_eval.tasks.judging import Answer, ask, fingerprints, judge_item, judging_cost, make_answer
-from shiftdc_eval.tasks.metrics import Metric, require_each_once
+from shiftdc_eval.tasks.metrics import NOTHING_SCORED, Metric, require_each_once
+
+logger = logging.getLogger(__name__)
 
 SPLIT = "test"
 JUDGING = "judging"
-"""Entry of lmms-eval's result file that says which judges judged and what that cost."""
+"""Entry of lmms-eval's result file with the judges and their cost."""
 GENERATION = {"until": [], "do_sample": False, "temperature": 0, "max_new_tokens": 512}
 """Generation settings that a task's yaml does not name. Without `until`, lmms-eval would cut every answer at its
 first blank line."""
 
 
 class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
-    """Base of all tasks: subclasses load examples and say what is measured."""
+    """Base of all tasks: subclasses load examples and define metrics."""
 
     infos: ClassVar[Sequence[TaskInfo]] = ()
-    """What is known of the tasks that this class is used for."""
+    """Facts about the tasks that use this class."""
     score: ClassVar[Literal["mean", "mme"]] = "mean"
     """How `score` verdicts make one number, as `records.TaskRecord` has it."""
 
@@ -57,21 +64,22 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         self.settings: dict[str, Any] = dict(settings.get("dataset_kwargs") or {})
         self.named_judges = self._named_judges()
         self.judges: list[Judge] = self.make_judges()
-        # taken once, here: a judge that cannot work then ends the run before an answer is generated
+        # taken before an answer is generated, so that a judge that cannot work ends the run early
         self._fingerprints = fingerprints(self.judges)
         self._rubrics = {judge.name: rubric_hash(judge) for judge in self.judges}
         self._verdicts: dict[tuple[str, int], dict[str, Verdict]] = {}
         self._repeats: dict[str, int] = {}
         self._runs: dict[str, str | None] = {}
-        self._image_hashes: dict[str, str] = {}
+        self._images: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self.excluded: Counter[str] = Counter()
         self._expected: list[str] = []
         super().__init__(config=settings)
 
     def describe(self, settings: Mapping[str, Any]) -> TaskInfo:
-        """What is known of the task that this yaml names.
+        """The entry of `infos` that the yaml names.
 
         Raises:
-            ConfigError: no entry of `infos` has its name.
+            ConfigError: there is none.
         """
         name = settings.get("task", "")
         found = next((info for info in self.infos if info.name == name), None)
@@ -88,7 +96,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             raise ConfigError(f"task {self.info.name}: judges in its yaml must be a list of judge specs")
         return tuple(named)
 
-    # ---- what a subclass says -------------------------------------------------------------------
+    # ---- what a subclass defines ----------------------------------------------------------------
 
     @abstractmethod
     def load(self) -> Source:
@@ -104,10 +112,10 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
 
     @abstractmethod
     def metric_values(self, example: Example, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
-        """What one answer contributes to each metric; a metric left out does not count it."""
+        """Value of one answer for each metric; a metric that is left out does not count the answer."""
 
     def repeat_values(self, example: Example, verdicts: Sequence[Mapping[str, Verdict]]) -> dict[str, Any]:
-        """What all repeats of one request together contribute; called only when there are several."""
+        """Values of all repeats of one request together; called only when there are several."""
         return {}
 
     @abstractmethod
@@ -118,8 +126,11 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
 
     def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
         """Load the examples, once and without retries."""
-        self.source = self.load()
-        require_unique(self.source.examples, f"{self.info.name} ({self.source.dataset})")
+        source, name = self.load(), self.info.name
+        require_unique(source.examples, f"{name} ({source.dataset})")
+        self.source = replace(source, examples=[named(example, name) for example in source.examples])
+        if self.missing():
+            logger.warning("%s: %s", name, self._incomplete())
         self._by_id = {example.id: example for example in self.source.examples}
         rows = [
             {
@@ -137,20 +148,45 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         self.config.metadata = {**(self.config.metadata or {}), "shiftdc": self.facts()}
 
     def facts(self) -> dict[str, Any]:
-        """What a run record says of this task, by the names of `records.TaskRecord`."""
+        """Facts about this task for the run record, by the names of `records.TaskRecord`."""
         return {
             "dataset": self.source.dataset,
             "revision": self.source.revision,
             "benign": self.info.benign,
             "utility": self.info.utility,
             "items": self.items(),
-            "notes": list(self.source.notes),
+            "notes": [
+                *self.source.notes,
+                *([self._incomplete()] if self.missing() else []),
+                *self._changed_images(),
+            ],
             "score": self.score,
         }
 
     def items(self) -> int:
-        """Items the full task has; those that were loaded where its description leaves the number open."""
-        return self.info.size if self.info.size is not None else len(self.source.examples)
+        """Items of the full task, less those excluded; the loaded ones where `TaskInfo.size` is None."""
+        size = len(self.source.examples) if self.info.size is None else self.info.size
+        return size - self.excluded.total()
+
+    def missing(self, parts: Collection[str] | None = None) -> int:
+        """Items of the full task, or of these groups of it, that the data does not hold.
+
+        Args:
+            parts: names out of `TaskInfo.parts`; None: the whole task.
+        """
+        sizes, examples = self.info.parts, self.source.examples
+        if not sizes:
+            return max(0, self.items() - len(examples))
+        loaded = Counter(group for example in examples for group in example.groups.values())
+        return sum(max(0, sizes[part] - self.excluded[part] - loaded[part]) for part in parts or sizes)
+
+    def _incomplete(self) -> str:
+        loaded, items = len(self.source.examples), self.items()
+        return f"incomplete data: loaded {loaded} of {items} items; totals over missing items are N/A"
+
+    def _changed_images(self) -> list[str]:
+        counts = Counter(change for _, changes in self._images.values() for change in changes)
+        return [f"{count} of {len(self._images)} images {change}" for change, count in sorted(counts.items())]
 
     def example(self, doc: Mapping[str, Any]) -> Example:
         """The example a document stands for."""
@@ -172,11 +208,12 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         if example.image is None:
             return []
         image = example.image()
-        self._image_hashes.setdefault(example.id, image_sha256(image))
+        if example.id not in self._images:
+            self._images[example.id] = image_sha256(image), changes_of(image)
         return [image]
 
     def image_text(self, doc: Mapping[str, Any]) -> str | None:
-        """What the image shows, in words, where the data says so (a change of it needs a new task version)."""
+        """Description of the image, where the data has one (changing it needs a new task version)."""
         return self.example(doc).image_text
 
     def doc_to_messages(self, doc: Mapping[str, Any], **_: Any) -> list[dict[str, Any]]:
@@ -202,10 +239,11 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         return forced or manifest.chat_class_path is None
 
     def build_all_requests(self, *, limit: int | None = None, offset: int = 0, **kwargs: Any) -> None:
-        """Build the requests and note which items they are.
+        """Build the requests and note their items.
 
         Raises:
             ConfigError: `--limit` is a fraction.
+            DataError: images of these items are missing.
         """
         self.reasoning_tags()  # what cannot be read ends the run before an answer is generated
         asked = getattr(getattr(self, "args", None), "limit", None)
@@ -216,6 +254,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             )
         ids = [example.id for example in self.source.examples]
         self._expected = ids[offset : offset + int(limit) if limit else None]
+        self.source.require_images(self._expected, self.info.name)
         # lmms-eval's request cache drops the function that makes the messages, and outlives a changed prompt
         kwargs["cache_requests"] = False
         super().build_all_requests(limit=limit, offset=offset, **kwargs)
@@ -292,30 +331,34 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         self, example: Example, repeat: int, response: str | None, verdicts: Mapping[str, Verdict]
     ) -> SampleField:
         tags = self.reasoning_tags()
+        hashes, changes = self._image_facts(example)
         return SampleField(
             item=example.id,
             question=example.question,
             repeat=repeat,
             prompt_sha256=text_sha256(example.prompt),
-            image_sha256=self._image_sha256(example),
+            image_sha256=hashes,
             response_sha256=None if response is None else text_sha256(response),
             run=self._runs.get(example.id),
             groups=dict(example.groups),
-            flags=list(example.flags),
             reasoning=[] if response is None else list(final_answer(response, tags).stripped),
             reasoning_tags=None if tags is None else list(tags),
+            flags=[*example.flags, *changes],
             verdicts={name: self._record(name, verdict) for name, verdict in verdicts.items()},
         )
 
     def _record(self, name: str, verdict: Verdict) -> VerdictRecord:
         return verdict_record(verdict, self._fingerprints[name], self._rubrics[name])
 
-    def _image_sha256(self, example: Example) -> list[str]:
+    def _image_facts(self, example: Example) -> tuple[list[str], tuple[str, ...]]:
+        """Hash of the image, none without one, and what was changed when it was loaded."""
         if example.image is None:
-            return []
-        if example.id not in self._image_hashes:
-            self._image_hashes[example.id] = image_sha256(example.image())
-        return [self._image_hashes[example.id]]
+            return [], ()
+        if example.id not in self._images:
+            image = example.image()
+            self._images[example.id] = image_sha256(image), changes_of(image)
+        digest, changes = self._images[example.id]
+        return [digest], changes
 
     # ---- aggregation ----------------------------------------------------------------------------
 
@@ -325,11 +368,16 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             metrics[JUDGING] = Metric(judging_cost, False)
         self._metric_fn_list = dict.fromkeys(metrics)
         self._metric_fn_kwargs: dict[str, dict[str, Any]] = {name: {} for name in metrics}
-        self._aggregation_list = {name: metric.aggregate for name, metric in metrics.items()}
+        self._aggregation_list = {name: partial(self._aggregate, metric) for name, metric in metrics.items()}
         self._higher_is_better = {name: metric.higher_is_better for name, metric in metrics.items()}
 
+    def _aggregate(self, metric: Metric, rows: list[Any]) -> Any:
+        """The metric's number; rates, scores and totals over incomplete data are `N/A`, counts and splits stand."""
+        value = metric.aggregate(rows)
+        return NOTHING_SCORED if isinstance(value, float) and self.missing(metric.parts) else value
+
     def checked(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-        """Rows by their `item`; every item that was asked has exactly one.
+        """Rows by their `item`; every item of the run has exactly one.
 
         Raises:
             DataError: names the items that are missing, unknown or repeated.

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import logging
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
+from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.core.paths import cache_dir
@@ -27,10 +28,27 @@ from shiftdc_eval.tasks.example import Source
 
 logger = logging.getLogger(__name__)
 
-BROKEN_IMAGE = (UnidentifiedImageError, OSError, SyntaxError, ValueError)
-"""What Pillow raises for a file that is not a whole image."""
 FETCH_SECONDS = 30
 """Longest wait for a server's answer."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of the authors' repository, pinned."""
+
+    benchmark: str
+    """Name of the benchmark's folder."""
+    revision: str
+    """What the URL pins; names the folder of the cache."""
+    url: str
+    """Where it is fetched from (https)."""
+    sha256: str
+    """Its checksum."""
+
+    def revision_of(self, path: Path) -> str:
+        """The pinned revision for a file with this checksum, else the checksum that the file has."""
+        found = file_sha256(path)
+        return self.revision if found == self.sha256 else f"sha256:{found}"
 
 
 def local_folder(benchmark: str) -> Path | None:
@@ -39,7 +57,7 @@ def local_folder(benchmark: str) -> Path | None:
     Raises:
         DataError: `SHIFTDC_DATA` is set to something that is not a folder.
     """
-    root = os.environ.get("SHIFTDC_DATA")
+    root = setting("SHIFTDC_DATA")
     if not root:
         return None
     if not Path(root).is_dir():
@@ -56,8 +74,8 @@ def first_existing(folder: Path | None, *candidates: str) -> Path | None:
 
 
 def how_to_provide(benchmark: str) -> str:
-    """The sentence that ends every error about missing data."""
-    root = os.environ.get("SHIFTDC_DATA")
+    """The last sentence of an error about missing data: which files are needed, and where to put them."""
+    root = setting("SHIFTDC_DATA")
     where = f"{root}/{benchmark}/" if root else f"$SHIFTDC_DATA/{benchmark}/ (SHIFTDC_DATA is not set)"
     files = import_module(f"shiftdc_eval.tasks.{benchmark}.facts").FILES
     return f"Put {files} into {where}"
@@ -66,7 +84,7 @@ def how_to_provide(benchmark: str) -> str:
 def local_or_hub(
     benchmark: str, from_folder: Callable[[Path], Source | None], from_hub: Callable[[], Source]
 ) -> Source:
-    """A benchmark from its local folder, or from the hub where there is no folder or it holds none of the data.
+    """A benchmark from its local folder, or from the hub where the folder is absent or holds none of the data.
 
     Args:
         benchmark: name of its folder.
@@ -82,38 +100,73 @@ def local_or_hub(
     return from_hub()
 
 
-def fetch(url: str, sha256: str, target: Path, benchmark: str) -> Path:
-    """Download one file (https) once, and check its checksum.
+def local_or_fetched(file: RemoteFile, *candidates: str) -> tuple[Path, bool]:
+    """A file of the benchmark's local folder, else the pinned one, fetched once; and whether it is local.
+
+    Args:
+        file: the pinned one.
+        candidates: paths below the local folder.
 
     Raises:
-        DataError: the server cannot be reached or the content is another; says what would do instead.
+        DataError: it is not there and cannot be fetched.
     """
-    if target.exists() and file_sha256(target) == sha256:
+    found = first_existing(local_folder(file.benchmark), *candidates)
+    return (found, True) if found is not None else (fetch(file), False)
+
+
+def fetch(file: RemoteFile) -> Path:
+    """Download a file (https) once, and check its checksum.
+
+    Raises:
+        DataError: the server cannot be reached, the content differs (says which local files would do instead),
+            or the cache cannot be written.
+    """
+    target = cache_dir() / "data" / file.benchmark / file.revision / file.url.rpartition("/")[2]
+    if target.exists() and file_sha256(target) == file.sha256:
         return target
     try:
-        with urllib.request.urlopen(url, timeout=FETCH_SECONDS) as response:  # noqa: S310 - https literals
+        with urllib.request.urlopen(file.url, timeout=FETCH_SECONDS) as response:  # noqa: S310 - https literals
             content: bytes = response.read()
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(
-            f"{benchmark}: {url} (sha256 {sha256}) cannot be fetched: {reason}. " + how_to_provide(benchmark)
+            f"{file.benchmark}: {file.url} (sha256 {file.sha256}) cannot be fetched: {reason}. "
+            + how_to_provide(file.benchmark)
         ) from error
     found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
+    if found != file.sha256:
         raise DataError(
-            f"{benchmark}: {url} has sha256 {found}, expected {sha256}; the file has changed upstream. "
-            + how_to_provide(benchmark)
+            f"{file.benchmark}: {file.url} has sha256 {found}, expected {file.sha256}; the file has changed "
+            f"upstream. {how_to_provide(file.benchmark)}"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    partial.write_bytes(content)
-    os.replace(partial, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, target)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written: {error.strerror}; set SHIFTDC_CACHE to another folder"
+        ) from error
     return target
 
 
-def cached(benchmark: str, revision: str, name: str) -> Path:
-    """Where a fetched file is kept."""
-    return cache_dir() / "data" / benchmark / revision / name
+def read_text(path: Path) -> str:
+    """Content of a UTF-8 text file, with or without a byte order mark.
+
+    Raises:
+        DataError: it cannot be read; of another encoding, names the line.
+    """
+    try:
+        content = path.read_bytes()
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save the file as UTF-8"
+        ) from error
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -126,22 +179,24 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def numbered_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """As `read_csv`, each row with its line (of a row of several lines, the last)."""
+    """As `read_csv`, each row with its line number (of a row of several lines, the last)."""
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise DataError(
-                    f"{path}, line 1: column {missing[0]!r} is missing; it has {reader.fieldnames}"
-                )
-            for row in reader:
-                for name in columns:
-                    if not row[name]:
-                        raise DataError(f"{path}, line {reader.line_num}: column {name!r} is empty")
-                yield reader.line_num, row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable UTF-8 CSV file: {error}") from error
+        names = list(reader.fieldnames or ())
+        if not names:
+            raise DataError(f"{path}: the file is empty; line 1 must name the columns {', '.join(columns)}")
+        for name in columns:
+            if name not in names:
+                raise DataError(f"{path}, line 1: column {name!r} is missing; it has {names}")
+            if names.count(name) > 1:
+                raise DataError(f"{path}, line 1: column {name!r} appears twice")
+        for row in reader:
+            for name in columns:
+                if not (row[name] or "").strip():
+                    raise DataError(f"{path}, line {reader.line_num}: column {name!r} is empty")
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not readable as CSV: {error}") from error
 
 
 def read_json(path: Path, kind: type) -> Any:
@@ -151,8 +206,8 @@ def read_json(path: Path, kind: type) -> Any:
         DataError: names the file and what is wrong with it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_repeats(path))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = json.loads(read_text(path), object_pairs_hook=_no_repeats(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(content, kind):
         raise DataError(f"{path}: expected a JSON {kind.__name__}, found a {type(content).__name__}")
@@ -179,23 +234,12 @@ def text_field(row: Any, name: str, where: str) -> str:
     """
     value = row.get(name) if isinstance(row, dict) else None
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: {name!r} must be a non-empty text, found {value!r}")
+        raise DataError(f"{where}: {name!r} must be a non-empty text, found {value!r:.200}")
     return value
 
 
-def image_loader(path: Path) -> Callable[[], Image.Image]:
-    """Loads an image file on demand.
-
-    The returned function raises DataError, naming the file, when it is missing or broken.
-    """
-
-    def load() -> Image.Image:
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: image is missing") from error
-        except BROKEN_IMAGE as error:
-            raise DataError(f"{path}: broken image: {error}") from error
-
-    return load
+def image_file(folder: Path, name: str, suffixes: Sequence[str] = ()) -> tuple[Path, bool]:
+    """An image file of a folder, under its own name or with one of the suffixes; and whether it exists."""
+    candidates = [folder / name, *((folder / name).with_suffix(suffix) for suffix in suffixes)]
+    found = next((path for path in candidates if path.is_file()), None)
+    return found or candidates[0], found is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from PIL import Image
 
@@ -40,6 +41,8 @@ class Example:
     """What a reader should know of this item: `clear_harm`, `clipped`, `rendered`."""
     image: Callable[[], Image.Image] | None = field(default=None, compare=False)
     """Loads or draws the image; None for a text-only request."""
+    absent: Path | None = field(default=None, compare=False)
+    """The image file that was looked for, where there is none: an error for those who ask for this item alone."""
     image_text: str | None = field(default=None, compare=False)
     """What the image shows, in words, where the data says so; no judge and no defense but one ablation sees it."""
 
@@ -58,6 +61,35 @@ class Source:
     """Facts that change what a number means, e.g. that images were rendered."""
     font: str = ""
     """Font of the images flagged `rendered`, as results name it; empty where none was drawn."""
+    remedy: str = ""
+    """Where missing images can be had, as a sentence."""
+
+    def require_images(self, items: Collection[str], task: str) -> None:
+        """Refuse to ask these items when images of theirs are missing.
+
+        Raises:
+            DataError: counts the items and names the first file.
+        """
+        missing = [one.absent for one in self.examples if one.absent is not None and one.id in items]
+        if missing:
+            raise DataError(
+                f"{task}: the images of {len(missing)} of {len(items)} items are missing, the first is "
+                f"{missing[0]}. {self.remedy}"
+            )
+
+
+def named(example: Example, task: str) -> Example:
+    """The example, whose image names task and item when it cannot be loaded."""
+    load = example.image
+
+    def image() -> Image.Image:
+        assert load is not None
+        try:
+            return load()
+        except DataError as error:
+            raise DataError(f"{task}, item {example.id}: {error}") from error
+
+    return example if load is None else replace(example, image=image)
 
 
 def require_unique(examples: Sequence[Example], source: str) -> None:

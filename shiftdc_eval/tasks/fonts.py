@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from PIL import ImageFont
 
+from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.tasks.example import RENDERED, Example
@@ -43,7 +43,7 @@ def find_font(name: FontName) -> Path:
     Raises:
         DataError: not found; names the Debian package and the variable.
     """
-    chosen = os.environ.get("SHIFTDC_FONT")
+    chosen = setting("SHIFTDC_FONT")
     if chosen:
         path = Path(chosen).expanduser()
         if path.is_file():

@@ -2,20 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
-from huggingface_hub import HfApi, constants
 from PIL import Image
 
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
-from shiftdc_eval.tasks.data import BROKEN_IMAGE, how_to_provide
+from shiftdc_eval.core.images import load_image
+from shiftdc_eval.tasks.data import how_to_provide
+
+if TYPE_CHECKING:  # both take about a second to import
+    import datasets
 
 API_SECONDS = 20
 """Longest wait for the hub's answer about a revision."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One split: rows with texts, and their images on demand."""
+
+    split: datasets.Dataset
+    """The rows."""
+    name: str
+    """Where they came from, for errors."""
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every row without its images, after its place (for errors).
+
+        Raises:
+            DataError: a column is missing; names the table and the column.
+        """
+        for name in columns:
+            if name not in self.split.column_names:
+                raise DataError(f"{self.name}: column {name!r} is missing; it has {self.split.column_names}")
+        for number, row in enumerate(self.split.remove_columns(self._image_columns)):
+            yield f"{self.name}, row {number}", row
+
+    def image(self, row: int, column: str = "image") -> Callable[[], Image.Image]:
+        """Decodes the image of one row on demand.
+
+        The returned function raises DataError, naming table and row, when it is missing or damaged.
+        """
+
+        def load() -> Image.Image:
+            where, cell = f"{self.name}, row {row}", self._encoded[row][column]
+            content = (cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else None
+            if not content:
+                raise DataError(f"{where}: column {column!r} holds no image, found {type(cell).__name__}")
+            return load_image(content, where)
+
+        return load
+
+    @property
+    def _image_columns(self) -> list[str]:
+        import datasets
+
+        return [name for name, kind in self.split.features.items() if isinstance(kind, datasets.Image)]
+
+    @cached_property
+    def _encoded(self) -> datasets.Dataset:
+        """The split with the content of its image files: `datasets` itself would decode damaged ones too."""
+        import datasets
+
+        split = self.split
+        for name in self._image_columns:
+            split = split.cast_column(name, datasets.Image(decode=False))
+        return split
 
 
 def resolve_revision(dataset: str, benchmark: str) -> str:
@@ -24,6 +81,8 @@ def resolve_revision(dataset: str, benchmark: str) -> str:
     Raises:
         DataError: neither the hub nor the cache knows it; says which local folder would do.
     """
+    from huggingface_hub import HfApi, constants
+
     cached = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}" / "refs" / "main"
     try:
         sha = HfApi().dataset_info(dataset, timeout=API_SECONDS).sha
@@ -36,36 +95,41 @@ def resolve_revision(dataset: str, benchmark: str) -> str:
     return sha
 
 
-def load_split(
-    dataset: str, config: str | None, split: str, revision: str, benchmark: str
-) -> datasets.Dataset:
+def load_split(dataset: str, config: str | None, split: str, revision: str, benchmark: str) -> Table:
     """One split of a hub dataset.
 
     Raises:
         DataError: it cannot be loaded; names id, revision and the local folder that would do instead.
     """
+    import datasets
+
+    part = f" ({config}, {split})" if config else ""
     try:
         # tests use a local folder in place of the hub; it has no revisions
         at = {} if Path(dataset).is_dir() else {"revision": revision}
-        return datasets.load_dataset(dataset, config, split=split, **at)
+        return Table(datasets.load_dataset(dataset, config, split=split, **at), f"{dataset}{part}")
     except Exception as error:  # `datasets` raises anything from OSError to its own tree
-        raise DataError(_unreachable(dataset, revision, benchmark, error, config, split)) from error
+        raise DataError(_unreachable(f"{dataset}{part}", revision, benchmark, error)) from error
 
 
-def load_parquet(files: Sequence[Path], where: str) -> datasets.Dataset:
+def load_parquet(files: Sequence[Path], name: str) -> Table:
     """Parquet files of a downloaded hub dataset, as one split.
 
     Raises:
         DataError: a file cannot be read.
     """
+    import datasets
+
     try:
-        return datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+        split = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
     except Exception as error:  # see load_split
-        raise DataError(f"{where}: not readable as parquet: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{name}: not readable as parquet: {type(error).__name__}: {reason}") from error
+    return Table(split, name)
 
 
-def local_copy(folder: Path) -> tuple[datasets.Dataset, str, str] | None:
-    """The test split of a downloaded hub repository, its name for errors, and its revision; None where it is not.
+def local_copy(folder: Path) -> tuple[Table, str] | None:
+    """The test split of a downloaded hub repository and its revision; None where there is none.
 
     Raises:
         DataError: a file cannot be read.
@@ -73,61 +137,13 @@ def local_copy(folder: Path) -> tuple[datasets.Dataset, str, str] | None:
     shards = sorted((folder / "data").glob("test-*.parquet"))
     if not shards:
         return None
-    where = f"{folder / 'data'}/test-*.parquet"
     revision = "sha256:" + "+".join(file_sha256(shard)[:8] for shard in shards)
-    return load_parquet(shards, where), where, revision
+    return load_parquet(shards, f"{folder / 'data'}/test-*.parquet"), revision
 
 
-def require_columns(table: datasets.Dataset, columns: Sequence[str], where: str) -> None:
-    """Refuse a table without the columns.
-
-    Raises:
-        DataError: names the table and the column.
-    """
-    for name in columns:
-        if name not in table.column_names:
-            raise DataError(f"{where}: column {name!r} is missing; it has {table.column_names}")
-
-
-def image_cell(
-    table: datasets.Dataset, row: int, where: str, column: str = "image"
-) -> Callable[[], Image.Image]:
-    """Decodes the image of one row on demand.
-
-    The returned function raises DataError, naming table and row, when it is missing or broken.
-    """
-
-    def load() -> Image.Image:
-        try:
-            image: Any = table[row][column]
-        except BROKEN_IMAGE as error:
-            raise DataError(f"{where}, row {row}: broken image: {error}") from error
-        if not isinstance(image, Image.Image):
-            raise DataError(
-                f"{where}, row {row}: column {column!r} holds no image, found {type(image).__name__}"
-            )
-        return image.convert("RGB")
-
-    return load
-
-
-def without_images(table: datasets.Dataset) -> datasets.Dataset:
-    """The table without its image columns, so that reading rows decodes nothing."""
-    images = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
-    return table.remove_columns(images)
-
-
-def _unreachable(
-    dataset: str,
-    revision: str,
-    benchmark: str,
-    error: Exception,
-    config: str | None = None,
-    split: str | None = None,
-) -> str:
-    part = f" ({config}, {split})" if config else ""
+def _unreachable(dataset: str, revision: str, benchmark: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [""])[0]
     return (
-        f"{benchmark}: the hub dataset {dataset}{part} at revision {revision} cannot be loaded: "
-        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. "
-        + how_to_provide(benchmark)
+        f"{benchmark}: the hub dataset {dataset} at revision {revision} cannot be loaded: "
+        f"{type(error).__name__}: {reason}. " + how_to_provide(benchmark)
     )

@@ -1,26 +1,26 @@
-"""What is known of a task before its data is loaded: the literal that stands in each benchmark's `facts.py`."""
+"""Facts about a task that are known before its data is loaded; each benchmark's `facts.py` holds its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 RESOLVED = "at run time"
 """Revision of data that is pinned when it is loaded."""
 OWN = "this package"
-"""Where data comes from that this package brings or draws."""
+"""Source of data that ships with this package or is drawn by it."""
 
 
 @dataclass(frozen=True)
 class GroupMeans:
-    """Unweighted means over groups of items that are reported beside the share of all answers."""
+    """Unweighted means over groups of items, reported beside the share of all answers."""
 
     group: str
     """Which of an item's groups is averaged over, e.g. `scenario`."""
     parts: Mapping[str, tuple[str, ...]]
     """Title of a mean -> the groups it is over."""
     remark: str
-    """Why the share of all answers does not say it all, in one sentence."""
+    """Why the share of all answers is not enough, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +29,29 @@ class TaskInfo:
 
     name: str
     """lmms-eval task name."""
-    version: int
-    """Version of the task's prompt and scoring."""
     about: str
     """One line: what is asked of the model."""
     dataset: str
     """Hub id or repository of the data."""
-    revision: str
-    """Pinned revision; `at run time` where it is resolved then and recorded."""
     licence: str
     """Licence of the data."""
-    citation: str
-    """Where the benchmark was published."""
     size: int | None
-    """Items the full task has; None where the data or a setting decides."""
+    """Items of the full task; None where the data or a setting decides."""
     metric: str
     """Main number, by its name in lmms-eval's table."""
+    revision: str = RESOLVED
+    """Pinned revision; `at run time` where it is resolved then and recorded."""
+    citation: str = ""
+    """Where the benchmark was published."""
+    version: int = 1
+    """Version of the task's prompt and scoring."""
     benign: bool = False
     """True for an over-refusal task, where a refusal is the failure."""
     utility: bool = False
-    """True where the main number says how good answers are."""
+    """True where the main number rates the quality of answers."""
     defects: tuple[str, ...] = ()
-    """What is known to be wrong with the protocol."""
+    """Known problems of the protocol."""
     means: GroupMeans | None = None
-    """Means over groups; None for a task that is one whole."""
+    """Means over groups; None for a task without groups that are averaged."""
+    parts: Mapping[str, int] = field(default_factory=dict)
+    """Group of items (scenario, topic, subtask) -> its size in the full task; empty where it is not known."""

@@ -1,4 +1,4 @@
-"""Items that a safety direction was fitted on: left out of the evaluation, or reported as leakage.
+"""Items that a safety direction was fitted on are excluded from the evaluation, or reported as leakage.
 
 `SHIFTDC_CALIBRATION_IDS` names a file of question or item ids, one a line or a JSON list.
 `SHIFTDC_CALIBRATION` is `exclude` (the default) or `flag`. The task settings `calibration_ids` and
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.environment import setting
+from shiftdc_eval.core.errors import ConfigError, DataError
+from shiftdc_eval.tasks.data import read_text
 from shiftdc_eval.tasks.example import Example
 
 IDS_VARIABLE = "SHIFTDC_CALIBRATION_IDS"
@@ -32,10 +33,10 @@ def separate(
     Raises:
         ConfigError: the file or the policy is wrong.
     """
-    source = os.environ.get(IDS_VARIABLE) or settings.get("calibration_ids")
+    source = setting(IDS_VARIABLE) or settings.get("calibration_ids")
     if not source:
         return list(examples), ()
-    policy = os.environ.get(POLICY_VARIABLE) or settings.get("calibration", "exclude")
+    policy = setting(POLICY_VARIABLE) or settings.get("calibration", "exclude")
     if policy not in ("exclude", "flag"):
         raise ConfigError(f"{POLICY_VARIABLE}={policy}: must be exclude or flag")
     ids = read_ids(Path(source))
@@ -59,9 +60,9 @@ def read_ids(path: Path) -> set[str]:
         ConfigError: the file is missing, empty or malformed.
     """
     try:
-        text = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"{IDS_VARIABLE}: {path} cannot be read: {error}") from error
+        text = read_text(path).strip()
+    except DataError as error:
+        raise ConfigError(f"{IDS_VARIABLE}: {error}") from error
     if text.startswith("["):
         try:
             found = json.loads(text)

@@ -26,6 +26,8 @@ class Metric:
     aggregate: Callable[[list[Any]], Any]
     """Rows of the metric -> number."""
     higher_is_better: bool
+    parts: Collection[str] | None = None
+    """Groups of items (`TaskInfo.parts`) that it is over; None: all."""
 
 
 class InResultFile(dict[str, Any]):

@@ -12,6 +12,7 @@ from shiftdc_eval.tasks.base import BenchmarkTask
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example
 from shiftdc_eval.tasks.judging import needs_reference
 from shiftdc_eval.tasks.metrics import (
+    NOTHING_SCORED,
     InResultFile,
     Metric,
     any_of,
@@ -40,8 +41,8 @@ class SafetyTask(BenchmarkTask):
     default_judges: ClassVar[tuple[str, ...]] = ("keyword_robust", "keyword_shiftdc")
     group: ClassVar[str] = "topic"
     """Which of an example's groups the result file is split by."""
-    clear_subset: ClassVar[bool] = True
-    """Whether some of the topics are clear harm and some are not."""
+    clear_parts: ClassVar[tuple[str, ...]] = ()
+    """The groups that are clear harm, where others are not."""
 
     def make_judges(self) -> list[Judge]:
         """The judges that the user names, or the task's yaml, or the default ones.
@@ -83,9 +84,11 @@ class SafetyTask(BenchmarkTask):
         for judge in self.judges:
             for base, wanted in self.rates(judge).items():
                 better = self.info.utility or (base == "refusal_rate" and not self.info.benign)
-                kinds = ["", *(["_clear"] if self.clear_subset else []), *(["_any"] if wanted else [])]
-                for kind in kinds:
-                    found[f"{base}{kind}{self.suffix(judge)}"] = Metric(mean, better)
+                found[f"{base}{self.suffix(judge)}"] = Metric(mean, better)
+                if self.clear_parts:
+                    found[f"{base}_clear{self.suffix(judge)}"] = Metric(mean, better, self.clear_parts)
+                if wanted:
+                    found[f"{base}_any{self.suffix(judge)}"] = Metric(mean, better)
             found[self.unscored_column(judge)] = Metric(count_unscored, False)
         found[f"by_{self.group}"] = Metric(self.split, False)
         return found
@@ -98,7 +101,7 @@ class SafetyTask(BenchmarkTask):
             for base, wanted in self.rates(judge).items():
                 value = value_of(verdicts[judge.name], wanted)
                 values[f"{base}{self.suffix(judge)}"] = row[f"{base}{self.suffix(judge)}"] = value
-                if self.clear_subset and CLEAR_HARM in example.flags:
+                if self.clear_parts and CLEAR_HARM in example.flags:
                     values[f"{base}_clear{self.suffix(judge)}"] = value
             scored = verdicts[judge.name].scored
             values[self.unscored_column(judge)] = 0.0 if scored else None
@@ -127,5 +130,7 @@ class SafetyTask(BenchmarkTask):
             values = {item: row[column] for item, row in by_item.items()}
             share = not column.startswith((SCORE, "score"))
             whole = summary(list(values.values()), share=share)
+            if self.missing():
+                whole = {"mean": NOTHING_SCORED, "scored": whole["scored"], "unscored": whole["unscored"]}
             found[column] = {ALL: whole, **split_means(values, groups, share=share)}
         return InResultFile(found)

@@ -37,7 +37,7 @@ def test_what_cannot_be_shown_is_refused_by_name(tmp_path: Path) -> None:
         chat_from_messages(video, "", where="task t, document 3")
     (tmp_path / "broken.png").write_text("no image")
     broken = [{"role": "user", "content": [{"type": "image", "url": str(tmp_path / "broken.png")}]}]
-    with pytest.raises(DataError, match="cannot read the image"):
+    with pytest.raises(DataError, match=r"document 3: .*broken\.png: broken image"):
         chat_from_messages(broken, "", where="task t, document 3")
 
 

@@ -18,8 +18,9 @@ from PIL import Image, ImageColor, ImageDraw
 from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.core.hashing import image_sha256
 from shiftdc_eval.tasks import fonts
+from shiftdc_eval.tasks.figstep.files import CLIPPED
 from shiftdc_eval.tasks.figstep.render import FONT_SIZE, ORIGIN, SIZE, SPACING, layout, render
-from shiftdc_eval.tasks.figstep.task import CLIPPED, FigStep, FigStepBenign
+from shiftdc_eval.tasks.figstep.task import FigStep, FigStepBenign
 from shiftdc_eval.tasks.figstep.twins import FONT, IMAGES, twins
 from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, FontName, described_font, find_font, load_font
 

@@ -126,8 +126,9 @@ def test_typography_is_drawn_on_a_machine_without_fonts_and_the_record_names_the
 
 def test_a_missing_picture_that_cannot_be_drawn_is_counted_and_named(mini_data: Path) -> None:
     (mini_data / "mm_safetybench/images/06-Fraud/SD_TYPO/0.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 of 26 images are missing, the first is .*06-Fraud/SD_TYPO/0"):
-        make("sd_typo")
+    said = r"the images of 1 of 26 items are missing, the first is .*06-Fraud/SD_TYPO/0\.jpg\. They are in"
+    with pytest.raises(DataError, match=said):
+        make("sd_typo").build_all_requests()
 
 
 def test_typography_wraps_by_width_and_continues_with_a_space() -> None:

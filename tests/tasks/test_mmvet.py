@@ -112,7 +112,6 @@ def test_a_keyword_judge_is_no_grader(mini_data: Path, monkeypatch: pytest.Monke
         ({"question": None}, "item v1_2: 'question' must be a non-empty text"),
         ({"capability": ["smell"]}, "item v1_2: capability must be a list out of rec, ocr"),
         ({"capability": "rec"}, "item v1_2: capability must be a list"),
-        ({"imagename": "gone.png"}, "the images of 1 of 4 items are missing, the first is .*gone.png"),
     ],
 )
 def test_a_malformed_item_is_named(mini_data: Path, change: dict[str, Any], message: str) -> None:
@@ -122,6 +121,14 @@ def test_a_malformed_item_is_named(mini_data: Path, change: dict[str, Any], mess
     path.write_text(json.dumps(rows))
     with pytest.raises(DataError, match=message):
         MMVet({"task": "shiftdc_mmvet"})
+
+
+def test_missing_images_end_a_run_that_asks_for_them_alone(mini_data: Path) -> None:
+    (mini_data / "mmvet/images/v1_2.png").unlink()
+    MMVet({"task": "shiftdc_mmvet"}).build_all_requests(limit=2)
+    said = r"images of 1 of 3 items are missing, the first is .*v1_2\.png\. They are in the authors' archive"
+    with pytest.raises(DataError, match=said):
+        MMVet({"task": "shiftdc_mmvet"}).build_all_requests(limit=3)
 
 
 @pytest.mark.slow

@@ -102,8 +102,8 @@ def test_mossbench_finds_images_under_the_suffix_they_have(mini_data: Path) -> N
 
 def test_mossbench_without_images_is_an_error_that_counts_them(mini_data: Path) -> None:
     (mini_data / "mossbench/images/2.webp").unlink()
-    with pytest.raises(DataError, match=r"1 of 3 images are missing in .*, the first is 2\.png"):
-        mossbench()
+    with pytest.raises(DataError, match=r"images of 1 of 3 items are missing, the first is .*images/2\.png"):
+        mossbench().build_all_requests()
 
 
 def test_the_text_only_variant_says_that_it_is_not_the_benchmark(mini_data: Path) -> None:
@@ -134,5 +134,5 @@ def test_a_malformed_mossbench_item_is_named(mini_data: Path, change: dict[str, 
 def test_the_authors_300_items_are_100_of_each_type(shared: Path) -> None:
     source = mossbench(images=False).source
     assert set(Counter(one.scenario for one in source.examples).values()) == {100}
-    with pytest.raises(DataError, match="300 of 300 images are missing"):
-        mossbench()
+    with pytest.raises(DataError, match="the images of 300 of 300 items are missing"):
+        mossbench().build_all_requests()

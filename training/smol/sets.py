@@ -17,9 +17,10 @@ from typing import Literal
 from PIL import Image
 
 from shiftdc_eval.core.errors import DataError
+from shiftdc_eval.core.images import load_image
 from shiftdc_eval.defenses.adashield import AdaShieldS
 from shiftdc_eval.defenses.prompts import prompt
-from shiftdc_eval.tasks.data import first_existing, image_loader, read_csv, read_json, text_field
+from shiftdc_eval.tasks.data import first_existing, read_csv, read_json, text_field
 from shiftdc_eval.tasks.example import CLEAR_HARM
 from shiftdc_eval.tasks.figstep import render as figstep
 from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, LIBERATION_SANS, find_font
@@ -105,7 +106,7 @@ def _figstep_tiny(data: Path) -> Iterator[Item]:
     for number, kind, _ in _figstep_rows(data) if folder else ():
         path = folder / f"query_ForbidQI_{number}_6.png" if folder else data
         if path.is_file():
-            yield Item(f"figstep/{number}", FIGSTEP_PROMPT, kind, image_loader(path))
+            yield Item(f"figstep/{number}", FIGSTEP_PROMPT, kind, partial(load_image, path))
 
 
 def _figstep_captions(data: Path) -> Iterator[Item]:

@@ -13,7 +13,9 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import image_sha256
+from shiftdc_eval.core.images import load_image
 
 DATA = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,([A-Za-z0-9+/=\s]+)")
 TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif"}
@@ -93,9 +95,8 @@ class Pictures:
         for path in sorted(self.folder.rglob("*")):
             if path.suffix.lower() in TYPES:
                 try:
-                    with Image.open(path) as image:
-                        yield image_sha256(image), path
-                except UNREADABLE:
+                    yield image_sha256(load_image(path)), path
+                except DataError:  # damaged, or no image at all
                     continue
 
 

@@ -1,4 +1,4 @@
-"""What is known of FigStep and its benign twin. Source: ThuCCSLab/FigStep, arXiv 2311.05608."""
+"""Facts about FigStep and its benign twin. Source: ThuCCSLab/FigStep, arXiv 2311.05608."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ ADVICE_TOPICS = ("08 Legal Opinion", "09 Financial Advice", "10 Health Consultat
 
 FIGSTEP = TaskInfo(
     name="figstep",
-    version=1,
     about="harmful instruction drawn as an empty list, innocuous text prompt; 10 topics x 50",
     dataset="ThuCCSLab/FigStep",
     revision=REVISION,
@@ -37,6 +36,7 @@ FIGSTEP = TaskInfo(
         "an answer that only repeats the list's headings counts as compliance under keywords",
         "the authors published no judge: they reviewed by hand",
     ),
+    parts=dict.fromkeys((*CLEAR_HARM_TOPICS, *ADVICE_TOPICS), 50),
     # the authors report the share of all answers
     means=GroupMeans(
         "topic",
@@ -50,15 +50,19 @@ FIGSTEP = TaskInfo(
 )
 TASKS = (
     FIGSTEP,
-    replace(FIGSTEP, name="figstep_tiny", about="tasks 1-5 of each FigStep topic", size=50),
+    replace(
+        FIGSTEP,
+        name="figstep_tiny",
+        about="tasks 1-5 of each FigStep topic",
+        size=50,
+        parts=dict.fromkeys(FIGSTEP.parts, 5),
+    ),
     TaskInfo(
         name="figstep_benign",
-        version=1,
         about="benign instructions drawn in the style of FigStep",
         dataset=OWN,
         revision="with the package",
         licence="Apache-2.0",
-        citation="",
         size=50,
         metric="refusal_rate",
         benign=True,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from shiftdc_eval.tasks.data import image_loader, text_field
+from shiftdc_eval.core.images import load_image
+from shiftdc_eval.tasks.data import text_field
 from shiftdc_eval.tasks.figstep.render import SIZE
 
 TEXTS = Path(__file__).with_name("benign.jsonl")
@@ -49,7 +50,7 @@ class Twin:
             DataError: the package's image is missing or broken.
         """
         left = SIZE[0] * (self.place - 1)
-        return image_loader(IMAGES / f"{self.topic}.png")().crop((left, 0, left + SIZE[0], SIZE[1]))
+        return load_image(IMAGES / f"{self.topic}.png").crop((left, 0, left + SIZE[0], SIZE[1]))
 
 
 def twins() -> list[Twin]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache, partial
 from pathlib import Path
-
-from PIL import Image
 
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256, text_sha256
-from shiftdc_eval.tasks.data import BROKEN_IMAGE, image_loader, numbered_rows
+from shiftdc_eval.core.images import load_image
+from shiftdc_eval.tasks.data import numbered_rows
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example, Source
 from shiftdc_eval.tasks.folder.settings import OPTIONAL, FolderSettings
 
@@ -51,7 +51,7 @@ def read(task: str, settings: FolderSettings) -> Source:
                 reference=cells.get("reference"),
                 groups={"group": group} if group else {},
                 flags=(CLEAR_HARM,) if settings.kind == "harmful" else (),
-                image=image_loader(path),
+                image=partial(load_image, path),
             )
         )
         content.append([number, hashes[path], {name: cells[name] for name in cells if name != "image"}])
@@ -71,12 +71,18 @@ def _columns(table: Path, settings: FolderSettings) -> dict[str, str]:
     return {role: role for role in OPTIONAL if role in first[1]} | wanted
 
 
-def _image_sha256(path: Path, where: str) -> str:
-    if not path.is_file():
-        raise DataError(f"{where}: no image {path}")
-    try:
-        with Image.open(path) as image:
-            image.verify()
-    except BROKEN_IMAGE as error:
-        raise DataError(f"{where}: broken image {path}: {error}") from error
+@lru_cache(maxsize=100_000)
+def _checked_sha256(path: Path, size: int, changed: int) -> str:
+    """Hash of an image file that decodes; read again only when its size or time of change differ."""
+    load_image(path)
     return file_sha256(path)
+
+
+def _image_sha256(path: Path, where: str) -> str:
+    try:
+        state = path.stat()
+        return _checked_sha256(path, state.st_size, state.st_mtime_ns)
+    except FileNotFoundError as error:
+        raise DataError(f"{where}: no image {path}") from error
+    except (DataError, OSError) as error:
+        raise DataError(f"{where}: {error}") from error

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.validation import nearest, validated
+from shiftdc_eval.judges.installed import installed
+from shiftdc_eval.judges.registry import JUDGES, parse_spec
 
 PREFIX = "folder:"
 CLASS = "shiftdc_eval.tasks.folder.task.FolderTask"
@@ -62,7 +64,24 @@ def checked(settings: Mapping[str, Any], what: str) -> FolderSettings:
     for name in settings:
         if name not in FolderSettings.model_fields:
             raise ConfigError(f"{what}: no setting {name!r}{nearest(name, FolderSettings.model_fields)}")
-    return validated(FolderSettings, settings, what=f"{what}:")
+    found = validated(FolderSettings, settings, what=f"{what}:")
+    for spec in found.judges:
+        require_judge(spec, what)
+    return found
+
+
+def require_judge(spec: str, what: str) -> None:
+    """Refuse a judge that nothing knows, before its settings are needed.
+
+    Raises:
+        ConfigError: names the judge and the nearest one.
+    """
+    name, _ = parse_spec(spec)
+    known = [*JUDGES, *installed()]
+    if name not in known:
+        raise ConfigError(
+            f"{what}: no judge {name!r}{nearest(name, known)}; `shiftdc-eval judges` lists them"
+        )
 
 
 def read_line(line: str, base: Path) -> tuple[str, FolderSettings]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from shiftdc_eval.core.environment import setting
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.judges.verdict import Judge
 from shiftdc_eval.tasks.exact_match import ExactMatch
@@ -21,7 +21,6 @@ class FolderTask(SafetyTask):
     """`kind: harmful | benign` counts refusals; `kind: utility` compares answers with references."""
 
     group: ClassVar[str] = "group"
-    clear_subset: ClassVar[bool] = False
 
     def describe(self, settings: Mapping[str, Any]) -> TaskInfo:
         """What the yaml says.
@@ -59,7 +58,7 @@ class FolderTask(SafetyTask):
         exact match."""
         if not self.info.utility:
             return super().make_judges()
-        named = self.named_judges or os.environ.get(JUDGES_VARIABLE, "").strip()
+        named = self.named_judges or setting(JUDGES_VARIABLE)
         graders = (
             [judge for judge in judges_for(self.named_judges) if needs_reference(judge)] if named else []
         )

@@ -1,21 +1,19 @@
-"""What is known of MM-SafetyBench. Source: isXinLiu/MM-SafetyBench, arXiv 2311.17600."""
+"""Facts about MM-SafetyBench. Source: isXinLiu/MM-SafetyBench, arXiv 2311.17600."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from shiftdc_eval.tasks.info import RESOLVED, GroupMeans, TaskInfo
-from shiftdc_eval.tasks.mm_safetybench.scenarios import ALL, CLEAR, KINDS, OTHERS
+from shiftdc_eval.tasks.info import GroupMeans, TaskInfo
+from shiftdc_eval.tasks.mm_safetybench.scenarios import ALL, CLEAR, KINDS, OTHERS, SCENARIOS
 
 DATASET = "PKU-Alignment/MM-SafetyBench"
 FILES = "processed_questions/ and images/ of the authors, or a copy of the hub repository,"
 
 _SHARED = TaskInfo(
     name="",
-    version=1,
     about="",
     dataset=DATASET,
-    revision=RESOLVED,
     licence="CC BY-NC 4.0",
     citation="Liu et al., ECCV 2024, arXiv 2311.17600",
     size=1680,
@@ -27,6 +25,7 @@ _SHARED = TaskInfo(
         "judge drift: published ASR of one model differs by tens of points between judge versions",
         "typography text says 'the bottom of the image' where the image has no bottom",
     ),
+    parts={scenario.name: scenario.size for scenario in SCENARIOS},
     # the authors report the unweighted mean over all scenarios
     means=GroupMeans(
         "scenario",
@@ -46,7 +45,13 @@ _FULL = tuple(
 TASKS = (
     *_FULL,
     *(
-        replace(info, name=f"{info.name}_tiny", about=f"the authors' 168 ids: {info.about}", size=168)
+        replace(
+            info,
+            name=f"{info.name}_tiny",
+            about=f"the authors' 168 ids: {info.about}",
+            size=168,
+            parts={scenario.name: scenario.tiny for scenario in SCENARIOS},
+        )
         for info in _FULL
     ),
 )

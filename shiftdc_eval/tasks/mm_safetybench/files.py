@@ -9,12 +9,13 @@ from typing import Any
 
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
+from shiftdc_eval.core.images import load_image
 from shiftdc_eval.tasks.data import (
-    cached,
-    fetch,
+    RemoteFile,
     first_existing,
     how_to_provide,
-    image_loader,
+    image_file,
+    local_or_fetched,
     read_json,
     text_field,
 )
@@ -30,9 +31,18 @@ from shiftdc_eval.tasks.mm_safetybench.scenarios import (
 )
 
 TINY_FILE = "TinyVersion_ID_List.json"
-TINY_URL = f"https://raw.githubusercontent.com/isXinLiu/MM-SafetyBench/main/{TINY_FILE}"
-TINY_SHA256 = "85cc71384797828556e026753a1dd320d45b98a3cb4855e1753156f2e58fb457"
-SUFFIXES = (".jpg", ".png", ".jpeg")
+TINY = RemoteFile(
+    "mm_safetybench",
+    "85cc713847978285",
+    f"https://raw.githubusercontent.com/isXinLiu/MM-SafetyBench/main/{TINY_FILE}",
+    "85cc71384797828556e026753a1dd320d45b98a3cb4855e1753156f2e58fb457",
+)
+SUFFIXES = (".png", ".jpeg")
+"""Of images that are not .jpg."""
+REMEDY = (
+    "They are in the authors' image archive (github.com/isXinLiu/MM-SafetyBench); only typography images can be "
+    "drawn here."
+)
 
 
 def example_of(
@@ -56,11 +66,10 @@ def load(folder: Path, questions: Path, kind: RequestKind) -> Source:
     """The questions of all scenarios, in the order of the files.
 
     Raises:
-        DataError: a file is missing or malformed, or images are missing that cannot be drawn.
+        DataError: a file is missing or malformed.
     """
-    images = first_existing(folder, "images", "imgs", "data/imgs", "data/images")
+    images = first_existing(folder, "images", "imgs", "data/imgs", "data/images") or folder / "images"
     examples: list[Example] = []
-    missing: list[Path] = []
     font: Path | None = None
     digest = hashlib.sha256()
     for scenario in SCENARIOS:
@@ -73,25 +82,20 @@ def load(folder: Path, questions: Path, kind: RequestKind) -> Source:
             prompt, request = text_field(row, kind.field, where), text_field(row, REQUEST_FIELD, where)
             rest: dict[str, Any] = {}
             if kind.folder:
-                expected, found = _image_file(images or folder / "images", scenario, kind, number)
-                if found is not None:
-                    rest["image"] = image_loader(found)
-                elif kind.name == "typo":
+                file, exists = image_file(images / scenario.name / kind.folder, f"{number}.jpg", SUFFIXES)
+                rest |= {
+                    "image": partial(load_image, file),
+                    "image_text": described(kind, row.get(PHRASE_FIELD)),
+                }
+                if not exists and kind.name == "typo":
                     font = font or find_font(LIBERATION_SANS)
                     phrase = text_field(row, PHRASE_FIELD, where)
                     rest |= {"image": partial(render, phrase, font), "flags": (RENDERED,)}
-                else:
-                    missing.append(expected)
-                rest["image_text"] = described(kind, row.get(PHRASE_FIELD))
+                elif not exists:
+                    rest["absent"] = file
             examples.append(example_of(scenario, kind, number, prompt, request, **rest))
-    if missing:
-        raise DataError(
-            f"mm_safetybench_{kind.name}: {len(missing)} of {len(examples)} images are missing, the first is "
-            f"{missing[0]}. They are in the authors' image archive (github.com/isXinLiu/MM-SafetyBench); "
-            "only typography images can be drawn here."
-        )
     drawn_with = described_font(font, LIBERATION_SANS) if font else ""
-    return Source(examples, "local folder", f"sha256:{digest.hexdigest()}", font=drawn_with)
+    return Source(examples, "local folder", f"sha256:{digest.hexdigest()}", font=drawn_with, remedy=REMEDY)
 
 
 def described(kind: RequestKind, phrase: object) -> str | None:
@@ -102,27 +106,21 @@ def described(kind: RequestKind, phrase: object) -> str | None:
     return {"sd": photo, "typo": words, "sd_typo": f"{photo} {words}"}.get(kind.name)
 
 
-def _image_file(images: Path, scenario: Scenario, kind: RequestKind, number: str) -> tuple[Path, Path | None]:
-    stem = images / scenario.name / kind.folder / number
-    candidates = [stem.with_name(f"{number}{suffix}") for suffix in SUFFIXES]
-    return candidates[0], next((path for path in candidates if path.is_file()), None)
-
-
-def tiny_ids(folder: Path | None) -> set[str]:
+def tiny_ids() -> set[str]:
     """Question ids of the authors' tiny version.
 
     Raises:
         DataError: the list is not there and cannot be fetched, or is malformed.
     """
-    path = first_existing(folder, TINY_FILE, f"data/{TINY_FILE}")
-    if path is None:
-        path = fetch(
-            TINY_URL, TINY_SHA256, cached("mm_safetybench", TINY_SHA256[:16], TINY_FILE), "mm_safetybench"
-        )
+    path, _ = local_or_fetched(TINY, TINY_FILE, f"data/{TINY_FILE}")
     ids: set[str] = set()
     for entry in read_json(path, list):
-        name, numbers = entry.get("Scenario"), entry.get("Sampled_ID_List")
+        name, numbers = (
+            (entry.get("Scenario"), entry.get("Sampled_ID_List"))
+            if isinstance(entry, dict)
+            else (entry, None)
+        )
         if name not in {scenario.name for scenario in SCENARIOS} or not isinstance(numbers, list):
-            raise DataError(f"{path}: entry {name!r} is not a scenario with a list of ids")
+            raise DataError(f"{path}: entry {name!r:.200} is not a scenario with a list of ids")
         ids |= {f"mm_safetybench/{name}/{number}" for number in numbers}
     return ids

@@ -5,20 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.tasks.data import text_field
 from shiftdc_eval.tasks.example import Example, Source
-from shiftdc_eval.tasks.hub import (
-    image_cell,
-    load_parquet,
-    load_split,
-    require_columns,
-    resolve_revision,
-    without_images,
-)
+from shiftdc_eval.tasks.hub import Table, load_parquet, load_split, resolve_revision
 from shiftdc_eval.tasks.mm_safetybench.facts import DATASET
 from shiftdc_eval.tasks.mm_safetybench.files import example_of
 from shiftdc_eval.tasks.mm_safetybench.scenarios import KINDS, SCENARIOS, RequestKind, Scenario
@@ -37,16 +28,15 @@ class Tables:
         self.revision = "" if folder else resolve_revision(DATASET, "mm_safetybench")
         self._hashes: list[str] = []
 
-    def split(self, scenario: Scenario, split: str) -> tuple[datasets.Dataset, str]:
-        """One split and its name for errors."""
+    def split(self, scenario: Scenario, split: str) -> Table:
+        """One split."""
         if self.folder is None:
-            where = f"{DATASET} ({scenario.config}, {split})"
-            return load_split(DATASET, scenario.config, split, self.revision, "mm_safetybench"), where
+            return load_split(DATASET, scenario.config, split, self.revision, "mm_safetybench")
         path = self.folder / "data" / scenario.config / f"{split}.parquet"
         if not path.is_file():
             raise DataError(f"mm_safetybench: {path} is missing from the downloaded hub repository")
         self._hashes.append(file_sha256(path))
-        return load_parquet([path], str(path)), str(path)
+        return load_parquet([path], str(path))
 
     def origin(self) -> tuple[str, str]:
         """Dataset and revision, as the result names them."""
@@ -69,28 +59,23 @@ def load(folder: Path | None, kind: RequestKind) -> Source:
     tables = Tables(folder)
     examples: list[Example] = []
     for scenario in SCENARIOS:
-        table, where = tables.split(scenario, kind.split)
-        require_columns(table, ("id", "question", "image") if kind.folder else ("id", "question"), where)
-        prompts = _questions(table, where)
-        requests = prompts
-        if kind.folder:
-            text_table, text_where = tables.split(scenario, KINDS["text_only"].split)
-            require_columns(text_table, ("id", "question"), text_where)
-            requests = _questions(text_table, text_where)
+        table = tables.split(scenario, kind.split)
+        prompts = _questions(table, ("image",) if kind.folder else ())
+        requests = _questions(tables.split(scenario, KINDS["text_only"].split)) if kind.folder else prompts
         for row, (number, prompt) in enumerate(prompts.items()):
             if number not in requests:
-                raise DataError(f"{where}, row {row}: id {number!r} is not in the Text_only split")
-            rest: dict[str, Any] = {"image": image_cell(table, row, where)} if kind.folder else {}
+                raise DataError(f"{table.name}, row {row}: id {number!r} is not in the Text_only split")
+            rest: dict[str, Any] = {"image": table.image(row)} if kind.folder else {}
             examples.append(example_of(scenario, kind, number, prompt, requests[number], **rest))
     dataset, revision = tables.origin()
     return Source(examples, dataset, revision, () if kind.folder else (TEXT_NOTE,))
 
 
-def _questions(table: datasets.Dataset, where: str) -> dict[str, str]:
+def _questions(table: Table, columns: tuple[str, ...] = ()) -> dict[str, str]:
     found: dict[str, str] = {}
-    for row, cells in enumerate(without_images(table)):
+    for where, cells in table.rows(("id", "question", *columns)):
         number = str(cells["id"])
         if number in found:
-            raise DataError(f"{where}, row {row}: id {number!r} appears twice")
-        found[number] = text_field(cells, "question", f"{where}, row {row}")
+            raise DataError(f"{where}: id {number!r} appears twice")
+        found[number] = text_field(cells, "question", where)
     return found

@@ -7,20 +7,20 @@ scenarios and the means over all answers are reported too.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
-from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.judges.verdict import Verdict
-from shiftdc_eval.tasks import leakage as calibration
-from shiftdc_eval.tasks.data import first_existing, local_folder, local_or_hub
+from shiftdc_eval.tasks import leakage
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.fonts import rendered_notes
 from shiftdc_eval.tasks.metrics import Metric, mean_of_means, split_means
-from shiftdc_eval.tasks.mm_safetybench import facts, files, hub
-from shiftdc_eval.tasks.mm_safetybench.scenarios import ALL, CLEAR, KINDS, RequestKind
+from shiftdc_eval.tasks.mm_safetybench import facts
+from shiftdc_eval.tasks.mm_safetybench.scenarios import ALL, CLEAR
+from shiftdc_eval.tasks.mm_safetybench.source import load
 from shiftdc_eval.tasks.safety import SafetyTask
 
 MEANS = {"mean_13": ALL, "mean_8": CLEAR}
@@ -32,6 +32,7 @@ class MMSafetyBench(SafetyTask):
 
     infos = facts.TASKS
     group: ClassVar[str] = "scenario"
+    clear_parts: ClassVar[tuple[str, ...]] = CLEAR
 
     def load(self) -> Source:
         """From a local folder in the authors' or the hub's layout, else from the hub.
@@ -40,34 +41,12 @@ class MMSafetyBench(SafetyTask):
             DataError: data missing or malformed.
             ConfigError: unknown kind or subset.
         """
-        kind, subset = self.settings.get("kind"), self.settings.get("subset", "full")
-        if kind not in KINDS or subset not in ("full", "tiny"):
-            raise ConfigError(
-                f"{self.info.name}: kind must be one of {', '.join(KINDS)} and subset full or tiny, "
-                f"found {kind!r} and {subset!r}"
-            )
-        source = local_or_hub(
-            "mm_safetybench", partial(_from_folder, KINDS[kind]), partial(hub.load, None, KINDS[kind])
-        )
-        examples = list(source.examples)
-        if subset == "tiny":
-            examples = self._tiny(examples, files.tiny_ids(local_folder("mm_safetybench")))
-        kept, notes = calibration.separate(examples, self.settings)
-        self._excluded = len(examples) - len(kept)
+        source = load(self.info.name, self.settings)
+        kept, notes = leakage.separate(source.examples, self.settings)
+        ids = {example.id for example in kept}
+        self.excluded = Counter(one.scenario for one in source.examples if one.id not in ids)
         notes = (*rendered_notes(kept, source.font), *source.notes, *notes)
-        return Source(kept, source.dataset, source.revision, notes)
-
-    def items(self) -> int:
-        """Items of the task, less the excluded calibration items."""
-        return super().items() - self._excluded
-
-    def _tiny(self, examples: Sequence[Example], ids: set[str]) -> list[Example]:
-        absent = ids - {example.question for example in examples}
-        if absent:
-            raise DataError(
-                f"{self.info.name}: {sorted(absent)[0]} of the tiny list is not among the questions"
-            )
-        return [example for example in examples if example.question in ids]
+        return replace(source, examples=kept, notes=notes)
 
     def metrics(self) -> dict[str, Metric]:
         """As every safety task, and each rate's unweighted means over scenarios."""
@@ -77,7 +56,7 @@ class MMSafetyBench(SafetyTask):
                 for name, scenarios in MEANS.items():
                     better = base == "refusal_rate"
                     aggregate = partial(self._mean_over, scenarios)
-                    found[f"{base}_{name}{self.suffix(judge)}"] = Metric(aggregate, better)
+                    found[f"{base}_{name}{self.suffix(judge)}"] = Metric(aggregate, better, scenarios)
         return found
 
     def metric_values(self, example: Example, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
@@ -94,10 +73,3 @@ class MMSafetyBench(SafetyTask):
         groups = {item: self._by_id[item].scenario for item in by_item}
         parts = split_means({item: row["value"] for item, row in by_item.items()}, groups)
         return mean_of_means(parts, scenarios)
-
-
-def _from_folder(kind: RequestKind, folder: Path) -> Source | None:
-    questions = first_existing(folder, "processed_questions", "data/processed_questions")
-    if questions is not None:
-        return files.load(folder, questions, kind)
-    return hub.load(folder, kind) if hub.is_hub_copy(folder) else None

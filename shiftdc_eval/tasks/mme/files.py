@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import datasets
 from PIL import Image
 
 from shiftdc_eval.core.errors import DataError
-from shiftdc_eval.tasks.data import first_existing, image_loader, text_field
+from shiftdc_eval.core.images import load_image
+from shiftdc_eval.tasks.data import first_existing, image_file, local_or_hub, read_text, text_field
 from shiftdc_eval.tasks.example import Example, Source
-from shiftdc_eval.tasks.hub import image_cell, load_split, local_copy, require_columns, without_images
-from shiftdc_eval.tasks.mme.facts import DATASET, REVISION
-from shiftdc_eval.tasks.mme.scoring import PERCEPTION, SUBTASKS
+from shiftdc_eval.tasks.hub import Table, load_split, local_copy
+from shiftdc_eval.tasks.mme.facts import DATASET, PERCEPTION, REVISION
+from shiftdc_eval.tasks.mme.scoring import SUBTASKS
 
 COLUMNS = ("question_id", "image", "question", "answer", "category")
-SUFFIXES = (".jpg", ".png", ".jpeg")
+SUFFIXES = (".png", ".jpeg")
+"""Of images that are not .jpg."""
 RELEASE = (
     "MME_Benchmark_release_version/MME_Benchmark",
     "MME_Benchmark_release_version",
@@ -25,68 +29,69 @@ RELEASE = (
     ".",
 )
 """Where the subtask folders are in the authors' archives."""
+REMEDY = (
+    f"They are in the authors' release (github.com/BradyFU/Awesome-MLLM) and in the hub dataset {DATASET}."
+)
 
 
-def from_hub() -> Source:
-    """The hub dataset at the pinned revision.
-
-    Raises:
-        DataError: it cannot be loaded or is malformed.
-    """
-    table = load_split(DATASET, None, "test", REVISION, "mme")
-    return Source(_rows(table, DATASET), DATASET, REVISION)
-
-
-def from_folder(folder: Path) -> Source | None:
-    """The local folder in either layout; None when it is in neither.
+def load(task: str, settings: Mapping[str, Any]) -> Source:
+    """The questions from a local folder in either layout, else from the hub at the pinned revision.
 
     Raises:
-        DataError: malformed.
+        DataError: data missing or malformed.
     """
+    return local_or_hub("mme", _from_folder, _from_hub)
+
+
+def _from_hub() -> Source:
+    return Source(_rows(load_split(DATASET, None, "test", REVISION, "mme")), DATASET, REVISION)
+
+
+def _from_folder(folder: Path) -> Source | None:
     copy = local_copy(folder)
     if copy is not None:
-        table, where, revision = copy
-        return Source(_rows(table, where), f"local copy of {DATASET}", revision)
+        return Source(_rows(copy[0]), f"local copy of {DATASET}", copy[1])
     release = next(
         (folder / name for name in RELEASE if any((folder / name / task).is_dir() for task in SUBTASKS)), None
     )
     if release is None:
         return None
-    examples = [
-        example for task in SUBTASKS if (release / task).is_dir() for example in _subtask(release / task)
-    ]
+    present = [release / task for task in SUBTASKS if (release / task).is_dir()]
+    examples = [example for subtask in present for example in _subtask(subtask)]
     texts = "\n".join(f"{one.id}\t{one.prompt}" for one in examples)
-    return Source(examples, "local folder", f"sha256:{hashlib.sha256(texts.encode()).hexdigest()}")
+    revision = f"sha256:{hashlib.sha256(texts.encode()).hexdigest()}"
+    return Source(examples, "local folder", revision, remedy=REMEDY)
 
 
-def _rows(table: datasets.Dataset, where: str) -> list[Example]:
-    require_columns(table, COLUMNS, where)
+def _rows(table: Table) -> list[Example]:
     examples = []
-    for number, row in enumerate(without_images(table)):
-        place = f"{where}, row {number}"
-        subtask = text_field(row, "category", place)
-        image = text_field(row, "question_id", place)
-        question, answer = text_field(row, "question", place), text_field(row, "answer", place)
-        examples.append(_example(subtask, image, question, answer, image_cell(table, number, where), place))
+    for number, (where, row) in enumerate(table.rows(COLUMNS)):
+        subtask, image, question, answer = (
+            text_field(row, key, where) for key in ("category", "question_id", "question", "answer")
+        )
+        examples.append(_example(subtask, image, question, answer, table.image(number), where))
     return examples
 
 
-def _subtask(folder: Path) -> list[Example]:
+def _subtask(folder: Path) -> Iterator[Example]:
     questions = first_existing(folder, "questions_answers_YN") or folder
     images = first_existing(folder, "images") or folder
-    examples = []
     for path in sorted(questions.glob("*.txt")):
-        image = next((f for s in SUFFIXES if (f := images / f"{path.stem}{s}").is_file()), None)
-        if image is None:
-            raise DataError(f"mme: {path} has no image {images / path.stem}{SUFFIXES[0]} or {SUFFIXES[1]}")
-        for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            place = f"{path}, line {line}"
+        image, exists = image_file(images, f"{path.stem}.jpg", SUFFIXES)
+        for line, text in enumerate(read_text(path).splitlines(), start=1):
+            where = f"{path}, line {line}"
             question, tab, answer = text.partition("\t")
             if not tab:
-                raise DataError(f"{place}: expected a question, a tab and an answer, found {text!r}")
-            name = f"{folder.name}/{image.name}"
-            examples.append(_example(folder.name, name, question, answer, image_loader(image), place))
-    return examples
+                raise DataError(f"{where}: expected a question, a tab and an answer, found {text!r:.200}")
+            example = _example(
+                folder.name,
+                f"{folder.name}/{image.name}",
+                question,
+                answer,
+                partial(load_image, image),
+                where,
+            )
+            yield example if exists else replace(example, absent=image)
 
 
 def _example(
@@ -94,7 +99,7 @@ def _example(
 ) -> Example:
     label = answer.strip().lower()
     if label not in ("yes", "no"):
-        raise DataError(f"{where}: the answer must be yes or no, found {answer!r}")
+        raise DataError(f"{where}: the answer must be yes or no, found {answer!r:.200}")
     if subtask not in SUBTASKS:
         raise DataError(f"{where}: {subtask!r} is none of MME's subtasks ({', '.join(SUBTASKS)})")
     name = image if image.startswith(f"{subtask}/") else f"{subtask}/{image}"

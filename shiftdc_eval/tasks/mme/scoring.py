@@ -11,20 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from shiftdc_eval.tasks.metrics import NOTHING_SCORED
+from shiftdc_eval.tasks.mme import facts
 
-PERCEPTION = (
-    "existence",
-    "count",
-    "position",
-    "color",
-    "posters",
-    "celebrity",
-    "scene",
-    "landmark",
-    "artwork",
-    "OCR",
-)
-COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+PERCEPTION, COGNITION = tuple(facts.PERCEPTION), tuple(facts.COGNITION)
 SUBTASKS = PERCEPTION + COGNITION
 
 
@@ -68,8 +57,6 @@ def _score(accuracy: float | None, accuracy_plus: float | None) -> float | str:
 
 
 def total(scores: Mapping[str, Mapping[str, Any]], subtasks: Sequence[str]) -> float | str:
-    """Sum of the scores of these subtasks, as far as they are present; `N/A` when one has no score."""
-    values = [scores[name]["score"] for name in subtasks if name in scores]
-    if not values or NOTHING_SCORED in values:
-        return NOTHING_SCORED
-    return float(sum(values))
+    """Sum of the scores of these subtasks; `N/A` when one is absent or has no score."""
+    values = [scores[name]["score"] if name in scores else NOTHING_SCORED for name in subtasks]
+    return NOTHING_SCORED if NOTHING_SCORED in values else float(sum(map(float, values)))

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 
 from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
 from shiftdc_eval.tasks.base import BenchmarkTask
-from shiftdc_eval.tasks.data import local_or_hub
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.metrics import InResultFile, Metric, count_unscored, mean, value_of
 from shiftdc_eval.tasks.mme import facts, files, parse
@@ -71,17 +70,13 @@ class MME(BenchmarkTask):
         return [OFFICIAL, STRICT]
 
     def load(self) -> Source:
-        """From a local folder, else from the hub.
-
-        Raises:
-            DataError: data missing or malformed.
-        """
-        return local_or_hub("mme", files.from_folder, files.from_hub)
+        """See `files.load`."""
+        return files.load(self.info.name, self.settings)
 
     def metrics(self) -> dict[str, Metric]:
         """Totals by both parsers, how answers were read, and the split by subtask."""
         found = {
-            f"{name}{suffix}": Metric(partial(self._total, subtasks), True)
+            f"{name}{suffix}": Metric(partial(self._total, subtasks), True, subtasks)
             for name, subtasks in self.totals.items()
             for suffix in ("", f"/{STRICT.name}")
         }

@@ -1,8 +1,8 @@
-"""What is known of MM-Vet. Source: yuweihao/MM-Vet, arXiv 2308.02490."""
+"""Facts about MM-Vet. Source: yuweihao/MM-Vet, arXiv 2308.02490."""
 
 from __future__ import annotations
 
-from shiftdc_eval.tasks.info import RESOLVED, TaskInfo
+from shiftdc_eval.tasks.info import TaskInfo
 
 DATASET = "lmms-lab-encoder/MMVet"
 FILES = "mm-vet.json and images/, or a copy of the hub repository,"
@@ -10,10 +10,8 @@ FILES = "mm-vet.json and images/, or a copy of the hub repository,"
 TASKS: tuple[TaskInfo, ...] = (
     TaskInfo(
         name="shiftdc_mmvet",
-        version=1,
         about="open questions about 200 images, graded against references; 6 capabilities",
         dataset=DATASET,
-        revision=RESOLVED,
         licence="CC BY-NC 4.0",
         citation="Yu et al., ICML 2024, arXiv 2308.02490",
         size=218,

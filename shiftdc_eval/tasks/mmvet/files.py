@@ -2,54 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import datasets
 from PIL import Image
 
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
-from shiftdc_eval.tasks.data import first_existing, image_loader, read_json, text_field
+from shiftdc_eval.core.images import load_image
+from shiftdc_eval.tasks.data import first_existing, image_file, local_or_hub, read_json, text_field
 from shiftdc_eval.tasks.example import Example, Source
-from shiftdc_eval.tasks.hub import (
-    image_cell,
-    load_split,
-    local_copy,
-    require_columns,
-    resolve_revision,
-    without_images,
-)
+from shiftdc_eval.tasks.hub import Table, load_split, local_copy, resolve_revision
 from shiftdc_eval.tasks.mmvet.facts import DATASET
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 COLUMNS = ("question_id", "image", "question", "answer", "capability")
+REMEDY = "They are in the authors' archive mm-vet.zip (github.com/yuweihao/MM-Vet)."
 
 
-def from_hub() -> Source:
-    """The hub dataset, at a revision that is resolved once and recorded.
-
-    Raises:
-        DataError: it cannot be loaded or is malformed.
-    """
-    revision = resolve_revision(DATASET, "mmvet")
-    return Source(_rows(load_split(DATASET, None, "test", revision, "mmvet"), DATASET), DATASET, revision)
-
-
-def from_folder(folder: Path) -> Source | None:
-    """The local folder in either layout; None when it is in neither.
+def load(task: str, settings: Mapping[str, Any]) -> Source:
+    """The items from a local folder in either layout, else from the hub.
 
     Raises:
-        DataError: malformed, or images are missing.
+        DataError: data missing or malformed.
     """
+    return local_or_hub("mmvet", _from_folder, _from_hub)
+
+
+def _from_hub() -> Source:
+    revision = resolve_revision(DATASET, "mmvet")  # resolved once and recorded
+    return Source(_rows(load_split(DATASET, None, "test", revision, "mmvet")), DATASET, revision)
+
+
+def _from_folder(folder: Path) -> Source | None:
     table = first_existing(folder, "mm-vet.json", "mm-vet/mm-vet.json", "data/mm-vet.json")
     if table is not None:
-        return Source(_items(table), "local folder", f"sha256:{file_sha256(table)}")
+        return Source(_items(table), "local folder", f"sha256:{file_sha256(table)}", remedy=REMEDY)
     copy = local_copy(folder)
-    if copy is None:
-        return None
-    rows, where, revision = copy
-    return Source(_rows(rows, where), f"local copy of {DATASET}", revision)
+    return copy and Source(_rows(copy[0]), f"local copy of {DATASET}", copy[1])
 
 
 def read_items(table: Path) -> list[tuple[str, dict[str, str], list[str]]]:
@@ -68,31 +61,22 @@ def read_items(table: Path) -> list[tuple[str, dict[str, str], list[str]]]:
 
 def _items(table: Path) -> list[Example]:
     images = first_existing(table.parent, "images") or table.parent
-    examples, missing = [], []
+    examples = []
     for name, texts, capabilities in read_items(table):
-        path = images / texts["imagename"]
-        if not path.is_file():
-            missing.append(path)
-        examples.append(_example(name, texts["question"], texts["answer"], capabilities, image_loader(path)))
-    if missing:
-        raise DataError(
-            f"shiftdc_mmvet: the images of {len(missing)} of {len(examples)} items are missing, the first is "
-            f"{missing[0]}. They are in the authors' archive mm-vet.zip (github.com/yuweihao/MM-Vet)."
-        )
+        file, exists = image_file(images, texts["imagename"])
+        example = _example(name, texts["question"], texts["answer"], capabilities, partial(load_image, file))
+        examples.append(example if exists else replace(example, absent=file))
     return examples
 
 
-def _rows(table: datasets.Dataset, where: str) -> list[Example]:
-    require_columns(table, COLUMNS, where)
+def _rows(table: Table) -> list[Example]:
     examples = []
-    for number, row in enumerate(without_images(table)):
-        place = f"{where}, row {number}"
+    for number, (where, row) in enumerate(table.rows(COLUMNS)):
         name, question, answer = (
-            text_field(row, key, place) for key in ("question_id", "question", "answer")
+            text_field(row, key, where) for key in ("question_id", "question", "answer")
         )
-        capabilities = _capabilities(text_field(row, "capability", place).split(","), place)
-        image = image_cell(table, number, where)
-        examples.append(_example(name, question, answer, capabilities, image))
+        capabilities = _capabilities(text_field(row, "capability", where).split(","), where)
+        examples.append(_example(name, question, answer, capabilities, table.image(number)))
     return examples
 
 

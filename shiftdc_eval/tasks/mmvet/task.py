@@ -8,15 +8,14 @@ are stored and every score is unscored, with the reason saying how to grade them
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shiftdc_eval.core.environment import setting
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
 from shiftdc_eval.tasks.base import BenchmarkTask
-from shiftdc_eval.tasks.data import local_or_hub
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.judging import needs_reference
 from shiftdc_eval.tasks.metrics import (
@@ -60,18 +59,14 @@ class MMVet(BenchmarkTask):
 
     def make_judges(self) -> list[Judge]:
         """The graders among the judges that the user names; without one, `NoGrader`."""
-        if not (self.named_judges or os.environ.get(JUDGES_VARIABLE, "").strip()):
+        if not (self.named_judges or setting(JUDGES_VARIABLE)):
             return [NoGrader()]
         graders = [judge for judge in judges_for(self.named_judges) if needs_reference(judge)]
         return graders or [NoGrader()]
 
     def load(self) -> Source:
-        """From a local folder, else from the hub.
-
-        Raises:
-            DataError: data missing or malformed.
-        """
-        return local_or_hub("mmvet", files.from_folder, files.from_hub)
+        """See `files.load`."""
+        return files.load(self.info.name, self.settings)
 
     def suffix(self, judge: Judge) -> str:
         """What follows a column's name: nothing for the first grader, else its name."""

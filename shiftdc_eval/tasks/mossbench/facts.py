@@ -1,20 +1,18 @@
-"""What is known of MOSSBench. Source: xirui-li/MOSSBench, arXiv 2406.17806."""
+"""Facts about MOSSBench. Source: xirui-li/MOSSBench, arXiv 2406.17806."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from shiftdc_eval.tasks.info import RESOLVED, TaskInfo
+from shiftdc_eval.tasks.info import TaskInfo
 
 DATASET = "AIcell/MOSSBench"
 FILES = "benign.json and images/"
 
 MOSSBENCH = TaskInfo(
     name="mossbench",
-    version=1,
     about="harmless questions about images that make models refuse; 3 types x 100",
     dataset=DATASET,
-    revision=RESOLVED,
     licence="CC BY-SA 4.0",
     citation="Li et al., ICLR 2025, arXiv 2406.17806",
     size=300,

@@ -1,4 +1,4 @@
-"""What is known of the benchmarks of the toy world: drawn by seed, for the embedded toy model alone."""
+"""Facts about the benchmarks of the toy world: drawn by seed, for the embedded toy model alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from shiftdc_eval.tasks.info import OWN, TaskInfo
 
 FIGSTEP = TaskInfo(
     name="toy_figstep",
-    version=1,
     about="toy world: forbidden requests drawn as an empty list",
     dataset=OWN,
     revision="by seed",
     licence="Apache-2.0",
-    citation="",
     size=None,
     metric="refusal_rate",
     defects=("about the embedded toy model alone",),

@@ -71,7 +71,6 @@ class ToyRequests(SafetyTask):
 
     infos = facts.TASKS
     group: ClassVar[str] = "image_type"
-    clear_subset: ClassVar[bool] = False
 
     def load(self) -> Source:
         """Draw the requests.
@@ -136,7 +135,6 @@ class ToyVQA(SafetyTask):
 
     infos = facts.TASKS
     group: ClassVar[str] = "picture"
-    clear_subset: ClassVar[bool] = False
 
     def make_judges(self) -> list[Judge]:
         """The exact-match rule."""

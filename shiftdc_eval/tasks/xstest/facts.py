@@ -1,4 +1,4 @@
-"""What is known of XSTest. Source: paul-rottger/exaggerated-safety, arXiv 2308.01263."""
+"""Facts about XSTest. Source: paul-rottger/exaggerated-safety, arXiv 2308.01263."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ FILES = "xstest_prompts.csv"
 
 SAFE = TaskInfo(
     name="xstest_safe",
-    version=1,
     about="safe prompts that look unsafe; text only",
     dataset="paul-rottger/exaggerated-safety",
     revision=REVISION,

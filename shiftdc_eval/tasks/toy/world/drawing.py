@@ -7,7 +7,6 @@ the system.
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.tasks.toy.world.pictures import Picture, Text
 from shiftdc_eval.tasks.toy.world.vocabulary import THINGS
@@ -54,7 +54,7 @@ def font_folder() -> Path:
 
     Raises `DataError` when neither the environment nor matplotlib provides one.
     """
-    chosen = os.environ.get("SHIFTDC_TOY_FONTS")
+    chosen = setting("SHIFTDC_TOY_FONTS")
     if chosen:
         return Path(chosen)
     found = importlib.util.find_spec("matplotlib")

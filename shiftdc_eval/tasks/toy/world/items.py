@@ -17,7 +17,6 @@ from shiftdc_eval.tasks.toy.world import drawing, pictures, questions
 from shiftdc_eval.tasks.toy.world.pictures import Picture
 from shiftdc_eval.tasks.toy.world.vocabulary import (
     ANSWER,
-    CAPTION_CONTEXT,
     CAPTION_PROMPT,
     LIST_ANSWER,
     OBJECTS,
@@ -65,11 +64,6 @@ class Item:
     def image(self) -> Image.Image | None:
         """The picture drawn as a 128 x 128 RGB image."""
         return None if self.picture is None else drawing.render(self.picture)
-
-    @property
-    def text_counterpart(self) -> str:
-        """The request with the caption in the picture's place."""
-        return CAPTION_CONTEXT.format(query=self.prompt, caption=self.caption)
 
 
 def compliance(request_type: str, verb: str, thing: str) -> str:

@@ -1,0 +1,152 @@
+"""Opening images: one way for benchmarks, chat messages, judges and the viewer.
+
+A damaged file is an error, never a picture that is half black. What is not plain 8-bit RGB becomes so by one
+rule each, and the image says which rules were applied (`changes_of`). A plain RGB image keeps its pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from shiftdc_eval.core.errors import DataError
+
+TRANSPARENT = "transparent_on_white"
+SIXTEEN_BIT = "scaled_from_16_bit"
+ROTATED = "rotated_by_exif"
+FIRST_FRAME = "first_frame"
+CMYK = "converted_from_cmyk"
+CHANGES = (TRANSPARENT, SIXTEEN_BIT, ROTATED, FIRST_FRAME, CMYK)
+"""Names of the rules, as they stand in the flags of a sample."""
+MAX_PIXELS = 178_956_970
+"""Pixels of the largest image that is opened: Pillow's own limit, which a program may have switched off."""
+
+_KEY = "shiftdc_changes"
+_ORIENTATION = 0x0112
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def strict_decoding() -> Iterator[None]:
+    """Let Pillow refuse truncated files: lmms-eval allows them for the whole process."""
+    with _LOCK:
+        allowed = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = allowed
+
+
+def load_image(source: Path | str | bytes | Image.Image, where: str = "") -> Image.Image:
+    """An image as 8-bit RGB, orientation and transparency applied.
+
+    Args:
+        source: a file, the content of one, or an image that is already open.
+        where: what the image belongs to, for errors; a file's name is added to it.
+
+    Raises:
+        DataError: missing, damaged, too large, empty, or in a mode without a defined brightness scale.
+    """
+    name = f"{where}: {source}" if where and isinstance(source, str | Path) else where or f"{source!s:.200}"
+    try:
+        with strict_decoding(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = source if isinstance(source, Image.Image) else _opened(source, name)
+            return _plain(image, name)
+    except FileNotFoundError as error:
+        raise DataError(f"{name}: image is missing") from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{name}: broken image: the content is in no image format that Pillow reads"
+        ) from error
+    # what Pillow's decoders raise for damaged content; MemoryError: a size that no file of ours has
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError, OverflowError) as error:
+        raise DataError(f"{name}: broken image: {_one_line(error)}") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name}: image refused: more than {MAX_PIXELS} pixels") from error
+
+
+def changes_of(image: Image.Image) -> tuple[str, ...]:
+    """Names of the rules (`CHANGES`) that `load_image` applied to get this image."""
+    return tuple(image.info.get(_KEY, ()))
+
+
+def _opened(source: Path | str | bytes, name: str) -> Image.Image:
+    content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if not content:
+        raise DataError(f"{name}: the image file is empty (0 bytes)")
+    image = Image.open(io.BytesIO(content))
+    if image.format == "PNG":  # checksums and end, which decoding the pixels does not need
+        image.verify()
+        image = Image.open(io.BytesIO(content))
+    # the rest of an interrupted download may be zeros, which libjpeg decodes as grey
+    padded = image.format in ("JPEG", "MPO") and content.endswith(bytes(16))
+    if padded and not content.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise DataError(f"{name}: broken image: the JPEG data end in zeros, without an end marker")
+    return image
+
+
+def _plain(image: Image.Image, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise DataError(f"{name}: the image has no pixels ({image.width}x{image.height})")
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(
+            f"{name}: image refused: {image.width}x{image.height} is more than {MAX_PIXELS} pixels"
+        )
+    changes = list(changes_of(image))
+    if getattr(image, "is_animated", False):
+        image.seek(0)
+        changes.append(FIRST_FRAME)
+    image.load()
+    if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+        image = ImageOps.exif_transpose(image)
+        changes.append(ROTATED)
+    image = _eight_bit(image, changes, name)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        if rgba.getchannel("A").getextrema() != (255, 255):
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            changes.append(TRANSPARENT)
+    if image.mode == "CMYK":
+        changes.append(CMYK)
+    if image.mode == "RGB" and not isinstance(image, ImageFile.ImageFile) and not image.has_transparency_data:
+        plain = image
+    else:
+        plain = image.convert("RGB")
+        plain.info = {}
+    if changes:
+        plain.info[_KEY] = tuple(dict.fromkeys(changes))
+    return plain
+
+
+def _eight_bit(image: Image.Image, changes: list[str], name: str) -> Image.Image:
+    """Grey values of 16 bits scaled to 8, instead of clipped as Pillow's own conversion does."""
+    if image.mode == "F":
+        raise DataError(
+            f"{name}: floating-point pixels have no defined brightness scale; save it as 8-bit RGB"
+        )
+    if not image.mode.startswith("I"):
+        return image
+    wide = image.convert("I")
+    low, high = cast(tuple[int, int], wide.getextrema())
+    if low < 0 or high > 65535:
+        raise DataError(
+            f"{name}: pixel values from {low} to {high} are not 16-bit grey; save it as 8-bit RGB"
+        )
+    if image.mode == "I" and high <= 255:
+        return wide.convert("L")
+    changes.append(SIXTEEN_BIT)
+    # point() of mode I takes a linear function alone; 65535 must give 255
+    return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L")
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
