@@ -14,9 +14,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from shiftdc_eval.core.entry_points import installed
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.validation import nearest, validated
-from shiftdc_eval.judges.installed import installed
+from shiftdc_eval.judges.installed import GROUP
 from shiftdc_eval.judges.registry import JUDGES, parse_spec
 
 PREFIX = "folder:"
@@ -77,7 +78,7 @@ def require_judge(spec: str, what: str) -> None:
         ConfigError: names the judge and the nearest one.
     """
     name, _ = parse_spec(spec)
-    known = [*JUDGES, *installed()]
+    known = [*JUDGES, *installed(GROUP)]
     if name not in known:
         raise ConfigError(
             f"{what}: no judge {name!r}{nearest(name, known)}; `shiftdc-eval judges` lists them"
