@@ -28,3 +28,14 @@ def setting(name: str) -> str:
     """The value of one of `VARIABLES`, without white space around it; empty where it is not set."""
     assert name in VARIABLES, name
     return os.environ.get(name, "").strip()
+
+
+def foreign(name: str) -> str:
+    """The value of another program's variable (docs/environment.md names them), stripped; empty where it is not set."""
+    return os.environ.get(name, "").strip()
+
+
+def proxy_variable(scheme: str) -> str:
+    """Name of the variable that sets a proxy for a scheme; empty where none does."""
+    names = (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY")
+    return next((name for name in names if foreign(name)), "")

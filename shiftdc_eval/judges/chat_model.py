@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 Message = dict[str, Any]
 """One chat message in OpenAI's form."""
@@ -15,8 +15,8 @@ Message = dict[str, Any]
 class Options:
     """How a chat is to be answered."""
 
-    max_tokens: int
-    """Tokens of the reply."""
+    max_tokens: int | None
+    """Most tokens of the reply; None: not sent."""
     temperature: float | None = None
     """None: not sent."""
     cut_reply_counts: bool = False
@@ -63,20 +63,29 @@ class Reply:
     spent: Spent = Spent(1, None, None)
     cut_prompt: bool = False
     """True when the prompt was too long and lost its beginning."""
+    note: str = ""
+    """How it was asked for, where that is not how it was meant to be (without a temperature, say)."""
+
+
+Blame = Literal["item", "request", "server"]
+"""What a missing reply is due to: this item alone (a content filter) · the form of the request, which is every
+item's · the server (rate limits, time-outs)."""
 
 
 class NoReply(Exception):
     """No usable reply to this chat; other chats may have one.
 
     Args:
-        reason: why, in words that repeat nothing of what a server said.
+        reason: why; what stands before its first colon is ours, what follows may be the server's words.
         spent: what the attempts took all the same.
+        blame: what it is due to.
     """
 
-    def __init__(self, reason: str, spent: Spent = NOTHING) -> None:
+    def __init__(self, reason: str, spent: Spent = NOTHING, blame: Blame = "item") -> None:
         super().__init__(reason)
         self.reason = reason
         self.spent = spent
+        self.blame: Blame = blame
 
 
 class ChatModel(Protocol):

@@ -6,12 +6,12 @@ error only by its setting: it might be a key in the wrong place.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 
+from shiftdc_eval.core.environment import foreign, setting
 from shiftdc_eval.core.errors import ConfigError, JudgeError
 from shiftdc_eval.judges.api.client import ApiModel
 from shiftdc_eval.judges.api.endpoint import OPENAI_URL, Endpoint
@@ -24,7 +24,7 @@ from shiftdc_eval.judges.rubric import load_rubric
 from shiftdc_eval.judges.spending import PRICES_VARIABLE, price_of
 
 MODEL_VARIABLE = "SHIFTDC_JUDGE_MODEL"
-URL_VARIABLES = ("SHIFTDC_JUDGE_BASE_URL", "OPENAI_BASE_URL")
+URL_VARIABLE, OPENAI_URL_VARIABLE = "SHIFTDC_JUDGE_BASE_URL", "OPENAI_BASE_URL"
 GUARDED_TOKENS = 256
 """Reply tokens of a guarded prompt at least: the verdict stands on its last line."""
 
@@ -37,9 +37,10 @@ class LLMSettings:
     """Settings of a judge behind an endpoint, besides those of the endpoint."""
 
     temperature: Annotated[NotNegative | None, BeforeValidator(lambda v: None if v == "none" else v)] = 0.0
-    max_tokens: PositiveInt | None = None
+    max_tokens: PositiveInt | Literal["none"] | None = None
     structured: Structured = "auto"
     runs: PositiveInt = 1
+    give_up: PositiveInt = 5
     budget: NotNegative = 0.0
 
 
@@ -88,24 +89,30 @@ def llm_judge(
     Raises:
         ConfigError: no model is named, a setting does not fit, or a budget meets an unknown price.
     """
-    import openai  # noqa: F401  (half a second, better spent here than within the first judgement)
-
     rubric = load_rubric(rubric_name)
     given = taken(settings, LLMSettings)
     changes: dict[str, object] = {"parser": parser} if parser else {}
-    changes["max_tokens"] = given.max_tokens or max(rubric.max_tokens, GUARDED_TOKENS if guarded else 1)
+    changes["max_tokens"] = given.max_tokens or max(rubric.max_tokens or 0, GUARDED_TOKENS if guarded else 1)
+    if given.max_tokens == "none":
+        changes["max_tokens"] = None
     rubric = rubric.model_copy(update=changes)
-    model = settings.pop("model", "") or os.environ.get(MODEL_VARIABLE, "")
+    model = settings.pop("model", "") or setting(MODEL_VARIABLE)
     if not model:
         raise ConfigError(
             f"judge {name}: no judge model; add `model=...` to its spec or set {MODEL_VARIABLE}"
         )
-    addresses = [settings.pop("base_url", ""), *(os.environ.get(variable) for variable in URL_VARIABLES)]
-    address = next(filter(None, addresses), OPENAI_URL).rstrip("/")
+    address = (
+        settings.pop("base_url", "") or setting(URL_VARIABLE) or foreign(OPENAI_URL_VARIABLE) or OPENAI_URL
+    )
+    address = address.rstrip("/")
     endpoint = taken(settings, Endpoint, model=model, base_url=address)
     if given.runs > 1 and rubric.kind != "score":
         raise ConfigError(
             f"judge {name}: runs={given.runs} is for scores; this rubric gives a {rubric.kind} verdict"
+        )
+    if given.budget and given.max_tokens == "none":
+        raise ConfigError(
+            f"judge {name}: a budget needs a limit of the reply's tokens; give max_tokens a number"
         )
     price = price_of(endpoint.host, model)
     if given.budget and price is None:
@@ -120,6 +127,7 @@ def llm_judge(
         structured=given.structured,
         temperature=given.temperature,
         runs=given.runs,
+        give_up=given.give_up,
         price=price,
     )
 
@@ -141,7 +149,7 @@ def local_judge(rubric_name: str, model: str, settings: dict[str, str]) -> Local
     if "image" in rubric.needs:
         raise ConfigError(f"rubric {rubric_name} shows the image; local judges read text only")
     if free_choice:
-        rubric = rubric.model_copy(update={"max_tokens": max(rubric.max_tokens, GUARDED_TOKENS)})
+        rubric = rubric.model_copy(update={"max_tokens": max(rubric.max_tokens or 0, GUARDED_TOKENS)})
     guarded = free_choice and not rubric.conversation
     return LocalJudge(
         name=settings.pop("as", f"local_{rubric.name}"),

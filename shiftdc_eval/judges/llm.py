@@ -35,6 +35,8 @@ T = TypeVar("T")
 class Call:
     """One judgement to make: the places in the result that wait for it, and what is shown."""
 
+    number: int
+    """Its place among the calls."""
     key: str
     places: list[tuple[int, int]]
     """(item, run) pairs."""
@@ -55,6 +57,8 @@ class LLMJudge:
     """None: not sent, for models that refuse it."""
     runs: int = 1
     """Independent judgements of one item; a score is their mean."""
+    give_up: int = 5
+    """Items in a row without a reply after which the model is called unusable."""
     price: Price | None = None
     spending: Spending = field(default_factory=Spending)
     """Account of the last call of `judge`."""
@@ -123,7 +127,9 @@ class LLMJudge:
                     results.put(place, number, self._priced(known, first=key not in met))
                     met.add(key)
                 else:
-                    calls.setdefault(key, Call(key, [], item, image)).places.append((place, number))
+                    calls.setdefault(key, Call(len(calls), key, [], item, image)).places.append(
+                        (place, number)
+                    )
         return list(calls.values())
 
     def _prepare(self, item: Item) -> tuple[Image.Image | None, Verdict | None]:
@@ -141,13 +147,14 @@ class LLMJudge:
 
     async def _work(self, calls: list[Call], results: _Results, cache: VerdictCache) -> None:
         queue = deque(calls)
+        streak = _Streak(self.name, self.give_up, len(calls))
         workers = min(self.model.concurrency, len(calls))
 
         async def worker() -> None:
             while queue:
                 call = queue.popleft()
                 begun = time.monotonic()
-                verdict = await self._asked(call)
+                verdict = await self._asked(call, streak)
                 # each worker has one item at a time, so that these shares add up to the wall time
                 seconds = round((time.monotonic() - begun) / workers, 6)
                 verdict = verdict.model_copy(update={"seconds": seconds})
@@ -166,13 +173,15 @@ class LLMJudge:
         if hopeless:  # not raised above: Python 3.11.2 would wrap it in another group
             raise hopeless[0]
 
-    async def _asked(self, call: Call) -> Verdict:
+    async def _asked(self, call: Call, streak: _Streak) -> Verdict:
         """A verdict with its tokens, whatever happens to this one item; only a JudgeError ends the run."""
         spent: list[Spent] = []
         try:
             verdict = await self._ask(call.item, call.image, spent)
+            streak.replied(call.number)
         except NoReply as failure:
             spent.append(failure.spent)
+            streak.failed(call.number, failure)
             verdict = unscored(self.kind, failure.reason)
         except JudgeError:
             raise
@@ -189,7 +198,8 @@ class LLMJudge:
         for attempt in range(1 + self.rubric.retries):
             reply = await self.model.ask(messages, self.question.options(temperature, self.structured))
             spent.append(reply.spent)
-            verdict = self.question.read(reply, item, [f"by {reply.model}" if reply.model else ""])
+            notes = [f"by {reply.model}" if reply.model else "", reply.note]
+            verdict = self.question.read(reply, item, notes)
             if verdict.scored:
                 break
             if attempt == 0 and self.rubric.retry_suffix and isinstance(messages[-1]["content"], str):
@@ -241,6 +251,43 @@ class _Results:
         self.by_item[place][number] = verdict
         if self._on_verdict is not None and number == len(self.by_item[place]) - 1:
             self._on_verdict(1, self._spending.line())
+
+
+class _Streak:
+    """Which calls had no reply: a model that answers none is not asked about every item."""
+
+    def __init__(self, judge: str, most: int, calls: int) -> None:
+        self._judge, self._most = judge, most
+        self._failures: list[NoReply | None] = [None] * calls
+        self._replied = False
+
+    def replied(self, number: int) -> None:
+        """A call had a reply."""
+        self._replied = True
+
+    def failed(self, number: int, failure: NoReply) -> None:
+        """A call had none.
+
+        Raises:
+            JudgeError: it is one of several in a row that the server did not answer, or of several alike where no
+                call had a reply.
+        """
+        if failure.blame == "item":
+            return
+        self._failures[number] = failure
+        low = high = number
+        while low and self._failures[low - 1]:
+            low -= 1
+        while high + 1 < len(self._failures) and self._failures[high + 1]:
+            high += 1
+        row = [one for one in self._failures[low : high + 1] if one]
+        unanswered = all(one.blame == "server" for one in row)
+        alike = len({one.reason.partition(":")[0] for one in row}) == 1 and not self._replied
+        if len(row) >= self._most and (unanswered or alike):
+            raise JudgeError(
+                f"judge {self._judge}: {len(row)} items in a row without a reply: {failure.reason}; "
+                "stopped, what was judged so far is kept"
+            )
 
 
 def _total(verdicts: Iterable[Verdict]) -> dict[str, float | None]:

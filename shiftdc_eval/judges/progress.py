@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from shiftdc_eval.core.environment import foreign
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, ask
 
 
@@ -17,7 +17,7 @@ def judged(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
     Raises:
         JudgeError: the judge cannot work at all.
     """
-    quiet = not items or os.environ.get("RANK", "0") != "0"
+    quiet = not items or foreign("RANK") not in ("", "0")
     with tqdm(total=len(items), desc=judge.name, unit="answer", disable=quiet) as bar:
 
         def told(done: int, account: str) -> None:

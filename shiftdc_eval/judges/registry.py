@@ -9,11 +9,11 @@ by the path of its file (`keyword:list=mine.yaml`, `llm:rubric=./mine.yaml`), an
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 
 from shiftdc_eval.core.entry_points import installed
+from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.judges.installed import GROUP, load
 from shiftdc_eval.judges.keyword import keyword_judge
@@ -177,10 +177,10 @@ def judges_for(default: Sequence[str], chosen: Sequence[str] = ()) -> list[Judge
     Raises:
         ConfigError: a spec is wrong, or two judges would share one column.
     """
-    named = os.environ.get(JUDGES_VARIABLE, "")
+    named = setting(JUDGES_VARIABLE)
     if chosen:
         specs, origin = list(chosen), "the command's --judge"
-    elif named.strip():
+    elif named:
         specs, origin = named.split(","), f"the variable {JUDGES_VARIABLE}"
     else:
         specs, origin = list(default), "the task's list of judges"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, PrivateAttr, model_validator
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.hashing import digest
@@ -93,8 +93,8 @@ class Rubric(BaseModel):
     """Lowest score."""
     maximum: float = 1.0
     """Highest score."""
-    max_tokens: int
-    """Completion tokens asked for."""
+    max_tokens: PositiveInt | None
+    """Most completion tokens; None: no limit is sent."""
     cut_reply_counts: bool = False
     """True where the protocol cuts the reply on purpose, so that a reply cut at `max_tokens` is read."""
     cut_prompt_counts: bool = False
@@ -107,7 +107,7 @@ class Rubric(BaseModel):
     """Marks in the reference that the protocol surrounds with spaces."""
     retry_suffix: str = ""
     """Appended to the prompt when the reply could not be read."""
-    retries: int = 0
+    retries: NonNegativeInt = 0
     """How often the judge is asked again when the reply could not be read; temperature +0.5 each."""
     _file_sha256: str = PrivateAttr("")
     """Hash of the user's own file it was read from; empty for ours."""

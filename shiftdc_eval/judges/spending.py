@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.records import JudgeCost, VerdictRecord
 from shiftdc_eval.judges.chat_model import Spent
@@ -40,7 +40,7 @@ def price_of(host: str, model: str) -> Price | None:
     Raises:
         ConfigError: the table cannot be read.
     """
-    path = Path(os.environ.get(PRICES_VARIABLE) or TABLE)
+    path = Path(setting(PRICES_VARIABLE) or TABLE)
     try:
         table: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         row = (table.get(host) or {}).get(model)

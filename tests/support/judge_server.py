@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import gzip
 import json
 import re
 import socket
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,8 +58,14 @@ class JudgeServer:
     """False: a request for structured output is answered with 400."""
     schema_delay: float = 0.0
     """Seconds before that 400."""
+    newer: bool = False
+    """True: like OpenAI's newer models, `max_tokens` and any `temperature` but the default are refused."""
+    always: str = ""
+    """The order that every request without one of its own carries."""
     retry_after: float = 0.3
     seen: list[Seen] = field(default_factory=list)
+    sent: int = 0
+    """Bytes of the last endless body."""
     peak: int = 0
     now: int = 0
 
@@ -127,7 +135,13 @@ class JudgeServer:
         if not self.schema and "response_format" in seen.body:
             await asyncio.sleep(self.schema_delay)
             return await self._send(writer, 400, {"error": {"message": "response_format is not supported"}})
-        order = self._due(seen)
+        if self.newer and "max_tokens" in seen.body:
+            return await self._send(
+                writer, 400, unsupported("parameter", "max_tokens", "max_completion_tokens")
+            )
+        if self.newer and "temperature" in seen.body:
+            return await self._send(writer, 400, unsupported("value", "temperature", "the default (1)"))
+        order = self._due(seen) or self.always
         if order.split(" ")[0] in STATUS:
             return await self._send(writer, int(order.split(" ")[0]), {"error": {"message": "as ordered"}})
         special = getattr(self, "_" + order.split(" ")[0].replace("-", "_"), None) if order else None
@@ -156,6 +170,41 @@ class JudgeServer:
 
     async def _429_none(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
         return await self._send(writer, 429, {})
+
+    async def _429_says(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        return await self._send(writer, 429, {}, {"Retry-After": seen.order.split(" ")[1]})
+
+    async def _bad(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        error = {"message": "Invalid 'n': key sk-abcdef123456 is\nodd", "param": "n", "code": "invalid_value"}
+        return await self._send(writer, 400, {"error": error})
+
+    async def _filtered(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        return await self._send(writer, 400, {"error": {"code": "content_filter", "message": "filtered"}})
+
+    async def _redirect(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        status = int(seen.order.split(" ")[1])
+        return await self._send(
+            writer, status, {}, {"Location": f"http://127.0.0.1:{self.port}/v1/elsewhere"}
+        )
+
+    async def _gzip(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        body = gzip.compress(json.dumps(completion("Verdict: safe")).encode())
+        return await self._send(writer, 200, body, {"Content-Encoding": "gzip"})
+
+    async def _bomb(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        packer = zlib.compressobj(9, wbits=31)
+        body = b"".join(packer.compress(bytes(2**20)) for _ in range(300)) + packer.flush()
+        return await self._send(writer, 200, body, {"Content-Encoding": "gzip"})
+
+    async def _endless(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        status = seen.order.partition(" ")[2] or "200"
+        writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n\r\n".encode())
+        self.sent = 0
+        for _ in range(300):
+            writer.write(bytes(2**20))
+            await writer.drain()
+            self.sent += 2**20
+        return False
 
     async def _429_long(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
         return await self._send(writer, 429, {}, {"Retry-After": "86400"})
@@ -234,6 +283,18 @@ class JudgeServer:
 
     async def _refusal(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
         return await self._send(writer, 200, completion("Verdict: safe", refusal="I cannot judge this"))
+
+
+def unsupported(what: str, parameter: str, instead: str) -> dict[str, Any]:
+    """The error of a newer OpenAI model, in its words."""
+    message = f"Unsupported {what}: '{parameter}' is not supported with this model. Use {instead} instead."
+    error = {
+        "message": message,
+        "type": "invalid_request_error",
+        "param": parameter,
+        "code": f"unsupported_{what}",
+    }
+    return {"error": error}
 
 
 def completion(text: str | None, finish: str = "stop", refusal: str | None = None) -> dict[str, Any]:

@@ -5,18 +5,22 @@ The key is read from the environment when a request needs it and stands in no ob
 
 from __future__ import annotations
 
-import os
+import re
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, FiniteFloat, PositiveInt
 
+from shiftdc_eval.core.environment import foreign, setting
 from shiftdc_eval.core.errors import ConfigError, JudgeError
 
 KEY_VARIABLES = ("SHIFTDC_JUDGE_API_KEY", "OPENAI_API_KEY")
 OPENAI_URL = "https://api.openai.com/v1"
 _SCHEMES = ("http", "https")
+_SECRET = re.compile(
+    r"\b(?:sk|pk|hf|gsk|xai|key)[-_][\w*.\-]{6,}|(?<=\bBearer )\S+|[A-Za-z0-9_\-]{32,}", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,9 @@ class Endpoint:
     tries: PositiveInt = 5
     """Attempts at an item whose requests fail in passing."""
     patience: Annotated[FiniteFloat, Field(ge=0)] = 120.0
-    """Longest wait in seconds that a server may ask for, and longest time spent on being rate limited."""
+    """Longest wait in seconds that a server may ask for, and longest time without a reply while it limits the rate."""
     backoff: Annotated[FiniteFloat, Field(ge=0.001)] = 1.0
-    """Seconds before the second attempt; doubled for each further one."""
+    """Seconds before the second attempt, whatever the server asks for; doubled for each further one."""
 
     def __post_init__(self) -> None:
         try:
@@ -69,10 +73,15 @@ def api_key(base_url: str) -> str:
     """The key from the environment; a placeholder for servers other than OpenAI's, which may need none.
 
     Raises:
-        JudgeError: there is none and OpenAI's own server needs one.
+        JudgeError: there is none and OpenAI's own server needs one, or it cannot stand in a header.
     """
     for variable in KEY_VARIABLES:
-        if key := os.environ.get(variable, "").strip():
+        if key := _read(variable):
+            if not (key.isascii() and key.isprintable() and " " not in key):
+                raise JudgeError(
+                    f"the key in {variable} holds a line break, a blank or another character that no key has "
+                    "(not shown); set it again, to the key alone"
+                )
             return key
     if base_url.startswith(OPENAI_URL):
         raise JudgeError(f"no API key for {OPENAI_URL}; set {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]}")
@@ -82,6 +91,15 @@ def api_key(base_url: str) -> str:
 def redact(text: str) -> str:
     """The text without any of the keys in the environment."""
     for variable in KEY_VARIABLES:
-        if key := os.environ.get(variable, "").strip():
+        if key := _read(variable):
             text = text.replace(key, "[key]")
     return text
+
+
+def masked(text: str) -> str:
+    """A server's words on one line, at most 200 characters, without anything that looks like a key."""
+    return _SECRET.sub("[key]", redact(" ".join(text.split())))[:200]
+
+
+def _read(variable: str) -> str:
+    return foreign(variable) if variable.startswith("OPENAI") else setting(variable)

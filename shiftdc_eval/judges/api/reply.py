@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from shiftdc_eval.judges.chat_model import NOTHING, NoReply, Reply, Spent
+from shiftdc_eval.judges.api.endpoint import masked
+from shiftdc_eval.judges.chat_model import NOTHING, Blame, NoReply, Reply, Spent
 
 FaultKind = Literal["transient", "rate_limit", "final", "fatal"]
 """Ask again · ask again when the server says · this item cannot be judged · nothing can be judged."""
@@ -22,7 +26,7 @@ _FATAL = {
 
 
 class Fault(NoReply):
-    """A request that brought no usable reply. Its text is ours: no word of the server is repeated in it."""
+    """A request that brought no usable reply."""
 
     def __init__(
         self,
@@ -33,38 +37,82 @@ class Fault(NoReply):
         wait: float | None = None,
         spent: Spent = NOTHING,
         unreachable: bool = False,
+        blame: Blame | None = None,
+        said: ServerError | None = None,
     ) -> None:
-        super().__init__(reason, spent)
+        super().__init__(reason, spent, blame or ("request" if kind == "final" else "server"))
         self.kind = kind
         self.status = status
         self.wait = wait
         self.unreachable = unreachable
+        self.said = said or ServerError()
+
+
+@dataclass(frozen=True)
+class ServerError:
+    """What the body of an error says, in OpenAI's form."""
+
+    code: str = ""
+    param: str = ""
+    message: str = ""
+
+    @classmethod
+    def read(cls, body: bytes) -> ServerError:
+        """From a body that may be anything."""
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError):
+            return cls()
+        error = data.get("error", data) if isinstance(data, dict) else None
+        if isinstance(error, str):
+            return cls(message=error)
+        if not isinstance(error, dict):
+            return cls()
+        return cls(
+            **{
+                name: text
+                for name in ("code", "param", "message")
+                if isinstance(text := error.get(name), str)
+            }
+        )
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds a Retry-After header asks to wait, given in seconds or as an HTTP date; None without one."""
+    """Seconds a Retry-After header asks to wait, given in seconds or as an HTTP date; None without one that can be
+    read.
+    """
     text = headers.get("retry-after", "").strip()
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
+        return None if math.isnan(seconds) else max(0.0, seconds)
     except ValueError:
         pass
     try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, moment.timestamp() - time.time())
 
 
-def status_fault(status: int, headers: Mapping[str, str], code: str | None) -> Fault:
-    """The fault that an HTTP error status is."""
+def status_fault(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
+    """The fault that an HTTP status other than 2xx is."""
+    said = ServerError.read(body)
     if status in _FATAL:
         return Fault("fatal", _FATAL[status], status=status)
-    if status == 429 and code in ("insufficient_quota", "billing_hard_limit_reached"):
+    if 300 <= status < 400:
+        host = urlsplit(headers.get("location", "")).hostname
+        to = f" to {host}" if host else ""
+        reason = f"the server redirects{to}, which is not followed; name the address it leads to as base_url"
+        return Fault("fatal", reason, status=status)
+    if status == 429 and said.code in ("insufficient_quota", "billing_hard_limit_reached"):
         return Fault("fatal", "the account's quota is used up", status=status)
     if status == 429:
         return Fault("rate_limit", "HTTP 429, rate limited", status=status, wait=retry_after(headers))
-    kind: FaultKind = "transient" if status in _TRANSIENT else "final"
-    return Fault(kind, f"HTTP {status}", status=status, wait=retry_after(headers))
+    if status in _TRANSIENT:
+        return Fault("transient", f"HTTP {status}", status=status, wait=retry_after(headers))
+    words = masked(": ".join(filter(None, [said.param, said.message])))
+    reason = f"HTTP {status}" + (f": {words}" if words else "")
+    filtered = "content_filter" in (said.code, said.param) or "content management policy" in said.message
+    return Fault("final", reason, status=status, blame="item" if filtered else "request", said=said)
 
 
 def read_completion(body: bytes, cut_reply_counts: bool) -> Reply:
@@ -90,9 +138,11 @@ def read_completion(body: bytes, cut_reply_counts: bool) -> Reply:
         raise Fault("transient", "the server's answer holds no choice", status=200, spent=spent)
     finish = choice.get("finish_reason")
     if finish == "content_filter":
-        raise Fault("final", "the judge's content filter cut the reply", status=200, spent=spent)
+        raise Fault(
+            "final", "the judge's content filter cut the reply", status=200, spent=spent, blame="item"
+        )
     if message.get("refusal"):
-        raise Fault("final", "the judge refused to judge", status=200, spent=spent)
+        raise Fault("final", "the judge refused to judge", status=200, spent=spent, blame="item")
     if finish == "length" and not cut_reply_counts:
         raise Fault("final", "the judge's reply was cut at the token limit", status=200, spent=spent)
     text = message.get("content")

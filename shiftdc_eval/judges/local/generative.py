@@ -78,7 +78,8 @@ class LocalJudge:
 
         rubric = self.rubric
         with self.model.loaded("AutoModelForCausalLM", side="left") as (model, tokenizer):
-            room = self.model.room(model, tokenizer, rubric.max_tokens)
+            new_tokens = rubric.max_tokens or UNLIMITED
+            room = self.model.room(model, tokenizer, new_tokens)
             encoder = Encoder(rubric, tokenizer, self.question.guarded, self.chat, room)
 
             def run(batch: Sequence[Item]) -> list[Verdict]:
@@ -94,7 +95,7 @@ class LocalJudge:
                         input_ids=ids.to(model.device),
                         attention_mask=mask.to(model.device),
                         do_sample=False,
-                        max_new_tokens=rubric.max_tokens,
+                        max_new_tokens=new_tokens,
                         **GREEDY,
                     )
                 new = output[:, ids.shape[1] :]
@@ -114,6 +115,8 @@ class LocalJudge:
                 yield from results
 
 
+UNLIMITED = 1024
+"""Reply tokens of a rubric that sets no limit."""
 GREEDY: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
 """Sampling settings a checkpoint may bring along, taken back."""
 
