@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.backbones.interface import EditBuilder, Wrapper
+from shiftdc_eval.core.files import make_folder, writing
 from shiftdc_eval.steering import PREFILL, Scope, hooked
 
 VERSION = 2
@@ -58,12 +59,13 @@ class ActivationStore:
 
     def put(self, found: Mapping[str, Tensor], seconds: float) -> None:
         """Store activations; `seconds` is what each took."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         for key, tensor in found.items():
             # several processes may fill one store; not synced, since what is torn is made again
             temporary = self._folder / f".{key}.{secrets.token_hex(4)}"
-            save_file({"x": tensor.contiguous().cpu()}, temporary, {"seconds": repr(seconds)})
-            temporary.replace(self._path(key))
+            with writing(temporary):
+                temporary.write_bytes(save({"x": tensor.contiguous().cpu()}, {"seconds": repr(seconds)}))
+                temporary.replace(self._path(key))
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"
