@@ -144,6 +144,7 @@ def test_a_recording_of_another_model_is_refused(tmp_path: Path, capsys: pytest.
     write(tmp_path / "recording", Planted(questions=12))
     assert main(["analyse", "toy", "--recorded", "-o", str(tmp_path)]) == 2
     assert "holds a recording of made, not of toy" in capsys.readouterr().err
+    assert main(["analyse", "made", "--recorded", "-o", str(tmp_path)]) == 0
 
 
 @pytest.mark.slow
@@ -160,8 +161,9 @@ def test_the_toy_model_is_recorded_and_analysed(
     assert len(report["curves"]["safety_probe"]["text_caption"]["image"]["accuracy"]["value"]) == 8
     assert report["findings"]
     assert (tmp_path / "index.html").is_file()
+    before = {path: path.read_bytes() for path in (tmp_path / "recording").iterdir()}
     pairs = [json.dumps({"unsafe": f"bad thing {at}", "safe": f"good thing {at}"}) for at in range(20)]
     (tmp_path / "set.jsonl").write_text("\n".join(pairs))
     assert main([*command, "--contrast", str(tmp_path / "set.jsonl")]) == 2
     assert "differs in direction_sha256" in capsys.readouterr().err
-    assert main([*command, "--recorded"]) == 0, "what was refused has left the recording as it was"
+    assert before == {path: path.read_bytes() for path in (tmp_path / "recording").iterdir()}

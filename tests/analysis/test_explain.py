@@ -23,14 +23,27 @@ defaults: {{batch_size: 4, limit: 2, gen_kwargs: {{max_new_tokens: 4}}}}
 """
 
 
-@pytest.fixture
-def results(tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A grid of two cells of a random model."""
-    monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
-    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
-    file = tmp_path / "grid.yaml"
+@pytest.fixture(scope="module")
+def answered(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a grid of two cells of a random model, with the data and the cache that they used."""
+    folder = tmp_path_factory.mktemp("answered")
+    file = folder / "grid.yaml"
     file.write_text(GRID.format(model=tiny_llava))
-    assert main(["grid", "run", str(file), "-o", str(tmp_path / "out")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHIFTDC_DATA", str(write_figstep(folder / "data")))
+        patch.setenv("SHIFTDC_CACHE", str(folder / "cache"))
+        patch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
+        assert main(["grid", "run", str(file), "-o", str(folder / "out")]) == 0
+    return folder
+
+
+@pytest.fixture
+def results(answered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The results of that grid, with data and cache of one's own."""
+    shutil.copytree(answered, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("SHIFTDC_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("SHIFTDC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     return tmp_path / "out"
 
 

@@ -243,7 +243,7 @@ defaults: {{batch_size: 4, gen_kwargs: {{max_new_tokens: 4}}}}
 def test_a_finished_sweep_becomes_a_table_and_a_plot(
     tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
+    monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data", tasks=1)))
     monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     file = tmp_path / "mine.yaml"
     file.write_text(GRID.format(model=tiny_llava))
@@ -251,8 +251,8 @@ def test_a_finished_sweep_becomes_a_table_and_a_plot(
     assert main(["sweep", "run", str(file), "-o", str(out)]) == 0
     said = capsys.readouterr().out
     assert "3 cells, 0 complete, 3 to run" in said
-    assert "forward passes of one prompt each: 27 answers, 9 captions, 9 activations, " in said
-    assert "18 more would be made if cells shared nothing: 0 answers, 9 captions, 9 activations, 0" in said
+    assert "forward passes of one prompt each: 9 answers, 3 captions, 3 activations, " in said
+    assert "6 more would be made if cells shared nothing: 0 answers, 3 captions, 3 activations, 0" in said
     summary = json.loads((out / "sweep.json").read_text())
     assert [one["defense"] for one in summary["rows"]] == ["none", "shiftdc", "random"]
     assert [bool(one["ablation"]) for one in summary["rows"]] == [False, False, True]
@@ -277,8 +277,9 @@ def test_an_unknown_sweep_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_an_unknown_task_of_a_sweep_is_named_with_its_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     file = tmp_path / "sweep.yaml"
     file.write_text("models: [toy]\ndefenses: [none]\ntasks:\n  - toy_figstep\n  - toy_nonsense\n")
     assert main(["sweep", "run", str(file), "-o", str(tmp_path / "out")]) == 2

@@ -177,15 +177,15 @@ def test_edited_and_drawn_answers_are_never_found_again(backbone: Backbone, tmp_
 def test_a_sweep_takes_the_passes_that_its_plan_names(
     tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
+    monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data", tasks=1)))
     monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     file = tmp_path / "mine.yaml"
     file.write_text(GRID.format(model=tiny_llava))
     cells = list(read_grid(file).cells())
     sizes = [(cell, sweep_plan.size_of(cell, load_task)) for cell in cells]
     taken, saved = sweep_plan.totals(sizes)
-    assert taken == {"answers": 12 * 9, "captions": 3 * 9, "activations": 6 * 9}
-    assert saved == {"answers": 0, "captions": 3 * 9, "activations": 5 * 9}
+    assert taken == {"answers": 12 * 3, "captions": 3 * 3, "activations": 6 * 3}
+    assert saved == {"answers": 0, "captions": 3 * 3, "activations": 5 * 3}
 
     store = ActivationStore(tmp_path / "a")
 
