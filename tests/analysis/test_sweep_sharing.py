@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -200,6 +201,10 @@ def test_a_sweep_takes_the_passes_that_its_plan_names(
             return remembering(model, store) if share else model
 
         monkeypatch.setenv("SHIFTDC_CACHE", str(tmp_path / out / "cache"))
+        if share:  # directions are fitted once, captions made anew
+            shutil.copytree(
+                tmp_path / "apart" / "cache" / "directions", tmp_path / out / "cache" / "directions"
+            )
         assert grid.run_cells(cells, tmp_path / out, report=lambda *said: None, stand_in=stand_in) == {}
         return loaded[0].forward_passes
 
