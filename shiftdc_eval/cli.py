@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from shiftdc_eval.core.errors import ShiftDCError
+from shiftdc_eval.core.terminal import tolerate_encoding
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": (
@@ -46,8 +47,20 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> (module, one line of help)."""
 
+RESUMED = frozenset({"run", "demo", "judge", "grid", "analyse", "sweep"})
+"""Verbs that keep what is finished: called again, they go on."""
 READER_GONE = 141
 """Exit status that a shell gives a program which SIGPIPE ended (128 + 13)."""
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from shiftdc_eval import __version__
+
+        print(f"shiftdc-eval {__version__}")
+        parser.exit()
 
 
 def _overview() -> str:
@@ -77,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    tolerate_encoding()
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="shiftdc-eval",
@@ -84,6 +98,7 @@ def _run(argv: Sequence[str] | None) -> int:
         epilog=_overview(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do")
     if not arguments or arguments[0].startswith("-"):
         parser.parse_args(arguments or ["--help"])
@@ -101,18 +116,23 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         return int(module.main(args))
     except ShiftDCError as error:
-        print(f"shiftdc-eval {verb}: {error}", file=sys.stderr)
-        return 2
+        return _failed(verb, str(error), 2)
     except BrokenPipeError:
         raise
     except OSError as error:  # a file that a library of ours reads or writes
-        print(
-            f"shiftdc-eval {verb}: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr
-        )
-        return 1
+        return _failed(verb, f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
-        print(f"shiftdc-eval {verb}: stopped", file=sys.stderr)
-        return 130
+        more = "; the same command goes on where it stopped" if verb in RESUMED else ""
+        return _failed(verb, f"stopped{more}", 130)
+
+
+def _failed(verb: str, message: str, status: int) -> int:
+    from shiftdc_eval.core.provenance import redact
+    from shiftdc_eval.core.terminal import printable
+
+    for line in message.splitlines():  # a line a problem
+        print(f"shiftdc-eval {verb}: {printable(redact(line))}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

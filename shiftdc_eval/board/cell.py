@@ -220,6 +220,8 @@ class RunSource(Record):
     """The command line without secrets."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Versions of the relevant packages."""
+    plugins: dict[str, str] = Field(default_factory=dict)
+    """Defense that another installed package brought -> distribution and version."""
     git: Text = ""
     """Commit and state of the working tree."""
     hardware: Text = ""

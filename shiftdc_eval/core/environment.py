@@ -9,7 +9,6 @@ VARIABLES = frozenset(
         "SHIFTDC_CACHE",
         "SHIFTDC_CALIBRATION",
         "SHIFTDC_CALIBRATION_IDS",
-        "SHIFTDC_COMMAND",
         "SHIFTDC_DATA",
         "SHIFTDC_FONT",
         "SHIFTDC_JUDGES",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class ModelArguments(BaseModel):
@@ -29,6 +29,13 @@ class ModelArguments(BaseModel):
     engine: Literal["auto", "plain", "fast"] = "auto"
     """`plain`: transformers' `generate`; `fast`: stored image prefixes and a static cache; `auto`: fast where it is
     exact."""
+
+    @field_validator("pretrained", "revision")
+    @classmethod
+    def _no_address(cls, value: str | None) -> str | None:
+        if value and "://" in value:  # it would be written down with the user name and password in it
+            raise ValueError("an address is neither a hub id or folder nor a branch, tag or commit")
+        return value
 
 
 class ModelSpec(ModelArguments):

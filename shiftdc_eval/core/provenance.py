@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from shiftdc_eval.core.environment import setting
-
 PACKAGES = ("shiftdc-eval", "lmms-eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 NAMED = re.compile(
     r"(?i)(\b[\w-]*(?:(?:api|access|private)[_-]?key|token|secret|passw(?:or)?d|credentials?)\b['\"]?\s*[=:]\s*"
@@ -72,8 +70,6 @@ def git_state() -> str:
 def command_line(arguments: Sequence[str] | None = None) -> str:
     """A command, this process's when none is given, with the program's folder and anything that looks like a
     secret removed."""
-    if arguments is None and (given := setting("SHIFTDC_COMMAND")):
-        return redact(given)
     program, *rest = sys.argv if arguments is None else arguments
     path = Path(program)
     name = path.parent.name.replace("_", "-") if path.name == "__main__.py" else path.name

@@ -14,9 +14,9 @@ from shiftdc_eval.core.provenance import redact
 T = TypeVar("T", bound=BaseModel)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """A hint at the nearest known word, or nothing where none is as like as this (0 to 1)."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f"; did you mean {close[0]}?" if close else ""
 
 

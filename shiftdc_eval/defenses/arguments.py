@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.validation import nearest
-from shiftdc_eval.defenses.base import Defense
 from shiftdc_eval.defenses.registry import DEFENSES
+
+if TYPE_CHECKING:
+    from shiftdc_eval.backbones.interface import Capability
+    from shiftdc_eval.defenses.base import Defense
 
 
 def split(
@@ -27,22 +29,34 @@ def split(
     """
     defense = given.get("defense")
     if defense is None:
+        for name in given.keys() - set(own):
+            if nearest(name, ["defense"]):
+                raise ConfigError(f"unknown {what} {name}; did you mean defense?")
         raise ConfigError(f"{what} defense= is missing; one of: {', '.join(DEFENSES)}")
-    if defense not in DEFENSES:
-        raise ConfigError(
-            f"{what} defense={defense} is unknown{nearest(str(defense), DEFENSES)}; one of: {', '.join(DEFENSES)}"
-        )
+    known(str(defense), what=what)
     mine, theirs = {"defense", *own}, set(DEFENSES[defense].model_fields)
     for name in given:
         if name not in mine | theirs:
-            known = sorted(mine | theirs)
+            words = sorted(mine | theirs)
             raise ConfigError(
-                f"unknown {what} {name}{nearest(name, known)}; defense={defense} knows {', '.join(known)}"
+                f"unknown {what} {name}{nearest(name, words)}; defense={defense} knows {', '.join(words)}"
             )
     return (
         {name: value for name, value in given.items() if name in mine},
         {name: value for name, value in given.items() if name in theirs},
     )
+
+
+def known(defense: str, *, what: str = "model argument") -> None:
+    """Refuse a name that no defense has; imports none.
+
+    Raises:
+        ConfigError: names the nearest one.
+    """
+    if defense not in DEFENSES:
+        raise ConfigError(
+            f"{what} defense={defense} is unknown{nearest(defense, DEFENSES)}; one of: {', '.join(DEFENSES)}"
+        )
 
 
 def require(defense: Defense, offered: Set[Capability], engine: str) -> None:

@@ -1,19 +1,22 @@
 """`shiftdc-eval grid run FILE`: every cell of a grid, each model loaded once, resumable after any kill.
 
-Prints what there is to run, runs it, and ends with a table of what failed and why. A killed grid goes on from
-its journals when the same command is called again.
+Checks everything that can be known before a model is loaded, prints what there is to run, runs it, and ends with
+the results and what failed. A killed grid goes on from its journals when the same command is called again.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.grid.file import Cell, Grid, place, read_grid
-from shiftdc_eval.grid.plan import checked, selected, why_run
+from shiftdc_eval.core.errors import ConfigError, ShiftDCError
+from shiftdc_eval.core.terminal import printable
+from shiftdc_eval.grid.file import Cell, read_grid
+from shiftdc_eval.grid.plan import COMPLETE, checked, selected, why_run
+from shiftdc_eval.grid.preflight import refuse
 from shiftdc_eval.grid.tasks import require_tasks
 
 SHOWN = 3
@@ -55,13 +58,23 @@ def main(args: argparse.Namespace) -> int:
             "--model_args ... --tasks ... --output_path DIR --log_samples"
         )
     grid = read_grid(args.file, args.include_path)
-    cells = selected(_checked(args.file, grid), args.only, args.limit)
+    cells = selected(list(grid.cells()), args.only, args.limit)
+    refuse(args.file, grid, cells, args.out)
+    checked(cells)  # no cell twice
     require_tasks(args.file, grid.tasks, grid.include_path)
     reasons = [why_run(cell, args.out) for cell in cells]
     todo = [cell for cell, reason in zip(cells, reasons, strict=True) if reason]
     _print_plan(cells, reasons)
-    if args.dry_run or not todo:
+    if args.dry_run:
         return 0
+    failures = _run(todo, args) if todo else {}
+    _print_results(cells, args.out)
+    if failures:
+        _print_failures(failures)
+    return 1 if failures else 0
+
+
+def _run(todo: Sequence[Cell], args: argparse.Namespace) -> dict[str, str]:
     from shiftdc_eval.grid.progress import shown
 
     with shown(todo, args.out) as report:
@@ -69,25 +82,34 @@ def main(args: argparse.Namespace) -> int:
             from shiftdc_eval.grid.ray import run_with_ray
             from shiftdc_eval.grid.run import run_share
 
-            failures = run_with_ray(todo, args.out, run_share)
-        else:
-            from shiftdc_eval.grid.run import run_cells
+            return run_with_ray(todo, args.out, run_share)
+        from shiftdc_eval.grid.run import run_cells
 
-            failures = run_cells(todo, args.out, report=report)
-    if failures:
-        _print_failures(failures)
-    return 1 if failures else 0
+        return run_cells(todo, args.out, report=report)
 
 
-def _checked(path: Path, grid: Grid) -> list[Cell]:
-    """The cells, after a check of every defense; an error names the line of the defense."""
-    cells = list(grid.cells())
-    for number, defense in enumerate(grid.defenses):
-        try:
-            checked([cell for cell in cells if cell.defense == defense][:1])
-        except ConfigError as error:
-            raise ConfigError(f"{place(path, ['defenses', number])}: {error}") from error
-    return checked(cells)
+def _print_results(cells: Sequence[Cell], out: Path) -> None:
+    """The table of what is complete, and what to call next; a task that the board cannot take has none."""
+    from rich.console import Console
+
+    from shiftdc_eval.board.build import index_of
+    from shiftdc_eval.board.ingest.join import join
+    from shiftdc_eval.grid.table import tables
+
+    folders = [out / cell.folder for cell in cells if (out / cell.folder / COMPLETE).is_file()]
+    if not folders:
+        return
+    console = Console()
+    try:
+        for made in tables(index_of(join(folders, (), False), ())):
+            console.print(made)
+    except ShiftDCError as error:
+        console.print(f"no table: {printable(error)}", markup=False)
+    quoted = shlex.quote(str(out))
+    print(
+        f"next: shiftdc-eval board build {quoted} --out {shlex.quote(str(out / 'board'))}   (page, comparisons)"
+    )
+    print(f"      shiftdc-eval view {quoted}   (every sample)")
 
 
 def _print_plan(cells: Sequence[Cell], reasons: Sequence[str]) -> None:

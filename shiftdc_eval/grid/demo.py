@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from shiftdc_eval.board.index import Index
 
-    from shiftdc_eval.board.index import Index, IndexCell, Measure
+from shiftdc_eval.grid.table import defenses, main_measure, table
 
 COLOURS = ("#444444", "#1f77b4", "#17becf", "#2ca02c", "#ff7f0e", "#d62728", "#9467bd", "#8c564b", "#e377c2")
-MAIN_JUDGES = ("keyword_robust", "mme_strict", "mme_official", "exact_match")
-"""Which judge's column the table shows, first match; the board shows all."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -87,58 +85,6 @@ def quiet() -> Iterator[None]:
         logger.enable("lmms_eval")
         ours.setLevel(level)
         del os.environ["TQDM_DISABLE"]
-
-
-def main_measure(cell: IndexCell) -> Measure:
-    """The measure the table shows: by the judge that comes first in `MAIN_JUDGES`, else the cell's first."""
-    by_judge = {measure.judge.split("@")[0]: measure for measure in cell.measures}
-    return next((by_judge[name] for name in MAIN_JUDGES if name in by_judge), cell.measures[0])
-
-
-def shown(measure: Measure) -> str:
-    """A value with its 95 % interval: shares in percent, sums (MME) as they are."""
-    if measure.value is None:
-        return "unscored"
-    scale = 100 if measure.value <= 1 else 1
-    ends = (measure.low, measure.high)
-    interval = "" if None in ends else f" [{scale * (ends[0] or 0):.0f}-{scale * (ends[1] or 0):.0f}]"
-    return f"{scale * measure.value:.0f}{interval}"
-
-
-def defenses(index: Index) -> list[str]:
-    """Labels of the defenses: undefended first, then ShiftDC, then the others by name, controls last."""
-    found = {cell.defense: cell for cell in index.cells}
-
-    def place(label: str) -> tuple[bool, bool, bool, str]:
-        cell = found[label]
-        return bool(cell.ablation), cell.defense_name != "none", cell.defense_name != "shiftdc", label
-
-    return sorted(found, key=place)
-
-
-def table(index: Index) -> Table:
-    """Defenses down, tasks across."""
-    from rich.table import Table
-
-    from shiftdc_eval.board.render.format import METRIC_NAMES
-
-    tasks = list(dict.fromkeys(cell.task for cell in index.cells))
-    tasks.sort(
-        key=lambda task: [
-            ("figstep", "safetybench", "benign", "mme", "vqa", task)[i] in task for i in range(6)
-        ][::-1]
-    )
-    cells = {(cell.defense, cell.task): cell for cell in index.cells}
-    made = Table(title="percent (MME: sum of accuracies, at most 400), 95 % interval in brackets")
-    made.add_column("defense")
-    for task in tasks:
-        metric = next(main_measure(cell).metric for cell in index.cells if cell.task == task)
-        name = task.removeprefix("toy_").replace("mm_safetybench", "MM-SB").replace("_", " ")
-        made.add_column(f"{name}\n{METRIC_NAMES[metric]}", justify="right", no_wrap=True)
-    for defense in defenses(index):
-        row = [cells.get((defense, task)) for task in tasks]
-        made.add_row(defense, *("" if cell is None else shown(main_measure(cell)) for cell in row))
-    return made
 
 
 def plot(index: Index, path: Path) -> None:

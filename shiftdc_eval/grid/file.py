@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.grid import lines as grid_lines
+from shiftdc_eval.plugin.arguments import written_pairs
 from shiftdc_eval.tasks.folder.settings import PREFIX, as_yaml, read_line
 
 
@@ -208,7 +209,7 @@ class Cell:
 
     @property
     def command(self) -> str:
-        """The command that answers this cell alone; empty where a value cannot stand in `--model_args`, or
+        """The command that answers this cell alone; empty where a value cannot stand in `--gen_kwargs`, or
         the grid's own tasks not in `--include_path`."""
         model = {name: value for name, value in self.model.model_dump(exclude_defaults=True).items()}
         given = {
@@ -222,11 +223,11 @@ class Cell:
         }
         texts = {name: str(value) for name, value in given.items() if value not in ("", None)}
         generation = {name: str(value) for name, value in self.settings.gen_kwargs.items()}
-        if any("," in text or text != text.strip() for text in (*texts.values(), *generation.values())):
+        if any("," in text or text != text.strip() for text in generation.values()):
             return ""
         if len(self.include_path) > 1 or any("\n" in one for one in self.include_path):
             return ""
-        words = ["shiftdc-eval", "run", "--model", "shiftdc_vlm", "--model_args", _pairs(texts)]
+        words = ["shiftdc-eval", "run", "--model", "shiftdc_vlm", "--model_args", written_pairs(texts)]
         words += ["--tasks", self.task]
         if self.include_path:
             words += ["--include_path", self.include_path[0]]

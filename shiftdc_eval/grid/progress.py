@@ -15,12 +15,14 @@ from rich import progress
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from shiftdc_eval.core.terminal import printable
 from shiftdc_eval.grid.file import Cell
 from shiftdc_eval.grid.plan import COMPLETE
 from shiftdc_eval.tasks.catalogue import TASKS
 
 Report = Callable[[Cell, str, int], None]
-"""Called for every cell that ended: the cell, its outcome, and how many samples it answered or reused."""
+"""Called for every cell that ended: the cell, its outcome (empty: said with another cell), and how many samples it
+answered or reused."""
 
 
 @dataclass
@@ -35,12 +37,14 @@ class Progress:
     def __call__(self, cell: Cell, said: str, samples: int) -> None:
         self.finished += 1
         self.samples += samples
+        if not said:
+            return
         elapsed = time.monotonic() - self.begun
         left = elapsed / self.finished * (self.total - self.finished)
         rate = self.samples / max(elapsed, 1e-9)
         print(
             f"[{self.finished}/{self.total}, {self.samples} samples, {rate:.1f}/s, {elapsed:.0f} s, {left:.0f} s left] "
-            f"{cell.label}: {said}",
+            f"{printable(f'{cell.label}: {said}')}",
             flush=True,
         )
 
@@ -56,7 +60,8 @@ def shown(cells: Sequence[Cell], out: Path) -> Iterator[Report]:
 
     def report(cell: Cell, said: str, samples: int) -> None:
         bar.ended[cell.folder] = samples
-        console.print(Text(f"{cell.label}: {said}"))
+        if said:
+            console.print(Text(printable(f"{cell.label}: {said}")))
 
     with ExitStack() as stack:
         stack.enter_context(bar)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shiftdc_eval.backbones import load_backbone
-from shiftdc_eval.core.errors import RecordError, ShiftDCError
+from shiftdc_eval.core.errors import ShiftDCError
 from shiftdc_eval.core.files import atomic_write
+from shiftdc_eval.core.provenance import redact, redacted
 from shiftdc_eval.grid.file import Cell
 from shiftdc_eval.grid.plan import COMPLETE, answer_version, is_complete, selected
 from shiftdc_eval.grid.progress import Progress, Report
 from shiftdc_eval.grid.tasks import task_facts, task_manager
+from shiftdc_eval.plugin.saved_files import require_whole
 
 if TYPE_CHECKING:
     from shiftdc_eval.backbones import Backbone
@@ -57,20 +59,23 @@ def run_cells(
             backbone = stand_in(backbone) if stand_in else backbone
         except Exception as error:  # the boundary: one model that cannot be loaded must not stop the others
             reason = str(error) if isinstance(error, ShiftDCError) else f"{type(error).__name__}: {error}"
-            failures |= {cell.label: f"cannot load the model: {reason}" for cell in mine}
-            for cell in mine:
-                report(cell, "failed: cannot load the model", 0)
+            failures |= {cell.label: f"cannot load the model: {redact(reason)}" for cell in mine}
+            others = f" ({len(mine)} cells)" if len(mine) > 1 else ""
+            for cell in mine:  # said once; the others only count
+                report(cell, f"failed: cannot load the model{others}" if cell is mine[0] else "", 0)
             continue
         for cell in mine:
             said, samples = "done", 0
             try:
                 samples = run_cell(cell, backbone, out)
             except ShiftDCError as error:
-                failures[cell.label] = str(error)
-                said = f"failed: {error}"
+                failures[cell.label] = redact(str(error))
+                said = f"failed: {failures[cell.label]}"
             except Exception as error:  # the boundary: one broken cell must not take the others with it
-                atomic_write(out / cell.folder / FAILURE, traceback.format_exc())
-                failures[cell.label] = f"{type(error).__name__}: {error} (see {FAILURE} in its folder)"
+                atomic_write(out / cell.folder / FAILURE, redact(traceback.format_exc()))
+                failures[cell.label] = (
+                    redact(f"{type(error).__name__}: {error}") + f" (see {FAILURE} in its folder)"
+                )
                 said = f"failed: {type(error).__name__}"
             report(cell, said, samples)
         del backbone
@@ -135,26 +140,17 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:
     (folder / COMPLETE).unlink(missing_ok=True)
     for stale in folder.rglob("*_samples_*.jsonl"):
         stale.unlink()  # lmms-eval appends; what it holds is in the journal
-    tracker.save_results_aggregated(results=results, samples=samples, datetime_str=stamp)
+    tracker.save_results_aggregated(results=redacted(results), samples=samples, datetime_str=stamp)
     for task in results["configs"]:
         tracker.save_results_samples(task_name=task, samples=samples[task])
-    counts = {task: len(rows) for task, rows in samples.items()}
-    _require_written(folder, stamp, counts)
+    written = folder / tracker.general_config_tracker.model_name_sanitized / f"{stamp}_results.json"
+    counts = {
+        written.with_name(f"{stamp}_samples_{task}.jsonl"): len(samples[task]) for task in results["configs"]
+    }
+    require_whole(written, counts)
     (folder / FAILURE).unlink(missing_ok=True)
     atomic_write(folder / COMPLETE, _completion(cell, backbone.revision))
     return sum(counts.values())
-
-
-def _require_written(folder: Path, stamp: str, rows: Mapping[str, int]) -> None:
-    """lmms-eval only warns when it cannot save: check its files before calling a cell complete."""
-    if not list(folder.rglob(f"{stamp}_results.json")):
-        raise RecordError(f"lmms-eval wrote no results file in {folder}; its own message stands above")
-    for task, count in rows.items():
-        found = [path for path in folder.rglob(f"*_samples_{task}.jsonl")]
-        # an answer may hold separators that `splitlines` takes for the end of a row
-        lines = sum(path.read_text(encoding="utf-8").count("\n") for path in found)
-        if lines < count:
-            raise RecordError(f"lmms-eval wrote {lines} of {count} samples of {task} in {folder}")
 
 
 def _completion(cell: Cell, revision: str) -> str:
@@ -164,4 +160,4 @@ def _completion(cell: Cell, revision: str) -> str:
         "tasks": task_facts(cell.task, cell.include_path),
         **cell.description(),
     }
-    return json.dumps(content, indent=1, sort_keys=True, default=str) + "\n"
+    return json.dumps(redacted(content), indent=1, sort_keys=True, default=str) + "\n"

@@ -29,10 +29,17 @@ from shiftdc_eval.defenses import DEFENSES, Defense, Tools
 from shiftdc_eval.defenses.arguments import require
 from shiftdc_eval.defenses.caption_store import CaptionStore, engine_key
 from shiftdc_eval.defenses.directions import Directions
-from shiftdc_eval.plugin.arguments import AdapterArguments, parse_pairs, split_arguments, validated
+from shiftdc_eval.plugin.arguments import (
+    DEFAULTS,
+    AdapterArguments,
+    parse_pairs,
+    split_arguments,
+    validated,
+)
 from shiftdc_eval.plugin.batches import Batches
 from shiftdc_eval.plugin.build_record import leaked_items, plugins, run_record
 from shiftdc_eval.plugin.journal import Journal
+from shiftdc_eval.plugin.options import refuse_what_lmms_eval_parsed
 from shiftdc_eval.plugin.requests import Sample, samples_from, task_of
 from shiftdc_eval.plugin.run_record import Tally, gathered, task_records
 
@@ -53,10 +60,12 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     """
 
     is_simple = False
-    defaults: ClassVar[Mapping[str, Any]] = {}
+    defaults: ClassVar[Mapping[str, Any]] = DEFAULTS["shiftdc_vlm"]
     """Arguments used where the user gives none."""
     command: str = ""
     """The command that makes these answers again, where it is not the one this process was called with."""
+    token: str = ""
+    """Ends the ids of this process's runs, so that whoever started it finds them; empty: a new one each."""
 
     def __init__(self, backbone: Backbone | None = None, **given: Any) -> None:
         super().__init__()
@@ -73,6 +82,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                 self.accelerator = Accelerator(kwargs_handlers=[patience])
         self._owns_backbone = backbone is None
         self._released = False
+        self._runs = 0
         self.batches = Batches(self.arguments.batch_size, self.arguments.max_batch_size)
         self._equip(backbone or self._load())
         self.settings: dict[str, Any] = self.defense.resolved(self.backbone)
@@ -96,6 +106,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
         """Build from `--model_args`; these win over lmms-eval's own batch_size and device options."""
+        refuse_what_lmms_eval_parsed()
         options = {name: value for name, value in (additional_config or {}).items() if value is not None}
         return cls(**{**options, **parse_pairs(arg_string)})
 
@@ -164,7 +175,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         with Journal(folder, self._config(), rank=self.rank) as journal:
             done = self._answer_all(samples, journal, tally)
         tally.leaked = leaked_items(samples, self._directions.texts()) if self._direction_sha256 else 0
-        run_id, total = gathered(f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", tally)
+        run_id, total = gathered(self._new_id(started), tally)
         if self.rank == 0:
             tasks = {
                 sample.task: task_of(instance) for sample, instance in zip(samples, requests, strict=True)
@@ -190,6 +201,11 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             GenerationResult(record["text"], TokenCounts(record["tokens_in"], record["tokens_out"]))
             for record in (done[sample.key] for sample in samples)
         ]
+
+    def _new_id(self, started: datetime) -> str:
+        self._runs += 1
+        more = f"-{self._runs}" if self.token and self._runs > 1 else ""
+        return f"{started:%Y%m%dT%H%M%S}-{self.token or secrets.token_hex(4)}{more}"
 
     def _answer_all(
         self, samples: Sequence[Sample], journal: Journal, tally: Tally
@@ -253,7 +269,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
 class ShiftDCLlava(ShiftDCVlm):
     """LLaVA-1.5-7B under ShiftDC, unless the arguments say otherwise."""
 
-    defaults: ClassVar[Mapping[str, Any]] = {"pretrained": "llava-hf/llava-1.5-7b-hf", "defense": "shiftdc"}
+    defaults: ClassVar[Mapping[str, Any]] = DEFAULTS["shiftdc_llava"]
 
 
 def leave_process_group() -> None:

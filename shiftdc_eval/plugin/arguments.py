@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,23 +41,55 @@ class AdapterArguments(ModelArguments):
     """Decode with a KV cache."""
 
 
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "shiftdc_llava": {"pretrained": "llava-hf/llava-1.5-7b-hf", "defense": "shiftdc"},
+    "shiftdc_vlm": {},
+}
+"""Model id -> arguments used where the user gives none."""
+PAIR = re.compile(r"""\s*([^=,"]*?)\s*=\s*(?:"((?:[^"]|"")*)"\s*|([^",][^,]*)?)(?:,|$)""")
+"""`key=value`, or `key="value"` where a comma stands in the value and `""` is a quote."""
+
+
 def parse_pairs(text: str) -> dict[str, str]:
-    """Split `key=value,key=value`.
+    """Split `key=value,key="value, with a comma"`.
 
     Raises:
-        ConfigError: a piece without `=`, or a key given twice.
+        ConfigError: a piece without `=`, a quote that is not closed, or a key given twice.
     """
     pairs: dict[str, str] = {}
-    for piece in filter(None, (piece.strip() for piece in text.split(","))):
-        key, equals, value = piece.partition("=")
-        if not equals:
+    place = 0
+    while place < len(text):
+        if text[place] in ", ":
+            place += 1
+            continue
+        found = PAIR.match(text, place)
+        if found is None:
+            piece = text[place:].partition(",")[0]
+            if '="' in piece:
+                raise ConfigError(
+                    f"--model_args: the quote of {piece.partition('=')[0]}= is not closed, or something follows it"
+                )
             raise ConfigError(
-                f"--model_args: {piece!r} has no '='; write key=value,key=value and ranges as 10-31"
+                f"--model_args: {piece.strip()!r} has no '='; write key=value,key=value, ranges as 10-31, and a "
+                'value with a comma in double quotes: key="a, b"'
             )
-        if key.strip() in pairs:
-            raise ConfigError(f"--model_args: {key.strip()} is given twice")
-        pairs[key.strip()] = value.strip()
+        key, quoted_value, value = found.groups()
+        if key in pairs:
+            raise ConfigError(f"--model_args: {key} is given twice")
+        pairs[key] = (value or "").strip() if quoted_value is None else quoted_value.replace('""', '"')
+        place = found.end()
     return pairs
+
+
+def written_pairs(values: Mapping[str, object]) -> str:
+    """The text that `parse_pairs` reads."""
+    return ",".join(f"{name}={_written(str(value))}" for name, value in values.items())
+
+
+def _written(value: str) -> str:
+    plain = "," not in value and not value.startswith('"') and value == value.strip()
+    doubled = value.replace('"', '""')
+    return value if plain else f'"{doubled}"'
 
 
 def split_arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -45,7 +45,7 @@ def run_record(
         batch_size: at the end of the run.
         command: the command that makes these answers again; empty: this process's own.
     """
-    return RunRecord(
+    record = RunRecord(
         id=run_id,
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -65,7 +65,7 @@ def run_record(
         seed=arguments.seed,
         tasks=tasks,
         cost=tally.cost(),
-        command=provenance.redact(command) or provenance.command_line(),
+        command=command or provenance.command_line(),
         versions=provenance.versions(),
         git=provenance.git_state(),
         hardware=backbone.hardware,
@@ -73,6 +73,7 @@ def run_record(
         answer_version=defense.answer_version,
         notes=notes(tally, arguments.ablation or defense.control),
     )
+    return RunRecord.model_validate(provenance.redacted(record.model_dump()))
 
 
 def notes(tally: Tally, ablation: str) -> list[str]:

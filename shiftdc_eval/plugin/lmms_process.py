@@ -1,20 +1,108 @@
-"""`python -m shiftdc_eval.plugin.lmms_process ARGUMENTS`: lmms-eval without tracebacks of wrong input.
+"""`python -m shiftdc_eval.plugin.lmms_process JOB ARGUMENTS`: lmms-eval as `shiftdc-eval run` starts it.
 
-lmms-eval prints the traceback of whatever ends a run, then one line with its message. Where the user's input
-was wrong that line says everything; any other error keeps its traceback.
+JOB is JSON (`Job`). What was written, or the one line that says what was wrong, goes to the job's report, so that
+the caller looks at the files of this run alone, whoever else writes into the same folder.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+from pydantic import BaseModel
 
 from shiftdc_eval.core.errors import ShiftDCError
+from shiftdc_eval.core.provenance import redact, redacted
 
 LMMS_MESSAGES = ("Tasks not found:", "Model '")
 """How the messages of lmms-eval's own ValueErrors about wrong input begin."""
+REFUSED = 2
+"""Exit status of wrong input."""
+
+
+class Job(BaseModel):
+    """What `shiftdc-eval run` asks of the process."""
+
+    report: Path
+    """File for the report."""
+    folder: Path
+    """Of journal and run record."""
+    command: str
+    """As the run record shows it, secrets removed."""
+    token: str
+    """Ends the ids of the runs."""
+    judges: list[str]
+    """Judge specs of `--judge`."""
+    given: dict[str, str] | None
+    """Model arguments; None for a model that is not ours."""
+
+
+class Report(BaseModel):
+    """What the process left."""
+
+    error: str = ""
+    """What was wrong with the input; empty where nothing was."""
+    results: Path | None = None
+    """The results file."""
+    samples: dict[Path, int] = {}
+    """Samples file -> rows it should have."""
+
+
+@dataclass
+class Saved:
+    """Watches lmms-eval save: no file is shared with another run, no secret gets in, and all is reported."""
+
+    report: Report = field(default_factory=Report)
+
+    def watch(self, tracker: Any) -> None:
+        """Wrap the two methods of lmms-eval's `EvaluationTracker` that write files."""
+        save_results, save_samples = tracker.save_results_aggregated, tracker.save_results_samples
+
+        def results_saved(this: Any, results: dict[str, Any], samples: Any, datetime_str: str) -> None:
+            folder = Path(this.output_path) / this.general_config_tracker.model_name_sanitized
+            self.report.results = claimed(folder, datetime_str.replace(":", "-"))
+            date = self.report.results.name.removesuffix("_results.json")
+            save_results(this, redacted(results), samples, date)
+            leave_out_zero_errors(results)
+
+        def samples_saved(this: Any, task_name: str, samples: Any) -> None:
+            assert self.report.results is not None
+            path = self.report.results.with_name(f"{this.date_id}_samples_{task_name}.jsonl")
+            self.report.samples[path] = len(samples)
+            save_samples(this, task_name, samples)
+
+        tracker.save_results_aggregated, tracker.save_results_samples = results_saved, samples_saved
+
+
+def leave_out_zero_errors(results: Mapping[str, Any]) -> None:
+    """Take standard errors of 0 out of the printed table: 4 of 4 answers do not mean that the rate is certain.
+
+    The central limit theorem says nothing there; the board has Wilson intervals.
+    """
+    for values in results.get("results", {}).values():
+        for name, value in values.items():
+            if "_stderr_clt," in name and value == 0:
+                values[name] = "N/A"
+
+
+def claimed(folder: Path, date: str) -> Path:
+    """A results file of our own, made empty: two runs that end in one second would write one file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while True:
+        path = folder / f"{date}{f'-{number}' if number else ''}_results.json"
+        try:
+            path.open("x").close()
+        except FileExistsError:
+            number += 1
+            continue
+        return path
 
 
 def is_wrong_input(error: BaseException | None) -> bool:
@@ -24,18 +112,75 @@ def is_wrong_input(error: BaseException | None) -> bool:
     )
 
 
-def unless_wrong_input(print_exc: Callable[..., None]) -> Callable[..., None]:
-    """`traceback.print_exc` that leaves out wrong input."""
+def one_line_for_wrong_input(command: Any, tell: Callable[[str], None], *, stop: bool = True) -> None:
+    """Let lmms-eval's command end wrong input in one line where it prints a traceback and goes on to exit 0.
 
-    def print_other(*args: Any, **options: Any) -> None:
-        if not is_wrong_input(sys.exc_info()[1]):
-            print_exc(*args, **options)
+    Args:
+        command: the module `lmms_eval.__main__`.
+        tell: is given the message, secrets removed.
+        stop: end the process with status 2; False where further runs follow.
+    """
 
-    return print_other
+    def print_exc(*args: Any, **options: Any) -> None:
+        error = sys.exc_info()[1]
+        if not is_wrong_input(error):
+            traceback.print_exc(*args, **options)
+            return
+        tell(redact(str(error)))
+        if stop:
+            raise SystemExit(REFUSED)
+
+    command.traceback = SimpleNamespace(**{**vars(traceback), "print_exc": print_exc})
+
+
+def defended(given: Mapping[str, str]) -> None:
+    """Check what only an imported defense can know, before lmms-eval begins.
+
+    Raises:
+        ConfigError: a line a problem.
+    """
+    from shiftdc_eval.plugin.preflight import defense_problems, needs_defense, refuse
+
+    if needs_defense(given):
+        refuse(defense_problems(given))
+
+
+def main(words: list[str]) -> NoReturn:
+    """Run lmms-eval, write the report, exit."""
+    job = Job.model_validate_json(words[0])
+    saved = Saved()
+    status: int | str | None = 0
+
+    def tell(message: str) -> None:
+        saved.report.error = message
+
+    try:
+        if job.judges:
+            os.environ["SHIFTDC_JUDGES"] = ",".join(job.judges)
+        if job.given is not None:
+            defended(job.given)
+        from lmms_eval import __main__ as command
+        from lmms_eval.loggers import EvaluationTracker
+
+        from shiftdc_eval.plugin.adapter import ShiftDCLlava, ShiftDCVlm
+
+        for model in (ShiftDCVlm, ShiftDCLlava):
+            model.defaults = {**model.defaults, "journal": job.folder}
+        ShiftDCVlm.command, ShiftDCVlm.token = job.command, job.token
+        one_line_for_wrong_input(command, tell)
+        saved.watch(EvaluationTracker)
+        sys.argv = ["lmms-eval", *words[1:]]
+        command.cli_evaluate()
+    except ShiftDCError as error:
+        tell(redact(str(error)))
+        status = REFUSED
+    except SystemExit as stop:
+        status = stop.code
+    except KeyboardInterrupt:
+        status = 130
+    job.report.write_text(saved.report.model_dump_json(), encoding="utf-8")
+    sys.exit(status)
 
 
 if __name__ == "__main__":
-    from lmms_eval.__main__ import cli_evaluate
-
-    traceback.print_exc = unless_wrong_input(traceback.print_exc)
-    cli_evaluate()
+    main(sys.argv[1:])

@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -62,6 +63,7 @@ def _patch(module: ModuleType) -> None:
 def _with_our_tasks(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     @functools.wraps(original)
     def initialize_tasks(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        _end_wrong_input_in_one_line()
         index = original(self, *args, **kwargs)
         ours = self._get_task_and_group(TASKS_FOLDER)
         for entry in ours.values():
@@ -71,6 +73,25 @@ def _with_our_tasks(original: Callable[..., dict[str, Any]]) -> Callable[..., di
 
     initialize_tasks._shiftdc = True  # type: ignore[attr-defined]
     return initialize_tasks
+
+
+def _end_wrong_input_in_one_line() -> None:
+    """Under the command `lmms-eval`: our errors about wrong input end it with one line and status 2.
+
+    It would print a traceback, one line more, and exit 0.
+    """
+    command = sys.modules.get("lmms_eval.__main__")
+    if command is None or getattr(command, "traceback", None) is not traceback:
+        return  # used as a library, or done already
+    from shiftdc_eval.plugin.lmms_process import one_line_for_wrong_input
+
+    def tell(message: str) -> None:
+        for line in message.splitlines():
+            print(f"shiftdc-eval: {line}", file=sys.stderr, flush=True)
+
+    # a file of several runs goes on with the next one
+    several = any(word.partition("=")[0] == "--config" for word in sys.argv)
+    one_line_for_wrong_input(command, tell, stop=not several)
 
 
 class _TasksFinder(MetaPathFinder):

@@ -1,9 +1,9 @@
 """`shiftdc-eval run`: lmms-eval with the same arguments, and an exit status that can be trusted.
 
-lmms-eval 0.7.3 prints a traceback and exits 0 when a run fails. This verb runs it in a child process, adds
-`--output_path` and `--log_samples` where they are missing, keeps journal and run record beside the results,
-hides anything in the output that looks like a secret, ends wrong input in one line, and exits 0 only when a
-complete run record and a results file were written.
+lmms-eval 0.7.3 prints a traceback and exits 0 when a run fails. This verb checks everything that can be known
+before a model is loaded, runs lmms-eval in a child process, adds `--output_path` and `--log_samples` where they are
+missing, keeps journal and run record beside the results, hides anything in the output that looks like a secret, and
+exits 0 only when this run's own record, results file and samples are there, row by row.
 """
 
 from __future__ import annotations
@@ -11,14 +11,20 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import secrets
 import shlex
 import subprocess
 import sys
-import time
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError, ShiftDCError
 from shiftdc_eval.core.provenance import redact
+from shiftdc_eval.core.validation import nearest, validated
+from shiftdc_eval.plugin import options
+from shiftdc_eval.plugin.arguments import DEFAULTS, parse_pairs
 
 DEFAULT_OUTPUT = "results"
 MOST_DISAGREEMENTS = 10
@@ -37,41 +43,150 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run lmms-eval; 0 when a complete result was written, 1 when not.
+    """Run lmms-eval; 0 when a complete result was written, 2 for wrong input, 1 for any other failure.
 
     Raises:
-        ConfigError: no lmms-eval arguments.
+        ConfigError: something is wrong that can be known before a model is loaded; a line each.
     """
+    from shiftdc_eval.plugin.lmms_process import Job
+
     if not args.passed_on:
         raise ConfigError(
             "no arguments for lmms-eval; e.g. shiftdc-eval run --model shiftdc_llava --tasks figstep"
         )
-    command, output = completed(args.passed_on)
-    if "journal=" in (_option(command, "--model_args") or ""):
-        raise ConfigError(
-            "journal= is set by shiftdc-eval run itself: journal and run record go to --output_path"
+    given = options.read_words(args.passed_on)
+    model_args = checked(given, args.judge)
+    command = list(args.passed_on)
+    if "output_path" not in given:
+        command += ["--output_path", DEFAULT_OUTPUT]
+    if "log_samples" not in given:
+        command.append("--log_samples")
+    called = ["shiftdc-eval", "run", *(f"--judge={name}" for name in args.judge), *args.passed_on]
+    with tempfile.TemporaryDirectory(prefix="shiftdc-run-") as folder:
+        job = Job(
+            report=Path(folder) / "report.json",
+            folder=Path(str(given.get("output_path", DEFAULT_OUTPUT))).absolute(),
+            command=shlex.join(map(redact, called)),
+            token=secrets.token_hex(4),
+            judges=args.judge,
+            given=model_args,
         )
-    called = shlex.join(["shiftdc-eval", "run", *(f"--judge={name}" for name in args.judge), *args.passed_on])
-    environment = {**os.environ, "SHIFTDC_RUNS": str(output), "SHIFTDC_COMMAND": called}
-    ours = (_option(command, "--model") or "").startswith("shiftdc_")
-    if args.judge:
-        environment["SHIFTDC_JUDGES"] = ",".join(args.judge)
-    begun = time.time()
-    status = _stream([sys.executable, "-m", "shiftdc_eval.plugin.lmms_process", *command], environment)
-    needed = {"run record": "run-*.json", "results file": "*_results.json"}
-    if not ours:
-        del needed["run record"]
-    missing = [what for what, pattern in needed.items() if not _newer(output, pattern, begun)]
-    if status == 0 and not missing:
-        _list_disagreements(_newer(output, "*_samples_*.jsonl", begun))
+        child = [sys.executable, "-m", "shiftdc_eval.plugin.lmms_process", job.model_dump_json(), *command]
+        status = _stream(child)
+        return _concluded(job, status)
+
+
+def checked(given: Mapping[str, str | bool], judges: list[str]) -> dict[str, str] | None:
+    """The model arguments of a model of ours, None for another one, once all that can be known is right.
+
+    Raises:
+        ConfigError: a line a problem.
+    """
+    from shiftdc_eval.plugin import preflight
+
+    found: dict[str, str] | None = None
+    problems = [*_problems_of_any_model(given)]
+    if given.get("model") in DEFAULTS:
+        tasks = [name for name in str(given.get("tasks", "")).split(",") if name]
+        problems += options.problems(given, ours_only=preflight.all_ours(tasks))
+        problems += preflight.judge_problems(judges)
+        mine = dict(DEFAULTS[str(given["model"])])
+        unread = preflight.said_by(lambda: mine.update(parse_pairs(str(given.get("model_args", "")))))
+        problems += unread or _problems_of_arguments(given, mine, ours_only=preflight.all_ours(tasks))
+        if problems and not unread and preflight.needs_defense(mine):
+            # where nothing else is wrong, the child looks at them: it imports the defense anyway
+            problems += preflight.defense_problems(mine)
+        found = {name: str(value) for name, value in mine.items()}
+    preflight.refuse(problems)
+    return found
+
+
+def _problems_of_any_model(given: Mapping[str, str | bool]) -> Iterator[str]:
+    """Options that say where results go and what is run, whichever model it is."""
+    from shiftdc_eval.plugin import preflight
+
+    if "config" in given:
+        yield (
+            "--config is not taken here: write its options on the command line, or a grid file for several runs "
+            "(`shiftdc-eval grid`)"
+        )
+    model, tasks = str(given.get("model", "")), str(given.get("tasks", ""))
+    if not model and "config" not in given:
+        yield f"--model is missing; ours are {' and '.join(DEFAULTS)}"
+    elif model and model not in DEFAULTS:
+        from lmms_eval.models import MODEL_REGISTRY_V2
+
+        known = [*DEFAULTS, *MODEL_REGISTRY_V2.list_model_names()]
+        if model not in known:
+            yield f"--model {model} is unknown{nearest(model, known)}"
+    if not tasks and "config" not in given:
+        yield "--tasks is missing; `shiftdc-eval tasks` shows ours"
+    elif tasks == "list" or tasks.startswith("list_"):
+        yield f"--tasks {tasks} runs nothing; use `lmms-eval --tasks {tasks}` or `shiftdc-eval tasks`"
+    else:
+        include = [str(given["include_path"])] if "include_path" in given else []
+        yield from preflight.task_problems([name for name in tasks.split(",") if name], include)
+    yield from preflight.output_problems(Path(str(given.get("output_path", DEFAULT_OUTPUT))), "--output_path")
+
+
+def _problems_of_arguments(
+    given: Mapping[str, str | bool], found: Mapping[str, Any], *, ours_only: bool
+) -> Iterator[str]:
+    """Model arguments as far as they are known without an import of the defense."""
+    from shiftdc_eval.core.model_spec import ModelArguments
+    from shiftdc_eval.plugin import preflight
+
+    if "journal" in found:
+        yield "journal= is set by shiftdc-eval run itself: journal and run record go to --output_path"
+    more = {name: given[name] for name in ("batch_size", "max_batch_size", "device") if name in given}
+    yield from preflight.argument_problems({**more, **found})
+    named = {name: found[name] for name in ("pretrained", "revision") if name in found}
+    if "pretrained" in named and not preflight.said_by(
+        lambda: validated(ModelArguments, named, what="model argument")
+    ):
+        yield from preflight.model_problems(ModelArguments(**named))
+    if (
+        ours_only
+        and str(found.get("seed", "0")) != "0"
+        and "do_sample=true" not in str(given.get("gen_kwargs", "")).lower().replace(" ", "")
+    ):
+        yield (
+            f"model argument seed={found['seed']} has no effect with greedy decoding; add "
+            "do_sample=True,temperature=T to --gen_kwargs"
+        )
+
+
+def _concluded(job: Any, status: int) -> int:
+    """Exit status of a run whose process has ended; says why where it failed."""
+    from shiftdc_eval.plugin.lmms_process import Report
+    from shiftdc_eval.plugin.saved_files import require_whole
+
+    try:
+        report = Report.model_validate_json(job.report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # killed
+        report = Report()
+    if report.error:
+        raise ConfigError(report.error)
+    records = [*job.folder.glob(f"run-*-{job.token}*.json")]
+    said = ""
+    if status != 0:
+        said = f"lmms-eval was ended by signal {-status}" if status < 0 else f"lmms-eval exited with {status}"
+    elif job.given is not None and not records:
+        said = f"no complete run record in {job.folder}"
+    elif report.results is None or not report.samples:
+        said = f"no results file or no samples in {job.folder}"
+    else:
+        try:
+            require_whole(report.results, report.samples)
+        except ShiftDCError as error:
+            said = str(error)
+    if not said:
+        _list_disagreements([*report.samples])
         return 0
-    said = f"lmms-eval exited with {status}"
-    if missing:
-        said = f"no complete {' and no '.join(missing)} in {output}"
-    if _newer(output, "journal-*.jsonl", begun):
-        said += "; finished answers are in the journal there"
+    if any(job.folder.glob("journal-*.jsonl")):
+        said += "; finished answers are in the journal there: the same command goes on from them"
     print(f"shiftdc-eval run: failed: {said}", file=sys.stderr)
-    return 1
+    return 130 if status == 130 else 1
 
 
 def _list_disagreements(samples: list[Path]) -> None:
@@ -84,29 +199,10 @@ def _list_disagreements(samples: list[Path]) -> None:
         list_disagreements(ours, (), MOST_DISAGREEMENTS)
 
 
-def completed(lmms: list[str]) -> tuple[list[str], Path]:
-    """The arguments with `--output_path` and `--log_samples` added, and the output folder."""
-    command = list(lmms)
-    output = _option(command, "--output_path")
-    if output is None:
-        output = DEFAULT_OUTPUT
-        command += ["--output_path", output]
-    if "--log_samples" not in command:
-        command.append("--log_samples")
-    return command, Path(output).absolute()
-
-
-def _option(command: list[str], name: str) -> str | None:
-    for index, word in enumerate(command):
-        if word == name and index + 1 < len(command):
-            return command[index + 1]
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-    return None
-
-
-def _stream(command: list[str], environment: dict[str, str]) -> int:
+def _stream(command: list[str]) -> int:
     """Run a command and pass its output on as it comes, with secrets hidden."""
+    # whatever this terminal can show: the child's own prints never fail
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace"}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as child:
@@ -116,7 +212,3 @@ def _stream(command: list[str], environment: dict[str, str]) -> int:
             sys.stdout.write(redact(line))
             sys.stdout.flush()
         return child.wait()
-
-
-def _newer(folder: Path, pattern: str, since: float) -> list[Path]:
-    return [path for path in folder.rglob(pattern) if path.stat().st_mtime >= since - 1]

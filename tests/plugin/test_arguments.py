@@ -2,7 +2,13 @@ import pytest
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses import DEFENSES
-from shiftdc_eval.plugin.arguments import AdapterArguments, parse_pairs, split_arguments, validated
+from shiftdc_eval.plugin.arguments import (
+    AdapterArguments,
+    parse_pairs,
+    split_arguments,
+    validated,
+    written_pairs,
+)
 
 
 def test_pairs_are_split_at_the_first_equals_sign() -> None:
@@ -13,8 +19,29 @@ def test_pairs_are_split_at_the_first_equals_sign() -> None:
     }
 
 
+def test_a_value_in_double_quotes_holds_commas_and_is_written_as_it_is_read() -> None:
+    text = 'system_prompt="Be kind, and ""brief"".", pretrained="/a, b/c",x=say "hi",y= ,z=""'
+    values = {
+        "system_prompt": 'Be kind, and "brief".',
+        "pretrained": "/a, b/c",
+        "x": 'say "hi"',
+        "y": "",
+        "z": "",
+    }
+    assert parse_pairs(text) == values
+    assert parse_pairs(written_pairs(values)) == values
+    odd = {"a": " spaced ", "b": '"', "c": ",", "d": '""x', "e": "=,="}
+    assert parse_pairs(written_pairs(odd)) == odd
+
+
 @pytest.mark.parametrize(
-    ("text", "said"), [("layers=1,2", "'2' has no '='"), ("a=1,a=2", "a is given twice")]
+    ("text", "said"),
+    [
+        ("layers=1,2", "'2' has no '='"),
+        ("a=1,a=2", "a is given twice"),
+        ('a="b, c', "the quote of a= is not closed"),
+        ('a="b"c', "the quote of a= is not closed, or something follows it"),
+    ],
 )
 def test_malformed_pairs_say_how_to_write_them(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
@@ -25,6 +52,7 @@ def test_malformed_pairs_say_how_to_write_them(text: str, said: str) -> None:
     ("given", "said"),
     [
         ({}, "defense= is missing"),
+        ({"pretrained": "x", "defence": "shiftdc"}, "unknown model argument defence; did you mean defense?"),
         ({"defense": "shiftcd"}, "defense=shiftcd is unknown; did you mean shiftdc?"),
         ({"defense": "shiftdc", "alhpa": 1}, "unknown model argument alhpa; did you mean alpha?"),
         ({"defense": "none", "alpha": 1}, "unknown model argument alpha"),

@@ -106,6 +106,7 @@ def _recorded_head(record: RunRecord, task: TaskRecord) -> Head:
             finished=record.finished,
             command=public_command(record.command),
             versions=record.versions,
+            plugins=record.plugins,
             git=record.git,
             hardware=record.hardware,
             engine=record.engine,

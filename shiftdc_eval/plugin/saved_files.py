@@ -1,0 +1,46 @@
+"""Whether lmms-eval has written what it had to: it only warns when it cannot save."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from shiftdc_eval.core.errors import RecordError
+
+
+def require_whole(results: Path, samples: Mapping[Path, int]) -> None:
+    """Read back the files of one run.
+
+    Args:
+        results: the results file.
+        samples: samples file -> rows it has to have.
+
+    Raises:
+        RecordError: one is missing, cut or empty; names it.
+    """
+    try:
+        if not isinstance(json.loads(results.read_text(encoding="utf-8")), dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{results} is not whole ({_reason(error)}); is the disk full?") from error
+    for path, count in samples.items():
+        rows = 0
+        try:
+            # as bytes: an answer may hold separators that a text file takes for the end of a row
+            with path.open("rb") as file:
+                for line in file:
+                    rows += 1
+                    if not line.endswith(b"\n"):
+                        raise ValueError("its last row is cut")
+                    json.loads(line)
+        except (OSError, ValueError) as error:
+            raise RecordError(
+                f"{path} is not whole ({_reason(error)}, row {rows} of {count}); is the disk full?"
+            ) from error
+        if rows != count:
+            raise RecordError(f"{path} has {rows} rows where {count} were answered; is the disk full?")
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
