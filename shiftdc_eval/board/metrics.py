@@ -13,7 +13,7 @@ import numpy as np
 from shiftdc_eval.board.cell import Cell, JudgeColumn
 from shiftdc_eval.board.index import DIGITS, Agreement, Group, Measure, Metric, lower_is_better
 from shiftdc_eval.board.model_kinds import HARMLESS, mark_of
-from shiftdc_eval.board.official_means import official_means
+from shiftdc_eval.board.official_means import means_of, official_means
 from shiftdc_eval.core import statistics
 from shiftdc_eval.core.statistics import Bools, Estimate, Floats, Ints
 
@@ -138,6 +138,12 @@ class Column:
         if self.is_mme:
             own = self.answers
             parts = own.questions[chosen], own.subtasks[chosen], own.repeats[chosen]
+            present = own.cell.samples.groups.get(SUBTASK)
+            if means_of(own.cell.task.name).summed - set(present.values if present else ()):
+                scored = chosen & self.scored  # a sum over some of the subtasks is no total
+                return Estimate(
+                    math.nan, math.nan, math.nan, int(scored.sum()), len(set(own.questions[scored]))
+                )
             return statistics.mme_score(self.values[chosen], *parts)
         chosen = chosen & self.scored
         values, questions = self.values[chosen], self.answers.questions[chosen]

@@ -31,6 +31,8 @@ class Means:
     """Title of a mean -> the groups it is over."""
     remark: str
     """What a reader must know of the task's plain share, in a sentence."""
+    summed: frozenset[str] = frozenset()
+    """Groups that the task's score is the sum over."""
 
 
 @cache
@@ -38,7 +40,8 @@ def means_of(task: str) -> Means:
     """What `benchmarks.json` says of a task."""
     for entry in json.loads(FACTS.read_text(encoding="utf-8")):
         if task in entry["tasks"]:
-            return Means(entry["group"], entry["means"], entry["remark"])
+            summed = frozenset(entry.get("summed", ()))
+            return Means(entry["group"], entry["means"], entry["remark"], summed)
     return Means("", {}, "")
 
 

@@ -21,6 +21,8 @@ class GroupMeans:
     """Title of a mean -> the groups it is over."""
     remark: str
     """Why the share of all answers is not enough, in one sentence."""
+    summed: tuple[str, ...] = ()
+    """Groups that the task's score is the sum over: without one of them there is no score."""
 
 
 @dataclass(frozen=True)

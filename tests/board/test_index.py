@@ -614,6 +614,28 @@ def test_mme_scores_are_summed_over_subtasks(results: Path, board: Path) -> None
     assert measure.questions == 20
 
 
+@pytest.mark.parametrize(("subtasks", "scored"), [(3, False), (14, True)])
+def test_mme_without_all_fourteen_subtasks_has_no_score(
+    results: Path, board: Path, subtasks: int, scored: bool
+) -> None:
+    names = (
+        *("OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters"),
+        *("scene", "code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"),
+    )
+    Made(
+        task="shiftdc_mme",
+        size=28,
+        images_a_question=2,
+        judges={"official": ("score", 2.0)},
+        score="mme",
+        groups=lambda row: {"subtask": names[row // 2 % subtasks]},
+    ).write(results)
+    _, measure, _ = only(index(results, board))
+    assert (measure.value is not None) == scored
+    assert measure.n == 28
+    assert set(measure.groups["subtask"]) == set(names[:subtasks])  # each subtask's own mean stands
+
+
 def test_judges_agreement_is_shown_beside(results: Path, board: Path) -> None:
     Made(size=40, judges={"keyword": ("refusal", 0.5), "llm": ("harm", 0.5)}).write(results)
     (cell,) = index(results, board).cells

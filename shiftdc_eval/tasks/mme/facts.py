@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shiftdc_eval.tasks.info import TaskInfo
+from shiftdc_eval.tasks.info import GroupMeans, TaskInfo
 
 DATASET = "lmms-lab-encoder/MME"
 REVISION = "d6c9023f017b564f7b3ccccf5348166bce8fdbcd"
@@ -40,6 +40,7 @@ TASKS: tuple[TaskInfo, ...] = (
         metric="mme_total",
         utility=True,
         parts=PERCEPTION | COGNITION,
+        means=GroupMeans("subtask", {}, "", summed=(*PERCEPTION, *COGNITION)),
         defects=(
             "the official parser reads four characters: 'Not sure' and 'Now' are no, a refusal is merely wrong; "
             "`/mme_strict` reads the word and tells refusals apart",
