@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,23 @@ if TYPE_CHECKING:  # both take about a second to import
 
 API_SECONDS = 20
 """Longest wait for the hub's answer about a revision."""
+
+
+class NotLoaded(Exception):
+    """Raised within `without_tables` in place of a table that could be loaded."""
+
+
+_WITHOUT_TABLES: ContextVar[bool] = ContextVar("without_tables", default=False)
+
+
+@contextmanager
+def without_tables() -> Iterator[None]:
+    """Within it no table is read: the hub is asked whether it has one, which takes no time and no `datasets`."""
+    token = _WITHOUT_TABLES.set(True)
+    try:
+        yield
+    finally:
+        _WITHOUT_TABLES.reset(token)
 
 
 @dataclass(frozen=True)
@@ -101,9 +120,12 @@ def load_split(dataset: str, config: str | None, split: str, revision: str, benc
     Raises:
         DataError: it cannot be loaded; names id, revision and the local folder that would do instead.
     """
+    part = f" ({config}, {split})" if config else ""
+    if _WITHOUT_TABLES.get():
+        _require_known(dataset, revision, benchmark)
+        raise NotLoaded
     import datasets
 
-    part = f" ({config}, {split})" if config else ""
     try:
         # tests use a local folder in place of the hub; it has no revisions
         at = {} if Path(dataset).is_dir() else {"revision": revision}
@@ -118,6 +140,8 @@ def load_parquet(files: Sequence[Path], name: str) -> Table:
     Raises:
         DataError: a file cannot be read.
     """
+    if _WITHOUT_TABLES.get():
+        raise NotLoaded
     import datasets
 
     try:
@@ -137,8 +161,25 @@ def local_copy(folder: Path) -> tuple[Table, str] | None:
     shards = sorted((folder / "data").glob("test-*.parquet"))
     if not shards:
         return None
-    revision = "sha256:" + "+".join(file_sha256(shard)[:8] for shard in shards)
-    return load_parquet(shards, f"{folder / 'data'}/test-*.parquet"), revision
+    table = load_parquet(shards, f"{folder / 'data'}/test-*.parquet")
+    return table, "sha256:" + "+".join(file_sha256(shard)[:8] for shard in shards)
+
+
+def _require_known(dataset: str, revision: str, benchmark: str) -> None:
+    """Refuse a dataset that neither a local cache nor the hub has."""
+    from huggingface_hub import HfApi, constants
+
+    caches = (
+        Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}" / "snapshots" / revision,
+        Path(constants.HF_HOME) / "datasets" / dataset.replace("/", "___"),
+        Path(dataset),
+    )
+    if any(path.is_dir() for path in caches):
+        return
+    try:
+        HfApi().dataset_info(dataset, revision=revision, timeout=API_SECONDS)
+    except Exception as error:  # see resolve_revision
+        raise DataError(_unreachable(dataset, revision, benchmark, error)) from error
 
 
 def _unreachable(dataset: str, revision: str, benchmark: str, error: Exception) -> str:

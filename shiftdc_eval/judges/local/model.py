@@ -51,6 +51,22 @@ class LocalModel:
         """
         return _identity(self.id, self.revision)
 
+    def require_known(self) -> None:
+        """Refuse a model that is no folder, not in the hub's cache and not on the hub; without torch.
+
+        Raises:
+            JudgeError: there is no such model here.
+        """
+        from huggingface_hub import HfApi, try_to_load_from_cache
+
+        if Path(self.id).is_dir():
+            return
+        try:
+            if not isinstance(try_to_load_from_cache(self.id, "config.json", revision=self.revision), str):
+                HfApi().model_info(self.id, revision=self.revision, timeout=20)
+        except Exception as error:  # the hub client raises whatever its HTTP library does
+            raise _cannot_load(self.id, self.revision, error) from error
+
     def settings(self) -> dict[str, object]:
         """What of it can change a verdict, for fingerprints."""
         return {"model": self.identity, "dtype": self.resolved_dtype, "max_length": self.max_length}

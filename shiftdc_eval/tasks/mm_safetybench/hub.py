@@ -35,8 +35,9 @@ class Tables:
         path = self.folder / "data" / scenario.config / f"{split}.parquet"
         if not path.is_file():
             raise DataError(f"mm_safetybench: {path} is missing from the downloaded hub repository")
+        table = load_parquet([path], str(path))
         self._hashes.append(file_sha256(path))
-        return load_parquet([path], str(path))
+        return table
 
     def origin(self) -> tuple[str, str]:
         """Dataset and revision, as the result names them."""

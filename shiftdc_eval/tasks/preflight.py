@@ -1,0 +1,117 @@
+"""What is wrong with the data and the judges of tasks, found before a model is loaded.
+
+Neither torch nor lmms-eval is imported. Question files are read as a run reads them; images are looked for and
+not decoded; tables of the hub are not downloaded, but the hub is asked for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shiftdc_eval.core.environment import setting
+from shiftdc_eval.core.errors import ShiftDCError
+from shiftdc_eval.judges.local.model import LocalModel
+from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
+from shiftdc_eval.tasks.example import Source, require_unique
+from shiftdc_eval.tasks.figstep import files as figstep_files
+from shiftdc_eval.tasks.folder import items as folder_items
+from shiftdc_eval.tasks.folder import settings as folder_settings
+from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, find_font
+from shiftdc_eval.tasks.hub import NotLoaded, without_tables
+from shiftdc_eval.tasks.leakage import separate
+from shiftdc_eval.tasks.mm_safetybench import source as mm_safetybench_source
+from shiftdc_eval.tasks.mme import files as mme_files
+from shiftdc_eval.tasks.mmvet import files as mmvet_files
+from shiftdc_eval.tasks.mossbench import files as mossbench_files
+from shiftdc_eval.tasks.xstest import files as xstest_files
+
+LOADERS: dict[str, Callable[[str, Mapping[str, Any]], Source]] = {
+    "figstep": figstep_files.load,
+    "mm_safetybench": mm_safetybench_source.load,
+    "mme": mme_files.load,
+    "mmvet": mmvet_files.load,
+    "mossbench": mossbench_files.load,
+    "xstest": xstest_files.load,
+}
+"""Folder of a benchmark -> how its examples are loaded."""
+
+
+def problems(names: Sequence[str], *, limit: int | None = None, judges: Sequence[str] = ()) -> list[str]:
+    """Everything that is wrong with these tasks, one line each; empty when nothing is.
+
+    Args:
+        names: tasks and groups of ours, and lines `folder:path=...`; other names are left to lmms-eval.
+        limit: items that each task is asked for; None: all.
+        judges: specs given on the command line; without them those of `SHIFTDC_JUDGES`, else of each task.
+    """
+    found: list[str] = []
+    if judges or setting(JUDGES_VARIABLE):
+        found += _caught(lambda: _require_judges(judges))
+    for task in dict.fromkeys(task for name in names for task in tasks_of(name)):
+        found += _caught(partial(_require_task, task, limit))
+    return list(dict.fromkeys(found))
+
+
+def tasks_of(name: str) -> list[str]:
+    """The tasks that a task or group of ours stands for; the name itself where it is none of ours."""
+    content = _yaml_files().get(name, ("", {}))[1]
+    members = content.get("task", name)
+    return [name] if isinstance(members, str) else [task for member in members for task in tasks_of(member)]
+
+
+def _caught(check: Callable[[], None]) -> list[str]:
+    try:
+        check()
+    except ShiftDCError as error:
+        return [str(error)]
+    return []
+
+
+def _require_judges(chosen: Sequence[str], default: Sequence[str] = ()) -> None:
+    for judge in judges_for(default, chosen):
+        model = getattr(judge, "model", None)
+        if isinstance(model, LocalModel):
+            model.require_known()
+
+
+def _require_task(name: str, limit: int | None) -> None:
+    if name.startswith(folder_settings.PREFIX):
+        task, settings = folder_settings.read_line(name, Path())
+        folder_items.read(task, settings)
+        if not setting(JUDGES_VARIABLE):
+            _require_judges((), settings.judges)
+    elif name == "figstep_benign":
+        if setting("SHIFTDC_FONT"):
+            find_font(FREE_MONO_BOLD)
+    elif name in _yaml_files():
+        benchmark, content = _yaml_files()[name]
+        if benchmark in LOADERS:
+            settings = content.get("dataset_kwargs", {})
+            with suppress(NotLoaded), without_tables():
+                source = LOADERS[benchmark](name, settings)
+                require_unique(source.examples, f"{name} ({source.dataset})")
+                kept, _ = separate(source.examples, settings)
+                source.require_images([example.id for example in kept[:limit]], name)
+
+
+@cache
+def _yaml_files() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Task or group -> its benchmark's folder, and its yaml file."""
+    found = {}
+    for path in Path(__file__).parent.glob("*/*.yaml"):
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader
+        found[content.get("group") or content["task"]] = path.parent.name, content
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `!function` as the name that it is."""
+
+
+_Loader.add_constructor("!function", _Loader.construct_scalar)  # type: ignore[type-var]
