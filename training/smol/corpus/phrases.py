@@ -220,6 +220,6 @@ def suspect(text: str) -> bool:
 
 def with_tail(phrase: Phrase, rng: random.Random, share: float) -> str:
     """The phrase, with a tail in `share` of the cases."""
-    if phrase.kind in {"hard", "made", "thing"} or rng.random() >= share:
+    if phrase.kind in {"hard", "made", "thing", "request"} or rng.random() >= share:
         return phrase.text
     return f"{phrase.text} {rng.choice(tails(harmful=phrase.harmful))}"

@@ -39,10 +39,10 @@ class Shape:
 
 
 SHAPES = {
-    "caption": Shape(136, 48, images=1),
-    "answer": Shape(224, 104, images=1),
-    "pair": Shape(160, 104, images=2),
-    "text": Shape(224, 104),
+    "caption": Shape(128, 48, images=1),
+    "answer": Shape(192, 104, images=1),
+    "pair": Shape(144, 104, images=2),
+    "text": Shape(208, 104),
 }
 LABELLED = "caption"
 """The kind whose rows say which characters and tokens lie where."""
