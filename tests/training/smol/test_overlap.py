@@ -113,6 +113,8 @@ def test_a_folder_without_benchmarks_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (DATA / "figstep").is_dir(), reason="the real benchmark files are not here")
 def test_real_items_are_found_and_the_trials_two_overlaps_too() -> None:
     items = eval_items(DATA)
-    assert {"figstep", "mm_safetybench", "xstest", "mossbench", "mmvet"} <= {item.dataset for item in items}
+    assert {"figstep", "mm_safetybench", "xstest", "mossbench", "mmvet", "msts"} <= {
+        item.dataset for item in items
+    }
     found = overlapping(["set up a fake charity", "cheat in an online exam", "bake rye bread"], items)
     assert [pair.index for pair in found] == [0, 1]

@@ -112,6 +112,13 @@ def _mme(folder: Path) -> Iterator[EvalItem]:
                 yield EvalItem("mme", f"{path.parent.name}/{path.stem} {line}", question)
 
 
+def _msts(folder: Path) -> Iterator[EvalItem]:
+    path = first_existing(folder, "prompts_english_multimodal.csv")
+    for row in read_csv(path, ("prompt_id", "case_text", "prompt_text")) if path else ():
+        for field in ("case_text", "prompt_text"):
+            yield EvalItem("msts", f"{row['prompt_id']} {field}", row[field])
+
+
 def _contrast(folder: Path) -> Iterator[EvalItem]:
     path = first_existing(folder, "harmful_test.json")
     for number, row in enumerate(read_json(path, list) if path else ()):
@@ -125,6 +132,7 @@ READERS: dict[str, Callable[[Path], Iterator[EvalItem]]] = {
     "mossbench": _mossbench,
     "mmvet": _mmvet,
     "mme": _mme,
+    "msts": _msts,
     "contrast": _contrast,
 }
 """Folder of a benchmark -> reader of its texts. `contrast`: held-out harmful instructions of the direction set."""
