@@ -35,6 +35,24 @@ class Chat:
 
     turns: tuple[Turn, ...]
 
+    def __post_init__(self) -> None:
+        """Checks what a caller gives.
+
+        Raises:
+            ConfigError: no user turn, or a part that is neither a text nor an image with pixels.
+        """
+        turns: object = self.turns
+        if not isinstance(turns, tuple | list) or not all(isinstance(turn, Turn) for turn in turns):
+            raise ConfigError(f"a chat is made of turns, not of {turns!r:.80}; write Chat.ask(text, [image])")
+        object.__setattr__(self, "turns", tuple(turns))
+        if not any(turn.role == "user" for turn in self.turns):
+            raise ConfigError(
+                "the chat has no user turn: there is nothing to answer; write Chat.ask(text, [image])"
+            )
+        for turn in self.turns:
+            for part in turn.parts:
+                _check_part(part, turn.role)
+
     @classmethod
     def ask(cls, text: str, images: Sequence[Image.Image] = (), *, system: str = "") -> Chat:
         """A single user turn, images first, with an optional system prompt.
@@ -42,10 +60,11 @@ class Chat:
         Raises:
             ConfigError: something that is no text or no image; a file must be opened first.
         """
-        for image in images:
-            if not isinstance(image, Image.Image):
+        for image in [images] if isinstance(images, str | Image.Image) else images:
+            if isinstance(images, Image.Image) or not isinstance(image, Image.Image):
                 raise ConfigError(
-                    f"{image!r:.80} is a {type(image).__name__}, not an image; open it with PIL.Image.open"
+                    f"{image!r:.80} is a {type(image).__name__}, not an image; open it with PIL.Image.open, and give "
+                    "a list of images"
                 )
         if not isinstance(text, str):
             raise ConfigError(f"the request is a {type(text).__name__}, not a text")
@@ -122,3 +141,15 @@ class Chat:
             ]
             for turn in self.turns
         ]
+
+
+def _check_part(part: object, role: str) -> None:
+    if isinstance(part, Image.Image):
+        if not all(part.size):
+            raise ConfigError(
+                f"an image of the {role} turn has {part.width} x {part.height} pixels: there is nothing to see"
+            )
+    elif not isinstance(part, str):
+        raise ConfigError(
+            f"a part of the {role} turn is a {type(part).__name__}, neither a text nor an image"
+        )

@@ -48,7 +48,18 @@ class Encoded:
         return Encoded({name: value.pin_memory() for name, value in self.inputs.items()})
 
 
-ENCODING_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, TemplateError)
+ENCODING_ERRORS = (
+    *(
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+        TemplateError,
+    ),
+)
 """What processors raise for chats that they cannot take."""
 
 

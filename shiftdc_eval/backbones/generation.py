@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError, ItemError
 
 
 def _whole(value: object) -> bool:
@@ -129,6 +129,38 @@ def penalties(generation_config: Any) -> dict[str, Any]:
     """The settings of a model's generation configuration that change its greedy answers."""
     found = {name: getattr(generation_config, name, None) for name in NEUTRAL}
     return {name: value for name, value in found.items() if value is not None and value != NEUTRAL[name]}
+
+
+class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
+    """Ends generation where the logits of a row hold NaN or infinity: any token chosen from them means nothing.
+
+    Args:
+        name: of the model, for the error.
+        dtype: its compute dtype, for the error.
+        ends: ids that end an answer; what follows them is padding and does not count.
+        width: padded length of the prompts.
+    """
+
+    def __init__(self, name: str, dtype: torch.dtype, ends: Iterable[int], width: int) -> None:
+        self._said = f"the logits of {name} are not finite in {str(dtype).removeprefix('torch.')}"
+        self._ends, self._width = sorted(ends), width
+        self.rows: Sequence[int] | None = None
+        """The request that each row of the scores belongs to; -1 for a row without any; None: every row has one."""
+
+    def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:
+        wrong = ~scores.amax(-1).isfinite()  # NaN wins, and tokens that are ruled out are at -inf
+        if wrong.any():
+            if self.rows is not None:
+                wrong &= torch.tensor(self.rows, device=scores.device) >= 0
+            if input_ids is not None:
+                ends = torch.tensor(self._ends, device=input_ids.device)
+                wrong &= ~torch.isin(input_ids[:, self._width :], ends).any(-1)
+            if wrong.any():
+                raise ItemError(
+                    "no number: its logits are not finite",
+                    f"no number: {self._said}; load the model with dtype=bfloat16 or dtype=float32",
+                )
+        return scores
 
 
 class GumbelNoise(LogitsProcessor):  # type: ignore[misc]

@@ -106,6 +106,10 @@ class Backbone(Protocol):
         """Width of the residual stream."""
 
     @property
+    def context(self) -> int | None:
+        """Tokens of the longest prompt that the model was made for; None where its configuration does not say."""
+
+    @property
     def skipped_without_image(self) -> frozenset[int]:
         """Decoder layers that a prompt without images passes by (cross-attention layers)."""
 
@@ -135,6 +139,8 @@ class Backbone(Protocol):
 
         Raises:
             ConfigError: the settings do not fit together.
+            ItemError: one of the chats cannot be answered, others can: an image that the processor refuses, logits
+                that are not finite.
             ModelError: a layer that was to be edited was not reached.
         """
 
@@ -254,6 +260,10 @@ class Wrapper:
     @property
     def hidden_size(self) -> int:
         return self.inner.hidden_size
+
+    @property
+    def context(self) -> int | None:
+        return self.inner.context
 
     @property
     def skipped_without_image(self) -> frozenset[int]:

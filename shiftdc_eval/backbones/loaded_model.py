@@ -23,7 +23,7 @@ from shiftdc_eval.backbones.encoding import (
 )
 from shiftdc_eval.backbones.families import image_placeholders, layers_that_need_an_image, mend_attention
 from shiftdc_eval.backbones.layers import find_decoder_layers
-from shiftdc_eval.core.errors import ModelError
+from shiftdc_eval.core.errors import ItemError
 
 
 class LoadedModel:
@@ -86,6 +86,11 @@ class LoadedModel:
         return int(self.model.config.get_text_config().hidden_size)
 
     @property
+    def context(self) -> int | None:
+        """Tokens of the longest prompt that the model was made for; None where its configuration does not say."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
     def template_sha256(self) -> str:
         """Hash of the chat template and of what it renders for a request: some templates print today's date."""
         template = getattr(self.processor, "chat_template", None) or getattr(
@@ -133,7 +138,7 @@ class LoadedModel:
         """Render, tokenize and left-pad chats that either all have images or all have none.
 
         Raises:
-            ModelError: the model's processor cannot take these chats.
+            ItemError: the model's processor cannot take these chats.
         """
         return self.features(chats).to(self.device)
 
@@ -141,15 +146,20 @@ class LoadedModel:
         """As `encode`, but on the CPU.
 
         Raises:
-            ModelError: the model's processor cannot take these chats.
+            ItemError: the model's processor cannot take these chats.
         """
         try:
             return encode_chats(self.processor, self.model.config.model_type, chats, self._control)
         except ENCODING_ERRORS as error:
-            images = sorted({len(chat.images) for chat in chats})
-            raise ModelError(
-                f"the processor of {self.name} ({type(self.processor).__name__}) cannot encode chats with "
-                f"{images} images: {error}"
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            sizes = ["{} x {}".format(*image.size) for chat in chats for image in chat.images]
+            shown = f"images of {', '.join(sizes)} pixels" if sizes else "no image"
+            said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ItemError(
+                "its processor refuses it",
+                f"the processor of {self.name} ({type(self.processor).__name__}) cannot encode "
+                f"{'a chat' if len(chats) == 1 else f'{len(chats)} chats'} with {shown}: {said}",
             ) from error
 
     def rendered(self, chats: Sequence[Chat]) -> list[list[int]] | None:

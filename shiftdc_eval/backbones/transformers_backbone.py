@@ -18,7 +18,13 @@ from shiftdc_eval.backbones.fast.engine import FastEngine
 from shiftdc_eval.backbones.fast.refusal import refusal, window
 from shiftdc_eval.backbones.fast.selfcheck import failure
 from shiftdc_eval.backbones.follower import Follower
-from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, sampling_processors
+from shiftdc_eval.backbones.generation import (
+    FiniteLogits,
+    Generated,
+    GenerationSettings,
+    cut,
+    sampling_processors,
+)
 from shiftdc_eval.backbones.interface import EVERYTHING, EditBuilder, ProcessorBuilder
 from shiftdc_eval.backbones.layers import reachable, source
 from shiftdc_eval.backbones.loaded_model import LoadedModel
@@ -277,7 +283,9 @@ class TransformersBackbone(LoadedModel):
             assert edit is not None
             return edit([group[row] for row in rows])
 
-        rows = self.fast.generate(chats, settings, seeds=seeds, edits=edits if edit else None)
+        rows = self.fast.generate(
+            chats, settings, seeds=seeds, edits=edits if edit else None, extra=[self._watch(0)]
+        )
         return [self._finished(ids, length, settings) for length, ids in rows]
 
     @torch.inference_mode()
@@ -293,7 +301,7 @@ class TransformersBackbone(LoadedModel):
     ) -> list[Generated]:
         encoded = self.encode(chats)
         extra = LogitsProcessorList(processors(group, encoded) if processors else [])
-        extra += sampling_processors(settings, seeds)
+        extra += [self._watch(encoded.width), *sampling_processors(settings, seeds)]
         edits = reachable(edit(group), self._passed_by(bool(chats[0].images)), scope.site) if edit else {}
         where, every_pass = _where(scope, encoded.width, settings.use_cache)
         with edit_tokens(self.layers, edits, where, every_pass=every_pass, site=scope.site) as made:
@@ -305,6 +313,9 @@ class TransformersBackbone(LoadedModel):
             self._finished(self._unpadded(ids), length, settings)
             for length, ids in zip(encoded.lengths, sequences.tolist(), strict=True)
         ]
+
+    def _watch(self, width: int) -> FiniteLogits:
+        return FiniteLogits(self.name, self.dtype, self.end_ids(), width)
 
     def _unpadded(self, ids: list[int]) -> list[int]:
         """Answer tokens without the padding that follows an answer that a stop string ended."""

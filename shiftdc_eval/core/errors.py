@@ -4,6 +4,7 @@
     ├── ConfigError       a setting, argument or file given by the user is wrong
     ├── DataError         a benchmark's data is missing or malformed
     ├── ModelError        a model cannot be loaded or does not offer what is asked of it
+    │   └── ItemError     one request cannot be answered, others can: its item is unscored
     ├── DirectionError    a safety direction does not fit the model it is used with
     ├── JournalError      a journal or run folder cannot be used
     ├── JudgeError        a judge cannot work at all (one item it cannot judge is `unscored`, never an error)
@@ -30,6 +31,19 @@ class DataError(ShiftDCError):
 
 class ModelError(ShiftDCError):
     """A model cannot be loaded, or does not offer what is asked of it."""
+
+
+class ItemError(ModelError):
+    """One request cannot be answered, others can: its item is unscored, with this as the reason.
+
+    Args:
+        kind: the reason in a few words, the same for all items: run records count by it.
+        detail: the reason for this item.
+    """
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
 
 
 class DirectionError(ShiftDCError):

@@ -107,6 +107,8 @@ class SampleField(Record):
     """Hash of every image's RGB pixels and size, in order."""
     response_sha256: str | None = None
     """Hash of the response; None when generation failed."""
+    unanswered: str = ""
+    """Why there is no response, where that is known; every judge's reason for an unscored verdict."""
     run: str | None = None
     """Id of the run that produced the answer; None when a model other than ours answered."""
     groups: dict[str, str] = Field(default_factory=dict)

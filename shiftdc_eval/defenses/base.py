@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NOT_APPLICABLE = "not_applicable"
 """Note on an answer that the defense left undefended because there was nothing to defend (no image)."""
+OVER_CONTEXT = "over_context"
+"""Note on an answer whose prompt is longer than the model's context."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Answer:
     """Facts about how it was made, e.g. `not_applicable`."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What a reader may want to see, e.g. the caption; JSON-ready."""
+    unanswered: str = ""
+    """Why there is no answer; the text is empty then."""
 
     @classmethod
     def of(cls, generated: Generated, *notes: str, **extra: Any) -> Answer:

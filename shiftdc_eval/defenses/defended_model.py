@@ -21,6 +21,7 @@ from shiftdc_eval.core.images import load_image
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.paths import cache_dir
 from shiftdc_eval.core.validation import nearest, validated
+from shiftdc_eval.defenses.answering import answered
 from shiftdc_eval.defenses.arguments import require, split
 from shiftdc_eval.defenses.base import Answer, Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
@@ -87,7 +88,7 @@ class DefendedModel:
     def answer(
         self, chats: Sequence[Chat | Request], *, defense: str = "none", seed: int = 0, **given: Any
     ) -> list[Answer]:
-        """One answer a chat, in order.
+        """One answer a chat, in order; a chat that cannot be answered has the reason in `Answer.unanswered`.
 
         Args:
             chats: what is asked, with and without images; as a `Request` with a sampling seed of its own.
@@ -115,7 +116,7 @@ class DefendedModel:
         return [
             answer
             for start in range(0, len(requests), self.batch_size)
-            for answer in chosen.answer(self.tools, requests[start : start + self.batch_size], settings)
+            for answer in answered(chosen, self.tools, requests[start : start + self.batch_size], settings)
         ]
 
     def shift(self, chats: Sequence[Chat], *, caption_max_new_tokens: int | None = None) -> Tensor:

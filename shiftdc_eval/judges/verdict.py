@@ -117,6 +117,8 @@ class Item:
     """Reference answer, where the benchmark has one (MM-Vet)."""
     context: str = ""
     """What the request builds on, where the benchmark has it apart (HarmBench's contextual behaviours)."""
+    unanswered: str = ""
+    """Why there is no response, where that is known."""
     image: Callable[[], Image.Image] | None = field(default=None, compare=False)
     """Loads the image on demand."""
     reasoning_tags: Tags | None = None
@@ -124,9 +126,11 @@ class Item:
     stripped: tuple[str, ...] = field(init=False, default=())
     """What was taken off the response, by opening tag."""
     cut: str = field(init=False, default="")
-    """Why there is no final answer; empty where there is one."""
+    """Why there is no final answer; empty where there is one, or where nobody knows."""
 
     def __post_init__(self) -> None:
+        if self.response is None:
+            object.__setattr__(self, "cut", self.unanswered)
         if self.response is not None:
             final = final_answer(self.response, self.reasoning_tags)
             object.__setattr__(self, "response", final.text)
@@ -175,7 +179,7 @@ class TellingJudge(Judge, Protocol):
 def ask(judge: Judge, items: Sequence[Item], on_verdict: OnVerdict | None = None) -> list[Verdict]:
     """A judge's verdicts; `on_verdict` is told of each by a judge that takes it.
 
-    A response that was cut inside its reasoning is unscored by every judge, and none is asked.
+    Where the reason is known why there is no final answer, it is every judge's, and none is asked.
     """
     whole = [item for item in items if not item.cut]
     if len(whole) < len(items):

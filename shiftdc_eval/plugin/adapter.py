@@ -27,6 +27,7 @@ from shiftdc_eval.core.paths import cache_dir, journal_dir
 from shiftdc_eval.core.run_ids import mark
 from shiftdc_eval.defenses import DEFENSES, Defense, Tools
 from shiftdc_eval.defenses.arguments import require
+from shiftdc_eval.defenses.base import OVER_CONTEXT
 from shiftdc_eval.defenses.caption_store import CaptionStore, engine_key
 from shiftdc_eval.defenses.directions import Directions
 from shiftdc_eval.plugin.arguments import (
@@ -40,7 +41,7 @@ from shiftdc_eval.plugin.batches import Batches
 from shiftdc_eval.plugin.build_record import leaked_items, plugins, run_record
 from shiftdc_eval.plugin.journal import Journal
 from shiftdc_eval.plugin.options import refuse_what_lmms_eval_parsed
-from shiftdc_eval.plugin.requests import Sample, samples_from, task_of
+from shiftdc_eval.plugin.requests import Sample, made, samples_from, task_of
 from shiftdc_eval.plugin.run_record import Tally, gathered, task_records
 
 logger = logging.getLogger(__name__)
@@ -176,6 +177,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             done = self._answer_all(samples, journal, tally)
         tally.leaked = leaked_items(samples, self._directions.texts()) if self._direction_sha256 else 0
         run_id, total = gathered(self._new_id(started), tally)
+        if reason := total.nothing_answered():
+            raise ModelError(f"none of {sum(total.answered.values())} requests could be answered: {reason}")
         if self.rank == 0:
             tasks = {
                 sample.task: task_of(instance) for sample, instance in zip(samples, requests, strict=True)
@@ -196,10 +199,19 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             path = folder / f"run-{run_id}.json"
             atomic_write(path, record.model_dump_json(indent=1) + "\n")
             logger.warning("%s: %s; run record %s", self._label, total.sentence(), path)
-        mark(requests, run_id)
+            if count := total.notes[OVER_CONTEXT]:
+                logger.warning(
+                    "%d prompts are longer than the %s tokens that %s was made for; their items have the flag %s",
+                    count,
+                    self.backbone.context,
+                    self.backbone.name,
+                    OVER_CONTEXT,
+                )
+        records = [done[sample.key] for sample in samples]
+        mark(requests, run_id, map(made, records))
         return [
-            GenerationResult(record["text"], TokenCounts(record["tokens_in"], record["tokens_out"]))
-            for record in (done[sample.key] for sample in samples)
+            GenerationResult(record["text"] or "", TokenCounts(record["tokens_in"], record["tokens_out"]))
+            for record in records
         ]
 
     def _new_id(self, started: datetime) -> str:

@@ -11,6 +11,7 @@ import torch
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.defenses import Defense, Request, Tools
+from shiftdc_eval.defenses.answering import answered
 from shiftdc_eval.defenses.caption_store import clock
 from shiftdc_eval.plugin.prefetch import Ahead
 from shiftdc_eval.plugin.requests import Sample
@@ -66,7 +67,7 @@ class Batches:
                 begun, untimed = clock(backbone) + captions.reused_seconds, captions.untimed
                 try:
                     requests = coming.get(batch, then=same[start + width : start + 2 * width])
-                    answers = defense.answer(tools, requests, settings)
+                    answers = answered(defense, tools, requests, settings)
                 except torch.OutOfMemoryError as error:
                     self.halve(backbone, error)
                     continue

@@ -37,7 +37,9 @@ class FinishedSample(BaseModel):
     """Hash of the request and its settings."""
     task: str
     text: str | None
-    """The answer; None when generation failed."""
+    """The answer; None where there is none."""
+    unanswered: str = ""
+    """Why there is none."""
     tokens_in: Count
     tokens_out: Count
     seconds: Seconds

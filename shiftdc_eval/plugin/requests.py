@@ -10,7 +10,9 @@ from shiftdc_eval.backbones import Chat, GenerationSettings
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import digest
 from shiftdc_eval.core.images import strict_decoding
+from shiftdc_eval.core.run_ids import Made
 from shiftdc_eval.defenses import Answer, Request
+from shiftdc_eval.defenses.base import OVER_CONTEXT
 from shiftdc_eval.defenses.directions import normalised
 from shiftdc_eval.plugin.messages import chat_from_messages, settings_from_kwargs
 
@@ -63,7 +65,8 @@ class Sample:
             "task": self.task,
             "doc_id": self.doc_id,
             "repeat": self.repeat,
-            "text": answer.text,
+            "text": None if answer.unanswered else answer.text,
+            **({"unanswered": answer.unanswered} if answer.unanswered else {}),
             "tokens_in": answer.tokens_in,
             "tokens_out": answer.tokens_out,
             "seconds": round(seconds, 6),
@@ -131,6 +134,12 @@ def samples_from(
             )
         )
     return samples
+
+
+def made(record: Mapping[str, Any]) -> Made:
+    """What a sample row says of an answer, from its journal record."""
+    flags = tuple(note for note in record["notes"] if note == OVER_CONTEXT)
+    return Made(record.get("unanswered", ""), flags)
 
 
 def task_of(instance: Any) -> Any:

@@ -35,6 +35,8 @@ class Tally:
     """Seconds, tokens and reused answers, by task."""
     notes: Counter[str] = field(default_factory=Counter)
     """Answers by note."""
+    unanswered: Counter[str] = field(default_factory=Counter)
+    """Requests that could not be answered, by reason."""
 
     def count(self, record: Mapping[str, Any], *, reused: bool) -> None:
         """Add one answer's journal record."""
@@ -52,6 +54,14 @@ class Tally:
             | {"seconds": seconds, "timed": int(timed), "reused": int(reused)}
         )
         self.notes.update(record["notes"])
+        if record["text"] is None:
+            self.unanswered[record.get("unanswered", "")] += 1
+
+    def nothing_answered(self) -> str:
+        """The commonest reason where no request could be answered; empty where one was."""
+        if not self.answered or self.unanswered.total() < self.answered.total():
+            return ""
+        return self.unanswered.most_common(1)[0][0]
 
     def __add__(self, other: Tally) -> Tally:
         names = [name for name in self.__dataclass_fields__ if name not in ("spent", "hardware")]

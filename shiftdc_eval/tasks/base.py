@@ -24,7 +24,7 @@ from shiftdc_eval.core.hashing import image_sha256, text_sha256
 from shiftdc_eval.core.images import changes_of
 from shiftdc_eval.core.reasoning import Tags, final_answer, reasoning_tags
 from shiftdc_eval.core.records import SampleField, VerdictRecord
-from shiftdc_eval.core.run_ids import run_of
+from shiftdc_eval.core.run_ids import made_of, run_of
 from shiftdc_eval.judges.samples_file import verdict_record
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, rubric_hash
 from shiftdc_eval.tasks.example import Example, Source, named, require_unique
@@ -280,15 +280,17 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         items: list[Item] = []
         for instance in self._instances:
             responses = list(instance.resps) or [None]
-            for repeat, response in enumerate(responses):
-                name = "none" if repeat == 0 else f"repeat_{repeat}"
-                instance.filtered_resps[name] = make_answer(response, repeat)
+            made = made_of(instance, len(responses))
+            answers = [make_answer(*one) for one in zip(responses, range(len(responses)), made, strict=True)]
+            for answer in answers:
+                name = "none" if answer.repeat == 0 else f"repeat_{answer.repeat}"
+                instance.filtered_resps[name] = answer
             if not (instance.metadata or {}).get("__padding_only__"):
                 example = self.source.examples[instance.doc_id]
                 self._repeats[example.id] = len(responses)
                 self._runs[example.id] = run_of(instance)
                 keys += [(example.id, repeat) for repeat in range(len(responses))]
-                items += [judge_item(example, response, tags) for response in responses]
+                items += [judge_item(example, answer, tags) for answer in answers]
         if "bypass" not in self._metric_fn_list:  # --predict_only asks for answers alone
             for key, verdicts in zip(keys, self.judge(items), strict=True):
                 self._verdicts[key] = verdicts
@@ -313,10 +315,10 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             values |= self.repeat_values(example, together)
         if verdicts and self.judges:
             values[JUDGING] = {name: self._record(name, verdict) for name, verdict in verdicts.items()}
-        response = None if answer.failed else str(answer)
+        response = answer.response
         return {
             **values,
-            "shiftdc": self._sample_field(example, answer.repeat, response, verdicts).model_dump(),
+            "shiftdc": self._sample_field(example, answer, verdicts).model_dump(),
             "shiftdc_item": {
                 "request": example.request,
                 "prompt": example.prompt,
@@ -327,23 +329,22 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             },
         }
 
-    def _sample_field(
-        self, example: Example, repeat: int, response: str | None, verdicts: Mapping[str, Verdict]
-    ) -> SampleField:
-        tags = self.reasoning_tags()
+    def _sample_field(self, example: Example, answer: Answer, verdicts: Mapping[str, Verdict]) -> SampleField:
+        tags, response = self.reasoning_tags(), answer.response
         hashes, changes = self._image_facts(example)
         return SampleField(
             item=example.id,
             question=example.question,
-            repeat=repeat,
+            repeat=answer.repeat,
             prompt_sha256=text_sha256(example.prompt),
             image_sha256=hashes,
             response_sha256=None if response is None else text_sha256(response),
+            unanswered=answer.made.unanswered,
             run=self._runs.get(example.id),
             groups=dict(example.groups),
             reasoning=[] if response is None else list(final_answer(response, tags).stripped),
             reasoning_tags=None if tags is None else list(tags),
-            flags=[*example.flags, *changes],
+            flags=[*example.flags, *changes, *answer.made.flags],
             verdicts={name: self._record(name, verdict) for name, verdict in verdicts.items()},
         )
 

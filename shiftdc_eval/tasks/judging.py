@@ -9,6 +9,7 @@ from typing import Any
 from shiftdc_eval.core.errors import JudgeError, ShiftDCError
 from shiftdc_eval.core.reasoning import Tags
 from shiftdc_eval.core.records import VerdictRecord
+from shiftdc_eval.core.run_ids import Made
 from shiftdc_eval.judges.api.endpoint import redact
 from shiftdc_eval.judges.progress import judged
 from shiftdc_eval.judges.spending import cost_of
@@ -26,22 +27,30 @@ class Answer(str):
     """Index among the repeats of its request."""
     failed: bool = False
     """True when there is no response; the text is empty then."""
+    made: Made = Made()
+    """What the model says of it."""
+
+    @property
+    def response(self) -> str | None:
+        """The text, or None when there is no response."""
+        return None if self.failed else str(self)
 
 
-def make_answer(response: str | None, repeat: int) -> Answer:
+def make_answer(response: str | None, repeat: int, made: Made = Made()) -> Answer:  # noqa: B008
     """An Answer; None means that generation failed."""
-    answer = Answer("" if response is None else response)
-    answer.repeat = repeat
-    answer.failed = response is None
+    failed = response is None or bool(made.unanswered)
+    answer = Answer("" if failed else response)
+    answer.repeat, answer.failed, answer.made = repeat, failed, made
     return answer
 
 
-def judge_item(example: Example, response: str | None, tags: Tags | None = None) -> Item:
+def judge_item(example: Example, answer: Answer, tags: Tags | None = None) -> Item:
     """An answered example as a judge sees it, without the reasoning that `tags` enclose (None: all known forms)."""
     return Item(
         id=example.id,
         request=example.request,
-        response=response,
+        response=answer.response,
+        unanswered=answer.made.unanswered,
         prompt=example.prompt,
         scenario=example.scenario,
         reference=example.reference,
