@@ -62,13 +62,14 @@ def main(args: argparse.Namespace) -> int:
     from shiftdc_eval.analysis.report import analyse
     from shiftdc_eval.core.files import atomic_write
     from shiftdc_eval.core.json_files import canonical
+    from shiftdc_eval.core.terminal import printable
 
     report = analyse(recording, layer=args.layer, judge=args.judge)
     atomic_write(args.out / "report.json", canonical(report))
     pictures = plots.write_all(report, args.out)
     atomic_write(args.out / "index.html", page.render(report, pictures))
     for one in report["findings"]:
-        print(f"{page.HOLDS[one['holds']]:<15} {one['claim']}\n{'':<15} {one['said']}")
+        print(f"{page.HOLDS[one['holds']]:<15} {printable(one['claim'])}\n{'':<15} {printable(one['said'])}")
     print(f"page: {args.out / 'index.html'}   numbers: {args.out / 'report.json'}")
     return 0
 

@@ -57,10 +57,12 @@ def main(args: argparse.Namespace) -> int:
         RecordError: no such sample, or a run that does not say which model answered.
         ConfigError, DirectionError, ModelError: the task, direction or model is not the run's any more.
     """
+    from shiftdc_eval.core.terminal import printable
+
     found = find(args.run, args.sample)
     shown = explain(found, args)
     for line in in_words(shown):
-        print(line)
+        print(printable(line, keep="\n\t"))
     if args.out:
         _write_page(shown, args.out)
         print(f"page: {args.out}")
@@ -89,7 +91,7 @@ def find(run: Path, sample: str) -> Answered:
             source = f"{file.path}:{number}"
             if field.run is None:
                 raise RecordError(
-                    f"{source}: a model other than ours answered; there is nothing to look into"
+                    f"{source}: a model other than ours answered; only our own models can be explained"
                 )
             response = (row.get(ITEM_FIELD) or {}).get("response")
             return Answered(file.task, field, response, records.get(field.run, source))
@@ -111,7 +113,7 @@ def explain(found: Answered, args: argparse.Namespace) -> dict[str, Any]:
     if backbone.revision != record.revision:
         raise ModelError(
             f"{record.model} has revision {backbone.revision[:12]} here, the run was made with "
-            f"{record.revision[:12]}: its answers are another model's"
+            f"{record.revision[:12]}: its answers came from other weights"
         )
     directions = Directions(backbone, path=args.direction, contrast=args.contrast)
     tools = tools_for(backbone, directions, cache_dir() / "captions.sqlite")
@@ -164,7 +166,7 @@ def _defense(record: RunRecord) -> ShiftDC:
     from shiftdc_eval.defenses.shiftdc_captioned import ShiftDCCaptioned
 
     kind = DEFENSES.get(record.defense)
-    # one that was given its caption is shown as any other defense: the curves are of the model's own caption
+    # a run with given captions is shown like any other defense's: the curves use the model's own caption
     if kind is not None and issubclass(kind, ShiftDC) and not issubclass(kind, ShiftDCCaptioned):
         settings: dict[str, Any] = dict(record.settings)
         return kind(**settings)
@@ -226,16 +228,14 @@ def _settings(found: Answered) -> Any:
 
 def in_words(shown: Mapping[str, Any]) -> list[str]:
     """The sample as lines of text."""
-    from shiftdc_eval.board.render.format import clean
-
     curves: Mapping[str, Sequence[float]] = shown["curves"]
     first, last = map(int, shown["layers"].split("-"))
     low = min(min(curve) for curve in curves.values())
     high = max(max(curve) for curve in curves.values())
     lines = [
         f"{shown['item']} ({shown['task']}) on {shown['model']}",
-        f"request: {clean(shown['prompt'])}",
-        f"caption: {clean(shown['caption'])}",
+        f"request: {shown['prompt']}",
+        f"caption: {shown['caption']}",
         "",
         f"{'layer':<6} {'text':>8} {'image':>8} {'after':>8}  safety coordinate: T text, I image, A after "
         f"{shown['defense']}",
@@ -247,9 +247,9 @@ def in_words(shown: Mapping[str, Any]) -> list[str]:
     lines.append(f"{'':6} low ({low:.2f}) is unsafe, high ({high:.2f}) is safe; * calibrated layer")
     lines.append("")
     for name, answer in shown["answers"].items():
-        lines.append(f"{name}: {'(no response)' if answer is None else clean(answer)}")
+        lines.append(f"{name}: {'(no response)' if answer is None else answer}")
     if shown["run"]["defense"] not in ("none", shown["defense"]):
-        lines.append(f"under the run's own {shown['run']['defense']}: {clean(shown['run']['response'])}")
+        lines.append(f"under the run's own {shown['run']['defense']}: {shown['run']['response']}")
     return lines
 
 

@@ -33,7 +33,11 @@ def findings(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     safe_text = _at(probe["text_caption"]["harmful_called_safe"], layer)
     safe_image = _at(image["harmful_called_safe"], layer)
     reads = above(accuracy, READS) is True
-    unread = "" if reads else "; the probe does not read texts well enough for its word on images to count"
+    unread = (
+        ""
+        if reads
+        else "; the probe does not read texts well enough for its accuracy on images to be interpretable"
+    )
     found = [
         _claim(
             "text alone: harm is linearly visible",

@@ -67,7 +67,7 @@ def collect(
         tasks: tasks with harmful items; one that is benign counts as twins.
         benign: tasks with benign twins; by the table `TWINS` when empty.
         visual: tasks whose reference answers say what is seen.
-        contrast: items whose request stands in it are left out.
+        contrast: items whose request it holds are left out.
         limit: harmful items at most; as many twins, and as many visual items of each task.
         load: how a task is loaded.
 
@@ -115,9 +115,7 @@ def _items(name: str, role: str, task: Any, used: set[str], notes: list[str]) ->
     if role == "harmful" and any(CLEAR_HARM in one.flags for one in examples):
         clear = [one for one in examples if CLEAR_HARM in one.flags]
         if len(clear) < len(examples):
-            notes.append(
-                f"{name}: {len(examples) - len(clear)} items on topics that are no clear harm left out"
-            )
+            notes.append(f"{name}: {len(examples) - len(clear)} items on topics without clear harm left out")
         examples = clear
     fresh = [one for one in examples if _plain(one.request) not in used]
     if len(fresh) < len(examples):

@@ -182,9 +182,9 @@ class VisualProbe:
             bootstrap: the draws.
 
         Returns:
-            `fitted anew`: accuracy of a probe fitted on the calibrated activations themselves: what is still
-            there, wherever it went. `refused`, `answered`: accuracy of the old probe on items whose calibrated
-            request was refused, and on the others.
+            `fitted anew`: accuracy of a probe fitted on the calibrated activations themselves: what they
+            still hold, in whatever direction. `refused`, `answered`: accuracy of the old probe on items whose
+            calibrated request was refused, and on the others.
         """
         (old, inside), (anew, _) = (self._right(x, {"it": activations}) for x in (plain, activations))
         found: Found = {"fitted anew": bootstrap.within(inside).share(anew["it"])}

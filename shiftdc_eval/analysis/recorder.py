@@ -1,7 +1,7 @@
 """Records the activations that a defense leaves after its edits, without any change to the defense.
 
-A defense calibrates by handing edits to `backbone.generate`. The recorder stands in the backbone's place: it
-runs that prefill under the same edits and keeps the activations after them.
+A defense calibrates by handing edits to `backbone.generate`. The recorder wraps the backbone:
+it runs that prefill under the same edits and keeps the activations after them.
 """
 
 from __future__ import annotations

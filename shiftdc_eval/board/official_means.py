@@ -1,7 +1,7 @@
-"""Means over groups that stand beside the share of all answers: a benchmark's own, or of what is harm alone.
+"""Means over groups, shown beside the share of all answers: a benchmark's official one, or that of clear harm.
 
-Which tasks have them, and over which groups, is the data of `benchmarks.json`: written from the facts of the
-tasks, so that no benchmark is known here. A mean over groups has no weights.
+`benchmarks.json` says which tasks have them and over which groups; it is generated from the facts of the tasks, so
+that no benchmark is known here. Every group has the same weight.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Means:
     parts: Mapping[str, list[str]]
     """Title of a mean -> the groups it is over."""
     remark: str
-    """What a reader must know of the task's plain share, in a sentence."""
+    """A caveat on the share of all answers, in a sentence."""
     summed: frozenset[str] = frozenset()
     """Groups that the task's score is the sum over."""
 

@@ -11,7 +11,7 @@ _tenants: list[weakref.WeakMethod[Vacate]] = []
 
 
 def offer_room(vacate: Vacate) -> None:
-    """Say that a model in this process can give up its memory for a while.
+    """Register a model of this process whose memory can be freed for a while.
 
     Args:
         vacate: a bound method, not kept alive; the context it gives begins with the memory free.
@@ -21,13 +21,13 @@ def offer_room(vacate: Vacate) -> None:
 
 
 def withdraw_room(vacate: Vacate) -> None:
-    """Take the offer back: the model is needed again."""
+    """Unregister it: the model is needed again."""
     _tenants[:] = [tenant for tenant in _tenants if tenant() not in (None, vacate)]
 
 
 @contextmanager
 def room() -> Iterator[None]:
-    """The memory of every model that was offered, for as long as the context lasts."""
+    """Frees the memory of every registered model for as long as the context lasts."""
     with ExitStack() as stack:
         for vacate in [tenant() for tenant in _tenants]:
             if vacate is not None:

@@ -62,7 +62,7 @@ class SampleFile:
         warning says that they are not all.
 
         Raises:
-            RecordError: the file cannot be read, or a line that has its end is no UTF-8 or no JSON object.
+            RecordError: the file cannot be read, or a line that has its end is not UTF-8 or not a JSON object.
         """
         number = 0
         with reading(self.path, RecordError), self.path.open("rb") as file:

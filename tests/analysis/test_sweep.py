@@ -171,7 +171,7 @@ def test_the_shipped_directions_of_other_seeds_are_whole_and_not_the_toys_own() 
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [("alhpa: 1", "alhpa"), ("alpha: much", "alpha=much"), ("layers: 1-2", "stands there twice")],
+    [("alhpa: 1", "alhpa"), ("alpha: much", "alpha=much"), ("layers: 1-2", "appears twice")],
 )
 def test_a_wrong_cell_is_refused_before_anything_runs(setting: str, said: str, tmp_path: Path) -> None:
     entry = f"{{name: shiftdc, {setting}, ablation: x}}"

@@ -45,7 +45,7 @@ def test_cells_that_differ_in_more_than_their_defense_are_no_sweep(
     changed: dict[str, Any], tmp_path: Path
 ) -> None:
     results = swept(tmp_path, Made(), Made(defense="shiftdc", **changed))
-    with pytest.raises(RecordError, match="figstep_tiny on org/tiny-vlm stands there under several seeds"):
+    with pytest.raises(RecordError, match="figstep_tiny on org/tiny-vlm has cells with several seeds"):
         rows(results)
 
 

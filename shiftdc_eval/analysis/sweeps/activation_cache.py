@@ -1,7 +1,7 @@
 """Activations and captions that the cells of a sweep share: computed once, then looked up.
 
-A defense measures last-token activations through `backbone.last_token_activations`. `Remembering` stands in the
-backbone's place: it asks the model once for each prompt, at every layer, and answers the other cells from files.
+A defense measures last-token activations through `backbone.last_token_activations`. `Remembering` wraps
+the backbone: it asks the model once for each prompt, at every layer, and serves the other cells from files.
 A greedy answer that ended by itself serves every longer length limit too, so captions of several limits are made
 once where they fit the shortest.
 """

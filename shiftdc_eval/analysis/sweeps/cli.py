@@ -122,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{label}: {reason}")
     if failures:
         return 1
-    # other sweeps may lie in the same folder
+    # the folder may hold other sweeps too
     return _table([args.out / "results" / cell.folder for cell in cells], args.out, args.judge)
 
 

@@ -1,9 +1,9 @@
 """Files that a sweep's cells need and a grid file only names: contrast sets and other models' directions.
 
 `contrast: "contrast:40"` is a part of 40 pairs of the model's own contrast set, spread over its categories and
-nested in the part of 80; `contrast:shuffled` has the sides of about every other pair exchanged, so that it says
-nothing; `contrast:built_in` is this package's own set. `direction: "other:PATH"` is the direction of another model
-of the same shape: a direction file, or a model to fit one on. Every file's name holds a hash of its content (of a
+nested in the part of 80; `contrast:shuffled` has the sides of about every other pair exchanged, so that it carries
+no information; `contrast:built_in` is this package's own set. `direction: "other:PATH"` is the direction of another
+model of the same shape: a direction file, or a model to fit one on. Every file's name holds a hash of its content (of a
 local model: of its files), so that a cell that was run with other content is run again.
 """
 
@@ -78,7 +78,7 @@ def with_files(grid: Grid, folder: Path, home: Path) -> tuple[Grid, dict[Path, s
             path = write_contrast(grid.models[0].pretrained, which, folder)
             entry = entry.model_copy(update={"contrast": str(path)})
         elif contrast:
-            load_contrast(Path(contrast))  # named now, not after hours
+            load_contrast(Path(contrast))  # fails now, not after hours
             entry = entry.model_copy(update={"contrast": str(_copied(Path(contrast), folder))})
         if direction.startswith(OTHER):
             if len(grid.models) > 1:
@@ -103,7 +103,7 @@ def _copied(path: Path, folder: Path) -> Path:
 
 
 def _digest_of(source: str) -> str:
-    """Hash of a direction file's content, or of a model's name and what stands there now."""
+    """Hash of a direction file's content, or of a model's name and the files that it names now."""
     from shiftdc_eval.backbones.loading import revision_on_disk
 
     if Path(source).is_file():
@@ -130,7 +130,7 @@ def checked(cells: list[Cell]) -> list[Cell]:
     grid_checked(list({cell.folder: cell for cell in bare}.values()))
     folders = [cell.folder for cell in cells]
     if twice := [cell.label for at, cell in enumerate(cells) if cell.folder in folders[:at]]:
-        raise ConfigError(f"sweep: the cell {twice[0]} stands there twice")
+        raise ConfigError(f"sweep: the cell {twice[0]} appears twice")
     return cells
 
 
@@ -196,7 +196,7 @@ def spread(pairs: Sequence[ContrastPair]) -> list[ContrastPair]:
 
 
 def _shuffled(pairs: Sequence[ContrastPair]) -> list[dict[str, str]]:
-    """Every other pair with its sides exchanged; a request that stands in several pairs keeps one side."""
+    """Every other pair with its sides exchanged; a request that several pairs share keeps one side."""
     sides: dict[str, str] = {}
     rows = []
     for at, pair in enumerate(pairs):

@@ -58,9 +58,9 @@ def _of_one_kind(cells: Sequence[Cell], results: Path) -> None:
     for cell in cells:
         if known.setdefault((cell.model.id, cell.task.name), _place(cell)) != _place(cell):
             raise RecordError(
-                f"{results}: {cell.task.name} on {cell.model.id} stands there under several seeds, generation "
-                "settings, weights or dtypes; a sweep's table is of one: give each its own folder (`board build` "
-                "pools seeds)"
+                f"{results}: {cell.task.name} on {cell.model.id} has cells with several seeds, generation "
+                "settings, weights or dtypes; a sweep's cells differ in their defense alone: give each its own folder "
+                "(`board build` pools seeds)"
             )
 
 

@@ -30,11 +30,11 @@ FLIPS_A_PAIR = 400
 """Sign flips drawn for each pair of a family: 20 / 0.05, so that Holm's smallest step is 20 times above the
 smallest p-value there can be."""
 ENOUGH = 200
-"""Flips at least as large as what was observed after which no more are drawn: the p-value is known to 7 %."""
+"""Drawing stops after so many flips that reach the observed difference: the p-value is then known to 7 %."""
 SCALES = (1, 2, 4, 8, 10, 100)
 """Steps a point that scores come in: right or wrong, halves, StrongREJECT's eighths, MM-Vet's tenths, percent."""
 EXACT_WORK = 30_000_000
-"""Multiplications up to which the exact distribution is computed: about as long as drawing takes."""
+"""Multiplications up to which the exact distribution is computed: it then takes about as long as drawing."""
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ def detectable_errors(tests: int) -> float:
     """Standard errors that a difference must have to be found with 80 % power at the 5 % level, Holm-adjusted.
 
     Args:
-        tests: tests that Holm's procedure had open where it stopped, so that each was at the level 0.05 / tests;
-            1 for a test of its own.
+        tests: hypotheses left when Holm's procedure stopped, each tested at the level 0.05 / tests; 1 for a
+            single test.
     """
     return float(special.ndtri(1 - (1 - CONFIDENCE) / (2 * tests))) + Z_POWER
 

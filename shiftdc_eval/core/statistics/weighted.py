@@ -93,7 +93,7 @@ class Resample:
         )
 
     def change(self, after: Floats, before: Floats) -> Estimate:
-        """Mean difference of `[n]` outcomes, 0 or 1; where none differs, what could have been missed on both sides."""
+        """Mean difference of `[n]` outcomes, 0 or 1; where none differs, the interval is what could be missed."""
         found = self.mean(after - before)
         if not found.n or np.any((after != before)[self.chosen]):
             return found
