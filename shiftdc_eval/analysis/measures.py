@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.metrics.pairwise import cosine_similarity
 
 from shiftdc_eval.analysis import probes
 from shiftdc_eval.core.statistics.intervals import Bools, numbered
@@ -242,9 +243,7 @@ def directions(layer: Mapping[str, Floats], labels: Labels) -> dict[str, Floats]
 
 def cosines(vectors: Mapping[str, Floats]) -> Floats:
     """Cosines between all pairs, `[k, k]`; 0 for a zero vector."""
-    stacked = np.stack([np.asarray(vector, dtype=np.float64) for vector in vectors.values()])
-    unit = stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-12)
-    return np.asarray(unit @ unit.T)
+    return np.asarray(cosine_similarity(np.stack(list(vectors.values())).astype(np.float64)))
 
 
 def split_half(activations: Floats, labels: Labels, splits: int = SPLITS) -> Estimate:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.linalg
+from sklearn.linear_model import Ridge
 
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.statistics.weighted import Floats, Ints
@@ -69,48 +69,13 @@ def cross_fit(
     Returns:
         Name -> `[n, t]`.
     """
-    centre = fitted_on.mean(0)  # for float32's sake: each fit is centred on its own items below
-    x = fitted_on - centre
-    n, hidden = x.shape
-    gram = x @ x.T if n <= hidden else None
-    names, width = np.unique(fold), targets.shape[1]
-    weights = np.empty((hidden, len(names), width), dtype=np.float32)
-    duals = np.zeros((n, len(names), width), dtype=np.float32)
-    means = np.empty((len(names), hidden), dtype=np.float32)
-    aims = np.empty((len(names), width), dtype=np.float32)
-    for at, one in enumerate(names):
-        outside = np.flatnonzero(fold != one)
-        aims[at] = targets[outside].mean(0)
-        means[at] = (fold != one).astype(np.float32) @ x / len(outside)
-        if gram is not None:
-            duals[outside, at] = _dual(gram[np.ix_(outside, outside)], targets[outside] - aims[at])
-        else:
-            weights[:, at] = _primal(x[outside] - means[at], targets[outside] - aims[at])
-    if gram is not None:
-        weights = (x.T @ duals.reshape(n, -1)).reshape(weights.shape)
-    flat = weights.reshape(hidden, -1)
-    offsets = aims - np.einsum("fh,hft->ft", means + centre, weights)
-    own = np.searchsorted(names, fold)
-    rows = np.arange(n)
-    return {
-        name: (activations @ flat).reshape(n, len(names), -1)[rows, own] + offsets[own]
-        for name, activations in tested_on.items()
-    }
-
-
-def _dual(gram: Floats, aim: Floats) -> Floats:
-    rows = gram.mean(0)
-    kernel = gram - rows
-    kernel -= rows[:, None] - rows.mean()
-    return _solve(kernel, aim, penalty=float(np.trace(kernel)) / len(kernel))
-
-
-def _primal(x: Floats, aim: Floats) -> Floats:
-    covariance = x.T @ x
-    return _solve(covariance, x.T @ aim, penalty=float(np.trace(covariance)) / len(x))
-
-
-def _solve(matrix: Floats, right: Floats, penalty: float) -> Floats:
-    matrix[np.diag_indices_from(matrix)] += max(penalty, 1e-30)
-    factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-    return np.asarray(scipy.linalg.cho_solve(factor, right.astype(np.float32), check_finite=False))
+    centre = fitted_on.mean(0)  # float32 is exact enough only near zero
+    scores = {name: np.empty_like(targets) for name in tested_on}
+    for one in np.unique(fold):
+        inside = fold == one
+        x = fitted_on[~inside] - centre
+        penalty = float(((x - x.mean(0)) ** 2).sum(1).mean())
+        probe = Ridge(max(penalty, 1e-30), solver="cholesky").fit(x, targets[~inside])
+        for name, activations in tested_on.items():
+            scores[name][inside] = probe.predict(activations[inside] - centre).reshape(-1, targets.shape[1])
+    return scores
