@@ -7,18 +7,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from shiftdc_eval.board import costs, judge_calibrations
+from shiftdc_eval.board import costs
 from shiftdc_eval.board.cell import Cell
-from shiftdc_eval.board.cell_files import read_cells
+from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.defense_labels import defense_labels
 from shiftdc_eval.board.index import PARTIAL, Index, IndexCell
 from shiftdc_eval.board.ingest.join import join
+from shiftdc_eval.board.judge_calibrations import (
+    CALIBRATIONS,
+    HELD_OUT,
+    attached,
+    calibration_name,
+    only_calibrations,
+)
 from shiftdc_eval.board.metrics import Column, agreements, columns_of, measure
 from shiftdc_eval.board.model_kinds import mark_of
 from shiftdc_eval.board.render.markdown import markdown
 from shiftdc_eval.board.render.page import page
-from shiftdc_eval.board.reported import Reported, read_reported
+from shiftdc_eval.board.reported import REPORTED, Reported
 from shiftdc_eval.board.seed_pooling import over_seeds
 from shiftdc_eval.core.files import remove_leftovers
 from shiftdc_eval.core.hashing import content_hash
@@ -57,22 +64,19 @@ def build(results: Sequence[Path], board: Path, replace: bool = False, *, times:
 
 
 def _build(results: Sequence[Path], board: Path, replace: bool, times: bool) -> list[str]:
-    existing = {cell.path: cell for cell in read_cells(board)}
-    reported, calibrations = read_reported(board), judge_calibrations.read_calibrations(board)
-    fresh = judge_calibrations.attached(results)
-    answered = [folder for folder in results if not judge_calibrations.only_calibrations(folder)]
+    existing = {cell.path: cell for cell in CELLS.all_of(board)}
+    fresh = attached(results)
+    known = {calibration_name(one): one for one in CALIBRATIONS.all_of(board)} | fresh
+    answered = [folder for folder in results if not only_calibrations(folder)]
     new = {cell.path: cell for cell in join(answered, existing.values(), replace)} if answered else {}
     if not times:
         kept = {} if replace else existing
         new = {path: costs.without_seconds(cell, kept.get(path)) for path, cell in new.items()}
     changed = [path for path, cell in new.items() if existing.get(path) != cell]
     cells = existing | new
-    known = calibrations | fresh
-    texts = {
-        f"{judge_calibrations.FOLDER}/{name}": record_text(calibration) for name, calibration in fresh.items()
-    }
+    texts = {f"{CALIBRATIONS.folder}/{name}": record_text(one) for name, one in fresh.items()}
     texts |= {f"cells/{path}": record_text(new[path]) for path in changed}
-    texts |= generate(list(cells.values()), reported, list(known.values()))
+    texts |= generate(list(cells.values()), REPORTED.all_of(board), list(known.values()))
     for name, text in texts.items():
         write_text(board / name, text)
     return changed
@@ -112,9 +116,9 @@ def index_of(
         comparisons=comparisons,
         calibrations=[
             found
-            for found in sorted(calibrations, key=judge_calibrations.calibration_name)
+            for found in sorted(calibrations, key=calibration_name)
             # a judge that has judged nothing here needs no line; no figure of a judge is in-sample
-            if found.fingerprint in judges and found.sample == judge_calibrations.HELD_OUT
+            if found.fingerprint in judges and found.sample == HELD_OUT
         ],
         reported=list(reported),
     )

@@ -1,36 +1,60 @@
-"""The cell files of a board."""
+"""The record files of a board: cells, and by the same rules papers and calibrations of judges."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from shiftdc_eval.board.cell import Cell
 from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.json_files import parse, read_text
+from shiftdc_eval.core.records import Record
+
+R = TypeVar("R", bound=Record)
 
 
-def cell_files(board: Path) -> list[Path]:
-    """The cell files of a board, sorted by their path below `cells/`."""
-    root = board / "cells"
-    return sorted(root.rglob("*.json"), key=lambda path: path.relative_to(root).as_posix())
+@dataclass(frozen=True)
+class Shelf(Generic[R]):
+    """The files of one kind."""
+
+    folder: str
+    """Their folder on a board."""
+    model: type[R]
+    place: Callable[[R], str] | None = None
+    """Path below the folder that a record's content gives; None: any."""
+    derived_from: str = ""
+    """What that path is derived from, for the error."""
+
+    def paths(self, board: Path) -> list[Path]:
+        """The files of a board, sorted by their path below the folder."""
+        root = board / self.folder
+        return sorted(root.rglob("*.json"), key=lambda path: path.relative_to(root).as_posix())
+
+    def read(self, path: Path, board: Path) -> R:
+        """One file.
+
+        Raises:
+            RecordError: it is invalid (names the field) or has another path than its content gives.
+        """
+        found = parse(read_text(path), self.model, path)
+        here = path.relative_to(board / self.folder).as_posix()
+        if self.place is not None and here != self.place(found):
+            raise RecordError(
+                f"{path}: path: the content belongs at {self.folder}/{self.place(found)}; the path is derived from "
+                f"{self.derived_from}"
+            )
+        return found
+
+    def all_of(self, board: Path) -> list[R]:
+        """All records of a board, in the order of their paths; raises as `read`."""
+        return [self.read(path, board) for path in self.paths(board)]
 
 
-def read_cells(board: Path) -> list[Cell]:
-    """All cells of a board, in the order of their paths; raises as `read_placed`."""
-    return [read_placed(path, board) for path in cell_files(board)]
-
-
-def read_placed(path: Path, board: Path) -> Cell:
-    """A cell whose path is the one that its content gives.
-
-    Raises:
-        RecordError: it is invalid (names the field) or has another path.
-    """
-    cell = parse(read_text(path), Cell, path)
-    here = path.relative_to(board / "cells").as_posix()
-    if here != cell.path:
-        raise RecordError(
-            f"{path}: path: the content belongs at cells/{cell.path}; "
-            "the path is derived from task, model, defense, generation, dtype, attention, engine and seed"
-        )
-    return cell
+CELLS = Shelf(
+    "cells",
+    Cell,
+    lambda cell: cell.path,
+    "task, model, defense, generation, dtype, attention, engine and seed",
+)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import BaseModel
 
 from shiftdc_eval.board.build import GENERATED, generate
-from shiftdc_eval.board.cell_files import cell_files, read_placed
-from shiftdc_eval.board.judge_calibrations import FOLDER, calibration_files, read_calibration
-from shiftdc_eval.board.reported import read_paper, reported_files
+from shiftdc_eval.board.cell_files import CELLS, R, Shelf
+from shiftdc_eval.board.judge_calibrations import CALIBRATIONS
+from shiftdc_eval.board.reported import REPORTED
 from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.files import LEFTOVER, remove_leftovers
 from shiftdc_eval.core.json_files import first_difference, read_text, record_text
 
-KNOWN = {"cells", "reported", FOLDER, "README.md", *GENERATED}
-Read = TypeVar("Read", bound=BaseModel)
+KNOWN = {CELLS.folder, REPORTED.folder, CALIBRATIONS.folder, "README.md", *GENERATED}
 
 
 def check(board: Path) -> list[str]:
@@ -38,11 +33,11 @@ def check(board: Path) -> list[str]:
     ]
     problems += [f"{path}: not a cell (cells are .json files)" for path in sorted(foreign)]
 
-    def valid(paths: Sequence[Path], read: Callable[[Path], Read]) -> list[Read]:
+    def valid(shelf: Shelf[R]) -> list[R]:
         records = []
-        for path in paths:
+        for path in shelf.paths(board):
             try:
-                record = read(path)
+                record = shelf.read(path, board)
                 records.append(record)
                 problems.extend(
                     _differs(path, record_text(record), "not in canonical form", "`board build` writes it so")
@@ -51,9 +46,7 @@ def check(board: Path) -> list[str]:
                 problems.append(str(error))
         return records
 
-    cells = valid(cell_files(board), lambda path: read_placed(path, board))
-    reported = valid(reported_files(board), read_paper)
-    calibrations = valid(calibration_files(board), read_calibration)
+    cells, reported, calibrations = valid(CELLS), valid(REPORTED), valid(CALIBRATIONS)
     if problems:
         return problems  # generated from invalid files, the pages prove nothing
     rebuild = "run `shiftdc-eval board build`"

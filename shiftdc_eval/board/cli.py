@@ -63,9 +63,9 @@ def main(args: argparse.Namespace) -> int:
             sep="\n",
         )
         return 1 if problems else 0
-    from shiftdc_eval.board.cell_files import read_cells
+    from shiftdc_eval.board.cell_files import CELLS
     from shiftdc_eval.board.export import export
 
-    files = export(read_cells(args.board), args.out)
+    files = export(CELLS.all_of(args.board), args.out)
     print(*files, f"export {args.out}: {len(files)} files", sep="\n")
     return 0

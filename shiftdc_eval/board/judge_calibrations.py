@@ -9,11 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from shiftdc_eval.board.cell import slug
-from shiftdc_eval.core.errors import RecordError
+from shiftdc_eval.board.cell_files import Shelf
 from shiftdc_eval.core.json_files import parse, read_text
 from shiftdc_eval.core.records import Calibration, LabelAgreement, Rate
 
-FOLDER = "judges"
 ATTACHED = ("human_agreement_*.json", "calibration_*.json")
 """Files that `shiftdc-eval judge human-agreement --attach RUN` writes into a results folder, and wrote before."""
 HELD_OUT = "out"
@@ -26,29 +25,7 @@ def calibration_name(found: Calibration) -> str:
     return f"{slug(found.judge)}-{found.fingerprint[:8]}-{found.labels_sha256[:8]}.json"
 
 
-def calibration_files(board: Path) -> list[Path]:
-    """The files of a board, sorted by name."""
-    return sorted((board / FOLDER).glob("*.json"), key=lambda path: path.name)
-
-
-def read_calibration(path: Path) -> Calibration:
-    """One file of a board.
-
-    Raises:
-        RecordError: it is invalid, or its name is not the one that its content gives.
-    """
-    found = parse(read_text(path), Calibration, path)
-    if path.name != calibration_name(found):
-        raise RecordError(
-            f"{path}: the content belongs at {FOLDER}/{calibration_name(found)}; "
-            "the name is derived from judge, identity and labels"
-        )
-    return found
-
-
-def read_calibrations(board: Path) -> dict[str, Calibration]:
-    """The calibrations of a board, by file name; raises as `read_calibration`."""
-    return {path.name: read_calibration(path) for path in calibration_files(board)}
+CALIBRATIONS = Shelf("judges", Calibration, calibration_name, "judge, identity and labels")
 
 
 def attached(folders: Sequence[Path]) -> dict[str, Calibration]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from shiftdc_eval.core.json_files import parse, read_text
+from shiftdc_eval.board.cell_files import Shelf
 from shiftdc_eval.core.records import Record
 
 Text = Annotated[str, StringConstraints(max_length=1000)]
@@ -95,20 +94,4 @@ class Reported(Record):
         return self
 
 
-def reported_files(board: Path) -> list[Path]:
-    """The files of `reported/`, sorted by name."""
-    return sorted((board / "reported").glob("*.json"), key=lambda path: path.name)
-
-
-def read_paper(path: Path) -> Reported:
-    """One paper.
-
-    Raises:
-        RecordError: names file and field.
-    """
-    return parse(read_text(path), Reported, path)
-
-
-def read_reported(board: Path) -> list[Reported]:
-    """All papers of a board; raises as `read_paper`."""
-    return [read_paper(path) for path in reported_files(board)]
+REPORTED = Shelf("reported", Reported)

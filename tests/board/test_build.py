@@ -18,7 +18,7 @@ from made import Made, sha, small_grid, write_json, write_rows
 
 from shiftdc_eval import cli
 from shiftdc_eval.board.build import build, index_of
-from shiftdc_eval.board.cell_files import cell_files, read_cells
+from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.board.check import check
 from shiftdc_eval.core.errors import RecordError
 
@@ -33,7 +33,7 @@ def test_a_run_becomes_one_cell_whose_path_follows_from_its_content(results: Pat
     task, model, name = path.split("/")
     assert (task, model) == ("figstep_tiny", "org__tiny-vlm")
     assert name.startswith("shiftdc-")
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert cell.path == path
     assert len(cell.samples) == 20
     assert not cell.partial
@@ -42,7 +42,7 @@ def test_a_run_becomes_one_cell_whose_path_follows_from_its_content(results: Pat
 def test_a_cell_holds_hashes_and_verdicts_but_no_text(results: Path, board: Path) -> None:
     Made(responses=lambda item: f"SECRET-ANSWER {item}", unscored={"keyword_robust": [0]}).write(results)
     build([results], board)
-    text = cell_files(board)[0].read_text()
+    text = CELLS.paths(board)[0].read_text()
     for secret in ("SECRET-ANSWER", "request of", "prompt of", "made up"):
         assert secret not in text
     assert sha("SECRET-ANSWER figstep_tiny/00000")[:16] in text
@@ -71,7 +71,7 @@ def test_a_second_judge_adds_a_column_to_the_same_cell(results: Path, board: Pat
     build([results], board)
     Made(judges={"llm": ("harm", 0.4)}).write(results.with_name("again"))
     build([results.with_name("again")], board)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert [column.name for column in cell.judges] == ["keyword_robust", "llm"]
     assert len(cell.runs) == 1
 
@@ -80,7 +80,7 @@ def test_a_judge_with_another_rubric_is_another_column(results: Path, board: Pat
     Made().write(results)
     Made(fingerprints={"keyword_robust": sha("newer list")}, run="second", date="2").write(results)
     build([results], board)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert [column.name for column in cell.judges] == ["keyword_robust", "keyword_robust"]
     assert len(index(board)["comparisons"]) == 2
 
@@ -95,7 +95,7 @@ def test_two_models_behind_one_rubric_are_two_columns_that_name_them(results: Pa
             judge_models={"llm": model},
         ).write(results)
     build([results], board)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert sorted(column.models for column in cell.judges) == [["judge-large"], ["judge-small"]]
     for page in ("leaderboard.md", "index.html"):
         text = (board / page).read_text()
@@ -119,7 +119,7 @@ def test_a_verdict_takes_the_place_of_none_whatever_comes_first(
     else:
         for folder in sorted((torn, whole)):
             build([folder], board)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert cell.judges[0].unscored == []
     assert build([torn, whole], board) == []
 
@@ -132,7 +132,7 @@ def test_of_two_reasons_for_no_verdict_the_earlier_one_stays(
         made = Made(run="first", date=date, unscored={"keyword_robust": [3]}, reason=reason)
         made.write(results / folder)
     build([results], board)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert cell.judges[0].reasons == {"timeout": [3]}
 
 
@@ -174,7 +174,7 @@ def test_padding_copies_and_appended_rows_are_dropped(results: Path, board: Path
     rows = samples.read_text()
     samples.write_text(rows + rows + rows.splitlines()[3] + "\n")
     build([results], board)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert len(cell.samples) == 20
 
 
@@ -196,19 +196,19 @@ def test_seconds_of_new_results_are_left_out_when_told_to_and_those_of_the_board
 ) -> None:
     Made().write(results)
     build([results], board)
-    kept = read_cells(board)[0].runs
+    kept = CELLS.all_of(board)[0].runs
     assert build([results], board, times=False) == []
     other = results.parent / "other"
     Made(defense="ecso").write(other)
     build([other], board, times=False)
-    found = {cell.defense.name: cell for cell in read_cells(board)}
+    found = {cell.defense.name: cell for cell in CELLS.all_of(board)}
     assert found["none"].runs == kept
     assert found["none"].runs[0].cost.seconds > 0
     assert (found["ecso"].runs[0].cost.seconds, found["ecso"].runs[0].cost.timed) == (0, 0)
     assert found["ecso"].runs[0].cost.samples == found["none"].runs[0].cost.samples
     assert build([results], board, replace=True, times=False) != []
-    assert read_cells(board)[-1].runs[0].cost.timed == read_cells(board)[0].runs[0].cost.timed == 0
-    entries = {cell.defense_name: cell for cell in index_of(read_cells(board), []).cells}
+    assert CELLS.all_of(board)[-1].runs[0].cost.timed == CELLS.all_of(board)[0].runs[0].cost.timed == 0
+    entries = {cell.defense_name: cell for cell in index_of(CELLS.all_of(board), []).cells}
     assert (entries["ecso"].seconds, entries["ecso"].relative) == (None, None)
 
 
@@ -220,7 +220,7 @@ def test_new_results_replace_a_cell_only_when_told_to(results: Path, board: Path
     with pytest.raises(RecordError, match="--replace"):
         build([again], board)
     build([again], board, replace=True)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert [run.id for run in cell.runs] == ["second"]
 
 
@@ -233,7 +233,7 @@ def test_two_partial_runs_make_one_complete_cell(results: Path, board: Path) -> 
     rest = Made(run="second", size=20)
     write_rows(rest.write(results.with_name("rest")), rest.rows()[12:])
     build([results.with_name("rest")], board)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert not cell.partial
     assert [run.id for run in cell.runs] == ["first", "second"]
 
@@ -421,12 +421,12 @@ def test_a_torn_samples_file_gives_the_cell_of_its_whole_rows_until_the_run_is_w
     whole = samples.read_bytes()
     samples.write_bytes(whole[:-30])
     build([results], board)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert (len(cell.samples), cell.partial) == (19, True)
     assert any("line 20 is cut off, the 19 before it are read" in said for said in caplog.messages)
     samples.write_bytes(whole)
     build([results], board)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert (len(cell.samples), cell.partial) == (20, False)
 
 
@@ -447,5 +447,5 @@ def test_two_builds_at_once_keep_the_cells_of_both(results: Path, board: Path) -
         Made(defense=defense).write(results / defense)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda folder: build([folder], board), sorted(results.iterdir())))
-    assert len(read_cells(board)) == 4
+    assert len(CELLS.all_of(board)) == 4
     assert check(board) == []

@@ -16,9 +16,9 @@ from made import Made, sha
 
 from shiftdc_eval import cli
 from shiftdc_eval.board.build import build
-from shiftdc_eval.board.cell_files import cell_files
+from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.board.check import check
-from shiftdc_eval.board.reported import read_reported
+from shiftdc_eval.board.reported import REPORTED
 from shiftdc_eval.core.json_files import canonical
 
 Content = dict[str, Any]
@@ -31,7 +31,7 @@ def made(results: Path, board: Path) -> Path:
     judges = {"exact": ("score", 0.7), "keyword_robust": ("refusal", 0.5), "llm": ("harm", 0.3)}
     Made(size=12, images_a_question=3, judges=judges, unscored={"llm": [2], "exact": [5]}).write(results)
     build([results], board)
-    return cell_files(board)[0]
+    return CELLS.paths(board)[0]
 
 
 def put(*keys: Any, value: Any) -> Change:
@@ -244,7 +244,7 @@ def test_the_committed_board_is_valid_and_as_generated() -> None:
 
 def test_the_committed_reported_numbers_agree_with_each_other() -> None:
     """The printed averages are the means of the printed scenarios, within rounding."""
-    (paper,) = read_reported(Path(__file__).parents[2] / "leaderboards")
+    (paper,) = REPORTED.all_of(Path(__file__).parents[2] / "leaderboards")
     tables = {table.id: table for table in paper.tables}
     averages = {row.label: row.values for row in tables["mm-safetybench-average"].rows}
     compared = 0

@@ -9,7 +9,7 @@ import pytest
 from made import small_grid
 
 from shiftdc_eval.board.build import build, generate, index_of
-from shiftdc_eval.board.cell_files import read_cells
+from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.board.index import Index
 from shiftdc_eval.board.render import columns
 from shiftdc_eval.board.render.columns import Column, columns_of, grouped, legend
@@ -50,7 +50,7 @@ def found(results: Path, board: Path) -> Index:
     """The index of a board with two models, three defenses and three tasks."""
     small_grid(results)
     build([results], board)
-    return index_of(read_cells(board), [])
+    return index_of(CELLS.all_of(board), [])
 
 
 def test_one_entry_adds_a_column_to_page_markdown_and_legend(
@@ -59,7 +59,7 @@ def test_one_entry_adds_a_column_to_page_markdown_and_legend(
     before = Tables((board / "index.html").read_text())
     added = Column("file", "file of the cell", lambda line: line.cell.path, lambda path, metric: path.upper())
     monkeypatch.setattr(columns, "COLUMNS", [*columns.COLUMNS, added])
-    files = generate(read_cells(board), [])
+    files = generate(CELLS.all_of(board), [])
     wanted = [line.cell.path.upper() for section in sections_of(found) for line in section.lines]
     assert len(wanted) == 24
     page = Tables(files["index.html"])

@@ -12,7 +12,7 @@ from made import Made, small_grid, write_rows
 from scipy import stats
 
 from shiftdc_eval.board.build import build, index_of
-from shiftdc_eval.board.cell_files import read_cells
+from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.board.check import check
 from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, lower_is_better
 from shiftdc_eval.board.model_kinds import MARKS
@@ -23,7 +23,7 @@ from shiftdc_eval.board.render.sections import sections_of
 
 def index(results: Path, board: Path) -> Index:
     build([results], board)
-    return index_of(read_cells(board), [])
+    return index_of(CELLS.all_of(board), [])
 
 
 def only(found: Index) -> tuple[IndexCell, Measure, Comparison]:

@@ -10,7 +10,7 @@ import pytest
 from made import Made, sha, write_rows
 
 from shiftdc_eval.board.build import build, generate
-from shiftdc_eval.board.cell_files import read_cells
+from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.board.check import check
 from shiftdc_eval.board.ingest.join import join
 from shiftdc_eval.core.errors import RecordError
@@ -33,7 +33,7 @@ def write_with_cost(made: Made, folder: Path, **cost: Any) -> Path:
 
 
 def column(board: Path, name: str = "llm") -> Any:
-    [cell] = read_cells(board)
+    [cell] = CELLS.all_of(board)
     [found] = [judge for judge in cell.judges if judge.name == name]
     return found
 
@@ -280,10 +280,12 @@ def test_the_order_of_calibrations_does_not_matter(results: Path) -> None:
 
 
 def test_the_committed_calibrations_are_those_of_the_committed_judges() -> None:
-    from shiftdc_eval.board.judge_calibrations import read_calibrations
+    from shiftdc_eval.board.judge_calibrations import CALIBRATIONS, calibration_name
     from shiftdc_eval.judges import get_judge
 
-    committed = read_calibrations(Path(__file__).parents[2] / "leaderboards")
+    committed = {
+        calibration_name(one): one for one in CALIBRATIONS.all_of(Path(__file__).parents[2] / "leaderboards")
+    }
     assert committed
     for found in committed.values():
         assert found.fingerprint == get_judge(found.judge).fingerprint

@@ -18,14 +18,14 @@ from pydantic import ValidationError
 
 from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.cell import CellModel
-from shiftdc_eval.board.cell_files import read_cells
+from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.board.index import Index
 from shiftdc_eval.board.official_means import means_of
 from shiftdc_eval.board.render import charts
 from shiftdc_eval.board.render.cell_listing import around_task, links
 from shiftdc_eval.board.render.page import LEVELS, MAX_BYTES, TOO_LARGE, contents, page, render
 from shiftdc_eval.board.render.sections import sections_of
-from shiftdc_eval.board.reported import read_reported
+from shiftdc_eval.board.reported import REPORTED
 from shiftdc_eval.tasks.mm_safetybench.scenarios import SCENARIOS
 
 COMMITTED = Path(__file__).parents[2] / "leaderboards"
@@ -146,7 +146,7 @@ def grid(built: Path, board: Path) -> Path:
 def test_every_number_is_in_the_page_without_javascript(grid: Path, board: Path) -> None:
     text = "".join(Document(grid.read_text()).text)
     commands = Reader(grid.read_text()).commands
-    for number, cell in enumerate(index_of(read_cells(board), []).cells):
+    for number, cell in enumerate(index_of(CELLS.all_of(board), []).cells):
         assert commands[number] == cell.command
         for measure in cell.measures:
             assert measure.value is not None
@@ -311,7 +311,7 @@ def test_a_model_is_named_in_plain_characters_only(results: Path, board: Path) -
     record = made.record().model_dump() | {"model": "/models/my [model](x) \u202e!"}
     (results / "run-bad.json").write_text(json.dumps(record))
     build([results], board)
-    (cell,) = read_cells(board)
+    (cell,) = CELLS.all_of(board)
     assert cell.model.id == "my_model_x_"
     with pytest.raises(ValidationError, match="pattern"):
         CellModel(id="[a](b)", revision="")
@@ -332,7 +332,7 @@ def test_the_means_of_mm_safetybench_stand_beside_the_share_of_all_answers(
     failed = [sample.verdicts["llm"].value == "unsafe" for sample in made.samples()]
     shares = [float(one) for one in failed[:12]] + [sum(failed[12:]) / 48]
     clear = [share for share, scenario in zip(shares, SCENARIOS, strict=True) if scenario.clear_harm]
-    (entry,) = index_of(read_cells(board), []).cells
+    (entry,) = index_of(CELLS.all_of(board), []).cells
     means = [mean.value for mean in entry.measures[0].official]
     rest = (sum(shares) - sum(clear)) / 5
     assert means == pytest.approx([sum(shares) / 13, sum(clear) / 8, rest], abs=1e-4)
@@ -352,7 +352,7 @@ def test_an_official_mean_without_a_scenario_is_none_and_names_it(results: Path,
         groups=lambda row: {"scenario": names[row % 12]},
     ).write(results)
     build([results], board)
-    (entry,) = index_of(read_cells(board), []).cells
+    (entry,) = index_of(CELLS.all_of(board), []).cells
     thirteen, eight, five = entry.measures[0].official
     assert (thirteen.value, thirteen.absent) == (None, ["13-Gov_Decision"])
     assert (five.value, five.absent) == (None, ["13-Gov_Decision"])
@@ -388,7 +388,7 @@ def test_figstep_has_the_means_over_its_harmful_topics_and_over_advice(results: 
     build([results], board)
     failed = [sample.verdicts["llm"].value == "unsafe" for sample in made.samples()]
     shares = [sum(failed[topic::10]) / 5 for topic in range(10)]
-    whole, without_topics = index_of(read_cells(board), []).cells
+    whole, without_topics = index_of(CELLS.all_of(board), []).cells
     assert [mean.value for mean in whole.measures[0].official] == pytest.approx(
         [sum(shares[:7]) / 7, sum(shares[7:]) / 3], abs=1e-4
     )
@@ -400,7 +400,7 @@ def test_a_page_that_cannot_be_made_small_enough_says_so(
 ) -> None:
     assert TOO_LARGE not in grid.read_text()
     monkeypatch.setattr("shiftdc_eval.board.render.page.MAX_BYTES", 5_000)
-    text = page(index_of(read_cells(board), []))
+    text = page(index_of(CELLS.all_of(board), []))
     assert TOO_LARGE in text
     assert LEVELS[-1].said in text
 
@@ -455,7 +455,7 @@ def test_a_command_of_its_own_is_written_out(results: Path, board: Path, command
     Made(task="mini_vqa").write(results)
     (results / f"run-{record.id}.json").write_text(record.model_dump_json())
     build([results], board)
-    cells = index_of(read_cells(board), []).cells
+    cells = index_of(CELLS.all_of(board), []).cells
     text = (board / "index.html").read_text()
     assert Reader(text).commands == {number: cell.command for number, cell in enumerate(cells)}
     assert command in {cell.command for cell in cells}
@@ -474,7 +474,7 @@ def test_what_cells_share_is_said_once_and_what_differs_with_each(results: Path,
     for shared in ("revision abc123", "float32", "on 1 CPU", "settings alpha=2.0"):
         assert listed.count(shared) == 1, shared
     reader = Reader(text)
-    for number, cell in enumerate(index_of(read_cells(board), []).cells):
+    for number, cell in enumerate(index_of(CELLS.all_of(board), []).cells):
         said = "".join(reader.said[number])
         assert ("cropped" in said) == (cell.task == "figstep")
         assert ("seed 3" in said) == (cell.seed == 3)
@@ -497,7 +497,7 @@ def test_rows_of_several_cells_lead_to_each_of_them(results: Path, board: Path) 
         Made(defense="random", settings={"random_seed": seed}).write(results)
     build([results], board)
     text = (board / "index.html").read_text()
-    found = index_of(read_cells(board), [])
+    found = index_of(CELLS.all_of(board), [])
     reader = Reader(text)
     assert {cell for row in reader.results for cell, _ in row} == set(range(6)) == set(reader.files)
     assert text.count('<th scope="rowgroup"') == 2
@@ -510,7 +510,7 @@ def test_a_row_of_several_draws_names_each_by_its_seed_and_in_its_order(results:
     for draw in (10, 9, 1):
         Made(defense="random", settings={"random_seed": draw}).write(results)
     build([results], board)
-    cells = index_of(read_cells(board), []).cells
+    cells = index_of(CELLS.all_of(board), []).cells
     text = (board / "index.html").read_text()
     (row,) = Reader(text).results
     draws = [(cells[number].settings["random_seed"], name) for number, name in row[1:]]
@@ -547,7 +547,7 @@ def test_what_tells_the_cells_of_a_row_apart_is_named_or_else_they_are_counted(
     for dtype in ("float32", "float16"):
         Made(run=dtype, dtype=dtype).write(results)
     build([results], board)
-    cells = index_of(read_cells(board), []).cells
+    cells = index_of(CELLS.all_of(board), []).cells
     assert links(cells, [1, 0]) == ("cell", [(0, "1", "none"), (1, "2", "none")])
 
 
@@ -565,7 +565,7 @@ def test_draws_and_settings_make_the_heading_of_a_configuration(results: Path, b
         f"{label} org/tiny-vlm · toy"
         for label in ("random", "random", "shiftdc (alpha=1.0)", "shiftdc (alpha=2.0)")
     ]
-    cells = index_of(read_cells(board), []).cells
+    cells = index_of(CELLS.all_of(board), []).cells
     assert {
         (reader.under[n], cell.dtype) for n, cell in enumerate(cells) if cell.defense_name == "random"
     } == {
@@ -586,7 +586,7 @@ def marked(results: Path, board: Path) -> Index:
     Made(model="org/a-toy", note="toy").write(results)
     Made(model="org/small", note="toy", model_revision="def456", run="again").write(results)
     build([results], board)
-    return index_of(read_cells(board), [])
+    return index_of(CELLS.all_of(board), [])
 
 
 def test_sections_of_one_task_are_told_apart_in_the_contents(marked: Index, board: Path) -> None:
@@ -656,7 +656,7 @@ def test_a_wide_table_fits_its_card_and_no_text_runs_into_the_next_column(
 
 
 def test_groups_are_left_out_first_then_plots_then_commands_then_rows(grid: Path, board: Path) -> None:
-    index = index_of(read_cells(board), [])
+    index = index_of(CELLS.all_of(board), [])
     shown = []
     for detail in LEVELS:
         text = render(index, detail)
@@ -675,7 +675,7 @@ def test_groups_are_left_out_first_then_plots_then_commands_then_rows(grid: Path
 
 
 def test_each_level_of_detail_is_smaller_than_the_one_before(grid: Path, board: Path) -> None:
-    index = index_of(read_cells(board), [])
+    index = index_of(CELLS.all_of(board), [])
     sizes = [len(render(index, detail).replace(detail.said, "").encode()) for detail in LEVELS]
     assert sizes[0] > sizes[1] > sizes[2] > sizes[3] >= sizes[4] > sizes[5] > sizes[6]
     assert LEVELS[0].said == ""
@@ -684,7 +684,7 @@ def test_each_level_of_detail_is_smaller_than_the_one_before(grid: Path, board: 
 
 @pytest.mark.slow
 def test_a_large_board_still_gives_a_small_page_that_says_what_it_leaves_out(built: Path) -> None:
-    cells = read_cells(built)
+    cells = CELLS.all_of(built)
     sizes = {}
     for copies in (1, 40):
         models = [
@@ -702,7 +702,7 @@ def test_a_large_board_still_gives_a_small_page_that_says_what_it_leaves_out(bui
 
 
 def test_reported_numbers_stand_in_their_own_section_and_never_rank() -> None:
-    reported = read_reported(COMMITTED)
+    reported = REPORTED.all_of(COMMITTED)
     found = index_of([], reported)
     assert found.comparisons == []
     text = page(found)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shiftdc_eval.board import official_means
-from shiftdc_eval.board.cell_files import read_cells
+from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.judges.verdict import Verdict
 from shiftdc_eval.tasks.catalogue import TASKS
 from shiftdc_eval.tasks.info import GroupMeans
@@ -67,7 +67,7 @@ def test_the_means_of_the_board_are_those_that_the_tasks_name() -> None:
 def test_the_means_are_over_the_groups_of_the_data_and_those_of_clear_harm_are_flagged_so(task: str) -> None:
     means = TASKS[task].means
     assert means is not None
-    cells = [cell for cell in read_cells(COMMITTED) if cell.task.name == task]
+    cells = [cell for cell in CELLS.all_of(COMMITTED) if cell.task.name == task]
     if not cells:
         pytest.skip(f"no committed cell of {task}")
     samples = cells[0].samples

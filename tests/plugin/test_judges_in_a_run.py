@@ -16,7 +16,7 @@ from judge_models import save_classifier
 from judge_server import JudgeServer, Seen
 
 from shiftdc_eval.board.build import build
-from shiftdc_eval.board.cell_files import read_cells
+from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.cli import main
 from shiftdc_eval.core.records import SampleField
 from shiftdc_eval.judges.rubric import load_rubric
@@ -164,7 +164,7 @@ def test_three_kinds_of_judges_side_by_side_in_the_table_the_samples_the_board_a
     # the board has the cost beside the verdicts, and no text
     board = tmp_path / "board"
     build([out], board)
-    [cell] = read_cells(board)
+    [cell] = CELLS.all_of(board)
     [column] = [judge for judge in cell.judges if judge.name == "llm_figstep"]
     assert column.cost is not None
     assert (column.cost.tokens_in, column.cost.tokens_out) == (900, 63)
@@ -193,4 +193,4 @@ def test_three_kinds_of_judges_side_by_side_in_the_table_the_samples_the_board_a
     assert {field.verdicts["everything"].value for field in fields(out)} == {"unsafe"}
     assert "disagree on figstep/1_3: everything unsafe, llm_figstep safe" in capsys.readouterr().out
     assert len(build([out], board)) == 1
-    assert len(read_cells(board)[0].judges) == 6
+    assert len(CELLS.all_of(board)[0].judges) == 6
