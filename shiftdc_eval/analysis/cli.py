@@ -8,15 +8,23 @@ report.json, index.html and SVG plots. A killed recording goes on where it stopp
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.model_spec import ModelSpec
+from shiftdc_eval.core.validation import nearest
+from shiftdc_eval.plugin.preflight import refuse
 
 if TYPE_CHECKING:
     from shiftdc_eval.analysis.recording import Plan
     from shiftdc_eval.backbones import Backbone
     from shiftdc_eval.defenses import Tools
+
+
+MINIMUM = 10
+"""Items that a probe needs of each class (`probes.MINIMUM`, which takes seconds to import)."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -83,24 +91,17 @@ def _same_model(model: str, recording: Path) -> None:
 
 
 def _record(args: argparse.Namespace, folder: Path) -> None:
+    refuse(_problems(args))
     from shiftdc_eval.analysis.items import collect
     from shiftdc_eval.analysis.recording import Plan, record, tools_for
-    from shiftdc_eval.backbones import ModelSpec, load_backbone
+    from shiftdc_eval.analysis.sweeps.inputs import own_contrast
+    from shiftdc_eval.backbones import load_backbone
     from shiftdc_eval.core.paths import cache_dir
     from shiftdc_eval.defenses.contrast import load_contrast
     from shiftdc_eval.defenses.directions import Directions
 
-    if not args.tasks:
-        raise ConfigError("--tasks is missing: name tasks with harmful items, e.g. --tasks figstep")
-    for name in ("items", "batch_size", "max_new_tokens", "caption_max_new_tokens"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {value}: give a number of at least 1")
-    spec = ModelSpec(
-        args.model, revision=args.revision, dtype=args.dtype, device=args.device, device_map=args.device_map
-    )
-    backbone = load_backbone(spec)
-    contrast = load_contrast(args.contrast or backbone.contrast_file)
+    # items and plan before the weights: what is wrong with them is then known in seconds
+    contrast = load_contrast(args.contrast or own_contrast(args.model))
     items, notes = collect(
         _names(args.tasks), _names(args.benign), _names(args.visual), contrast, limit=args.items
     )
@@ -113,6 +114,7 @@ def _record(args: argparse.Namespace, folder: Path) -> None:
         max_new_tokens=args.max_new_tokens,
         caption_max_new_tokens=args.caption_max_new_tokens,
     )
+    backbone = load_backbone(_spec(args))
     directions = Directions(
         backbone, path=args.direction, contrast=args.contrast, batch_size=max(args.batch_size, 8)
     )
@@ -121,6 +123,44 @@ def _record(args: argparse.Namespace, folder: Path) -> None:
     record(plan, tools, folder, notes)
     _write_directions(args, backbone, tools, folder)
     print(f"captions: {tools.captions.made} made, {tools.captions.reused} found in the store")
+
+
+def _spec(args: argparse.Namespace) -> ModelSpec:
+    return ModelSpec(
+        args.model, revision=args.revision, dtype=args.dtype, device=args.device, device_map=args.device_map
+    )
+
+
+def _problems(args: argparse.Namespace) -> Iterator[str]:
+    """What is known to be wrong before anything heavy is imported."""
+    from shiftdc_eval.analysis.items import twins
+    from shiftdc_eval.defenses.contrast import load_contrast
+    from shiftdc_eval.judges.registry import get_judge
+    from shiftdc_eval.plugin import preflight
+    from shiftdc_eval.tasks.catalogue import TASKS
+
+    least = {"items": MINIMUM, "batch_size": 1, "max_new_tokens": 1, "caption_max_new_tokens": 1}
+    for name, smallest in least.items():
+        value = getattr(args, name)
+        if value is not None and value < smallest:
+            yield f"--{name.replace('_', '-')} {value}: give a number of at least {smallest}"
+    if not args.tasks:
+        yield "--tasks is missing: name tasks with harmful items, e.g. --tasks figstep"
+    named = [*_names(args.tasks), *_names(args.benign), *_names(args.visual)]
+    unknown = [name for name in named if name not in TASKS]
+    for name in unknown:
+        yield f"no task {name!r}{nearest(name, TASKS)}; there are: {', '.join(TASKS)}"
+    harmful = [name for name in _names(args.tasks) if name in TASKS and not TASKS[name].benign]
+    if args.tasks and not unknown and not args.benign and harmful == _names(args.tasks):
+        yield from preflight.said_by(lambda: twins(harmful))
+    yield from preflight.data_problems(named)
+    yield from preflight.said_by(lambda: get_judge(args.judge))
+    yield from preflight.model_problems(_spec(args))
+    for path in filter(None, [args.contrast, *args.compare]):
+        yield from preflight.said_by(lambda path=path: load_contrast(path))  # type: ignore[misc]
+    if args.direction and not args.direction.is_file():
+        yield f"--direction {args.direction}: there is no such file"
+    yield from preflight.output_problems(args.out, "--out")
 
 
 def _names(text: str | None) -> list[str]:

@@ -50,8 +50,9 @@ def main(args: argparse.Namespace) -> int:
         device=args.device,
         device_map=args.device_map,
     )
+    given = load_contrast(args.contrast) if args.contrast else None  # wrong ones before the weights
     backbone = load_backbone(spec)
-    contrast = load_contrast(args.contrast or backbone.contrast_file)
+    contrast = given or load_contrast(backbone.contrast_file)
     return (_fit if args.action == "fit" else _show)(args, backbone, contrast)
 
 

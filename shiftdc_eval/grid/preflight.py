@@ -27,13 +27,15 @@ def refuse(path: Path, grid: Grid, cells: Sequence[Cell], out: Path) -> None:
     Raises:
         ConfigError: a line a problem, with its place in the grid file.
     """
-    problems = [*_problems(path, grid, cells), *preflight.output_problems(out, "--out")]
+    problems = [*problems_of(path, grid, cells), *preflight.output_problems(out, "--out")]
     if any(cell.defense.settings for cell in cells):  # to know what is right takes the import of torch
         problems += _defense_problems(path, grid, cells)
     preflight.refuse(problems)
 
 
-def _problems(path: Path, grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
+def problems_of(path: Path, grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
+    """What is wrong, as far as no defense has to be imported."""
+
     def at(*where: Any) -> str:
         return f"{place(path, list(where))}: "
 
@@ -43,12 +45,18 @@ def _problems(path: Path, grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
     for number, model in enumerate(grid.models):
         if any(cell.model == model for cell in cells):
             yield from (at("models", number) + said for said in preflight.model_problems(model))
+    judged = list(preflight.judge_problems())
     folders = [one for one in grid.include_path if "\n" not in one]
     inline = [one for one in grid.include_path if "\n" in one]
     for number, name in enumerate(grid.tasks):
-        if any(cell.task == name for cell in cells) and not any(f"task: {name}\n" in one for one in inline):
-            yield from (at("tasks", number) + said for said in preflight.task_problems([name], folders))
-    yield from preflight.judge_problems()
+        mine = [cell for cell in cells if cell.task == name]
+        if not mine or any(f"task: {name}\n" in one for one in inline):
+            continue  # a line `folder:...` is read when the file is
+        limits = [cell.settings.limit for cell in mine]
+        most = None if None in limits else str(max(limit or 1 for limit in limits))
+        found = [*preflight.task_problems([name], folders), *preflight.data_problems([name], most)]
+        yield from (at("tasks", number) + said for said in found if said not in judged)
+    yield from judged
     changes: list[tuple[list[Any], CellSettings | CellChange]] = [(["defaults"], grid.defaults)]
     changes += [(["overrides", n, "set"], override.set) for n, override in enumerate(grid.overrides)]
     for loc, settings in changes:

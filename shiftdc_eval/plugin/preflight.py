@@ -121,7 +121,7 @@ def _matches(pattern: str, known: Iterable[str]) -> bool:
 
 
 def task_problems(names: Sequence[str], folders: Sequence[str] = ()) -> Iterator[str]:
-    """Tasks that nobody knows, folders of tasks that are not there, and data of ours that is missing.
+    """Tasks that nobody knows, and folders of tasks that are not there.
 
     Args:
         names: as given: names, patterns with `*`, or paths of yaml files and folders.
@@ -137,17 +137,25 @@ def task_problems(names: Sequence[str], folders: Sequence[str] = ()) -> Iterator
                 name, known, 0.8
             )  # thousands of names: some are always like
             yield f"no task {name!r}{like}; {WHERE_TASKS}"
-    yield from data_problems(names)
 
 
-def data_problems(names: Sequence[str]) -> Iterator[str]:
-    """A data folder that is set and not there."""
-    from shiftdc_eval.tasks.catalogue import TASKS
-    from shiftdc_eval.tasks.data import local_folder
+def data_problems(names: Sequence[str], limit: str | None = None, judges: Sequence[str] = ()) -> list[str]:
+    """What is wrong with the data of our tasks, and with the judges of those that name their own.
 
-    groups = our_tasks() - TASKS.keys()
-    if any(name in groups or (name in TASKS and not name.startswith("toy_")) for name in names):
-        yield from said_by(lambda: local_folder("the benchmarks"))
+    Args:
+        names: tasks, groups and patterns; those that are not ours are passed over.
+        limit: items that are asked for, as it was given.
+        judges: specs of the command line.
+    """
+    from shiftdc_eval.tasks.preflight import problems
+
+    wanted = [
+        one
+        for name in names
+        for one in (sorted(fnmatch.filter(our_tasks(), name)) if "*" in name else [name])
+    ]
+    most = int(limit) if limit is not None and limit.isdigit() and int(limit) else None
+    return problems(wanted, limit=most, judges=judges)
 
 
 # ---- judges -------------------------------------------------------------------------------------
@@ -175,19 +183,19 @@ def judge_problems(chosen: Sequence[str] = ()) -> Iterator[str]:
 
 
 def _usable(judge: Any) -> None:
-    """Make sure that a judge has its key, or its model's folder.
+    """Make sure that a judge has its key, or its model.
 
     Raises:
         ShiftDCError: it has not.
     """
     from shiftdc_eval.judges.api.endpoint import api_key
+    from shiftdc_eval.judges.local.model import LocalModel
 
     asked = getattr(judge, "model", None)
     if endpoint := getattr(asked, "endpoint", None):
         api_key(endpoint.base_url)
-    name = str(getattr(asked, "id", ""))
-    if name.startswith(("/", "./", "../", "~")) and not Path(name).exists():
-        raise ConfigError(f"judge {judge.name}: model={name}: there is no such folder")
+    if isinstance(asked, LocalModel):
+        asked.require_known()
 
 
 # ---- defense ------------------------------------------------------------------------------------

@@ -90,6 +90,7 @@ def checked(given: Mapping[str, str | bool], judges: list[str]) -> dict[str, str
         tasks = [name for name in str(given.get("tasks", "")).split(",") if name]
         problems += options.problems(given, ours_only=preflight.all_ours(tasks))
         problems += preflight.judge_problems(judges)
+        problems += preflight.data_problems(tasks, str(given.get("limit", "")), judges)
         mine = dict(DEFAULTS[str(given["model"])])
         unread = preflight.said_by(lambda: mine.update(parse_pairs(str(given.get("model_args", "")))))
         problems += unread or _problems_of_arguments(given, mine, ours_only=preflight.all_ours(tasks))

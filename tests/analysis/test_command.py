@@ -13,8 +13,9 @@ import pytest
 from synthetic import Planted, write
 
 from shiftdc_eval.analysis import page, plots
-from shiftdc_eval.analysis.cli import configure
+from shiftdc_eval.analysis.cli import MINIMUM, configure
 from shiftdc_eval.analysis.items import collect, twins
+from shiftdc_eval.analysis.probes import MINIMUM as OF_A_PROBE
 from shiftdc_eval.analysis.report import analyse
 from shiftdc_eval.analysis.sweeps.cli import shipped
 from shiftdc_eval.cli import main
@@ -129,7 +130,12 @@ def test_the_pictures_of_the_docs_are_well_formed(picture: Path) -> None:
     [
         (["toy", "--recorded"], "no recording there"),
         (["toy"], "--tasks is missing"),
-        (["toy", "--tasks", "toy_figstep", "--items", "0"], "--items 0: give a number of at least 1"),
+        (["toy", "--tasks", "toy_figstep", "--items", "4"], "--items 4: give a number of at least 10"),
+        (["toy", "--tasks", "toy_figstpe"], "no task 'toy_figstpe'; did you mean toy_figstep?"),
+        (["toy", "--tasks", "toy_figstep", "--judge", "kw"], "unknown judge 'kw'"),
+        (["toyy", "--tasks", "toy_figstep"], "did you mean toy?"),
+        (["toy", "--tasks", "toy_figstep", "--contrast", "/no/such"], "/no/such"),
+        (["toy", "--tasks", "toy_figstep", "--direction", "/no/such"], "there is no such file"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -140,11 +146,27 @@ def test_bad_input_is_one_line(
     assert said in line
 
 
+def test_everything_wrong_is_said_at_once_and_before_the_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shiftdc_eval.backbones.loading.load_parts", lambda spec: pytest.fail("was loaded"))
+    wrong = ["/no/such", "--tasks", "figstpe", "--items", "3", "--judge", "kw", "--contrast", "/no/set"]
+    assert main(["analyse", *wrong, "-o", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5
+    for said in ("/no/such", "figstpe", "--items 3", "'kw'", "/no/set"):
+        assert sum(said in line for line in lines) == 1, said
+
+
 def test_a_recording_of_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "recording", Planted(questions=12))
     assert main(["analyse", "toy", "--recorded", "-o", str(tmp_path)]) == 2
     assert "holds a recording of made, not of toy" in capsys.readouterr().err
     assert main(["analyse", "made", "--recorded", "-o", str(tmp_path)]) == 0
+
+
+def test_as_many_items_are_asked_for_as_a_probe_needs() -> None:
+    assert MINIMUM == OF_A_PROBE
 
 
 @pytest.mark.slow

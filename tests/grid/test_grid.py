@@ -79,9 +79,17 @@ def test_a_grid_runs_every_cell_once_and_a_second_call_runs_nothing(
     made = {key: r.cost.captions_made for key, r in found.items()}
     assert made["shiftdc", 1.0] == 9
     assert made["shiftdc", 0.5] == 0, "captions are shared between cells"
+
+    def shows_results(said: str) -> bool:
+        words = ("keyword ASR", "figstep", "ecso", "next: shiftdc-eval board build")
+        return all(word in said for word in words)
+
+    assert shows_results(capsys.readouterr().out)
     monkeypatch.setattr(grid, "load_backbone", lambda model: pytest.fail("a complete grid loads nothing"))
     assert run(grid_file, "-o", out) == 0
-    assert "4 complete, 0 to run" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 complete, 0 to run" in said
+    assert shows_results(said)
 
 
 def test_the_model_is_loaded_once_for_all_its_cells(
@@ -256,8 +264,14 @@ def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(
     (broken / "model.safetensors").write_bytes(b"torn")
     grid_file.write_text(grid_file.read_text().replace("models: [", f"models: [{broken}, "))
     out = tmp_path / "out"
-    assert run(grid_file, "-o", out, "--only", "| none |", "--limit", 2) == 1
-    assert "1 cells failed" in capsys.readouterr().out
+    assert run(grid_file, "-o", out, "--only", "| none |", "--only", "broken", "--limit", 2) == 1
+    said = capsys.readouterr().out
+    assert "4 cells failed" in said
+    assert said.count("failed: cannot load the model") == 1, (
+        "a model is said to be broken once, not once a cell"
+    )
+    assert "failed: cannot load the model (4 cells)" in said
+    assert "[5/5" in said
     assert len(list(out.rglob("cell.json"))) == 1
 
 
@@ -518,6 +532,34 @@ def test_an_unknown_task_is_refused_before_anything_is_loaded(
     path.write_text(text)
     assert run(path, "-o", tmp_path / "out") == 2
     assert f"{path}, {said}" in capsys.readouterr().err
+
+
+def test_everything_wrong_with_a_grid_is_said_at_once_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "canary4711")
+    monkeypatch.setenv("SHIFTDC_JUDGES", "keyword_robst")
+    monkeypatch.setattr(grid_command, "require_tasks", lambda *_: pytest.fail("lmms-eval was imported"))
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        "models: [toy, /no/such]\ndefenses: [none, nonee]\ntasks: [toy_vqa, toy_vga]\nseeds: [0, 1]\n"
+        "defaults: {gen_kwargs: {temperature: 0.9, api_key: x}, system_prompt: say canary4711}\n"
+    )
+    assert run(path, "-o", tmp_path / "out", "--dry-run") == 2
+    said = capsys.readouterr().err
+    for line in (
+        "line 1: models.1: cannot load pretrained=/no/such",
+        "line 2: defenses.1: model argument defense=nonee is unknown; did you mean none?",
+        "line 3: tasks.1: no task 'toy_vga'; did you mean toy_vqa?",
+        "line 4: seeds.1: seed 1 has no effect with greedy decoding",
+        "line 5: defaults.gen_kwargs: gen_kwargs: temperature=0.9 has no effect",
+        "line 5: defaults.gen_kwargs: gen_kwargs: unknown setting api_key",
+        "line 5: defaults.system_prompt: it holds the value of the variable MY_TOKEN",
+        "unknown judge 'keyword_robst'",
+    ):
+        assert said.count(line) == 1, line
+    assert len(said.splitlines()) == 8
+    assert "canary4711" not in said
 
 
 def test_a_grid_in_several_processes_is_refused_and_told_what_to_do(

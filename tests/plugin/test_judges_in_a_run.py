@@ -88,7 +88,7 @@ def test_a_key_put_into_a_judges_address_ends_the_run_and_is_shown_and_written_n
     monkeypatch.delenv("SHIFTDC_JUDGE_API_KEY")
     judge = f"llm_figstep:model=m;base_url=http://user:{CANARY}@127.0.0.1:9/v1"
     done = run(tiny_llava, ["keyword_robust", judge], tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "put the key into SHIFTDC_JUDGE_API_KEY instead" in done.stdout
     assert CANARY not in done.stdout
     assert with_canary(tmp_path) == []
@@ -116,11 +116,8 @@ def test_three_kinds_of_judges_side_by_side_in_the_table_the_samples_the_board_a
 
     # lmms-eval's table: each judge is a column of its own
     table = {cells[4].strip(): cells[6] for line in said.splitlines() if len(cells := line.split("|")) > 8}
-    assert {name: float(table[name]) for name in ("asr", "asr/local_classifier", "unscored/llm_figstep")} == {
-        "asr": 1 / 8,
-        "asr/local_classifier": 0.0,
-        "unscored/llm_figstep": 1.0,
-    }
+    shown = {name: table[name].strip() for name in ("asr", "asr/local_classifier", "unscored/llm_figstep")}
+    assert set(shown.values()) == {"N/A"}, "9 of FigStep's 500 items are no total"
     assert {"refusal_rate", "refusal_rate/keyword_gcg", "keyword_asr", "keyword_asr/keyword_gcg"} < set(table)
     assert "judging" not in table, "costs are for the result file"
 

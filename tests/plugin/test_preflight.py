@@ -59,7 +59,7 @@ def replaced(option: str, value: str) -> list[str]:
         ([*RIGHT, "--judge", "keyword_robst"], "nearest: keyword_robust"),
         ([*RIGHT, "--judge", "llm_figstep:model=m"], "no API key"),
         ([*RIGHT, "--judge", "keyword_gcg", "--judge", "keyword_gcg"], "two judges are called 'keyword_gcg'"),
-        ([*RIGHT, "--judge", "local_harmbench:model=/no/such"], "there is no such folder"),
+        ([*RIGHT, "--judge", "local_harmbench:model=/no/such"], "judge model '/no/such'"),
         ([*RIGHT, "--output_path", __file__], "is a file, not a folder"),
         (RIGHT[2:], "--model is missing"),
         (RIGHT[:4], "--tasks is missing"),

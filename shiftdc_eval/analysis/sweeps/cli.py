@@ -90,11 +90,15 @@ def _run(args: argparse.Namespace) -> int:
     from shiftdc_eval.analysis.sweeps.activation_cache import ActivationStore, Remembering
     from shiftdc_eval.grid.file import read_grid
     from shiftdc_eval.grid.plan import is_complete, selected
+    from shiftdc_eval.grid.preflight import problems_of
     from shiftdc_eval.grid.run import Progress, run_cells
     from shiftdc_eval.grid.tasks import require_tasks
+    from shiftdc_eval.plugin import preflight
 
     file = _file(args.name)
     grid = sweep_sets.with_entries(read_grid(file), args.contrast, args.direction)
+    wanted = selected(list(grid.cells()), [], args.limit)
+    preflight.refuse([*problems_of(file, grid, wanted), *preflight.output_problems(args.out, "--out")])
     require_tasks(file, grid.tasks)
     grid, directions = sweep_sets.with_files(grid, args.out / "sets", file.parent)
     if len(grid.seeds) > 1:
