@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import shiftdc_eval as sd
-from shiftdc_eval.backbones import GenerationSettings
+from shiftdc_eval.backbones import GenerationSettings, Turn
 from shiftdc_eval.core.errors import ConfigError, DataError, DirectionError
 from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.defenses.shiftdc import counterpart
@@ -245,3 +245,49 @@ def test_a_model_with_another_direction_keeps_its_contrast_set(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["shiftdc", "cmrm", "refusal_direction"])
 def test_one_layer_may_be_given_as_a_number(name: str) -> None:
     assert DEFENSES[name](layers=3).layers == "3"
+
+
+def _own(tiny_llava: Path) -> tuple[Any, Any]:
+    return (
+        LlavaForConditionalGeneration.from_pretrained(tiny_llava),
+        AutoProcessor.from_pretrained(tiny_llava),
+    )
+
+
+def test_what_cannot_be_wrapped_is_one_line(tiny_llava: Path) -> None:
+    own, processor = _own(tiny_llava)
+    for given, said in (
+        (
+            (own, None),
+            "the processor is a NoneType, which takes no images; give the model's own: AutoProcessor",
+        ),
+        ((own, processor.tokenizer), "the processor is a .*, which takes no images"),
+        ((own.model, processor), "LlavaModel has no language-model head: it cannot answer"),
+        (("toy", processor), "the model is a str, not a loaded model of transformers"),
+        ((processor, own), "the model is a LlavaProcessor, not a loaded model"),
+    ):
+        with pytest.raises(ConfigError, match=said) as raised:
+            sd.wrap(*given)
+        assert "\n" not in str(raised.value)
+    for argument in ("revision", "name"):
+        with pytest.raises(ConfigError, match=f"{argument}=5 is a int, not a text"):
+            sd.wrap(own, processor, **{argument: 5})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: sd.Chat([]), "no user turn: there is nothing to answer"),
+        (lambda: sd.Chat((Turn("system", ("a",)),)), "no user turn"),
+        (lambda: sd.Chat("words"), "a chat is made of turns, not of 'words'"),
+        (lambda: sd.Chat((Turn("user", (None,)),)), "a part of the user turn is a NoneType, neither"),
+        (lambda: sd.Chat.ask(None), "the request is a NoneType, not a text"),
+        (lambda: sd.Chat.ask("a", [Image.new("RGB", (0, 0))]), "an image of the user turn has 0 x 0 pixels"),
+        (lambda: sd.Chat.ask("a", [Image.new("RGB", (0, 5))]), "has 0 x 5 pixels"),
+        (lambda: sd.Chat.ask("a", "photo.png"), "is a str, not an image"),
+        (lambda: sd.Chat.ask("a", Image.new("RGB", (4, 4))), "give a list of images"),
+    ],
+)
+def test_what_is_no_chat_is_one_line(make: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
+from PIL import Image
 from torch import Tensor
 
 from shiftdc_eval.backbones.chat import Chat
@@ -75,6 +76,40 @@ def encode_chats(processor: Any, model_type: str, chats: Sequence[Chat], control
     encode = ENCODERS.get(model_type, encode_by_template)
     features = encode(processor, [spelled_out(chat, control) for chat in chats])
     return Encoded({key: value for key, value in features.items() if torch.is_tensor(value)})
+
+
+PROBE = "probe of the chat template"
+
+
+def template_problem(processor: Any, model_type: str, *, system: bool = False) -> str:
+    """What is wrong with how a model's chat template renders a request; empty where nothing is.
+
+    Args:
+        processor: the model's own.
+        model_type: families whose prompts are not a template's pass.
+        system: look at the system prompt instead.
+    """
+    if model_type in ENCODERS:
+        return ""
+    plain = Chat.ask("request", system=PROBE) if system else Chat.ask(PROBE)
+    others = [] if system else [Chat.ask(PROBE, [Image.new("RGB", (8, 8))])]
+    try:
+        rendered = [
+            str(processor.apply_chat_template(chat.messages(), tokenize=False, add_generation_prompt=True))
+            for chat in (plain, *others)
+        ]
+    except ENCODING_ERRORS as error:
+        said = str(error).strip().splitlines()
+        return f"its chat template cannot render {_kind(system)}: {said[0] if said else type(error).__name__}"
+    if any(mark in rendered[0] for mark in ("{'type':", '{"type":')):
+        return f"its chat template prints {_kind(system)} as a list of parts, in Python's notation, and not as text"
+    if PROBE not in rendered[0]:
+        return f"its chat template leaves out {_kind(system)}"
+    return "its chat template leaves out images" if rendered[0] in rendered[1:] else ""
+
+
+def _kind(system: bool) -> str:
+    return "the system prompt" if system else "the request"
 
 
 def unexpanded(

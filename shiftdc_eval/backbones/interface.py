@@ -117,6 +117,13 @@ class Backbone(Protocol):
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
 
+    def check_system_prompt(self) -> None:
+        """Make sure that a system prompt reaches the model.
+
+        Raises:
+            ModelError: the chat template drops it or prints it wrongly.
+        """
+
     def generate(
         self,
         chats: Sequence[Chat],
@@ -276,6 +283,9 @@ class Wrapper:
     @property
     def refills(self) -> bool:
         return self.inner.refills
+
+    def check_system_prompt(self) -> None:
+        self.inner.check_system_prompt()
 
     def generate(self, chats: Sequence[Chat], settings: GenerationSettings, **rest: Any) -> list[Generated]:
         return self.inner.generate(chats, settings, **rest)

@@ -19,11 +19,12 @@ from shiftdc_eval.backbones.encoding import (
     control_tokens,
     encode_chats,
     plain,
+    template_problem,
     unexpanded,
 )
 from shiftdc_eval.backbones.families import image_placeholders, layers_that_need_an_image, mend_attention
 from shiftdc_eval.backbones.layers import find_decoder_layers
-from shiftdc_eval.core.errors import ItemError
+from shiftdc_eval.core.errors import ItemError, ModelError
 
 
 class LoadedModel:
@@ -38,7 +39,7 @@ class LoadedModel:
         folder: local folder of the model, where it has one.
 
     Raises:
-        ModelError: the decoder layers cannot be found.
+        ModelError: the decoder layers cannot be found, or the chat template does not render what is asked.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class LoadedModel:
         if getattr(processor, "chat_template", None) is None:
             # some processors (Phi-4-multimodal's) lose the template that lies in the folder; the tokenizer has it
             processor.chat_template = getattr(self.tokenizer, "chat_template", None)
+        if problem := template_problem(processor, model.config.model_type):
+            raise ModelError(f"{name}: {problem}; give the model a template for messages of text and images")
         self.layers = find_decoder_layers(model)
         self.skipped_without_image = layers_that_need_an_image(model.config)
         """Decoder layers that a prompt without images passes by (cross-attention layers)."""
@@ -134,6 +137,21 @@ class LoadedModel:
         path = Path(self.folder) / "contrast.jsonl" if self.folder else None
         return path if path and path.is_file() else None
 
+    @cached_property
+    def _system_problem(self) -> str:
+        return template_problem(self.processor, self.model.config.model_type, system=True)
+
+    def check_system_prompt(self) -> None:
+        """Make sure that a system prompt reaches the model.
+
+        Raises:
+            ModelError: its chat template drops it or prints it wrongly.
+        """
+        if self._system_problem:
+            raise ModelError(
+                f"{self.name}: {self._system_problem}; leave the system prompt out, or put its text into the request"
+            )
+
     def encode(self, chats: Sequence[Chat]) -> Encoded:
         """Render, tokenize and left-pad chats that either all have images or all have none.
 
@@ -147,7 +165,10 @@ class LoadedModel:
 
         Raises:
             ItemError: the model's processor cannot take these chats.
+            ModelError: the chat template cannot render their system prompt.
         """
+        if any(turn.role == "system" for chat in chats for turn in chat.turns):
+            self.check_system_prompt()
         try:
             return encode_chats(self.processor, self.model.config.model_type, chats, self._control)
         except ENCODING_ERRORS as error:

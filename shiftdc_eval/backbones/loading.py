@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from shiftdc_eval.backbones.bundled.registry import BUNDLED
+from shiftdc_eval.backbones.bundled.registry import BUNDLED, MERGED_ON_USE
 from shiftdc_eval.backbones.families import (
     ABSENT_WEIGHTS,
     CAVEATS,
@@ -202,4 +202,21 @@ def revision_on_disk(pretrained: str) -> str | None:
         folder = BUNDLED[pretrained]()[0] if pretrained in BUNDLED else Path(pretrained)
         return folder_revision(folder) if folder.is_dir() else None
     except (ShiftDCError, OSError):
+        return None
+
+
+def shape_on_disk(spec: ModelArguments) -> tuple[int, int] | None:
+    """Decoder layers and hidden size of a model whose configuration is on this machine; None where it is not."""
+    try:
+        if spec.pretrained in MERGED_ON_USE:
+            return None
+        source = BUNDLED[spec.pretrained]()[0] if spec.pretrained in BUNDLED else spec.pretrained
+        config, _ = PreTrainedConfig.get_config_dict(source, revision=spec.revision, local_files_only=True)
+        if config.get("model_type") in NATIVE:
+            register()
+        found = AutoConfig.from_pretrained(
+            source, revision=spec.revision, local_files_only=True
+        ).get_text_config()
+        return int(found.num_hidden_layers), int(found.hidden_size)
+    except (ShiftDCError, OSError, ValueError, KeyError, TypeError, AttributeError, ImportError):
         return None

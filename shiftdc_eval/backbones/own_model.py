@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from shiftdc_eval.backbones.families import CAVEATS
 from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
-from shiftdc_eval.core.errors import ModelError
+from shiftdc_eval.core.errors import ConfigError, ModelError
 
 
 def own_backbone(
@@ -27,8 +28,26 @@ def own_backbone(
             default their hash, for which each is read once. Wrap the model again after training it further.
 
     Raises:
+        ConfigError: an argument that is not what it should be.
         ModelError: the decoder layers cannot be found, or weights to hash are not in memory.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise ConfigError(
+            f"the model is a {type(model).__name__}, not a loaded model of transformers; load() loads one by its name"
+        )
+    if not model.can_generate() or model.get_output_embeddings() is None:
+        raise ConfigError(
+            f"{type(model).__name__} has no language-model head: it cannot answer; load the class that ends in "
+            "ForConditionalGeneration, or AutoModelForImageTextToText"
+        )
+    if not hasattr(processor, "image_processor"):
+        raise ConfigError(
+            f"the processor is a {type(processor).__name__}, which takes no images; give the model's own: "
+            "AutoProcessor.from_pretrained(...)"
+        )
+    for argument, value in (("name", name), ("revision", revision)):
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{argument}={value!r} is a {type(value).__name__}, not a text")
     source = str(getattr(model.config, "_name_or_path", "") or "")
     return TransformersBackbone(
         model,

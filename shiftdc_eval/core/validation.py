@@ -29,9 +29,17 @@ def validated(model: type[T], values: Mapping[str, Any], *, what: str) -> T:
     try:
         return model(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"][:1])
-        if first["type"] == "missing":
-            raise ConfigError(f"{what} {name}= is missing") from error
-        said = redact(f"{what} {name}={first['input']}") if name else what
-        raise ConfigError(f"{said}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise ConfigError(explained(error, what)[0]) from error
+
+
+def explained(error: ValidationError, what: str) -> list[str]:
+    """Each wrong value in a line that names the argument."""
+    lines = []
+    for one in error.errors():
+        name = ".".join(str(part) for part in one["loc"][:1])
+        if one["type"] == "missing":
+            lines.append(f"{what} {name}= is missing")
+            continue
+        said = redact(f"{what} {name}={one['input']}") if name else what
+        lines.append(f"{said}: {one['msg'].removeprefix('Value error, ')}")
+    return lines

@@ -59,17 +59,23 @@ def known(defense: str, *, what: str = "model argument") -> None:
         )
 
 
-def require(defense: Defense, offered: Set[Capability], engine: str) -> None:
+def require(defense: Defense, offered: Set[Capability], engine: str, *, use_cache: bool = True) -> None:
     """Make sure that an engine can do what a defense needs at its settings.
 
     Args:
         defense: the defense with its settings.
         offered: what the engine's backbones can do.
         engine: its name, for the error.
+        use_cache: whether answers are decoded with a KV cache.
 
     Raises:
         ConfigError: it cannot; names the defenses that run there.
     """
+    if defense.needs_kv_cache and not use_cache:
+        raise ConfigError(
+            f"defense={defense.name} at these settings steers the newest token of every decode step, which needs a KV "
+            "cache; leave out use_cache=false"
+        )
     missing = sorted(defense.needed() - offered)
     if missing:
         raise ConfigError(

@@ -131,6 +131,11 @@ class Settings(BaseModel):
         """What a backbone must be able to do at these settings."""
         return self.needs
 
+    @property
+    def needs_kv_cache(self) -> bool:
+        """Whether the newest token of each decode step is edited: without a KV cache a step runs all tokens again."""
+        return False
+
     def fit_prompts(self, fitted: ContrastSet) -> Sequence[Hashable]:
         """The prompts that go through the model once to fit a direction; equal ones can share a pass.
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.core.errors import JournalError
+from shiftdc_eval.core.files import make_folder
 
 STORE_VERSION = 2
 """Raised by hand when the code that makes these answers changes them, or the table changes."""
@@ -47,9 +50,9 @@ class CaptionStore:
         self.untimed = 0
         """Found answers that were made on other hardware: their seconds say nothing here."""
         self._path = path
+        if path is not None:
+            make_folder(path.parent, "set SHIFTDC_CACHE to another folder")
         try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
             self._db.execute(
                 f"CREATE TABLE IF NOT EXISTS answers_{STORE_VERSION} (key TEXT PRIMARY KEY, text TEXT NOT NULL, "
@@ -58,8 +61,15 @@ class CaptionStore:
             self._db.execute(
                 f"CREATE TABLE IF NOT EXISTS made_on_{STORE_VERSION} (key TEXT PRIMARY KEY, hardware TEXT NOT NULL)"
             )
-        except (sqlite3.Error, OSError) as error:
+            tables = [name for (name,) in self._db.execute("SELECT name FROM sqlite_master")]
+        except sqlite3.Error as error:
             raise self._broken(error) from error
+        versions = [int(found[1]) for name in tables if (found := re.fullmatch(r"answers_(\d+)", name))]
+        if max(versions) > STORE_VERSION:
+            raise JournalError(
+                f"the caption store {path} was written by a newer version of shiftdc-eval (version {max(versions)}, "
+                f"this one writes {STORE_VERSION}): upgrade, or set SHIFTDC_CACHE to another folder"
+            )
 
     def describe(self, backbone: Backbone, chats: Sequence[Chat], settings: GenerationSettings) -> list[str]:
         """One caption a chat, without white space around it."""
@@ -110,7 +120,7 @@ class CaptionStore:
         except sqlite3.Error as error:
             raise self._broken(error) from error
 
-    def _broken(self, error: Exception) -> JournalError:
+    def _broken(self, error: Exception | str) -> JournalError:
         return JournalError(
             f"cannot use the caption store {self._path}: {error}; move the file away, or set SHIFTDC_CACHE"
         )
@@ -121,10 +131,20 @@ class CaptionStore:
             f"SELECT key, text, tokens_in, tokens_out, seconds, hardware FROM answers_{STORE_VERSION} "  # noqa: S608
             f"LEFT JOIN made_on_{STORE_VERSION} USING (key) WHERE key IN ({marks})"
         )
-        return {
-            key: (Generated(text, tokens_in, tokens_out, ()), seconds if made_on == hardware else None)
-            for key, text, tokens_in, tokens_out, seconds, made_on in self._db.execute(query, keys)
-        }
+        found = {}
+        for key, text, tokens_in, tokens_out, seconds, made_on in self._db.execute(query, keys):
+            counts = (tokens_in, tokens_out)
+            if not (
+                isinstance(text, str)
+                and all(isinstance(count, int) and count >= 0 for count in counts)
+                and isinstance(seconds, float)
+                and 0 <= seconds < math.inf
+            ):
+                raise self._broken(
+                    f"its entry {key} holds text {text!r:.40}, tokens {counts}, seconds {seconds!r}"
+                )
+            found[key] = Generated(text, *counts, ()), seconds if made_on == hardware else None
+        return found
 
     def _put(self, answers: dict[str, Generated], seconds: float, hardware: str) -> None:
         rows = [(key, a.text, a.tokens_in, a.tokens_out, seconds) for key, a in answers.items()]

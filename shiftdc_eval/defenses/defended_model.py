@@ -107,8 +107,8 @@ class DefendedModel:
                 )
         own, theirs = split({"defense": defense, **given}, GENERATION, what="argument")
         chosen = validated(DEFENSES[own.pop("defense")], theirs, what="argument")
-        require(chosen, self.backbone.capabilities, self.backbone.engine)
         settings = GenerationSettings(**own)
+        require(chosen, self.backbone.capabilities, self.backbone.engine, use_cache=settings.use_cache)
         requests = [
             chat if isinstance(chat, Request) else Request(_rgb(chat), f"{seed}:{at}")
             for at, chat in enumerate(chats)

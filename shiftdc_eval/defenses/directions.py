@@ -234,6 +234,20 @@ def separation(
     ]
 
 
+def refuse_for_a_file(*, post_norm_last: bool = False, bare: bool = False) -> None:
+    """Refuse to take a direction from a file where it is to be fitted in another way than files are.
+
+    Raises:
+        ConfigError: names the settings.
+    """
+    if post_norm_last or bare:
+        raise ConfigError(
+            "direction= cannot be combined with post_norm_last or bare_text_prompt (preset=published sets "
+            "both): a file holds the direction of templated texts before the final norm; leave direction= out "
+            "to have the other one fitted"
+        )
+
+
 class Directions:
     """What is fitted on one backbone's contrast set, each thing once.
 
@@ -275,12 +289,7 @@ class Directions:
         """
         how = Fit(post_norm_last, bare)
         if self._given is not None:
-            if how != PAPER:
-                raise ConfigError(
-                    "direction= cannot be combined with post_norm_last or bare_text_prompt (preset=published sets "
-                    "both): a file holds the direction of templated texts before the final norm; leave direction= out "
-                    "to have the other one fitted"
-                )
+            refuse_for_a_file(post_norm_last=post_norm_last, bare=bare)
             return self._given
         if how not in self._made:
             self._made[how] = cached(self._backbone, self._contrast, batch_size=self._batch_size, how=how)

@@ -70,6 +70,11 @@ class RefusalDirection(Settings):
         given = self.layers not in (None, "auto")
         return STEERS if given and self._scope == PREFILL else EVERYTHING
 
+    @property
+    def needs_kv_cache(self) -> bool:
+        """Where the newest token of every pass is edited."""
+        return self.positions == "last" and self.passes == "every"
+
     def fit_prompts(self, fitted: ContrastSet) -> list[Hashable]:
         """Both sides' texts, with captions too."""
         return [(False, text) for side in SIDES for text in fitted.prompts(side)]

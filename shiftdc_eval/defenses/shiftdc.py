@@ -119,6 +119,11 @@ class ShiftDC(Settings):
         extra: dict[Capability, bool] = {"edit_decode": used.steer_decode, "logits": used.post_norm_last}
         return self.needs | {name for name, wanted in extra.items() if wanted}
 
+    @property
+    def needs_kv_cache(self) -> bool:
+        """Under `steer_decode`."""
+        return self._with_preset().steer_decode
+
     def fit_prompts(self, fitted: ContrastSet) -> list[Hashable]:
         """Both sides' texts, with captions too; under `bare_text_prompt` without the chat template."""
         bare = self._with_preset().bare_text_prompt

@@ -74,7 +74,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         self.arguments = validated(AdapterArguments, own, what="model argument")
         self.defense: Defense = validated(DEFENSES[self.arguments.defense], theirs, what="model argument")
         engine = self.arguments.engine
-        require(self.defense, backbone.capabilities if backbone else ENGINES[engine], engine)
+        offered = backbone.capabilities if backbone else ENGINES[engine]
+        require(self.defense, offered, engine, use_cache=self.arguments.use_cache)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             atexit.register(leave_process_group)
             if not torch.distributed.is_initialized():
@@ -86,6 +87,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         self._runs = 0
         self.batches = Batches(self.arguments.batch_size, self.arguments.max_batch_size)
         self._equip(backbone or self._load())
+        if self.arguments.system_prompt:
+            self.backbone.check_system_prompt()
         self.settings: dict[str, Any] = self.defense.resolved(self.backbone)
 
     def _load(self) -> Backbone:

@@ -222,27 +222,38 @@ def argument_problems(given: Mapping[str, Any]) -> Iterator[str]:
 
 def needs_defense(given: Mapping[str, Any]) -> bool:
     """Whether the defense has to be imported to know that its settings are right."""
-    return bool(given.keys() - AdapterArguments.model_fields.keys()) or bool(
-        given.keys() & {"direction", "contrast"}
+    own_contrast = Path(str(given.get("pretrained", ""))) / "contrast.jsonl"
+    return (
+        bool(given.keys() - AdapterArguments.model_fields.keys())
+        or bool(given.keys() & {"direction", "contrast"})
+        or own_contrast.is_file()
     )
 
 
 def defense_problems(given: Mapping[str, Any]) -> Iterator[str]:
-    """Settings that the defense does not know or take, and a contrast set or direction that cannot be read."""
+    """What is wrong with the defense's settings, engine, layers, contrast set and direction."""
+    from shiftdc_eval.defenses.preflight import problems
     from shiftdc_eval.defenses.registry import DEFENSES
 
     if given.get("defense") not in DEFENSES:
         return  # said by `argument_problems`
-    from shiftdc_eval.defenses.contrast import load_contrast
-    from shiftdc_eval.steering import SafetyDirection
-
-    yield from said_by(
-        lambda: validated(DEFENSES[given["defense"]], split_arguments(given)[1], what="model argument")
+    try:
+        own, settings = split_arguments(given)
+        arguments = validated(AdapterArguments, own, what="model argument")
+    except ShiftDCError as error:
+        yield str(error)
+        return
+    direction, contrast = (
+        path if path and path.is_file() else None for path in (arguments.direction, arguments.contrast)
+    )  # what is no file is said by `argument_problems`
+    yield from problems(
+        arguments.defense,
+        settings,
+        model=arguments,
+        direction=direction,
+        contrast=contrast,
+        use_cache=arguments.use_cache,
     )
-    for name, load in (("contrast", load_contrast), ("direction", SafetyDirection.load)):
-        path = Path(str(given.get(name, "")))
-        if name in given and path.is_file():
-            yield from said_by(lambda load=load, path=path: load(path))  # type: ignore[misc]
 
 
 # ---- files --------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from shiftdc_eval.core.errors import DirectionError
+from shiftdc_eval.core.files import replaced
 
-FORMAT = "shiftdc-direction-1"
+FORMAT = "shiftdc-direction"
+VERSION = 1
+FIELDS = (
+    *(
+        "model",
+        "revision",
+        "template_sha256",
+        "contrast_sha256",
+        "samples_safe",
+        "samples_unsafe",
+        "created_by",
+    ),
+    "sha256",
+)
+"""What the metadata of a file hold besides the format."""
 
 
 def fit_direction(safe: Tensor, unsafe: Tensor) -> Tensor:
@@ -47,6 +61,13 @@ def fit_direction(safe: Tensor, unsafe: Tensor) -> Tensor:
                 f"the {side} activations hold NaN or infinity; load the model in another dtype"
             )
     return safe.double().mean(0).sub(unsafe.double().mean(0)).float()
+
+
+def _refused(path: Path, why: str) -> DirectionError:
+    return DirectionError(
+        f"{path} is not a safety direction that can be used: {why}; fit it again with `shiftdc-eval direction fit`, or "
+        "delete it where it is a cached one"
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,18 +132,15 @@ class SafetyDirection:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with metadata."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {
             **self._metadata(),
             "model": self.model,
             "created_by": self.created_by,
-            "format": FORMAT,
+            "format": f"{FORMAT}-{VERSION}",
             "sha256": self.sha256,
         }
-        # several processes may fit the same direction at once
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-        save_file({"vectors": self.vectors.contiguous().float().cpu()}, temporary, metadata=metadata)
-        temporary.replace(path)
+        with replaced(path) as temporary:
+            save_file({"vectors": self.vectors.contiguous().float().cpu()}, temporary, metadata=metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> SafetyDirection:
@@ -137,26 +155,31 @@ class SafetyDirection:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise DirectionError(
-                        f"{path} is not a safety direction (format {metadata.get('format')!r})"
-                    )
-                direction = cls(
-                    vectors=file.get_tensor("vectors"),
-                    model=metadata["model"],
-                    revision=metadata["revision"],
-                    template_sha256=metadata["template_sha256"],
-                    contrast_sha256=metadata["contrast_sha256"],
-                    samples_safe=int(metadata["samples_safe"]),
-                    samples_unsafe=int(metadata["samples_unsafe"]),
-                    created_by=metadata.get("created_by", ""),
-                )
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise DirectionError(f"{path} is damaged or not a safety direction: {error}") from error
-        if direction.sha256 != metadata.get("sha256"):
+                vectors = file.get_tensor("vectors") if "vectors" in file.keys() else None  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise _refused(path, f"it is damaged ({error})") from error
+        kind, _, version = metadata.get("format", "").rpartition("-")
+        if kind != FORMAT or not version.isdecimal():
+            raise _refused(path, f"its format is {metadata.get('format')!r}, not {FORMAT}-{VERSION}")
+        if int(version) > VERSION:
             raise DirectionError(
-                f"{path} does not match its own hash: it was changed after it was written; fit again"
+                f"{path} was written by a newer version of shiftdc-eval (format {version}, this one reads {VERSION}): "
+                "upgrade, or fit one with this version"
             )
+        missing = [name for name in FIELDS if name not in metadata] + ["vectors"] * (vectors is None)
+        if missing or vectors is None:
+            raise _refused(path, f"it has no {', '.join(missing)}")
+        counts = [metadata[name] for name in ("samples_safe", "samples_unsafe")]
+        if not all(count.isdecimal() for count in counts):
+            raise _refused(path, f"its numbers of texts are {' and '.join(counts)}")
+        if vectors.ndim != 2 or vectors.dtype != torch.float32 or not torch.isfinite(vectors).all():
+            raise _refused(path, "its vectors are no finite float32 matrix [layers, hidden]")
+        texts = {
+            name: metadata[name] for name in FIELDS if not name.startswith("samples_") and name != "sha256"
+        }
+        direction = cls(vectors, samples_safe=int(counts[0]), samples_unsafe=int(counts[1]), **texts)
+        if direction.sha256 != metadata["sha256"]:
+            raise _refused(path, "it does not match its own hash: it was changed after it was written")
         return direction
 
     def check_fits(

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from instant_backbone import Model
 from PIL import Image
 
-from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
+from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
 from shiftdc_eval.defenses.caption_store import CaptionStore
 
 BLUE, RED = (Image.new("RGB", (8, 8), colour) for colour in ("blue", "red"))
 CHAT = Chat.ask("say", [BLUE])
 SETTINGS = GenerationSettings(max_new_tokens=4)
-
-
-@dataclass(frozen=True)
-class Model:
-    """Says what a store asks of a backbone, and answers at once."""
-
-    revision: str = "1"
-    template_sha256: str = "t"
-    dtype: torch.dtype = torch.float32
-    attention: str = "sdpa"
-    engine: str = "plain"
-    hardware: str = "here"
-
-    def generate(self, chats: list[Chat], settings: GenerationSettings) -> list[Generated]:
-        return [Generated("said", 1, 1, ()) for _ in chats]
 
 
 def asked(

@@ -19,3 +19,5 @@ def _smol_folder() -> tuple[Path, str]:
 
 BUNDLED: dict[str, Callable[[], tuple[Path, str]]] = {"toy": _toy_folder, "smol": _smol_folder}
 """Name -> function that gives the folder and the caveat shown with its results."""
+MERGED_ON_USE = frozenset({"smol"})
+"""Those whose folder is made when it is first asked for, which takes a while."""
