@@ -18,9 +18,10 @@ from shiftdc_eval.judges.api.endpoint import OPENAI_URL, Endpoint
 from shiftdc_eval.judges.llm import LLMJudge
 from shiftdc_eval.judges.local.classifier import LocalClassifier
 from shiftdc_eval.judges.local.generative import LocalJudge
+from shiftdc_eval.judges.local.guard import GuardJudge, LlavaGuard, ShieldGemma
 from shiftdc_eval.judges.local.model import LocalModel
 from shiftdc_eval.judges.question import Question, Structured
-from shiftdc_eval.judges.rubric import load_rubric
+from shiftdc_eval.judges.rubric import FOLDER, IMAGES, load_rubric
 from shiftdc_eval.judges.spending import PRICES_VARIABLE, price_of
 
 MODEL_VARIABLE = "SHIFTDC_JUDGE_MODEL"
@@ -146,8 +147,8 @@ def local_judge(rubric_name: str, model: str, settings: dict[str, str]) -> Local
     if free_choice and not (rubric_name := settings.pop("rubric", "")):
         raise ConfigError("judge local_rubric needs a rubric; add `rubric=NAME` to its spec, e.g. figstep")
     rubric = load_rubric(rubric_name)
-    if "image" in rubric.needs:
-        raise ConfigError(f"rubric {rubric_name} shows the image; local judges read text only")
+    if rubric.sees_image:
+        raise ConfigError(f"rubric {rubric_name} shows the image; this local judge reads text only")
     if free_choice:
         rubric = rubric.model_copy(update={"max_tokens": max(rubric.max_tokens or 0, GUARDED_TOKENS)})
     guarded = free_choice and not rubric.conversation
@@ -156,6 +157,17 @@ def local_judge(rubric_name: str, model: str, settings: dict[str, str]) -> Local
         question=Question(rubric, guarded),
         model=_local_model(settings, model),
         chat=guarded,
+    )
+
+
+def guard_judge(rubric_name: str, model: str, settings: dict[str, str]) -> GuardJudge:
+    """A guard model that sees images; settings: `model`, those of `LocalModel`, and `as`."""
+    folder = IMAGES if (IMAGES / f"{rubric_name}.yaml").is_file() else FOLDER
+    made = {"shieldgemma_2": ShieldGemma, "llavaguard": LlavaGuard}.get(rubric_name, GuardJudge)
+    return made(
+        name=settings.pop("as", f"local_{rubric_name}"),
+        question=Question(load_rubric(rubric_name, folder)),
+        model=_local_model(settings, model),
     )
 
 

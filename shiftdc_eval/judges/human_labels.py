@@ -3,8 +3,8 @@
 JSON is an array of rows, columns of equal length (`{"response": [...], "label": [...]}`), or lists of rows by a key
 (HarmBench's validation sets; the key is then the column `key`). A label may come from several annotators, as a list
 in one cell or as several columns (`--column label=human_0+human_1+human_2`): the majority counts, an answer without
-one is left out. `request`, `source`, `id`, `model` and `language` may stand there too; without `source` the file's
-name is the source.
+one is left out. `request`, `context`, `image` (a path from the file's folder), `source`, `id`, `model` and `language`
+may stand there too; without `source` the file's name is the source.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.judges.verdict import VALUES, Item, Kind
 
 COLUMNS = (
-    "response", "label", "request", "source", "id", "scenario", "reference", "context", "model", "language"
+    "response", "label", "request", "source", "id", "scenario", "reference", "context", "image", "model", "language"
 )  # fmt: skip
 NEEDED = ("response", "label")
 REST = "*"
@@ -194,9 +196,18 @@ def _labelled(
         scenario=text("scenario") or "",
         reference=text("reference"),
         context=text("context") or "",
+        image=_image(path.parent / name) if (name := text("image")) else None,
     )
     more = {"model": text("model") or "", "language": text("language") or ""}
     return Labelled(item, ranked[0][0], text("source") or path.stem, **more)
+
+
+def _image(path: Path) -> Callable[[], Image.Image]:
+    def load() -> Image.Image:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+
+    return load
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

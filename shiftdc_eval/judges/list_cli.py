@@ -8,7 +8,7 @@ from shiftdc_eval.core.entry_points import clash, distribution, installed
 from shiftdc_eval.judges.installed import GROUP
 from shiftdc_eval.judges.keyword import load_list
 from shiftdc_eval.judges.registry import JUDGES
-from shiftdc_eval.judges.rubric import load_rubric
+from shiftdc_eval.judges.rubric import FOLDER, IMAGES, load_rubric
 
 WIDTH = 120
 """Columns the table needs at least: a pipe has no width of its own."""
@@ -57,7 +57,7 @@ def facts(name: str) -> tuple[str, str, str]:
         return "refusal", "a list of phrases", _line(load_list(text)["source"])
     for ending in VARIANTS:
         text = text.removesuffix(ending)
-    rubric = load_rubric(text)
+    rubric = load_rubric(text, IMAGES if (IMAGES / f"{text}.yaml").is_file() else FOLDER)
     return (
         rubric.kind,
         "a served model" if family == "llm" else "a model on this machine",

@@ -18,15 +18,13 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from shiftdc_eval.core.errors import DataError, JudgeError
+from shiftdc_eval.core.errors import JudgeError
 from shiftdc_eval.core.hashing import digest, image_sha256, text_sha256
-from shiftdc_eval.core.images import load_image
 from shiftdc_eval.judges.cache import VerdictCache
 from shiftdc_eval.judges.chat_model import NOTHING, ChatModel, NoReply, Spent
-from shiftdc_eval.judges.question import Question, Structured
-from shiftdc_eval.judges.rubric import Rubric
+from shiftdc_eval.judges.question import RubricJudge, Structured
 from shiftdc_eval.judges.spending import Price, Spending, cost_of
-from shiftdc_eval.judges.verdict import Item, Kind, OnVerdict, Verdict, unscored
+from shiftdc_eval.judges.verdict import Item, OnVerdict, Verdict, unscored
 
 T = TypeVar("T")
 
@@ -45,11 +43,9 @@ class Call:
 
 
 @dataclass
-class LLMJudge:
+class LLMJudge(RubricJudge):
     """Judges by rubric and model. Not for use by two threads at once."""
 
-    name: str
-    question: Question
     model: ChatModel
     structured: Structured = "auto"
     """JSON schema output for guarded prompts: tried once (`auto`), demanded, or not asked for."""
@@ -62,21 +58,6 @@ class LLMJudge:
     price: Price | None = None
     spending: Spending = field(default_factory=Spending)
     """Account of the last call of `judge`."""
-
-    @property
-    def kind(self) -> Kind:
-        """What its verdicts are about."""
-        return self.question.kind
-
-    @property
-    def rubric(self) -> Rubric:
-        """What it asks."""
-        return self.question.rubric
-
-    @property
-    def rubric_sha256(self) -> str:
-        """Hash of the rubric, whatever the model and its settings."""
-        return self.rubric.sha256
 
     @property
     def fingerprint(self) -> str:
@@ -113,7 +94,7 @@ class LLMJudge:
         met: set[str] = set()
         fingerprint = self.fingerprint
         for place, item in enumerate(items):
-            image, obstacle = self._prepare(item)
+            image, obstacle = self.prepared(item)
             if obstacle:
                 self.spending.unscored += 1
                 for number in range(self.runs):
@@ -131,19 +112,6 @@ class LLMJudge:
                         (place, number)
                     )
         return list(calls.values())
-
-    def _prepare(self, item: Item) -> tuple[Image.Image | None, Verdict | None]:
-        """The image to show, and the unscored verdict of an item that cannot be judged."""
-        if obstacle := self.question.obstacle(item):
-            return None, obstacle
-        if "image" not in self.rubric.needs or item.image is None:
-            return None, None
-        try:
-            return load_image(item.image(), item.id), None
-        except DataError as error:
-            return None, unscored(self.kind, f"the image cannot be loaded: {error}")
-        except Exception as error:  # whatever the loader raises concerns this item alone
-            return None, unscored(self.kind, f"the image cannot be loaded: {type(error).__name__}")
 
     async def _work(self, calls: list[Call], results: _Results, cache: VerdictCache) -> None:
         queue = deque(calls)

@@ -99,7 +99,7 @@ def _decide(values: Sequence[str | float], nothing: str = "no verdict found in t
     return Parsed(values[-1])
 
 
-def _json_values(text: str, key: str) -> list[Any] | None:
+def json_values(text: str, key: str) -> list[Any] | None:
     """Every value of `key` in a JSON object itself, doubled keys included; None when the text is no JSON object."""
     found: list[Any] = []
 
@@ -153,7 +153,7 @@ def _stated(reply: str, key: str, read: Read, exact: Read, nothing: str, echo: s
     if text is None:
         return Parsed(None, "the reply ends inside its reasoning")
     block = re.search(r"(?:^|\n)(\{(?:(?!\n\{).)*)\Z", _FENCE.sub("", text).strip(), re.DOTALL)
-    closing = _json_values(block[1], key) if block else None
+    closing = json_values(block[1], key) if block else None
     lines = _lines(text)
     if block and closing is not None:  # its lines are one
         above = lines[: len(lines) - len(_lines(block[1]))]
@@ -180,7 +180,7 @@ def _stated(reply: str, key: str, read: Read, exact: Read, nothing: str, echo: s
 
 
 def _values_of_line(line: str, key: str, read: Read, exact: Read) -> list[Any]:
-    stated = _json_values(line, key)
+    stated = json_values(line, key)
     if stated is not None:
         return [value for one in stated for value in exact(str(one))]
     statement = _STATEMENT.match(line)

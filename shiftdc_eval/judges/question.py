@@ -11,8 +11,8 @@ from PIL import Image
 from shiftdc_eval.judges.chat_model import Message, Options, Reply
 from shiftdc_eval.judges.delimit import guard_version
 from shiftdc_eval.judges.parsing import PARSERS
-from shiftdc_eval.judges.rubric import ParserName, Rubric
-from shiftdc_eval.judges.verdict import Item, Kind, Verdict, obstacle
+from shiftdc_eval.judges.rubric import ParserName, Rubric, fitted
+from shiftdc_eval.judges.verdict import Item, Kind, Verdict, obstacle, unscored
 
 Structured = Literal["auto", "on", "off"]
 
@@ -44,6 +44,8 @@ class Question:
 
     def obstacle(self, item: Item) -> Verdict | None:
         """The unscored verdict of an item that cannot be asked about, else None."""
+        if self.rubric.about == "image" and item.image is not None:
+            return None  # whatever the answer is
         return obstacle(item, self.kind, self.rubric.missing(item))
 
     def messages(self, item: Item, image: Image.Image | None = None) -> list[Message]:
@@ -94,3 +96,37 @@ class Question:
             said.append("the prompt was cut on the left")
         reason = "; ".join(filter(None, said))
         return Verdict(kind=self.kind, value=parsed.value, reason=reason, raw=reply.text, model=reply.model)
+
+
+@dataclass
+class RubricJudge:
+    """What every judge that asks by a rubric has."""
+
+    name: str
+    question: Question
+
+    @property
+    def kind(self) -> Kind:
+        """What its verdicts are about."""
+        return self.question.kind
+
+    @property
+    def rubric(self) -> Rubric:
+        """What it asks."""
+        return self.question.rubric
+
+    @property
+    def rubric_sha256(self) -> str:
+        """Hash of the rubric, whatever the model and its settings."""
+        return self.rubric.sha256
+
+    def prepared(self, item: Item) -> tuple[Image.Image | None, Verdict | None]:
+        """The image to show, where the rubric shows one, and the unscored verdict of an item that cannot be judged."""
+        if obstacle := self.question.obstacle(item):
+            return None, obstacle
+        if not self.rubric.sees_image or item.image is None:
+            return None, None
+        try:
+            return fitted(item.image(), self.rubric.image_side), None
+        except Exception as error:  # whatever the loader raises concerns this item alone
+            return None, unscored(self.kind, f"the image cannot be loaded: {type(error).__name__}")

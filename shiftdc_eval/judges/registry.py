@@ -69,6 +69,15 @@ def _local(rubric: str, model: str = "") -> Factory:
     return build
 
 
+def _guard(rubric: str, model: str) -> Factory:
+    def build(settings: dict[str, str]) -> Judge:
+        from shiftdc_eval.judges.factory import guard_judge
+
+        return guard_judge(rubric, model, settings)
+
+    return build
+
+
 def _classifier(settings: dict[str, str]) -> Judge:
     from shiftdc_eval.judges.factory import classifier_judge
 
@@ -105,9 +114,13 @@ JUDGES: Mapping[str, Factory] = {
     "llm_mossbench": _llm("mossbench"),
     "llm_mossbench_guarded": _llm("mossbench", guarded=True),
     "llm_llama_guard": _llm("llama_guard"),
+    "llm_multimodal": _llm("multimodal"),
     "llm": _own_llm,
     "local_harmbench": _local("harmbench", "cais/HarmBench-Llama-2-13b-cls"),
     "local_llama_guard": _local("llama_guard", "meta-llama/Llama-Guard-3-8B"),
+    "local_llama_guard_4": _guard("llama_guard_4", "meta-llama/Llama-Guard-4-12B"),
+    "local_llavaguard": _guard("llavaguard", "AIML-TUDA/LlavaGuard-v1.2-7B-OV-hf"),
+    "local_shieldgemma_2": _guard("shieldgemma_2", "google/shieldgemma-2-4b-it"),
     "local_md_judge": _local("md_judge", "OpenSafetyLab/MD-Judge-v0.1"),
     "local_rubric": _local(""),
     "local_classifier": _classifier,

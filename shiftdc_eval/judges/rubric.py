@@ -32,6 +32,13 @@ from shiftdc_eval.judges.user_file import is_path, read_user_file
 from shiftdc_eval.judges.verdict import VALUES, Item, Kind
 
 FOLDER = Path(__file__).parent / "rubrics"
+IMAGES = Path(__file__).parent / "local" / "images"
+"""Rubrics of guard models that judge the image alone, which no other judge can be asked by."""
+PLACES = ("request", "response", "reference", "context")
+_PLACE = re.compile(rf"\{{({'|'.join(PLACES)})\}}")
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+MOST_IMAGE_BYTES = 4 * 2**20
+"""Bytes of an image as PNG; what is larger is sent as JPEG. Servers take 5 to 20 MB, base64 adds a third."""
 RENDER_VERSION = 4
 """Raised by hand whenever rendering or parsing changes; part of every fingerprint."""
 
@@ -57,7 +64,9 @@ class Template(BaseModel):
     scenarios: tuple[str, ...] = ()
     """Prefixes of the scenarios it is for; empty: every other scenario."""
     text: str
-    """The prompt, with `{request}`, `{response}`, `{reference}`."""
+    """The prompt, with `{request}`, `{response}`, `{reference}`, `{context}`."""
+    contextual: str = ""
+    """The prompt for items that have a context; empty: `text`."""
 
 
 class Rubric(BaseModel):
@@ -79,8 +88,16 @@ class Rubric(BaseModel):
     """System message; empty: none."""
     templates: tuple[Template, ...]
     """Prompts by scenario."""
+    known_scenarios: tuple[str, ...] = ()
+    """Prefixes of the benchmark's scenarios: another name is an error; empty: any scenario."""
+    about: Literal["response", "image"] = "response"
+    """What is judged; a rubric about the image shows the judge no response."""
     needs: tuple[Literal["request", "reference", "image"], ...] = ()
-    """What an item must have besides its response."""
+    """What an item must have besides its response; a judge is shown the image that it needs."""
+    shows_image: bool = False
+    """True: the judge is shown the image of an item that has one, also where it needs none."""
+    image_side: PositiveInt = 2048
+    """Pixels of the longer side that a shown image may have; a larger one is scaled down."""
     parser: ParserName
     """How a reply is read."""
     guarded_parser: ParserName | Literal[""] = ""
@@ -114,7 +131,19 @@ class Rubric(BaseModel):
 
     @model_validator(mode="after")
     def _can_judge(self) -> Rubric:
-        if not all("{response}" in template.text for template in self.templates):
+        for template in self.templates:
+            for name in _PLACEHOLDER.findall(template.text + template.contextual):
+                if name not in PLACES:
+                    known = ", ".join(f"{{{place}}}" for place in PLACES)
+                    raise ValueError(f"templates: unknown placeholder {{{name}}}; known: {known}")
+        if _PLACE.search(self.system):
+            raise ValueError("system: placeholders are filled in in templates alone")
+        texts = [
+            text
+            for template in self.templates
+            for text in (template.text, template.contextual or "{response}")
+        ]
+        if self.about == "response" and not all("{response}" in text for text in texts):
             raise ValueError("templates: every text needs {response}, the place of the judged response")
         if [template.scenarios for template in self.templates].count(()) != 1:
             raise ValueError("templates: one, and only one, must be without scenarios: for all others")
@@ -145,19 +174,37 @@ class Rubric(BaseModel):
                 return need
         return ""
 
-    def template(self, scenario: str) -> str:
-        """The prompt for a scenario."""
-        for template in self.templates:
-            if template.scenarios and scenario.startswith(template.scenarios):
-                return template.text
-        return next(template.text for template in self.templates if not template.scenarios)
+    @property
+    def sees_image(self) -> bool:
+        """Whether its judge is shown an item's image."""
+        return self.shows_image or "image" in self.needs
+
+    def template(self, scenario: str, context: str = "") -> str:
+        """The prompt for a scenario, and for items with or without a context.
+
+        Raises:
+            ConfigError: the benchmark has no such scenario.
+        """
+        if self.known_scenarios and scenario and not scenario.startswith(self.known_scenarios):
+            raise ConfigError(
+                f"rubric {self.name}: {scenario!r} is no scenario of its benchmark, whose names begin with "
+                f"{', '.join(self.known_scenarios)}; another prompt would be a guess, so choose another judge"
+            )
+        named = (one for one in self.templates if one.scenarios and scenario.startswith(one.scenarios))
+        found = next(named, None) or next(one for one in self.templates if not one.scenarios)
+        return (context and found.contextual) or found.text
 
     def shown(self, item: Item, guarded: bool) -> dict[str, str]:
         """The judged texts as they stand in the prompt, by `request`, `response` and `reference`."""
         reference = item.reference or ""
         for mark in self.reference_spacing:
             reference = reference.replace(mark, f" {mark} ")
-        parts = {"request": item.request, "response": item.response or "", "reference": reference}
+        parts = {
+            "request": item.request,
+            "response": item.response or "",
+            "reference": reference,
+            "context": item.context,
+        }
         if self.conversation:
             # They are turns of a chat: a control token in one would end it.
             return {what: without_control_tokens(text) for what, text in parts.items()}
@@ -170,7 +217,7 @@ class Rubric(BaseModel):
 
         Args:
             nonce: code of the markers of a guarded prompt; drawn anew when empty.
-            image: shown after the text, as a PNG data URL.
+            image: shown after the text, as a data URL.
         """
         parts = self.shown(item, guarded)
         if self.conversation:
@@ -179,7 +226,7 @@ class Rubric(BaseModel):
                 {"role": "assistant", "content": parts["response"]},
             ]
         system = self.system
-        text = self.template(item.scenario)
+        text = self.template(item.scenario, item.context)
         if guarded:
             nonce = nonce or new_nonce(parts.values())
             parts = {what: enclose(what, value, nonce) for what, value in parts.items()}
@@ -188,7 +235,7 @@ class Rubric(BaseModel):
                 self.guarded_parser or self.parser, list(self.labels), self.minimum, self.maximum
             )
         # One pass, so that a response holding `{request}` is not expanded again.
-        text = re.sub(r"\{(request|response|reference)\}", lambda found: parts[found[1]], text)
+        text = _PLACE.sub(lambda found: parts[found[1]], text)
         content: str | list[dict[str, Any]] = text
         if image is not None:
             content = [
@@ -199,14 +246,28 @@ class Rubric(BaseModel):
         return [{"role": "system", "content": system}, user] if system else [user]
 
 
+def fitted(image: Image.Image, side: int) -> Image.Image:
+    """The image in RGB, scaled down where its longer side has more than `side` pixels."""
+    image = image.convert("RGB")
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
 def _data_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    """PNG, or JPEG where a PNG would be too large for a server."""
+    for form, options in (("PNG", {}), ("JPEG", {"quality": 92})):
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, format=form, **options)
+        if buffer.tell() <= MOST_IMAGE_BYTES:
+            break
+    return f"data:image/{form.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def load_rubric(name: str) -> Rubric:
+def load_rubric(name: str, folder: Path = FOLDER) -> Rubric:
     """The rubric `rubrics/<name>.yaml`, or a user's own by the path of its file.
+
+    Args:
+        folder: where those of ours are.
 
     Raises:
         ConfigError: there is no such rubric, or the file is none; names file and field.
@@ -218,8 +279,8 @@ def load_rubric(name: str) -> Rubric:
         rubric = file.validated(Rubric, name=file.stem)
         rubric._file_sha256 = file.sha256
         return rubric
-    path = FOLDER / f"{name}.yaml"
+    path = folder / f"{name}.yaml"
     if not path.is_file() or name == "guard":
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "guard"))
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "guard"))
         raise ConfigError(f"no rubric {name!r}; there are: {known}; a file of your own is named by its path")
     return Rubric.model_validate({"name": name, **yaml.safe_load(path.read_text(encoding="utf-8"))})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
+from PIL import Image
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.judges import Item, get_judge
 from shiftdc_eval.judges.parsing import PARSERS
-from shiftdc_eval.judges.rubric import FOLDER, Rubric, load_rubric
+from shiftdc_eval.judges.rubric import FOLDER, Rubric, fitted, load_rubric
 from shiftdc_eval.judges.verdict import VALUES
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "guard")
@@ -127,6 +131,56 @@ def test_harmbench_asks_with_its_classifiers_frame() -> None:
     )
     assert "[BEHAVIOR]:\nTHE BEHAVIOUR\n\n[GENERATION]:\nPREDICTION\n\n---\nRules:\n" in sent
     assert sent.endswith("\n\nAnswer: [/INST]")
+
+
+def test_harmbench_asks_about_a_behaviour_with_a_context_in_its_contextual_frame() -> None:
+    item = Item("i", "THE BEHAVIOUR", "PREDICTION", context="THE CONTEXT")
+    sent = prompt("harmbench", item)
+    assert "counts as an instance of the behavior given the context (subject to the rules below)" in sent
+    frame = (
+        "[CONTEXT]:\nTHE CONTEXT\n\n[BEHAVIOR]:\nTHE BEHAVIOUR\n\n[GENERATION]:\nPREDICTION\n\n---\nRules:\n"
+    )
+    assert frame + "- Instances of the behavior and context should be unambiguous" in sent
+    assert "CONTEXT" not in prompt("harmbench", replace(item, context=""))
+
+
+@pytest.mark.parametrize("name", ["llm_mm_safetybench", "llm_mm_safetybench_guarded"])
+def test_a_scenario_that_mm_safetybench_does_not_have_is_an_error(name: str) -> None:
+    judge = get_judge(f"{name}:model=m;base_url=http://127.0.0.1:9/v1")
+    for scenario in ("Political_Lobbying", "8-Political_Lobbying", "14-New", "1 Illegal Activity"):
+        with pytest.raises(ConfigError, match="is no scenario of its benchmark.*01-"):
+            judge.judge([Item("i", "r", "PREDICTION", scenario=scenario)])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"templates": [{"text": "{response} {answer}"}]}, "unknown placeholder {answer}; known: {request}"),
+        ({"templates": [{"text": "{response}", "contextual": "no place"}]}, "every text needs {response}"),
+        ({"system": "Judge {response}."}, "placeholders are filled in in templates alone"),
+        ({"max_tokens": -5}, "greater than 0"),
+        ({"retries": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_a_rubric_that_cannot_mean_what_it_says_is_refused(change: dict[str, object], words: str) -> None:
+    data = load_rubric("refusal").model_dump()
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Rubric.model_validate({**data, **change})
+
+
+def test_a_shown_image_is_scaled_down_to_the_rubrics_side_and_small_enough() -> None:
+    assert fitted(Image.new("RGBA", (4000, 1000)), 2048).size == (2048, 512)
+    assert fitted(Image.new("L", (30, 20)), 2048).size == (30, 20)
+    noise = Image.effect_noise((2048, 2048), 100).convert("RGB")
+    for image, kind in (
+        (Image.new("RGB", (64, 64)), "png"),
+        (Image.merge("RGB", [noise.getchannel(0)] * 3), "jpeg"),
+    ):
+        rubric = load_rubric("multimodal")
+        [_, user] = rubric.messages(Item("i", "r", "a"), guarded=True, image=image)
+        url = user["content"][1]["image_url"]["url"]
+        assert url.startswith(f"data:image/{kind};base64,")
+        assert len(url) < 6 * 2**20
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,35 +21,17 @@ from shiftdc_eval.judges.cache import resumed
 from shiftdc_eval.judges.chat_model import Reply, Spent
 from shiftdc_eval.judges.local.model import LocalModel
 from shiftdc_eval.judges.local.prompt import Encoder, left_padded
-from shiftdc_eval.judges.question import Question
-from shiftdc_eval.judges.rubric import Rubric
-from shiftdc_eval.judges.verdict import Item, Kind, OnVerdict, Verdict, unscored
+from shiftdc_eval.judges.question import RubricJudge
+from shiftdc_eval.judges.verdict import Item, OnVerdict, Verdict, unscored
 
 
 @dataclass
-class LocalJudge:
+class LocalJudge(RubricJudge):
     """Judges by rubric and local causal language model."""
 
-    name: str
-    question: Question
     model: LocalModel
     chat: bool = False
     """Wrap the prompt in the tokenizer's chat template (for models that are not made for one prompt)."""
-
-    @property
-    def kind(self) -> Kind:
-        """What its verdicts are about."""
-        return self.question.kind
-
-    @property
-    def rubric(self) -> Rubric:
-        """What it asks."""
-        return self.question.rubric
-
-    @property
-    def rubric_sha256(self) -> str:
-        """Hash of the rubric, whatever the model and its settings."""
-        return self.rubric.sha256
 
     @property
     def fingerprint(self) -> str:
@@ -102,7 +84,7 @@ class LocalJudge:
                 texts = tokenizer.batch_decode(new, skip_special_tokens=True)
                 seconds = round((time.perf_counter() - begun) / len(places), 6)
                 for place, row, text in zip(places, new.tolist(), texts, strict=True):
-                    prompt, replied = prompts[place], _length(row, model.generation_config.eos_token_id)
+                    prompt, replied = prompts[place], reply_length(row, model.generation_config.eos_token_id)
                     spent = Spent(1, len(prompt.ids), replied)
                     verdict = self.question.read(
                         Reply(text, self.model.name, spent, prompt.cut), batch[place]
@@ -121,7 +103,7 @@ GREEDY: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
 """Sampling settings a checkpoint may bring along, taken back."""
 
 
-def _length(row: Sequence[int], eos: int | Sequence[int] | None) -> int:
+def reply_length(row: Sequence[int], eos: int | Sequence[int] | None) -> int:
     """Tokens of a reply up to its end, without what only fills up its row of the batch."""
     ends = {eos} if isinstance(eos, int) else set(eos or ())
     return next((number for number, token in enumerate(row, 1) if token in ends), len(row))

@@ -88,8 +88,10 @@ class LocalModel:
         return "float32" if self.resolved_device == "cpu" else "bfloat16"
 
     @contextmanager
-    def loaded(self, auto_class: str, side: str | None = None) -> Iterator[tuple[Any, Any]]:
-        """Model in evaluation mode and tokenizer; freed at the end.
+    def loaded(
+        self, auto_class: str, side: str | None = None, *, processor: bool = False
+    ) -> Iterator[tuple[Any, Any]]:
+        """Model in evaluation mode, and its tokenizer or processor; freed at the end.
 
         In a run, the evaluated model gives up its memory first (`room`).
 
@@ -97,23 +99,25 @@ class LocalModel:
             auto_class: name of the transformers class, e.g. `AutoModelForCausalLM`.
             side: where the tokenizer pads and cuts; None leaves it as the checkpoint has it (encoders
                 count positions from the left, padding included).
+            processor: load the processor of a model that sees images in place of the tokenizer.
 
         Raises:
-            JudgeError: it cannot be loaded.
+            JudgeError: it cannot be loaded, or the checkpoint lacks some of its weights.
         """
         import torch
         import transformers
 
         with room():
             _free(torch)
-            yield from self._load(auto_class, side, torch, transformers)
+            yield from self._load(auto_class, side, processor, torch, transformers)
 
     def _load(
-        self, auto_class: str, side: str | None, torch: Any, transformers: Any
+        self, auto_class: str, side: str | None, processor: bool, torch: Any, transformers: Any
     ) -> Iterator[tuple[Any, Any]]:
         try:
             sides = {"padding_side": side, "truncation_side": side} if side else {}
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self.id, revision=self.revision, **sides)
+            reader = transformers.AutoProcessor if processor else transformers.AutoTokenizer
+            made = reader.from_pretrained(self.id, revision=self.revision, **sides)
             model = load_whole(
                 getattr(transformers, auto_class),
                 self.id,
@@ -124,19 +128,21 @@ class LocalModel:
             model.to(self.resolved_device).eval()
         except (OSError, ValueError, AttributeError, ImportError, RuntimeError, ModelError) as error:
             raise _cannot_load(self.id, self.revision, error) from error
+        tokenizer = made.tokenizer if processor else made
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        if model.config.pad_token_id is None:
+        if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = tokenizer.pad_token_id
         try:
-            yield model, tokenizer
+            yield model, made
         finally:
             model.to("meta")  # whoever still holds it: its weights are gone
             _free(torch)
 
     def room(self, model: Any, tokenizer: Any, new_tokens: int) -> int:
         """Prompt tokens that fit: the smallest of ours, the tokenizer's and the model's limits."""
-        positions = getattr(model.config, "max_position_embeddings", None) or self.max_length
+        text = model.config.get_text_config()
+        positions = getattr(text, "max_position_embeddings", None) or self.max_length
         return max(1, min(self.max_length, int(tokenizer.model_max_length), positions - new_tokens))
 
     def in_batches(self, inputs: Sequence[S], run: Callable[[Sequence[S]], list[T]]) -> Iterator[list[T]]:

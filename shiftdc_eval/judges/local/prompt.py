@@ -93,7 +93,11 @@ class Encoder:
         """The ids with judged texts tokenised on their own, as plain text; None when they cannot be told apart."""
         marks = {what: f"judged{secrets.token_hex(8)}" for what in shown}
         marked = replace(
-            item, request=marks["request"], response=marks["response"], reference=marks["reference"]
+            item,
+            request=marks["request"],
+            response=marks["response"],
+            reference=marks["reference"],
+            context=marks["context"] if item.context else "",
         )
         frame = self._text(marked, nonce)
         pieces = re.split(f"({'|'.join(marks.values())})", frame)
