@@ -232,11 +232,12 @@ def needs_defense(given: Mapping[str, Any]) -> bool:
 
 def defense_problems(given: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the defense's settings, engine, layers, contrast set and direction."""
-    from shiftdc_eval.defenses.preflight import problems
     from shiftdc_eval.defenses.registry import DEFENSES
 
     if given.get("defense") not in DEFENSES:
         return  # said by `argument_problems`
+    from shiftdc_eval.defenses.preflight import problems
+
     try:
         own, settings = split_arguments(given)
         arguments = validated(AdapterArguments, own, what="model argument")
