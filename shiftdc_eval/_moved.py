@@ -39,8 +39,8 @@ MOVED = {
     "toy.world": "tasks.toy.world.items",
 }
 """Old name -> new name, below the package."""
-GONE = frozenset({"toy"})
-"""Packages that are no more, but whose modules are looked for under new names."""
+GONE = {"toy": "tasks.toy.world"}
+"""Package that is no more, but whose modules are looked for under new names -> where they are."""
 
 
 class _Renamed(Loader):
@@ -69,16 +69,16 @@ class _Finder(MetaPathFinder):
         name = fullname.removeprefix(PACKAGE)
         if name == fullname:
             return None
-        if name in GONE:
-            return ModuleSpec(fullname, _Empty(), is_package=True)
-        if name not in MOVED:
+        if name not in MOVED and name not in GONE:
             return None
-        new = PACKAGE + MOVED[name]
+        new = PACKAGE + (MOVED | GONE)[name]
         warnings.warn(
             f"{fullname} is {new} now; the old name goes with the next version",
             DeprecationWarning,
             stacklevel=2,
         )
+        if name in GONE:
+            return ModuleSpec(fullname, _Empty(), is_package=True)
         return ModuleSpec(fullname, _Renamed(new))
 
 

@@ -20,6 +20,14 @@ def test_an_old_name_is_the_module_under_its_new_name(old: str) -> None:
     assert found.__spec__.name == found.__name__
 
 
+def test_a_package_that_is_no_more_says_where_its_modules_are() -> None:
+    code = "import warnings; warnings.simplefilter('always'); import shiftdc_eval.toy"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = "DeprecationWarning: shiftdc_eval.toy is shiftdc_eval.tasks.toy.world now; the old name goes"
+    assert said in done.stderr
+
+
 def test_names_out_of_an_old_module_are_the_same_objects() -> None:
     code = (
         "from shiftdc_eval.contrast import load_contrast as old; "

@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.tasks.catalogue import TASKS
 from shiftdc_eval.tasks.folder.items import read
 from shiftdc_eval.tasks.folder.settings import PREFIX, as_yaml, read_line
 from shiftdc_eval.tasks.info import TaskInfo
 
-WIDTH = 150
-"""Columns the table needs: a pipe has no width of its own, and names must not be broken."""
+FULL_WIDTH = 136
+"""Characters a line of the full table takes; narrower terminals and pipes are shown fewer columns."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +42,9 @@ def main(args: argparse.Namespace) -> int:
     if args.task is not None and args.task.startswith(PREFIX):
         return _describe_folder(args.task)
     if args.task is not None and args.task not in TASKS:
-        raise ConfigError(f"no task {args.task!r}; there are: {', '.join(TASKS)}")
+        raise ConfigError(f"no task {args.task!r}{nearest(args.task, TASKS)}; there are: {', '.join(TASKS)}")
     chosen = [TASKS[args.task]] if args.task else list(TASKS.values())
     console = Console()
-    console.width = max(console.width, WIDTH)
     if args.json:
         # soft_wrap: a pipe has no width, and JSON must not be broken in the middle of a word
         console.print(
@@ -53,12 +53,15 @@ def main(args: argparse.Namespace) -> int:
     elif args.task:
         console.print(_card(chosen[0]), soft_wrap=True, highlight=False)
     else:
-        console.print(table(chosen))
+        full = console.width >= FULL_WIDTH
+        console.print(table(chosen, full=full))
+        if not full:
+            console.print("`shiftdc-eval tasks NAME` shows data source and main number, --json everything.")
     return 0
 
 
 def _describe_folder(line: str) -> int:
-    """Print the yaml file of a benchmark that a line names, once its CSV file and images are known to be whole."""
+    """Check the CSV file and images of a benchmark that a line names, and print its yaml file."""
     name, settings = read_line(line, Path())
     table = Path(settings.data_files)
     count = len(read(name, settings).examples)
@@ -68,24 +71,28 @@ def _describe_folder(line: str) -> int:
     return 0
 
 
-def table(infos: list[TaskInfo]) -> Table:
-    """One row a task."""
+def table(infos: list[TaskInfo], *, full: bool) -> Table:
+    """One row a task; without `full` it fits 80 columns."""
     grid = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("task", "items", "v", "dataset", "revision", "licence", "main number"):
-        grid.add_column(name, justify="right" if name in ("items", "v") else "left", no_wrap=True)
-    for info in infos:
-        size = "as set" if info.size is None else str(info.size)
-        twin = " (benign)" if info.benign else ""
-        grid.add_row(
-            info.name,
-            size,
-            str(info.version),
-            info.dataset,
-            _short(info.revision),
-            info.licence,
-            info.metric + twin,
-        )
+    rows = [_row(info) for info in infos]
+    for name in rows[0]:
+        if full or name not in ("dataset", "main number"):
+            grid.add_column(name, justify="right" if name in ("items", "v") else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*(row[str(column.header)] for column in grid.columns))
     return grid
+
+
+def _row(info: TaskInfo) -> dict[str, str]:
+    return {
+        "task": info.name,
+        "items": "as set" if info.size is None else str(info.size),
+        "v": str(info.version),
+        "dataset": info.dataset,
+        "revision": _short(info.revision),
+        "licence": info.licence,
+        "main number": info.metric + (" (benign)" if info.benign else ""),
+    }
 
 
 def _short(revision: str) -> str:

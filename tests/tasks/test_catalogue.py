@@ -125,6 +125,19 @@ def test_the_table_names_every_task_with_size_revision_and_licence(
     assert "CC BY-NC 4.0" in lines["mm_safetybench_sd"]
 
 
+@pytest.mark.parametrize(("columns", "full"), [("80", False), ("136", True)])
+def test_the_table_fits_the_terminal(
+    columns: str, full: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    printed = _print(capsys)
+    assert max(map(len, printed.splitlines())) <= int(columns)
+    for name in TASKS:  # neither broken nor cut
+        assert f" {name} " in printed
+    assert "…" not in printed
+    assert ("PKU-Alignment/MM-SafetyBench" in printed) == full
+
+
 def test_one_task_is_shown_with_its_defects(capsys: pytest.CaptureFixture[str]) -> None:
     printed = _print(capsys, "figstep")
     assert printed.count("known defect:") == 5
@@ -136,5 +149,5 @@ def test_the_table_is_machine_readable(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_an_unknown_task_is_named() -> None:
-    with pytest.raises(ConfigError, match="no task 'figtree'"):
+    with pytest.raises(ConfigError, match=r"no task 'figtree'; did you mean figstep\?; there are"):
         table.main(argparse.Namespace(task="figtree", json=False))
