@@ -196,7 +196,7 @@ def numbered_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dic
                     raise DataError(f"{path}, line {reader.line_num}: column {name!r} is empty")
             yield reader.line_num, row
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not readable as CSV: {error}") from error
+        raise DataError(f"{path}, line {reader.line_num + 1}: not readable as CSV: {error}") from error
 
 
 def read_json(path: Path, kind: type) -> Any:
