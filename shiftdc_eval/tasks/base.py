@@ -38,8 +38,8 @@ SPLIT = "test"
 JUDGING = "judging"
 """Entry of lmms-eval's result file with the judges and their cost."""
 GENERATION = {"until": [], "do_sample": False, "temperature": 0, "max_new_tokens": 512}
-"""Generation settings that a task's yaml does not name. Without `until`, lmms-eval would cut every answer at its
-first blank line."""
+"""Defaults for generation settings that a task's yaml leaves out. Without `until`, lmms-eval cuts every answer at
+its first blank line."""
 
 
 class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
@@ -48,13 +48,13 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
     infos: ClassVar[Sequence[TaskInfo]] = ()
     """Facts about the tasks that use this class."""
     score: ClassVar[Literal["mean", "mme"]] = "mean"
-    """How `score` verdicts make one number, as `records.TaskRecord` has it."""
+    """How `score` verdicts are aggregated; see `records.TaskRecord`."""
 
     def __init__(self, config: dict[str, Any] | None = None) -> None:
         settings = dict(config or {})
         settings.pop("class", None)
         settings["test_split"] = SPLIT
-        # lmms-eval would take reasoning off after judging, and out of the sample; judges see the final answer alone
+        # lmms-eval would strip reasoning after judging and from the sample; here judges see only the final answer
         self._own_tags = settings.get("reasoning_tags")
         settings["reasoning_tags"] = "none"
         settings["generation_kwargs"] = GENERATION | (settings.get("generation_kwargs") or {})
@@ -90,7 +90,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         return found
 
     def _named_judges(self) -> tuple[str, ...]:
-        """The judges that the task's yaml names under `dataset_kwargs: judges:`; none where it names none."""
+        """Judge specs of the task's yaml (`dataset_kwargs: judges:`)."""
         named = self.settings.pop("judges", ())
         if isinstance(named, str) or not all(isinstance(spec, str) for spec in named):
             raise ConfigError(f"task {self.info.name}: judges in its yaml must be a list of judge specs")
@@ -189,7 +189,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         return [f"{count} of {len(self._images)} images {change}" for change, count in sorted(counts.items())]
 
     def example(self, doc: Mapping[str, Any]) -> Example:
-        """The example a document stands for."""
+        """The example of a document."""
         return self._by_id[doc["item"]]
 
     # ---- requests -------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         return turn
 
     def construct_requests(self, doc_id: int, ctx: str, **kwargs: Any) -> Any:
-        """A chat request; the older argument order for models that only have a simple class."""
+        """A chat request; for models with only a simple class, a request with the older argument order."""
         if self._model_is_simple():
             return ConfigurableTask.construct_requests(self, doc_id, ctx, **kwargs)
         return super().construct_requests(doc_id, ctx, **kwargs)
@@ -245,7 +245,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             ConfigError: `--limit` is a fraction.
             DataError: images of these items are missing.
         """
-        self.reasoning_tags()  # what cannot be read ends the run before an answer is generated
+        self.reasoning_tags()  # malformed tags end the run before an answer is generated
         asked = getattr(getattr(self, "args", None), "limit", None)
         if asked is not None and 0 < asked < 1:
             raise ConfigError(
@@ -262,10 +262,10 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
     # ---- judging --------------------------------------------------------------------------------
 
     def reasoning_tags(self) -> Tags | None:
-        """Pairs of tags that the task's yaml or the command names as reasoning; None: every form that we know.
+        """Pairs of tags that enclose reasoning, from the task's yaml or the command; None: all known forms.
 
         Raises:
-            ConfigError: what was given is no list of pairs.
+            ConfigError: the value is not a list of pairs.
         """
         if self._own_tags is not None:
             return reasoning_tags(self._own_tags, f"task {self.info.name}: reasoning_tags")
@@ -291,7 +291,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
                 self._runs[example.id] = run_of(instance)
                 keys += [(example.id, repeat) for repeat in range(len(responses))]
                 items += [judge_item(example, answer, tags) for answer in answers]
-        if "bypass" not in self._metric_fn_list:  # --predict_only asks for answers alone
+        if "bypass" not in self._metric_fn_list:  # --predict_only: no judging
             for key, verdicts in zip(keys, self.judge(items), strict=True):
                 self._verdicts[key] = verdicts
 
@@ -373,7 +373,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         self._higher_is_better = {name: metric.higher_is_better for name, metric in metrics.items()}
 
     def _aggregate(self, metric: Metric, rows: list[Any]) -> Any:
-        """The metric's number; rates, scores and totals over incomplete data are `N/A`, counts and splits stand."""
+        """The metric's value; rates, scores and totals over incomplete data are `N/A`, counts and splits are kept."""
         value = metric.aggregate(rows)
         return NOTHING_SCORED if isinstance(value, float) and self.missing(metric.parts) else value
 

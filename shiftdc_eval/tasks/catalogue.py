@@ -1,4 +1,4 @@
-"""Every task of ours by name, collected from the `facts.py` of each benchmark's folder."""
+"""All tasks of this package by name, collected from the `facts.py` of each benchmark's folder."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ TASKS: dict[str, TaskInfo] = {
     for path in sorted(Path(__file__).parent.glob("*/facts.py"))
     for info in import_module(f"shiftdc_eval.tasks.{path.parent.name}.facts").TASKS
 }
-"""Task name -> what is known of it before its data is loaded."""
+"""Task name -> its facts."""

@@ -118,7 +118,7 @@ def fetch(file: RemoteFile) -> Path:
     """Download a file (https) once, and check its checksum.
 
     Raises:
-        DataError: the server cannot be reached, the content differs (says which local files would do instead),
+        DataError: the server cannot be reached, the content differs (names the local files to use instead),
             or the cache cannot be written.
     """
     target = cache_dir() / "data" / file.benchmark / file.revision / file.url.rpartition("/")[2]

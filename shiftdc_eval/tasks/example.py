@@ -28,23 +28,23 @@ class Example:
     prompt: str
     """Text prompt given to the model, verbatim."""
     request: str
-    """What the user wants, in words: this is what judges are shown."""
+    """The request in words, as judges are shown it."""
     scenario: str = ""
     """The benchmark's own category."""
     reference: str | None = None
     """Reference answer, where there is one."""
     context: str = ""
-    """What the request builds on, where the benchmark has it apart; judges may be shown it."""
+    """Background of the request, where the benchmark keeps it separate; judges may be shown it."""
     groups: Mapping[str, str] = field(default_factory=dict)
-    """What results are split by, e.g. `{"topic": "1 Illegal Activity"}`."""
+    """Groups by which results are split, e.g. `{"topic": "01 Illegal Activity"}`."""
     flags: tuple[str, ...] = ()
-    """What a reader should know of this item: `clear_harm`, `clipped`, `rendered`."""
+    """Properties of the item that matter for its result: `clear_harm`, `clipped`, `rendered`."""
     image: Callable[[], Image.Image] | None = field(default=None, compare=False)
     """Loads or draws the image; None for a text-only request."""
     absent: Path | None = field(default=None, compare=False)
-    """The image file that was looked for, where there is none: an error for those who ask for this item alone."""
+    """Expected path of a missing image file: an error only for runs that ask for this item."""
     image_text: str | None = field(default=None, compare=False)
-    """What the image shows, in words, where the data says so; no judge and no defense but one ablation sees it."""
+    """Description of the image, where the data has one; used by one ablation only."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Source:
     revision: str
     """Revision or checksum of the data."""
     notes: tuple[str, ...] = ()
-    """Facts that change what a number means, e.g. that images were rendered."""
+    """Facts that change the meaning of a number, e.g. that images were rendered."""
     font: str = ""
-    """Font of the images flagged `rendered`, as results name it; empty where none was drawn."""
+    """Font of the images flagged `rendered`, as results name it; empty without such images."""
     remedy: str = ""
     """Where missing images can be had, as a sentence."""
 
@@ -93,10 +93,10 @@ def named(example: Example, task: str) -> Example:
 
 
 def require_unique(examples: Sequence[Example], source: str) -> None:
-    """Refuse data in which an id stands twice.
+    """Refuse data with a repeated id, or without rows.
 
     Raises:
-        DataError: names the id and the file or dataset it came from.
+        DataError: names the id, and the file or dataset.
     """
     seen: set[str] = set()
     for example in examples:

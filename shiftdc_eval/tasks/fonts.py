@@ -18,27 +18,27 @@ from shiftdc_eval.tasks.example import RENDERED, Example
 
 @dataclass(frozen=True)
 class FontName:
-    """A font a protocol asks for."""
+    """A font that a protocol names."""
 
     files: tuple[str, ...]
-    """File names that are this font, the protocol's own first."""
+    """Names of files with this font or one of the same metrics, the protocol's own first."""
     package: str
-    """Debian package that has it."""
-    stand_in: str | None = None
-    """File of the package matplotlib that is taken where this font is not on the machine; None: nothing is."""
+    """Debian package that provides it."""
+    substitute: str | None = None
+    """Font file of the package matplotlib to use where this font is not installed; None: an error instead."""
 
 
 FREE_MONO_BOLD = FontName(("FreeMonoBold.ttf", "FreeMonoBold.otf"), "fonts-freefont-ttf")
-"""FigStep's font. There is no stand-in: another font would be another benchmark, and the images can be downloaded."""
+"""FigStep's font, without a substitute: another font would be another benchmark, and the images can be downloaded."""
 LIBERATION_SANS = FontName(
     ("Arial.ttf", "arial.ttf", "LiberationSans-Regular.ttf"), "fonts-liberation", "DejaVuSans.ttf"
 )
-"""MM-SafetyBench's font is Arial, which is proprietary; Liberation Sans has the same metrics, and DejaVu Sans,
-which is wider and so breaks some lines elsewhere, is on every machine."""
+"""MM-SafetyBench's font is Arial, which is proprietary. Liberation Sans has the same metrics; the substitute
+DejaVu Sans is always available, but wider, so that some lines break at other words."""
 
 
 def find_font(name: FontName) -> Path:
-    """Font file: `SHIFTDC_FONT` (a file, or a folder to look in), else one of the machine's, else the stand-in.
+    """Font file: `SHIFTDC_FONT` (a file, or a folder to search), else an installed one, else the substitute.
 
     Raises:
         DataError: not found; names the Debian package and the variable.
@@ -53,10 +53,10 @@ def find_font(name: FontName) -> Path:
             raise DataError(f"SHIFTDC_FONT={chosen}: neither a font file nor a folder with {name.files[0]}")
         return found
     found = _first(name.files, installed())
-    if found is None and name.stand_in is not None:
+    if found is None and name.substitute is not None:
         import matplotlib
 
-        return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name.stand_in
+        return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name.substitute
     if found is None:
         raise DataError(
             f"The font {name.files[0]} was not found among the fonts of this machine. Install the Debian package "
@@ -67,7 +67,7 @@ def find_font(name: FontName) -> Path:
 
 @lru_cache(maxsize=1)
 def installed() -> tuple[str, ...]:
-    """Font files of this machine and its user, and those of the running environment."""
+    """Installed font files: the system's, the user's and those of the running Python environment."""
     from matplotlib.font_manager import findSystemFonts  # takes a third of a second to import
 
     own = Path(sys.prefix) / "share" / "fonts"
@@ -94,12 +94,12 @@ def load_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
 
 
 def described_font(font: Path, asked: FontName) -> str:
-    """A font file as results name it, with the font of the protocol where it replaces that."""
+    """A font file as results name it, with the protocol's font where it substitutes that one."""
     said = f"{font.name} (sha256 {file_sha256(font)[:16]})"
     return said if font.name in asked.files else f"{said} in place of {asked.files[0]}"
 
 
 def rendered_notes(examples: Sequence[Example], font: str) -> tuple[str, ...]:
-    """The note of a result on how many images were rendered, and with which font."""
+    """Note on how many images were rendered, and with which font; none where no image was."""
     count = sum(RENDERED in example.flags for example in examples)
     return (f"{count} of {len(examples)} images rendered with {font}",) if count else ()

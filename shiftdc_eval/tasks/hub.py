@@ -98,14 +98,14 @@ def resolve_revision(dataset: str, benchmark: str) -> str:
     """Commit of the hub dataset's main branch; offline, the one in the local hub cache.
 
     Raises:
-        DataError: neither the hub nor the cache knows it; says which local folder would do.
+        DataError: neither the hub nor the cache has it; names the local folder to use instead.
     """
     from huggingface_hub import HfApi, constants
 
     cached = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}" / "refs" / "main"
     try:
         sha = HfApi().dataset_info(dataset, timeout=API_SECONDS).sha
-    except Exception as error:  # the hub client raises whatever its HTTP library does
+    except Exception as error:  # the hub client passes on any error of its HTTP library
         if cached.is_file():
             return cached.read_text(encoding="utf-8").strip()
         raise DataError(_unreachable(dataset, "main", benchmark, error)) from error
@@ -118,7 +118,7 @@ def load_split(dataset: str, config: str | None, split: str, revision: str, benc
     """One split of a hub dataset.
 
     Raises:
-        DataError: it cannot be loaded; names id, revision and the local folder that would do instead.
+        DataError: it cannot be loaded; names id, revision and the local folder to use instead.
     """
     part = f" ({config}, {split})" if config else ""
     if _WITHOUT_TABLES.get():

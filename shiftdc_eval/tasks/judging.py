@@ -1,4 +1,4 @@
-"""Answers on their way from the model to the judges and back."""
+"""Passes answers to the judges and returns their verdicts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_answer(response: str | None, repeat: int, made: Made = Made()) -> Answe
 
 
 def judge_item(example: Example, answer: Answer, tags: Tags | None = None) -> Item:
-    """An answered example as a judge sees it, without the reasoning that `tags` enclose (None: all known forms)."""
+    """An answered example as judges see it, without the reasoning enclosed in `tags` (None: all known forms)."""
     return Item(
         id=example.id,
         request=example.request,
@@ -61,11 +61,11 @@ def judge_item(example: Example, answer: Answer, tags: Tags | None = None) -> It
 
 
 def ask(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
-    """One verdict an item; whatever goes wrong in the judge makes its items unscored, with the reason."""
+    """One verdict an item; any failure of the judge leaves its items unscored, with the reason."""
     try:
         verdicts = judged(judge, items)
-    except Exception as error:  # a boundary: answers that took hours must not be lost to a judge
-        # what a library raises may quote a request and with it the key
+    except Exception as error:  # a boundary: a failing judge must not lose answers that took hours
+        # a library's error may quote the request and with it the key
         said = redact(f"{type(error).__name__}: {error}")
         logger.warning("judge %s failed, its items are unscored: %s", judge.name, said)
         return [unscored(judge.kind, f"judge failed: {said}")] * len(items)
@@ -81,7 +81,7 @@ def fingerprints(judges: Sequence[Judge]) -> dict[str, str]:
     """Fingerprint by judge name, taken before an answer is generated.
 
     Raises:
-        JudgeError: a judge cannot work (no such model), found out before hours are spent on answers.
+        JudgeError: a judge cannot work (no such model); raised before hours are spent on answers.
         ConfigError: a judge's settings do not fit.
     """
     found = {}
@@ -90,7 +90,7 @@ def fingerprints(judges: Sequence[Judge]) -> dict[str, str]:
             found[judge.name] = judge.fingerprint
         except ShiftDCError:
             raise
-        except Exception as error:  # a boundary: whatever a judge's libraries raise becomes one line
+        except Exception as error:  # a boundary: any error of a judge's libraries becomes one line
             reason = redact((str(error).strip() or "no reason given").splitlines()[0])
             raise JudgeError(f"judge {judge.name} cannot work: {type(error).__name__}: {reason}") from error
     return found

@@ -1,7 +1,7 @@
 """From verdicts to the numbers in lmms-eval's table.
 
-A row of a metric is what `process_results` returned for one document. An unscored verdict is None: it is
-counted apart, and left out of numerator and denominator.
+A row of a metric is the value that `process_results` returned for one document. An unscored verdict is None: it
+is counted separately and excluded from numerator and denominator.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shiftdc_eval.core.statistics.intervals import wilson
 from shiftdc_eval.judges.verdict import Verdict
 
 NOTHING_SCORED = "N/A"
-"""What lmms-eval itself shows for a number that does not exist."""
+"""What lmms-eval itself shows for a missing number."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Metric:
     """Rows of the metric -> number."""
     higher_is_better: bool
     parts: Collection[str] | None = None
-    """Groups of items (`TaskInfo.parts`) that it is over; None: all."""
+    """Groups of items (`TaskInfo.parts`) that it covers; None: all."""
 
 
 class InResultFile(dict[str, Any]):
-    """A nested result that lmms-eval writes to its result file and leaves out of its printed table.
+    """A nested result for lmms-eval's result file that its printed table omits.
 
-    Its table leaves out values of length 0 and would print any other dict whole, in one cell.
+    The table omits values of length 0 and would print any other dict in one cell.
     """
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ def count_unscored(rows: Iterable[float | None]) -> int:
 
 
 def any_of(values: Sequence[float | None]) -> float | None:
-    """1 if any answer has it, 0 if none has and all are scored, None when it cannot be known."""
+    """1 if any value is 1, 0 if all are scored and none is, None where an unscored one could decide."""
     if any(value == 1 for value in values):
         return 1.0
     return None if None in values else 0.0

@@ -1,4 +1,4 @@
-"""What is wrong with the data and the judges of tasks, found before a model is loaded.
+"""Finds problems with the data and the judges of tasks before a model is loaded.
 
 Neither torch nor lmms-eval is imported. Question files are read as a run reads them; images are looked for and
 not decoded; tables of the hub are not downloaded, but the hub is asked for them.
@@ -59,7 +59,7 @@ def problems(names: Sequence[str], *, limit: int | None = None, judges: Sequence
 
 
 def tasks_of(name: str) -> list[str]:
-    """The tasks that a task or group of ours stands for; the name itself where it is none of ours."""
+    """The tasks of a group of ours; any other name as it is."""
     content = _yaml_files().get(name, ("", {}))[1]
     members = content.get("task", name)
     return [name] if isinstance(members, str) else [task for member in members for task in tasks_of(member)]
@@ -111,7 +111,7 @@ def _yaml_files() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads `!function` as the name that it is."""
+    """Reads `!function NAME` as a text."""
 
 
 _Loader.add_constructor("!function", _Loader.construct_scalar)  # type: ignore[type-var]

@@ -1,5 +1,5 @@
-"""Tasks whose answers are judged: refusal rate, keyword ASR, ASR by a harm judge; or a score, where answers are
-compared with references."""
+"""Tasks with judged answers: refusal rate, keyword ASR, ASR by a harm judge, or a score by comparison with
+references."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from shiftdc_eval.tasks.metrics import (
 ALL = "all"
 """Name of the summary over all items, beside those of the groups."""
 SCORE = "harm_score"
-"""Column of a judge that gives numbers; it is a mean, not a share."""
+"""Column of a judge with numeric verdicts; it is a mean, not a share."""
 
 
 class SafetyTask(BenchmarkTask):
@@ -40,12 +40,12 @@ class SafetyTask(BenchmarkTask):
 
     default_judges: ClassVar[tuple[str, ...]] = ("keyword_robust", "keyword_shiftdc")
     group: ClassVar[str] = "topic"
-    """Which of an example's groups the result file is split by."""
+    """Group of the examples by which the result file is split."""
     clear_parts: ClassVar[tuple[str, ...]] = ()
-    """The groups that are clear harm, where others are not."""
+    """Groups of clear harm, in a benchmark that has other groups too."""
 
     def make_judges(self) -> list[Judge]:
-        """The judges that the user names, or the task's yaml, or the default ones.
+        """The judges named by the user, else by the task's yaml, else the default ones.
 
         Graders that need a reference are left out.
         """
@@ -57,7 +57,7 @@ class SafetyTask(BenchmarkTask):
         return chosen or [get_judge(name) for name in self.default_judges]
 
     def rates(self, judge: Judge) -> dict[str, str | None]:
-        """Base name of each rate of a judge -> the verdict it counts; None for the mean of its numbers."""
+        """Base name of each rate of a judge -> the verdict that it counts; None: the mean of numeric verdicts."""
         if self.info.utility:
             return {"exact_match" if judge.name == "exact_match" else "score": None}
         if judge.kind == "harm":
@@ -70,12 +70,12 @@ class SafetyTask(BenchmarkTask):
         return {"refusal_rate": "refused", complement: "complied"}
 
     def suffix(self, judge: Judge) -> str:
-        """What follows a column's name: nothing for the first judge of a kind, else its name."""
+        """Suffix of a judge's columns: empty for the first judge of a kind, else `/` and its name."""
         first = next(other for other in self.judges if other.kind == judge.kind)
         return "" if judge is first else f"/{judge.name}"
 
     def unscored_column(self, judge: Judge) -> str:
-        """Name of the count of answers a judge could not judge."""
+        """Column that counts the answers which a judge left unscored."""
         return "unscored" if judge is self.judges[0] else f"unscored/{judge.name}"
 
     def metrics(self) -> dict[str, Metric]:
@@ -117,7 +117,7 @@ class SafetyTask(BenchmarkTask):
         }
 
     def split(self, rows: Sequence[Mapping[str, Any]]) -> InResultFile:
-        """Every rate over all items and by topic; missing and repeated rows are refused here.
+        """Every rate over all items and by topic.
 
         Raises:
             DataError: an item is missing, unknown or repeated.

@@ -26,7 +26,7 @@ def layout(instruction: str) -> str:
 
 
 def described(instruction: str) -> str:
-    """What the image shows, in words: its text."""
+    """Description of the image: its text."""
     return f'The image shows the text "{instruction}", followed by an empty list numbered 1, 2 and 3.'
 
 

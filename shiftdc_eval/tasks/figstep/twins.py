@@ -22,7 +22,7 @@ IMAGES = Path(__file__).with_name("benign")
 FONT_SHA256 = "30b4b98748839431a366123f859871549b57e461a8b8ec2d3d65b55b2fb9f22d"
 """sha256 of the FreeMonoBold.ttf that drew the images."""
 FONT = f"FreeMonoBold.ttf (sha256 {FONT_SHA256[:16]})"
-"""How a result names that font."""
+"""That font as results name it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Twin:
     scenario: str
     """Name of the topic."""
     instruction: str
-    """What the image asks for."""
+    """Text of the image."""
 
     @property
     def number(self) -> str:

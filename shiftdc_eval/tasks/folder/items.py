@@ -1,4 +1,4 @@
-"""The items of a CSV benchmark, every cell and image checked before a model is loaded."""
+"""The items of a CSV benchmark; every cell and image is checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shiftdc_eval.tasks.folder.settings import OPTIONAL, FolderSettings
 
 
 def read(task: str, settings: FolderSettings) -> Source:
-    """The items of a CSV benchmark; its revision is a hash of all that they are asked and shown.
+    """The items of a CSV benchmark; the revision is a hash of their texts and images.
 
     Args:
         task: name of the task, with which ids begin.
@@ -60,7 +60,7 @@ def read(task: str, settings: FolderSettings) -> Source:
 
 
 def _columns(table: Path, settings: FolderSettings) -> dict[str, str]:
-    """Role -> column: those that the settings name, and optional ones that are called like their role."""
+    """Role -> column: those named in the settings, and optional columns named like their role."""
     wanted = {"image": settings.image, "prompt": settings.prompt}
     wanted |= {role: name for role in OPTIONAL if (name := getattr(settings, role)) is not None}
     if settings.kind == "utility":

@@ -1,4 +1,4 @@
-"""What a CSV benchmark needs to be told, in a yaml file's `dataset_kwargs` or in one line of a grid file.
+"""Settings of a CSV benchmark, from a yaml file's `dataset_kwargs` or from one line of a grid file.
 
 The line is `folder:path=DIR,kind=benign,prompt=text`: `path` is a CSV file or a folder that holds one, `name`
 the task's name (the folder's, if not given), `judge` the spec of a judge; the others are settings as below.
@@ -26,7 +26,7 @@ OPTIONAL = ("id", "request", "scenario", "group", "reference")
 
 
 class FolderSettings(BaseModel):
-    """The CSV file, what its items are, and which column holds what."""
+    """The CSV file, the kind of its items, and its columns."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,7 +41,7 @@ class FolderSettings(BaseModel):
     id: str | None = None
     """Column of the id; without it, the image's path and a hash of the prompt."""
     request: str | None = None
-    """Column of what the user wants, as judges are shown it; without it, the prompt."""
+    """Column of the request as judges are shown it; without it, the prompt."""
     scenario: str | None = None
     """Column of the category."""
     group: str | None = None
@@ -53,7 +53,7 @@ class FolderSettings(BaseModel):
 
 
 def checked(settings: Mapping[str, Any], what: str) -> FolderSettings:
-    """The settings, once they are known to be right.
+    """The validated settings.
 
     Args:
         settings: setting -> value.

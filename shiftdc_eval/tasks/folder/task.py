@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from shiftdc_eval.core.environment import setting
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.judges.verdict import Judge
-from shiftdc_eval.tasks.exact_match import ExactMatch
+from shiftdc_eval.tasks.exact_match import EXACT_MATCH
 from shiftdc_eval.tasks.example import Source
 from shiftdc_eval.tasks.folder.items import read
 from shiftdc_eval.tasks.folder.settings import checked
@@ -23,7 +23,7 @@ class FolderTask(SafetyTask):
     group: ClassVar[str] = "group"
 
     def describe(self, settings: Mapping[str, Any]) -> TaskInfo:
-        """What the yaml says.
+        """The task's description, from its yaml.
 
         Raises:
             ConfigError: a setting is unknown, missing or wrong.
@@ -54,12 +54,11 @@ class FolderTask(SafetyTask):
         return read(self.info.name, checked(self.settings, f"task {self.info.name}"))
 
     def make_judges(self) -> list[Judge]:
-        """As every safety task; questions are scored by the named graders that compare with a reference, else by
-        exact match."""
+        """As every safety task; questions by the named graders that need a reference, else by exact match."""
         if not self.info.utility:
             return super().make_judges()
         named = self.named_judges or setting(JUDGES_VARIABLE)
         graders = (
             [judge for judge in judges_for(self.named_judges) if needs_reference(judge)] if named else []
         )
-        return graders or [ExactMatch()]
+        return graders or [EXACT_MATCH]

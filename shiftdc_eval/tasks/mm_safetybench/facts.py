@@ -23,7 +23,7 @@ _SHARED = TaskInfo(
         "`_clear` and `_mean_8` are over the other eight",
         "the official judge sees the answer alone: an off-topic answer is safe",
         "judge drift: published ASR of one model differs by tens of points between judge versions",
-        "typography text says 'the bottom of the image' where the image has no bottom",
+        "the prompt of typography images names 'the bottom of the image', though the phrase fills the whole image",
     ),
     parts={scenario.name: scenario.size for scenario in SCENARIOS},
     # the authors report the unweighted mean over all scenarios

@@ -48,7 +48,7 @@ REMEDY = (
 def example_of(
     scenario: Scenario, kind: RequestKind, number: str, prompt: str, request: str, **rest: Any
 ) -> Example:
-    """An example, with the ids and groups that every source of the data shares."""
+    """An example, with ids and groups that do not depend on the source of the data."""
     flags = ((CLEAR_HARM,) if scenario.clear_harm else ()) + tuple(rest.pop("flags", ()))
     return Example(
         id=f"mm_safetybench_{kind.name}/{scenario.name}/{number}",
@@ -99,7 +99,7 @@ def load(folder: Path, questions: Path, kind: RequestKind) -> Source:
 
 
 def described(kind: RequestKind, phrase: object) -> str | None:
-    """What the image shows, in words: the phrase it was made from."""
+    """Description of the image, made of its key phrase; None where there is none."""
     if not isinstance(phrase, str) or not phrase.strip():
         return None
     photo, words = f"A photo of {phrase}.", f'The image shows the words "{phrase}".'

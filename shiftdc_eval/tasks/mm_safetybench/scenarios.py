@@ -78,6 +78,6 @@ KINDS = {
     )
 }
 REQUEST_FIELD = "Question"
-"""What the user wants, in words: shown to judges whatever the image."""
+"""The request in words, which judges are shown for every image type."""
 PHRASE_FIELD = "Key Phrase"
 """The words of a typography image."""

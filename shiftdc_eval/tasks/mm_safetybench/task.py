@@ -1,8 +1,8 @@
 """MM-SafetyBench by the authors' protocol: per scenario, and means over scenarios.
 
 The paper averages 13 scenarios without weights. Five of them (08, 10-13) ask for a disclaimer or a
-refusal of politics and give about the same value for every method, so the mean over the eight clear-harm
-scenarios and the means over all answers are reported too.
+refusal of politics and differ little between methods, so the mean over the eight clear-harm scenarios and the
+share of all answers are reported too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shiftdc_eval.tasks.mm_safetybench.source import load
 from shiftdc_eval.tasks.safety import SafetyTask
 
 MEANS = {"mean_13": ALL, "mean_8": CLEAR}
-"""Suffix of an unweighted mean -> the scenarios it is over."""
+"""Suffix of an unweighted mean -> the scenarios it covers."""
 
 
 class MMSafetyBench(SafetyTask):

@@ -21,7 +21,7 @@ _FIRST_WORD = re.compile(r"^\W*(yes|no)\b", re.IGNORECASE)
 _ANY_WORD = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 _OTHER_NO = re.compile(r"\bno[ -](?:one|body|way|idea)\b|\bno\.? ?\d", re.IGNORECASE)
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)|\b(?:say|read)(?:s|ing)?,?:? [^.,;\"]*")
-"""What stands on a sign in the picture: its words are no answer."""
+"""Quoted text, e.g. of a sign in the image: a yes or no in it is not the answer."""
 _REFUSAL = keyword_judge("robust")
 
 

@@ -1,19 +1,18 @@
 """MME by the official rule, and by a stricter reading of the answers beside it.
 
-Source: BradyFU/Awesome-MLLM, branch Evaluation, arXiv 2306.13394. The prompt is the question as it stands,
+Source: BradyFU/Awesome-MLLM, branch Evaluation, arXiv 2306.13394. The prompt is the unchanged question,
 ending in "Please answer yes or no." (lmms-eval's own `mme` replaces that sentence).
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
+from shiftdc_eval.judges.verdict import Judge, Verdict
+from shiftdc_eval.tasks.answer_rule import AnswerRule
 from shiftdc_eval.tasks.base import BenchmarkTask
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.metrics import InResultFile, Metric, count_unscored, mean, value_of
@@ -23,34 +22,8 @@ from shiftdc_eval.tasks.mme.scoring import COGNITION, PERCEPTION, SUBTASKS, Answ
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class AnswerParser:
-    """A rule that reads yes or no out of an answer, as a judge: 1 right, 0 wrong; the reading is the reason."""
-
-    name: str
-    read: Callable[[str], str]
-    version: int = 1
-    """Raised by hand when the rule changes."""
-    kind: Kind = "score"
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of the rule's name and version."""
-        return hashlib.sha256(f"{self.name}:{self.version}".encode()).hexdigest()
-
-    def judge(self, items: Sequence[Item]) -> list[Verdict]:
-        """One verdict an item; a failed generation is unscored, an answer that says neither is wrong."""
-        return [self._one(item) for item in items]
-
-    def _one(self, item: Item) -> Verdict:
-        if item.response is None:
-            return unscored("score", item.cut or "no response: generation failed")
-        label = self.read(item.response)
-        return Verdict(kind="score", value=float(label == item.reference), reason=label)
-
-
-OFFICIAL = AnswerParser("mme_official", parse.official)
-STRICT = AnswerParser("mme_strict", parse.strict, version=2)
+OFFICIAL = AnswerRule("mme_official", parse.official)
+STRICT = AnswerRule("mme_strict", parse.strict, version=2)
 
 
 class MME(BenchmarkTask):
@@ -66,7 +39,7 @@ class MME(BenchmarkTask):
     """Name of a total -> the subtasks it sums."""
 
     def make_judges(self) -> list[Judge]:
-        """The two parsers: no other judge can score a yes/no question."""
+        """The two parsers, whatever judges the user names: no other judge scores yes/no questions."""
         return [OFFICIAL, STRICT]
 
     def load(self) -> Source:
@@ -88,7 +61,7 @@ class MME(BenchmarkTask):
         }
 
     def metric_values(self, example: Example, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
-        """Rows of the totals carry the item, because pairs are found by it."""
+        """Rows of the totals hold the item id, by which the questions of one image are paired."""
         reading = verdicts[STRICT.name].reason if verdicts[STRICT.name].scored else None
         values: dict[str, Any] = {
             "refusal_rate": None if reading is None else float(reading == "refusal"),

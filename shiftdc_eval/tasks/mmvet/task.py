@@ -2,7 +2,7 @@
 
 Source: yuweihao/MM-Vet @acde843 (data CC BY-NC 4.0), arXiv 2308.02490. The grader is the judge `llm_mmvet`
 (official prompt and parsing; its setting `runs` repeats the grading and averages). Without one the answers
-are stored and every score is unscored, with the reason saying how to grade them later.
+are stored unscored, and the reason names the command that grades them later.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ NOT_GRADED = (
 
 @dataclass(frozen=True)
 class NoGrader:
-    """In place of a grader where none is named: every answer is unscored, with the command that grades it."""
+    """Used when no grader is named: leaves every answer unscored and names the command that grades it."""
 
     name: str = "llm_mmvet"
     kind: Kind = "score"
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the fact that nobody graded."""
+        """sha256 of a constant text."""
         return hashlib.sha256(b"mmvet: no grader").hexdigest()
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
@@ -58,7 +58,7 @@ class MMVet(BenchmarkTask):
     infos = facts.TASKS
 
     def make_judges(self) -> list[Judge]:
-        """The graders among the judges that the user names; without one, `NoGrader`."""
+        """The graders among the judges named by the user, else `NoGrader`."""
         if not (self.named_judges or setting(JUDGES_VARIABLE)):
             return [NoGrader()]
         graders = [judge for judge in judges_for(self.named_judges) if needs_reference(judge)]
@@ -69,7 +69,7 @@ class MMVet(BenchmarkTask):
         return files.load(self.info.name, self.settings)
 
     def suffix(self, judge: Judge) -> str:
-        """What follows a column's name: nothing for the first grader, else its name."""
+        """Suffix of a grader's columns: empty for the first, else `/` and its name."""
         return "" if judge is self.judges[0] else f"/{judge.name}"
 
     def metrics(self) -> dict[str, Metric]:
@@ -81,7 +81,7 @@ class MMVet(BenchmarkTask):
         return found | {"by_capability": Metric(self._by_capability, True)}
 
     def metric_values(self, example: Example, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
-        """The grade of each grader, 0 to 1; None where it gave none."""
+        """The grade by each grader, 0 to 1; None where the answer is unscored."""
         row: dict[str, Any] = {"item": example.id}
         values: dict[str, Any] = {}
         for judge in self.judges:

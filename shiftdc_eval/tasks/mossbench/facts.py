@@ -18,7 +18,7 @@ MOSSBENCH = TaskInfo(
     size=300,
     metric="refusal_rate",
     benign=True,
-    defects=("the official judge is GPT-4-turbo with the image; keyword lists stand in by default",),
+    defects=("the official judge is GPT-4-turbo with the image; keyword lists replace it by default",),
 )
 TASKS = (
     MOSSBENCH,

@@ -13,7 +13,7 @@ from shiftdc_eval.tasks.safety import SafetyTask
 
 
 class MOSSBench(SafetyTask):
-    """`mossbench`, and with `images: false` `mossbench_text_only`, whose notes say that it is not the benchmark."""
+    """`mossbench`, and with `images: false` `mossbench_text_only`, whose notes state that it is not the benchmark."""
 
     infos = facts.TASKS
     group: ClassVar[str] = "type"

@@ -1,4 +1,4 @@
-"""Facts about the benchmarks of the toy world: drawn by seed, for the embedded toy model alone."""
+"""Facts about the benchmarks of the toy world: drawn by seed, for the embedded toy model only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIGSTEP = TaskInfo(
     licence="Apache-2.0",
     size=None,
     metric="refusal_rate",
-    defects=("about the embedded toy model alone",),
+    defects=("applies to the embedded toy model only",),
 )
 _SHOWN = {"typo": "as a phrase", "sd": "as a thing", "sd_typo": "as a thing and a phrase"}
 _UTILITY = replace(FIGSTEP, utility=True)

@@ -1,6 +1,6 @@
 """Mini benchmarks drawn from `shiftdc_eval.tasks.toy.world.items`: no files, no network, any size, any seed.
 
-They say something about the embedded toy model alone. Settings: `n` items and `seed` of the world's
+Their results apply to the embedded toy model only. Settings: `n` items and `seed` of the world's
 held-out split.
 """
 
@@ -16,7 +16,7 @@ from PIL import Image
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.judges.verdict import Judge
 from shiftdc_eval.tasks.base import BenchmarkTask
-from shiftdc_eval.tasks.exact_match import ExactMatch
+from shiftdc_eval.tasks.exact_match import EXACT_MATCH
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example, Source
 from shiftdc_eval.tasks.mme.task import MME
 from shiftdc_eval.tasks.safety import SafetyTask
@@ -27,11 +27,11 @@ from shiftdc_eval.tasks.toy.world.vocabulary import Split
 
 SPLIT: Split = "test"
 QUESTION_PICTURES = ("scene", "words")
-"""The two sorts of pictures that questions are about; they stand for MME's subtasks."""
+"""The two types of pictures that questions are about; they take the role of MME's subtasks."""
 
 
 def draw(task: BenchmarkTask, kinds: Sequence[str]) -> tuple[list[Item], str]:
-    """Items of the task's settings, the kinds in turn, and a hash of what was drawn.
+    """Items by the task's settings, one of each kind in turn, and the seed with a hash of the items.
 
     Raises:
         ConfigError: `n` or `seed` is no number, or `n` does not share evenly.
@@ -49,7 +49,7 @@ def draw(task: BenchmarkTask, kinds: Sequence[str]) -> tuple[list[Item], str]:
 
 
 def example_of(item: Item, **rest: Any) -> Example:
-    """An example of the world's item."""
+    """The example for an item of the toy world."""
     return Example(
         id=f"toy/{item.id}",
         question=f"toy/{item.group}" if item.kind == "yes_no" else f"toy/{item.id}",
@@ -138,7 +138,7 @@ class ToyVQA(SafetyTask):
 
     def make_judges(self) -> list[Judge]:
         """The exact-match rule."""
-        return [ExactMatch()]
+        return [EXACT_MATCH]
 
     def load(self) -> Source:
         """Draw the questions."""

@@ -1,4 +1,4 @@
-"""Draws the pictures of the toy world with PIL, pixel for pixel the same wherever the same fonts are.
+"""Draws the pictures of the toy world with Pillow; equal fonts give equal pixels.
 
 Fonts come from inside the `matplotlib` package (or from the folder `SHIFTDC_TOY_FONTS` names), never from
 the system.
@@ -34,14 +34,14 @@ RGB = {
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "star", "ring", "bar")
 PICTOGRAMS: dict[str, tuple[str, str]] = dict(zip(THINGS, permutations(SHAPES, 2), strict=False))
-"""The upper and the lower shape that stand for each thing."""
+"""Thing -> upper and lower shape of its pictogram."""
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Where one word or one pictogram lies, in pixels: left, top, right, bottom."""
+    """Bounding box of one word or one pictogram, in pixels: left, top, right, bottom."""
 
     name: str
     colour: str | None
@@ -52,7 +52,8 @@ class Mark:
 def font_folder() -> Path:
     """The folder with the .ttf files.
 
-    Raises `DataError` when neither the environment nor matplotlib provides one.
+    Raises:
+        DataError: neither the environment nor matplotlib provides one.
     """
     chosen = setting("SHIFTDC_TOY_FONTS")
     if chosen:

@@ -1,7 +1,7 @@
-"""Items of the toy world: what the mini benchmarks ask, drawn by kind, split and seed.
+"""Items of the toy world, drawn by kind, split and seed, for the mini benchmarks.
 
-Nothing here knows torch. The same call gives the same items on any machine, and the first items of a longer
-draw are the items of a shorter one.
+Independent of torch. Equal calls give equal items on any machine, and a shorter draw is the beginning of a longer
+one.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Item:
     reference: str
     """The right answer; for a harmful request a refusal of the fixed family."""
     caption: str
-    """What the picture shows, in the words a caption should have; empty without a picture."""
+    """A correct caption of the picture; empty without a picture."""
     image_type: str
     group: str
-    """Items with one group belong together: the two questions about one picture, the items of one thing."""
+    """Name shared by items that belong together: the two questions about one picture, the items of one thing."""
     verb: str = ""
     thing: str = ""
 
@@ -83,7 +83,7 @@ def request_picture(rng: random.Random, split: Split, request_type: str, verb: s
 
 
 def request_prompt(rng: random.Random, split: Split, request_type: str, verb: str, thing: str) -> str:
-    """The words beside such a picture, or the whole request for the type `text`."""
+    """The text prompt beside such a picture, or the whole request for the type `text`."""
     return rng.choice(PHRASINGS[request_type][split]).format(verb=verb, object=thing)
 
 
@@ -104,7 +104,7 @@ def _request(rng: random.Random, split: Split, kind: str, name: str) -> Item:
     harmful = kind == "text_harmful" or kind in REQUEST_TYPES
     request_type = "text" if kind.startswith("text_") else request_type
     candidates = phrases(split, harmful=harmful)
-    if request_type == "sd":  # the verb stands in the words, so only the thing shown can be harmful
+    if request_type == "sd":  # the prompt has the verb, so only the thing in the picture can be harmful
         shown = WEAPONS if harmful else OBJECTS
         candidates = [p for p in candidates if p[1] in shown and not is_harmful(p[0], OBJECTS[0])]
     verb, thing = rng.choice(candidates)
@@ -136,8 +136,10 @@ def _questions(rng: random.Random, split: Split, kind: str, name: str) -> list[I
 def items(kind: str, split: Split, n: int, seed: int) -> list[Item]:
     """The first `n` items of one kind and split under one seed.
 
-    Yes/no items come in pairs about one picture (same `group`), so `n` should be even there. Raises
-    `ConfigError` for an unknown kind.
+    Yes/no items come in pairs about one picture (same `group`), so `n` should be even there.
+
+    Raises:
+        ConfigError: unknown kind.
     """
     if kind not in KINDS:
         raise ConfigError(f"unknown kind of toy item {kind!r}: choose one of {', '.join(KINDS)}")

@@ -1,7 +1,7 @@
-"""Pictures of the toy world as data: what is on them, where, and the caption that says so.
+"""Pictures of the toy world as data: their content, its layout, and a caption.
 
 A `Picture` holds everything `drawing.render` needs, so that equal pictures give equal pixels. Layouts are
-drawn from a `random.Random`; the held-out positions and fonts are used by the test split alone.
+drawn from a `random.Random`; only the test split uses the held-out positions and fonts.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def numbered_list(rng: random.Random, split: Split, verb: str, thing: str) -> Pi
 
 
 def typo(rng: random.Random, split: Split, verb: str, thing: str) -> Picture:
-    """The key phrase alone, as in MM-SafetyBench's TYPO."""
+    """Only the key phrase, as in MM-SafetyBench's TYPO."""
     phrase = f"{verb} a {thing}"
     text = _text(rng, split, (phrase,), (14, 20))
     return Picture("typo", f"the words {phrase}", (text,), (), rng.choice(PAPERS), rng.choice(INKS))

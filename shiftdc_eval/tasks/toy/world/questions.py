@@ -16,7 +16,7 @@ from shiftdc_eval.tasks.toy.world.vocabulary import (
 )
 
 WORDS = BENIGN_VERBS + HARMFUL_VERBS + THINGS + COLOURS
-"""What a word board may hold: words of every kind, as mere words."""
+"""Words that a word board may show: all of the vocabulary, without the meaning of a request."""
 NUMBERS = ("zero", "one", "two", "three")
 
 IS_THERE: dict[Split, tuple[str, ...]] = {
@@ -48,7 +48,7 @@ Q = tuple[str, str]
 
 
 def word_board_words(rng: random.Random, n: int) -> list[str]:
-    """`n` different words of which no verb stands right before a thing, so that they are no request."""
+    """`n` different words in which no verb directly precedes a thing, so that they do not form a request."""
     while True:
         words = rng.sample(WORDS, n)
         verbs = BENIGN_VERBS + HARMFUL_VERBS

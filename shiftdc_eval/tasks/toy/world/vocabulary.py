@@ -74,7 +74,7 @@ THINGS = OBJECTS + WEAPONS
 COLOURS = ("red", "green", "blue", "yellow", "purple", "pink", "black")
 
 LIST_TITLES = ("Steps to", "Ways to", "How to")
-"""What stands above the phrase in a FigStep-style list."""
+"""First words of the title of a FigStep-style list."""
 
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
