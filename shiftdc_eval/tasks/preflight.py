@@ -6,9 +6,10 @@ not decoded; tables of the hub are not downloaded, but the hub is asked for them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +20,11 @@ from shiftdc_eval.core.errors import ShiftDCError
 from shiftdc_eval.judges.local.model import LocalModel
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.tasks.example import Source, require_unique
-from shiftdc_eval.tasks.figstep import files as figstep_files
 from shiftdc_eval.tasks.folder import items as folder_items
 from shiftdc_eval.tasks.folder import settings as folder_settings
 from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, find_font
 from shiftdc_eval.tasks.hub import NotLoaded, without_tables
 from shiftdc_eval.tasks.leakage import separate
-from shiftdc_eval.tasks.mm_safetybench import source as mm_safetybench_source
-from shiftdc_eval.tasks.mme import files as mme_files
-from shiftdc_eval.tasks.mmvet import files as mmvet_files
-from shiftdc_eval.tasks.mossbench import files as mossbench_files
-from shiftdc_eval.tasks.xstest import files as xstest_files
-
-LOADERS: dict[str, Callable[[str, Mapping[str, Any]], Source]] = {
-    "figstep": figstep_files.load,
-    "mm_safetybench": mm_safetybench_source.load,
-    "mme": mme_files.load,
-    "mmvet": mmvet_files.load,
-    "mossbench": mossbench_files.load,
-    "xstest": xstest_files.load,
-}
-"""Folder of a benchmark -> how its examples are loaded."""
 
 
 def problems(names: Sequence[str], *, limit: int | None = None, judges: Sequence[str] = ()) -> list[str]:
@@ -91,10 +76,11 @@ def _require_task(name: str, limit: int | None) -> None:
             find_font(FREE_MONO_BOLD)
     elif name in _yaml_files():
         benchmark, content = _yaml_files()[name]
-        if benchmark in LOADERS:
-            settings = content.get("dataset_kwargs", {})
+        settings = content.get("dataset_kwargs", {})
+        if (Path(__file__).parent / benchmark / "files.py").is_file():
+            files = import_module(f"shiftdc_eval.tasks.{benchmark}.files")
             with suppress(NotLoaded), without_tables():
-                source = LOADERS[benchmark](name, settings)
+                source: Source = files.load(name, settings)
                 require_unique(source.examples, f"{name} ({source.dataset})")
                 kept, _ = separate(source.examples, settings)
                 source.require_images([example.id for example in kept[:limit]], name)

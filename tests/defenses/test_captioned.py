@@ -16,7 +16,7 @@ from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.directions import Directions
 from shiftdc_eval.defenses.shiftdc_captioned import ShiftDCCaptioned
 from shiftdc_eval.tasks.figstep.render import described as figstep
-from shiftdc_eval.tasks.mm_safetybench.files import described as safetybench
+from shiftdc_eval.tasks.mm_safetybench.authors_files import described as safetybench
 from shiftdc_eval.tasks.mm_safetybench.scenarios import KINDS
 from shiftdc_eval.tasks.toy.task import ToyRequests
 

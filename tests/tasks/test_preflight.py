@@ -11,7 +11,6 @@ from urllib.error import URLError
 
 import pytest
 
-from shiftdc_eval.tasks import preflight
 from shiftdc_eval.tasks.preflight import problems, tasks_of
 
 from .conftest import any_font
@@ -118,8 +117,3 @@ def test_neither_torch_nor_lmms_eval_is_imported(mini_data: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [[], []]
-
-
-def test_every_benchmark_of_files_has_a_loader() -> None:
-    folders = {path.parent.name for path in Path(preflight.__file__).parent.glob("*/files.py")}
-    assert folders == set(preflight.LOADERS)

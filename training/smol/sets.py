@@ -24,7 +24,7 @@ from shiftdc_eval.tasks.data import first_existing, read_csv, read_json, text_fi
 from shiftdc_eval.tasks.example import CLEAR_HARM
 from shiftdc_eval.tasks.figstep import render as figstep
 from shiftdc_eval.tasks.fonts import FREE_MONO_BOLD, LIBERATION_SANS, find_font
-from shiftdc_eval.tasks.mm_safetybench import files as mm_files
+from shiftdc_eval.tasks.mm_safetybench import authors_files as mm_files
 from shiftdc_eval.tasks.mm_safetybench import render as mm_render
 from shiftdc_eval.tasks.mm_safetybench.scenarios import KINDS
 from training.smol.corpus.eval_items import twins

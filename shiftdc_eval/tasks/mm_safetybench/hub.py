@@ -10,8 +10,8 @@ from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.tasks.data import text_field
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.hub import Table, load_parquet, load_split, resolve_revision
+from shiftdc_eval.tasks.mm_safetybench.authors_files import example_of
 from shiftdc_eval.tasks.mm_safetybench.facts import DATASET
-from shiftdc_eval.tasks.mm_safetybench.files import example_of
 from shiftdc_eval.tasks.mm_safetybench.scenarios import KINDS, SCENARIOS, RequestKind, Scenario
 
 TEXT_NOTE = (

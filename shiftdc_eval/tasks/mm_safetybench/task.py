@@ -18,9 +18,8 @@ from shiftdc_eval.tasks import leakage
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.fonts import rendered_notes
 from shiftdc_eval.tasks.metrics import Metric, mean_of_means, split_means
-from shiftdc_eval.tasks.mm_safetybench import facts
+from shiftdc_eval.tasks.mm_safetybench import facts, files
 from shiftdc_eval.tasks.mm_safetybench.scenarios import ALL, CLEAR
-from shiftdc_eval.tasks.mm_safetybench.source import load
 from shiftdc_eval.tasks.safety import SafetyTask
 
 MEANS = {"mean_13": ALL, "mean_8": CLEAR}
@@ -41,7 +40,7 @@ class MMSafetyBench(SafetyTask):
             DataError: data missing or malformed.
             ConfigError: unknown kind or subset.
         """
-        source = load(self.info.name, self.settings)
+        source = files.load(self.info.name, self.settings)
         kept, notes = leakage.separate(source.examples, self.settings)
         ids = {example.id for example in kept}
         self.excluded = Counter(one.scenario for one in source.examples if one.id not in ids)
