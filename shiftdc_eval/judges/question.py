@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from shiftdc_eval.core.errors import DataError
+from shiftdc_eval.core.images import load_image
 from shiftdc_eval.judges.chat_model import Message, Options, Reply
 from shiftdc_eval.judges.delimit import guard_version
 from shiftdc_eval.judges.parsing import PARSERS
@@ -127,6 +129,8 @@ class RubricJudge:
         if not self.rubric.sees_image or item.image is None:
             return None, None
         try:
-            return fitted(item.image(), self.rubric.image_side), None
+            return fitted(load_image(item.image(), item.id), self.rubric.image_side), None
+        except DataError as error:
+            return None, unscored(self.kind, f"the image cannot be loaded: {error}")
         except Exception as error:  # whatever the loader raises concerns this item alone
             return None, unscored(self.kind, f"the image cannot be loaded: {type(error).__name__}")
