@@ -117,7 +117,7 @@ class SampleField(Record):
     """What a reader should know of this item: `clipped`, `rendered`, `clear_harm`, ..."""
     reasoning: list[str] = Field(default_factory=list)
     """Reasoning that was taken off the response before it was judged, by opening tag; the response keeps it."""
-    reasoning_tags: list[tuple[str, str]] | None = None
+    reasoning_tags: list[Annotated[tuple[str, str], Field(strict=False)]] | None = None
     """Pairs of tags that the user named as reasoning; None: every form that we know."""
     verdicts: dict[str, VerdictRecord] = Field(default_factory=dict)
     """Verdicts by judge name."""
@@ -139,7 +139,7 @@ class StoredItem(BaseModel):
     reference: str | None = None
     """Reference answer, where the benchmark has one."""
     context: str | None = None
-    """What was said before, where a conversation has more than one turn."""
+    """What the request builds on, where the benchmark has it apart."""
 
 
 class Cost(Record):
