@@ -1,0 +1,233 @@
+"""Failing writes and kills at every point where a program writes.
+
+`run` calls a program in a forked process in which every system call that changes files below a folder is counted, and
+the n-th one fails or ends in SIGKILL. It covers whatever writes: the package's one boundary (`core.files`), SQLite
+and the files that lmms-eval saves.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import errno
+import io
+import os
+import signal
+import sqlite3
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Program = Callable[[], int]
+KILL = 0
+"""The fault that is no error: SIGKILL, in the middle of the write."""
+ERRORS = (errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS)
+CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+SQLITE = {
+    errno.ENOSPC: "database or disk is full",
+    errno.EACCES: "unable to open database file",
+    errno.EIO: "disk I/O error",
+    errno.EROFS: "attempt to write a readonly database",
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended."""
+
+    status: int
+    """Exit status; -9 after SIGKILL."""
+    output: str
+    """What it printed."""
+    points: list[str]
+    """The points where it wrote, up to its end."""
+
+
+@dataclass
+class Injector:
+    """Counts the writes below a folder; the `at`-th fails with `fault`, and with `stays` all after it."""
+
+    under: Path
+    log: int
+    """File descriptor that takes the names of the points."""
+    at: int = 0
+    fault: int = KILL
+    stays: bool = False
+    count: int = 0
+    _paths: dict[int, str] = field(default_factory=dict)
+
+    def point(self, name: str, path: Any, half: Callable[[], Any] = lambda: None) -> None:
+        """One write; `half` does a part of it before a kill."""
+        self.count += 1
+        REAL["write"](self.log, f"{name} {Path(str(path)).name}\n".encode())
+        if self.count == self.at or (self.stays and 0 < self.at < self.count):
+            if self.fault == KILL:
+                half()
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(self.fault, os.strerror(self.fault), str(path))
+
+    def ours(self, path: Any) -> bool:
+        return str(self.under) in os.path.abspath(os.fsdecode(path)) if not isinstance(path, int) else False
+
+    def _of(self, file: int) -> str:
+        return self._paths.get(file) or os.readlink(f"/proc/self/fd/{file}")
+
+    def install(self) -> None:
+        """Replace what changes files, in this process for good."""
+
+        def by_path(name: str, which: int = 0) -> None:
+            def call(*args: Any, **options: Any) -> Any:
+                if self.ours(args[which]):
+                    self.point(name, args[which])
+                return REAL[name](*args, **options)
+
+            setattr(os, name, call)
+
+        for name in ("mkdir", "unlink", "remove", "rmdir", "chmod"):
+            by_path(name)
+        for name in ("replace", "rename"):
+            by_path(name, 1)
+
+        def open_(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+            if flags & CHANGING and self.ours(path):
+                self.point("open", path)
+            file = REAL["open"](path, flags, *rest, **options)
+            self._paths[file] = os.path.abspath(os.fsdecode(path))
+            return int(file)
+
+        def by_file(name: str) -> None:
+            def call(file: int, *rest: Any) -> Any:
+                path = self._of(file)
+                if self.ours(path):
+                    half = (
+                        (lambda: REAL["write"](file, rest[0][: len(rest[0]) // 2]))
+                        if rest
+                        else (lambda: None)
+                    )
+                    self.point(name, path, half if name == "write" else lambda: None)
+                return REAL[name](file, *rest)
+
+            setattr(os, name, call)
+
+        os.open = open_  # type: ignore[assignment]
+        for name in ("write", "fsync", "ftruncate"):
+            by_file(name)
+
+        def open_file(path: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+            if not set(mode) & set("wax+") or not self.ours(path):
+                return REAL["open_file"](path, mode, *rest, **options)
+            self.point("open", path)
+            file = REAL["open_file"](path, mode, *rest, **options)
+            write = file.write
+
+            def half(content: Any) -> None:
+                write(content[: len(content) // 2])
+                file.flush()
+
+            def call(content: Any) -> Any:
+                self.point("write", path, lambda: half(content))
+                return write(content)
+
+            file.write = call
+            return file
+
+        builtins.open = io.open = open_file  # type: ignore[assignment]
+        injector = self
+
+        class Connection(sqlite3.Connection):
+            def execute(self, query: str, *rest: Any) -> Any:
+                if not query.lstrip().upper().startswith("SELECT"):
+                    try:
+                        injector.point("sqlite " + query.split()[0], "database")
+                    except OSError as error:
+                        raise sqlite3.OperationalError(SQLITE[error.errno or 0]) from None
+                return super().execute(query, *rest)
+
+        def connect(path: Any, *args: Any, **options: Any) -> Any:
+            found = REAL["connect"](
+                path, *args, **options, **({"factory": Connection} if self.ours(path) else {})
+            )
+            return found
+
+        sqlite3.connect = connect
+
+
+REAL: dict[str, Any] = {
+    name: getattr(os, name)
+    for name in (
+        *(
+            "mkdir",
+            "unlink",
+            "remove",
+            "rmdir",
+            "chmod",
+            "replace",
+            "rename",
+            "open",
+            "write",
+            "fsync",
+            "ftruncate",
+        ),
+    )
+} | {"open_file": builtins.open, "connect": sqlite3.connect}
+
+
+def run(
+    program: Program, under: Path, aside: Path, *, at: int = 0, fault: int = KILL, stays: bool = False
+) -> Ended:
+    """Run a program in a process of its own, with a fault at its `at`-th write below a folder.
+
+    Args:
+        program: returns its exit status.
+        under: folder whose writes count.
+        aside: folder outside of it, for what the process prints.
+        at: 0: no fault.
+        stays: the writes after it fail as well, as on a full disk.
+    """
+    output, log = aside / "output.txt", aside / "points.txt"
+    child = os.fork()
+    if child == 0:
+        _in_child(program, Injector(under, _opened(log), at, fault, stays), _opened(output))
+    _, status = os.waitpid(child, 0)
+    points = log.read_text(encoding="utf-8").splitlines()
+    return Ended(
+        os.waitstatus_to_exitcode(status), output.read_text(encoding="utf-8", errors="replace"), points
+    )
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+
+
+def _in_child(program: Program, injector: Injector, output: int) -> None:
+    status = 1
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(output, "w"), "utf-8", write_through=True)
+        injector.install()
+        status = program()
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+    os._exit(status)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its path, hidden ones too; without SQLite's own and locks that stay."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def temporary(folder: Path) -> list[str]:
+    """Temporary files below a folder."""
+    return [name for name in files(folder) if Path(name).name.startswith(".")]
