@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shiftdc_eval.board import costs
 from shiftdc_eval.board.cell import Cell
-from shiftdc_eval.board.cell_files import CELLS
+from shiftdc_eval.board.cell_files import CELLS, remove_leftovers
 from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.defense_labels import defense_labels
 from shiftdc_eval.board.index import PARTIAL, Index, IndexCell
@@ -27,7 +27,6 @@ from shiftdc_eval.board.render.markdown import markdown
 from shiftdc_eval.board.render.page import page
 from shiftdc_eval.board.reported import REPORTED, Reported
 from shiftdc_eval.board.seed_pooling import over_seeds
-from shiftdc_eval.core.files import remove_leftovers
 from shiftdc_eval.core.hashing import content_hash
 from shiftdc_eval.core.json_files import canonical, record_text, write_text
 from shiftdc_eval.core.locks import locked
@@ -55,7 +54,7 @@ def build(results: Sequence[Path], board: Path, replace: bool = False, *, times:
     new = not board.exists()
     try:
         with locked(board / LOCK, f"{board}: another process is building this board; waiting for it"):
-            remove_leftovers(board, below=True)
+            remove_leftovers(board)
             return _build(results, board, replace, times)
     finally:
         if new:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from shiftdc_eval.board.cell import Cell
-from shiftdc_eval.core.errors import RecordError
+from shiftdc_eval.core import files
+from shiftdc_eval.core.errors import RecordError, WriteError
 from shiftdc_eval.core.json_files import parse, read_text
 from shiftdc_eval.core.records import Record
 
+OLD_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}")
+"""Names that older versions gave to temporary files."""
 R = TypeVar("R", bound=Record)
 
 
@@ -58,3 +63,13 @@ CELLS = Shelf(
     lambda cell: cell.path,
     "task, model, defense, generation, dtype, attention, engine and seed",
 )
+
+
+def remove_leftovers(board: Path) -> None:
+    """Remove what killed builds left; whatever cannot be removed stays and is ignored."""
+    for folder in [board, *(path for path in board.rglob("*") if path.is_dir())]:
+        files.remove_leftovers(folder)
+    for path in board.rglob(".*"):
+        if OLD_LEFTOVER.fullmatch(path.name):
+            with suppress(WriteError):
+                files.remove(path)

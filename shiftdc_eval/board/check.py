@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from shiftdc_eval.board.build import GENERATED, generate
-from shiftdc_eval.board.cell_files import CELLS, R, Shelf
+from shiftdc_eval.board.cell_files import CELLS, R, Shelf, remove_leftovers
 from shiftdc_eval.board.judge_calibrations import CALIBRATIONS
 from shiftdc_eval.board.reported import REPORTED
 from shiftdc_eval.core.errors import RecordError
-from shiftdc_eval.core.files import LEFTOVER, remove_leftovers
 from shiftdc_eval.core.json_files import first_difference, read_text, record_text
 
 KNOWN = {CELLS.folder, REPORTED.folder, CALIBRATIONS.folder, "README.md", *GENERATED}
@@ -23,13 +22,13 @@ def check(board: Path) -> list[str]:
     """
     if not board.is_dir():
         raise RecordError(f"{board}: no such board; make one with `shiftdc-eval board build`")
-    remove_leftovers(board, below=True)
+    remove_leftovers(board)
     names = {path.name for path in board.iterdir() if not path.name.startswith(".")}
     problems = [f"{board / name}: not part of a board" for name in sorted(names - KNOWN)]
     foreign = [
         path
         for path in (board / "cells").rglob("*")
-        if path.is_file() and path.suffix != ".json" and not LEFTOVER.fullmatch(path.name)
+        if path.is_file() and path.suffix != ".json" and not path.name.startswith(".")
     ]
     problems += [f"{path}: not a cell (cells are .json files)" for path in sorted(foreign)]
 

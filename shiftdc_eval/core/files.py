@@ -7,7 +7,6 @@ that names the path and what to do; the temporary file is removed.
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import re
 import secrets
@@ -28,11 +27,11 @@ ADVICE = {
     errno.EEXIST: "a file stands where a folder is needed: name another place",
     errno.ENOTDIR: "a file stands where a folder is needed: name another place",
 }
-LEFTOVER = re.compile(r"\..+\.(?:(?P<pid>\d+)-)?[0-9a-f]{8}")
-"""Names of temporary files: `.<name>.<process>-<random>`, without the process in older versions."""
+LEFTOVER = re.compile(r"\..+\.(?P<process>\d+)-[0-9a-f]{8}")
+"""Names of temporary files: `.<name>.<process>-<random>`."""
 
-_in_use: set[Path] = set()
-"""Temporary files that this process is writing."""
+_in_use: set[str] = set()
+"""Names of the temporary files that this process is writing."""
 
 
 @contextmanager
@@ -108,9 +107,9 @@ def replaced(path: Path) -> Iterator[Path]:
         make_folder(path.parent)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        remove_leftovers(path.parent, path.name)
+        remove_leftovers(path.parent)
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-        _in_use.add(temporary)
+        _in_use.add(temporary.name)
         try:
             yield temporary
             _sync(temporary)
@@ -120,35 +119,23 @@ def replaced(path: Path) -> Iterator[Path]:
                 os.unlink(temporary)
             raise
         finally:
-            _in_use.discard(temporary)
+            _in_use.discard(temporary.name)
         if os.name == "posix":  # Windows opens no folder
             _sync(path.parent)
 
 
-def remove_leftovers(folder: Path, name: str = "", *, below: bool = False) -> None:
-    """Remove temporary files that a killed process left; those of running processes stay.
-
-    Args:
-        name: of the file that they were to replace; empty: any.
-        below: look into the folders below as well.
-    """
-    pattern = f".{glob.escape(name)}*"
-    for path in folder.rglob(pattern) if below else folder.glob(pattern):
-        if is_leftover(path):
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder; those of running processes stay."""
+    for path in folder.glob(".*"):
+        found = LEFTOVER.fullmatch(path.name)
+        if found and path.name not in _in_use and not _runs(int(found["process"])):
             with suppress(OSError):  # somebody else's, or gone: nothing depends on it
                 os.unlink(path)
 
 
-def is_leftover(path: Path) -> bool:
-    """True for a temporary file whose process has ended."""
-    found = LEFTOVER.fullmatch(path.name)
-    if found is None:
-        return False
-    process = int(found["pid"] or 0)
-    return path not in _in_use if process in (0, os.getpid()) else not _runs(process)
-
-
 def _runs(process: int) -> bool:
+    if process == os.getpid():
+        return False  # an earlier process that had our number
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -156,6 +143,16 @@ def _runs(process: int) -> bool:
     except OSError:  # of another user, or a system that cannot say
         return True
     return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file where it stands there.
+
+    Raises:
+        WriteError: it cannot be removed.
+    """
+    with writing(path), suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 class RowFile:

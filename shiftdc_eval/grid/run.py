@@ -10,6 +10,7 @@ import gc
 import json
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shiftdc_eval.backbones import load_backbone
-from shiftdc_eval.core.errors import ShiftDCError
-from shiftdc_eval.core.files import atomic_write
+from shiftdc_eval.core.errors import ShiftDCError, WriteError
+from shiftdc_eval.core.files import atomic_write, remove, writing
 from shiftdc_eval.core.provenance import redact, redacted
 from shiftdc_eval.grid.file import Cell
 from shiftdc_eval.grid.plan import COMPLETE, answer_version, is_complete, selected
@@ -72,7 +73,8 @@ def run_cells(
                 failures[cell.label] = redact(str(error))
                 said = f"failed: {failures[cell.label]}"
             except Exception as error:  # the boundary: one broken cell must not take the others with it
-                atomic_write(out / cell.folder / FAILURE, redact(traceback.format_exc()))
+                with suppress(WriteError):
+                    atomic_write(out / cell.folder / FAILURE, redact(traceback.format_exc()))
                 failures[cell.label] = (
                     redact(f"{type(error).__name__}: {error}") + f" (see {FAILURE} in its folder)"
                 )
@@ -137,18 +139,19 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:
     )
     samples = results.pop("samples")
     # only now, so that a run that fails or is killed leaves what an earlier one had completed
-    (folder / COMPLETE).unlink(missing_ok=True)
+    remove(folder / COMPLETE)
     for stale in folder.rglob("*_samples_*.jsonl"):
-        stale.unlink()  # lmms-eval appends; what it holds is in the journal
-    tracker.save_results_aggregated(results=redacted(results), samples=samples, datetime_str=stamp)
-    for task in results["configs"]:
-        tracker.save_results_samples(task_name=task, samples=samples[task])
+        remove(stale)  # lmms-eval appends; what it holds is in the journal
+    with writing(folder):
+        tracker.save_results_aggregated(results=redacted(results), samples=samples, datetime_str=stamp)
+        for task in results["configs"]:
+            tracker.save_results_samples(task_name=task, samples=samples[task])
     written = folder / tracker.general_config_tracker.model_name_sanitized / f"{stamp}_results.json"
     counts = {
         written.with_name(f"{stamp}_samples_{task}.jsonl"): len(samples[task]) for task in results["configs"]
     }
     require_whole(written, counts)
-    (folder / FAILURE).unlink(missing_ok=True)
+    remove(folder / FAILURE)
     atomic_write(folder / COMPLETE, _completion(cell, backbone.revision))
     return sum(counts.values())
 

@@ -105,20 +105,16 @@ def gone_process() -> int:
 
 def test_what_a_killed_process_left_is_removed_and_a_running_one_is_left_alone(tmp_path: Path) -> None:
     dead = tmp_path / f".run.json.{gone_process()}-01234567"
-    old = tmp_path / ".run.json.deadbeef"
+    reused = tmp_path / f".run.json.{os.getpid()}-01234567"
     running = tmp_path / f".run.json.{os.getppid()}-01234567"
-    other = tmp_path / f".cell.json.{gone_process()}-01234567"
-    foreign = tmp_path / ".run.json.bak"
-    for path in (dead, old, running, other, foreign):
+    foreign = [tmp_path / name for name in (".run.json.bak", ".cache.deadbeef", ".profile")]
+    for path in (dead, reused, running, *foreign):
         path.write_text("half")
-    with replaced(tmp_path / "run.json") as mine:
+    with replaced(tmp_path / "cell.json") as mine:
         mine.write_text("whole")
-        remove_leftovers(tmp_path, "run.json")
+        remove_leftovers(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"run.json", running.name, other.name, foreign.name}
-    remove_leftovers(tmp_path.parent, below=True)
-    assert not other.exists()
-    assert running.exists()
+    assert names == {"cell.json", running.name, *(path.name for path in foreign)}
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])

@@ -111,14 +111,10 @@ def fail_everywhere(program: Program, tmp_path: Path) -> int:
                 assert bench.program.result() == bench.expected, what
             else:
                 assert ended.status in (1, 2), (what, ended.output)
-                said = [
-                    line
-                    for line in ended.output.splitlines()
-                    if str(program.folder) in line and "cannot" in line
-                ]
+                said = [line for line in ended.output.splitlines() if str(program.folder) in line]
                 assert said, (what, ended.output)
                 assert temporary(program.folder) == [], what
-            if fault == ERRORS[turn]:
+            if fault == ERRORS[turn] and (ALL or not program.slow or number % 2):
                 bench.next_run_completes(what)
     return tried
 
@@ -153,7 +149,7 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
 
     monkeypatch.setattr(judge_cli, "judges_for", judges)
     command = ["judge", str(folder / "results"), "--judge", "keyword_robust"]
-    return Program(folder, lambda: main(command), lambda: verdicts(folder / "results"))
+    return Program(folder, lambda: main(command), lambda: verdicts(folder / "results"), slow=True)
 
 
 @pytest.fixture
@@ -171,7 +167,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     built.build([folder / "none"], board)
 
     def result() -> dict[str, bytes]:
-        return {str(path): path.read_bytes() for path in sorted(board.rglob("*")) if path.is_file()}
+        return {str(path): path.read_bytes() for path in sorted(board.rglob("[!.]*")) if path.is_file()}
 
     command = ["board", "build", str(folder / "ecso"), "--out", str(board)]
     return Program(folder, lambda: main(command), result, slow=True)
@@ -216,7 +212,6 @@ def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> P
 
     def answer() -> int:
         try:
-            (folder / "answers.txt").unlink(missing_ok=True)
             found = through_the_adapter(backbone, chats, folder / "run", defense="none")
         except ShiftDCError as error:
             print(error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
+import gc
 import io
 import os
 import signal
@@ -80,7 +81,8 @@ class Injector:
 
         def by_path(name: str, which: int = 0) -> None:
             def call(*args: Any, **options: Any) -> Any:
-                if self.ours(args[which]):
+                # a folder that is there is told before a disk that is full
+                if self.ours(args[which]) and not (name == "mkdir" and os.path.isdir(args[which])):
                     self.point(name, args[which])
                 return REAL[name](*args, **options)
 
@@ -108,7 +110,8 @@ class Injector:
                         else (lambda: None)
                     )
                     self.point(name, path, half if name == "write" else lambda: None)
-                return REAL[name](file, *rest)
+                # a kill does not take what the system has not yet put on disk
+                return None if name == "fsync" else REAL[name](file, *rest)
 
             setattr(os, name, call)
 
@@ -188,6 +191,7 @@ def run(
         stays: the writes after it fail as well, as on a full disk.
     """
     output, log = aside / "output.txt", aside / "points.txt"
+    gc.freeze()  # else its rounds in the child copy the parent's memory
     child = os.fork()
     if child == 0:
         _in_child(program, Injector(under, _opened(log), at, fault, stays), _opened(output))
@@ -219,15 +223,10 @@ def _in_child(program: Program, injector: Injector, output: int) -> None:
     os._exit(status)
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its path, hidden ones too; without SQLite's own and locks that stay."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 def temporary(folder: Path) -> list[str]:
-    """Temporary files below a folder."""
-    return [name for name in files(folder) if Path(name).name.startswith(".")]
+    """Temporary files below a folder, without the files of locks."""
+    return [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob(".*")
+        if path.is_file() and path.suffix != ".lock"
+    ]
