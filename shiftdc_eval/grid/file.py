@@ -270,7 +270,7 @@ def read_grid(path: Path, include_path: Sequence[Path] = ()) -> Grid:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if twice:
-        raise ConfigError(f"{path}, line {twice[1]}: {twice[0]} stands there twice; only one would count")
+        raise ConfigError(f"{path}, line {twice[1]}: {twice[0]} appears twice; only one would count")
     try:
         grid = Grid.model_validate(content)
     except ValidationError as error:

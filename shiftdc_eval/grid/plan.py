@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from shiftdc_eval.core.errors import ConfigError
@@ -15,8 +15,11 @@ COMPLETE = "cell.json"
 """The file of a cell's folder that is written last."""
 
 
-def checked(cells: list[Cell]) -> list[Cell]:
-    """The cells, once every defense and its settings are known to be right and no cell stands twice.
+def checked(cells: list[Cell], may_set: Collection[str] = ()) -> list[Cell]:
+    """The cells, once every defense and its settings are known to be right and no cell appears twice.
+
+    Args:
+        may_set: arguments of the adapter that a defense may set here.
 
     Raises:
         ConfigError: names the defense, the setting or the cell.
@@ -29,18 +32,19 @@ def checked(cells: list[Cell]) -> list[Cell]:
     seen: set[Path] = set()
     for cell in cells:
         split_arguments({"defense": cell.defense.name})
-        own = [name for name in cell.defense.settings if name in AdapterArguments.model_fields]
+        given = {name: value for name, value in cell.defense.settings.items() if name not in may_set}
+        own = [name for name in given if name in AdapterArguments.model_fields]
         if own:
             raise ConfigError(
                 f"grid: {own[0]} of defense {cell.defense.name} is no setting of a defense; it belongs to models, "
                 "seeds or defaults"
             )
-        split_arguments({"defense": cell.defense.name, **cell.defense.settings})
+        split_arguments({"defense": cell.defense.name, **given})
         what = f"grid: {cell.defense.name}:"
-        defense = validated(DEFENSES[cell.defense.name], cell.defense.settings, what=what)
+        defense = validated(DEFENSES[cell.defense.name], given, what=what)
         require(defense, ENGINES[cell.model.engine], cell.model.engine)
         if cell.folder in seen:
-            raise ConfigError(f"grid: the cell {cell.label} stands there twice")
+            raise ConfigError(f"grid: the cell {cell.label} appears twice")
         seen.add(cell.folder)
     return cells
 

@@ -41,7 +41,7 @@ def problems_of(path: Path, grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
 
     folders_used = Counter(cell.folder for cell in cells)
     for cell in {cell.folder: cell for cell in cells if folders_used[cell.folder] > 1}.values():
-        yield f"{path}: the cell {cell.label} stands there twice"
+        yield f"{path}: the cell {cell.label} appears twice"
     for number, model in enumerate(grid.models):
         if any(cell.model == model for cell in cells):
             yield from (at("models", number) + said for said in preflight.model_problems(model))

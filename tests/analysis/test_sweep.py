@@ -12,7 +12,6 @@ from adapter_harness import manager, write_figstep
 
 from shiftdc_eval.analysis.sweeps.cli import shipped
 from shiftdc_eval.analysis.sweeps.inputs import (
-    checked,
     make_directions,
     spread,
     with_entries,
@@ -27,6 +26,7 @@ from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.defenses.contrast import load_contrast
 from shiftdc_eval.defenses.directions import Directions
 from shiftdc_eval.grid.file import read_grid
+from shiftdc_eval.grid.plan import checked
 from shiftdc_eval.plugin.arguments import validated
 from shiftdc_eval.steering import SafetyDirection
 from shiftdc_eval.tasks.catalogue import TASKS
@@ -178,7 +178,7 @@ def test_a_wrong_cell_is_refused_before_anything_runs(setting: str, said: str, t
     file = tmp_path / "mine.yaml"
     file.write_text(f"models: [m]\ndefenses: [none, {entry}, {entry}]\ntasks: [toy_mme]\n")
     with pytest.raises(ConfigError, match=said):
-        checked(list(read_grid(file).cells()))
+        checked(list(read_grid(file).cells()), may_set=("contrast", "direction"))
 
 
 def test_rows_stand_in_the_order_of_their_numbers() -> None:

@@ -184,7 +184,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
         ("- a\n", "Input should be a valid dictionary"),
         (
             "models: [a]\ndefenses: [none]\ntasks: [t]\ndefenses: [shiftdc]\n",
-            "line 4: defenses stands there twice",
+            "line 4: defenses appears twice",
         ),
         ("models: &again [*again]\ndefenses: [none]\ntasks: [t]\n", "line 1: models.0"),
         (
@@ -244,7 +244,7 @@ def test_a_wrong_toml_file_names_line_and_entry_too(tmp_path: Path, text: str, s
         ("[{name: shiftdc, alhpa: 1}]", "unknown model argument alhpa; did you mean alpha?"),
         ("[{name: shiftdc, alpha: strong}]", "alpha=strong"),
         ("[{name: none, seed: 3}]", "seed of defense none is no setting of a defense"),
-        ("[none, none]", "stands there twice"),
+        ("[none, none]", "appears twice"),
     ],
 )
 def test_a_wrong_defense_is_refused_before_anything_is_loaded(

@@ -89,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
     from shiftdc_eval.analysis.sweeps import plan as sweep_plan
     from shiftdc_eval.analysis.sweeps.activation_cache import ActivationStore, Remembering
     from shiftdc_eval.grid.file import read_grid
-    from shiftdc_eval.grid.plan import is_complete, selected
+    from shiftdc_eval.grid.plan import checked, is_complete, selected
     from shiftdc_eval.grid.preflight import problems_of
     from shiftdc_eval.grid.run import Progress, run_cells
     from shiftdc_eval.grid.tasks import require_tasks
@@ -105,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"{file.name}: seeds: {grid.seeds}: a sweep's table is of one seed; run a folder a seed"
         )
-    cells = selected(sweep_sets.checked(list(grid.cells())), [], args.limit)
+    cells = selected(checked(list(grid.cells()), may_set=("contrast", "direction")), [], args.limit)
     todo = [cell for cell in cells if not is_complete(cell, args.out / "results")]
     tasks = {cell.task: load_task(cell.task) for cell in todo}
     sizes = [(cell, sweep_plan.size_of(cell, tasks.__getitem__)) for cell in todo]

@@ -15,12 +15,12 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shiftdc_eval.core.errors import ConfigError, DirectionError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.defenses.contrast import BUILT_IN, ContrastPair, load_contrast
-from shiftdc_eval.grid.file import Cell, DefenseEntry, Grid
+from shiftdc_eval.grid.file import DefenseEntry, Grid
 from shiftdc_eval.steering import SafetyDirection
 
 if TYPE_CHECKING:
@@ -113,31 +113,6 @@ def _digest_of(source: str) -> str:
 
 def _short(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:8]
-
-
-def checked(cells: list[Cell]) -> list[Cell]:
-    """The cells, once defenses and settings are known to be right; contrast and direction may be a defense's here.
-
-    Raises:
-        ConfigError: names the defense, the setting or the cell.
-    """
-    from shiftdc_eval.grid.plan import checked as grid_checked
-
-    bare = [
-        Cell(cell.model, DefenseEntry(**_without_files(cell.defense)), cell.task, cell.seed, cell.settings)
-        for cell in cells
-    ]
-    grid_checked(list({cell.folder: cell for cell in bare}.values()))
-    folders = [cell.folder for cell in cells]
-    if twice := [cell.label for at, cell in enumerate(cells) if cell.folder in folders[:at]]:
-        raise ConfigError(f"sweep: the cell {twice[0]} appears twice")
-    return cells
-
-
-def _without_files(entry: DefenseEntry) -> dict[str, Any]:
-    return {
-        name: value for name, value in entry.model_dump().items() if name not in ("contrast", "direction")
-    }
 
 
 def _name(path: str) -> str:

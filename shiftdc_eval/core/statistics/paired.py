@@ -46,12 +46,16 @@ class Difference:
     high: float
     p: float
     n: int
-    first_only: int
-    """Pairs in which only the first one fails (binary outcomes)."""
-    second_only: int
-    """Pairs in which only the second one fails (binary outcomes)."""
     size: float
     """Effective number of pairs: fewer than `n` where answers share a question (binary outcomes)."""
+    first_only: int = 0
+    """Pairs in which only the first one fails (binary outcomes)."""
+    second_only: int = 0
+    """Pairs in which only the second one fails (binary outcomes)."""
+
+
+NOTHING = Difference(math.nan, math.nan, math.nan, 1.0, 0, 0.0)
+"""Where no answer is shared."""
 
 
 def sign_flip_p(differences: Ints) -> float:
@@ -122,7 +126,7 @@ def paired_proportions(first: Bools, second: Bools, clusters: Ints) -> Differenc
     """
     n = len(first)
     if not n:
-        return Difference(math.nan, -1.0, 1.0, 1.0, 0, 0, 0, 0.0)
+        return NOTHING
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     difference = first.astype(np.float64) - second.astype(np.float64)
     sums, counts = cluster_sums(difference, clusters)
@@ -134,7 +138,7 @@ def paired_proportions(first: Bools, second: Bools, clusters: Ints) -> Differenc
     half = Z * math.sqrt((share_first + share_second - centre**2) / (size + 2))
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     p = sign_flip_p(np.rint(sums).astype(np.int64))
-    return Difference(value, min(low, value), max(high, value), p, n, only_first, only_second, size)
+    return Difference(value, min(low, value), max(high, value), p, n, size, only_first, only_second)
 
 
 def flips_for(pairs: int) -> int:
@@ -171,11 +175,11 @@ def drawn_flip_p(differences: Floats, flips: int) -> float:
 def paired_scores(first: Floats, second: Floats, clusters: Ints, flips: int = MIN_FLIPS) -> Difference:
     """Difference of two mean scores over shared answers: bootstrap interval and sign-flip p, by question."""
     if not len(first):
-        return Difference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0, 0.0)
+        return NOTHING
     sums, counts = cluster_sums(first - second, clusters)
     low, high = percentiles(resampled_mean(sums, counts))
     value = float((first - second).mean())
-    return Difference(value, low, high, score_flip_p(sums, flips), len(first), 0, 0, float(len(counts)))
+    return Difference(value, low, high, score_flip_p(sums, flips), len(first), float(len(counts)))
 
 
 def paired_mme(
@@ -191,20 +195,12 @@ def paired_mme(
     Both are over the same answers, so that the difference of the scores is a sum over images.
     """
     if not len(first):
-        return Difference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0, 0.0)
+        return NOTHING
     images = numbered(clusters)
     one, other = (mme_columns(scores, images, subtasks, repeats) for scores in (first, second))
     low, high = percentiles(mme_total(resampled_sums(one)) - mme_total(resampled_sums(other)))
     answers, pairs = one[:, 1::4].sum(axis=0), one[:, 3::4].sum(axis=0)
     change = 100 * (one - other)
     by_image = (change[:, 0::4] / answers + change[:, 2::4] / np.maximum(pairs, 1)).sum(axis=1)
-    return Difference(
-        float(by_image.sum()),
-        low,
-        high,
-        drawn_flip_p(by_image, flips),
-        len(first),
-        0,
-        0,
-        float(len(by_image)),
-    )
+    p = drawn_flip_p(by_image, flips)
+    return Difference(float(by_image.sum()), low, high, p, len(first), float(len(by_image)))
