@@ -2,12 +2,14 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from adapter_harness import write_figstep
+from warm import Warm
 
 from shiftdc_eval.core.records import RunRecord
 
@@ -72,14 +74,18 @@ def test_a_failed_run_is_visible(tmp_path: Path) -> None:
 
 
 def test_two_processes_give_the_same_cell_as_one(
-    tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: Warm
 ) -> None:
     monkeypatch.setenv("SHIFTDC_RUNS", str(tmp_path / "two"))
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29791"]
-    done = call(
-        *torchrun, "-m", "lmms_eval", *run_arguments(tiny_llava, "two"), "--log_samples", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    words = [*run_arguments(tiny_llava, "two"), "--log_samples"]
+    ranks = [
+        warm.start("warm:lmms_eval", words, folder=tmp_path, RANK=rank, LOCAL_RANK=rank, **place)
+        for rank in ("0", "1")
+    ]
+    assert [rank.wait() for rank in ranks] == [0, 0], "".join(rank.output()[-2000:] for rank in ranks)
     monkeypatch.setenv("SHIFTDC_RUNS", str(tmp_path / "one"))
     from adapter_harness import answers, evaluate
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError
 from shiftdc_eval.core.provenance import redact
@@ -208,8 +208,13 @@ def _stream(command: list[str]) -> int:
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as child:
         assert child.stdout is not None
-        # newline="": progress bars keep their carriage returns
-        for line in io.TextIOWrapper(child.stdout, encoding="utf-8", errors="replace", newline=""):
-            sys.stdout.write(redact(line))
-            sys.stdout.flush()
+        pass_on(child.stdout)
         return child.wait()
+
+
+def pass_on(output: IO[bytes]) -> None:
+    """Print the output of a process as it comes, with secrets hidden."""
+    # newline="": progress bars keep their carriage returns
+    for line in io.TextIOWrapper(output, encoding="utf-8", errors="replace", newline=""):
+        sys.stdout.write(redact(line))
+        sys.stdout.flush()

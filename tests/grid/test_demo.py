@@ -23,17 +23,17 @@ def test_the_demo_runs_offline_and_leaves_table_plot_and_board(
     monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     out = tmp_path / "demo"
     shipped = (Path(str(files("shiftdc_eval.grid"))) / "demo.yaml").read_text()
-    few = tmp_path / "few.yaml"  # every defense, fewer tasks
-    few.write_text(re.sub("  - toy_(mm|mme).*\n", "", shipped))
-    assert main(["demo", "--out", str(out), "--limit", "2", "--grid", str(few)]) == 0
+    few = tmp_path / "few.yaml"  # every defense, one attack and one task that scores utility
+    few.write_text(re.sub("  - toy_(mm|mme|benign).*\n", "", shipped))
+    assert main(["demo", "--out", str(out), "--limit", "1", "--grid", str(few)]) == 0
     said = capsys.readouterr().out
-    for word in (*BOARD, "official", "adaptive=true", "figstep", "keyword ASR", "over-refusal"):
+    for word in (*BOARD, "official", "adaptive=true", "figstep", "keyword ASR", "vqa"):
         assert word in said
     drawn = (out / "plot.svg").read_text()
     assert drawn.lstrip().startswith("<?xml")
     assert 'id="legend_1"' in drawn
     assert "toy" in (out / "board" / "index.html").read_text()
-    assert len(list((out / "board" / "cells").rglob("*.json"))) == 12 * 3
+    assert len(list((out / "board" / "cells").rglob("*.json"))) == 12 * 2
 
 
 def test_the_demo_has_every_defense_on_every_task_of_the_boards_own_grid() -> None:

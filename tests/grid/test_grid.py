@@ -5,8 +5,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from adapter_harness import evaluate, manager, write_figstep
 from lmms_eval.tasks import TaskManager
 from tiny_models import save_tiny_llava
+from warm import Warm
 
 from shiftdc_eval.backbones.loading import revision_on_disk
 from shiftdc_eval.board.build import build
@@ -337,19 +336,6 @@ def test_a_command_holds_a_comma_in_quotes_and_what_it_cannot_hold_gives_none(tm
     assert cell.command == ""
 
 
-WORKER = """
-import sys
-sys.path.insert(0, {tests!r})
-from adapter_harness import manager
-from shiftdc_eval.grid import run as grid
-from shiftdc_eval.grid import tasks
-from shiftdc_eval.grid import cli as grid_command
-from shiftdc_eval.cli import main
-tasks._manager.append(manager())
-sys.exit(main(["grid", "run", {file!r}, "-o", {out!r}]))
-"""
-
-
 def journalled(out: Path) -> dict[str, list[str]]:
     """Keys of the finished answers by journal, torn last lines left out."""
     found = {}
@@ -373,30 +359,27 @@ def responses(out: Path) -> dict[str, dict[str, str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_grid_killed_at_random_goes_on_and_loses_and_repeats_nothing(
-    grid_file: Path, tmp_path: Path
+    grid_file: Path, tmp_path: Path, warm: Warm
 ) -> None:
     whole, out, answers = tmp_path / "whole", tmp_path / "out", 9 + 9 + 9 + 5
     seed = random.randrange(10**6)
     print(f"seed of the kills: {seed}")
     targets = random.Random(seed).sample(range(1, answers), 2)
-    code = WORKER.format(tests=str(Path(__file__).parents[1] / "support"), file=str(grid_file), out=str(out))
-    command = [sys.executable, "-c", code]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = ["run", str(grid_file), "-o", str(out)]
     for target in sorted(targets):
-        child = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while sum(map(len, journalled(out).values())) < target and child.poll() is None:
+        child = warm.start("warm:grid", words, folder=tmp_path)
+        while sum(map(len, journalled(out).values())) < target and child.running():
             time.sleep(0.005)
-        child.send_signal(signal.SIGKILL)
+        if child.running():
+            os.kill(child.pid, signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL, (
             "the grid ended before it was killed: the test would show nothing"
         )
         kept = journalled(out)
         complete = {path: path.stat().st_mtime_ns for path in out.rglob("cell.json")}
         assert len(complete) < 4
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = warm.run("warm:grid", words, folder=tmp_path)
+    assert done.status == 0, done.output()[-2000:]
     assert len(list(out.rglob("cell.json"))) == 4
     for path, written in complete.items():
         assert path.stat().st_mtime_ns == written, "a complete cell was run again"

@@ -7,20 +7,19 @@ import time
 from pathlib import Path
 
 import pytest
-from adapter_harness import write_figstep
-from tiny_models import save_tiny_llava
+from ray_work import work
 
-from shiftdc_eval.grid.file import read_grid
+from shiftdc_eval.grid import run as grid
+from shiftdc_eval.grid.file import Cell, read_grid
+from shiftdc_eval.grid.plan import COMPLETE
 from shiftdc_eval.grid.ray import run_with_ray
-from shiftdc_eval.grid.run import run_share
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 FILE = """
-models: [{first}, {second}]
-defenses: [none, {{name: shiftdc, caption_max_new_tokens: 4}}]
+models: [first, second]
+defenses: [none, {name: shiftdc, caption_max_new_tokens: 4}]
 tasks: [figstep]
-defaults: {{batch_size: 2, gen_kwargs: {{max_new_tokens: 6}}}}
 """
 
 
@@ -29,37 +28,40 @@ defaults: {{batch_size: 2, gen_kwargs: {{max_new_tokens: 6}}}}
 def test_cells_run_on_two_workers_and_survive_the_death_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    models = [save_tiny_llava(tmp_path / name, seed=seed) for seed, name in enumerate(("first", "second"))]
     path = tmp_path / "grid.yaml"
-    path.write_text(FILE.format(first=models[0], second=models[1]))
+    path.write_text(FILE)
     cells, out = list(read_grid(path).cells()), tmp_path / "out"
-    killed = threading.Event()
+    killed: list[int] = []
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 
     def kill_one_worker() -> None:
-        """SIGKILL a process that is working on a cell as soon as there is a journal."""
-        while not list(out.rglob("journal-*.jsonl")):
+        """SIGKILL the process that waits for it."""
+        while not (out / "second.pid").is_file():
             time.sleep(0.02)
-        for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_text()
-            except OSError:
-                continue
-            if "ray::run_share" in command:
-                os.kill(pid, signal.SIGKILL)
-                killed.set()
-                return
+        killed.append(int((out / "second.pid").read_text()))
+        os.kill(killed[0], signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_one_worker)
+    killer = threading.Thread(target=kill_one_worker, daemon=True)
     killer.start()
     try:
-        failures = run_with_ray(cells, out, run_share)
+        failures = run_with_ray(cells, out, work)
     finally:
         killer.join(timeout=10)
         ray.shutdown()
-    assert killed.is_set(), "no worker was killed: the test would show nothing"
-    assert failures == {}
-    assert len(list(out.rglob("cell.json"))) == len(cells) == 4
+    assert killed, "no worker was killed: the test would show nothing"
+    assert int((out / "second.pid").read_text()) != killed[0]
+    assert failures == {cells[0].label: "cannot be answered"}, "what a worker could not do is told"
+    assert len(list(out.rglob(COMPLETE))) == len(cells) == 4
+
+
+def test_a_worker_runs_what_is_not_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(FILE)
+    cells = list(read_grid(path).cells())
+    ran: list[Cell] = []
+    monkeypatch.setattr(grid, "is_complete", lambda cell, out: cell.defense.name == "none")
+    monkeypatch.setattr(grid, "run_cells", lambda todo, out, report: ran.extend(todo) or {})
+    assert grid.run_share(cells, tmp_path) == {}
+    assert {cell.defense.name for cell in ran} == {"shiftdc"}

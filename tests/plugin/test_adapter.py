@@ -1,8 +1,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 from adapter_harness import answers, evaluate, write_figstep
 from lmms_eval.api.model import lmms
+from warm import Warm
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.core.errors import ConfigError, DirectionError, ModelError
@@ -302,55 +302,19 @@ def test_sampled_repeats_differ_and_are_found_again(backbone: Backbone) -> None:
     assert any(len({str(r) for r in responses[0]}) > 1 for responses in found)
 
 
-WORKER = """
-import sys, time
-sys.path.insert(0, {tests!r})
-from adapter_harness import evaluate
-from shiftdc_eval.plugin.adapter import ShiftDCVlm
-from shiftdc_eval.plugin.journal import Journal
-
-append, batches = Journal.append, []
-
-def watched(journal, records):
-    append(journal, records)
-    batches.append(1)
-    print("batch", flush=True)
-    if len(batches) == {pause_after}:
-        time.sleep(60)
-
-Journal.append = watched
-arguments = "pretrained={model},defense=shiftdc,caption_max_new_tokens=4,batch_size=2,device=cpu"
-evaluate(ShiftDCVlm.create_from_arg_string(arguments), "figstep", gen_kwargs="max_new_tokens=6")
-"""
-
-
-def worker(model: Path, pause_after: int) -> subprocess.Popen[str]:
-    """A real process that runs the adapter through lmms-eval's evaluator and says when a batch is journalled."""
-    code = WORKER.format(
-        tests=str(Path(__file__).parents[1] / "support"), model=model, pause_after=pause_after
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-@pytest.mark.slow
-def test_sigkill_after_the_second_batch_loses_nothing_finished(tiny_llava: Path) -> None:
-    with worker(tiny_llava, pause_after=2) as child:
-        assert child.stdout is not None
-        batches = 0
-        while batches < 2:
-            batches += child.stdout.readline().startswith("batch")
-        child.send_signal(signal.SIGKILL)
+def test_sigkill_after_the_second_batch_loses_nothing_finished(
+    tiny_llava: Path, warm: Warm, tmp_path: Path
+) -> None:
+    arguments = f"pretrained={tiny_llava},defense=shiftdc,caption_max_new_tokens=4,batch_size=2,device=cpu"
+    child = warm.start("warm:adapter", arguments, 2, folder=tmp_path)
+    while child.output().count("batch\n") < 2 and child.running():
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
     assert run_records() == []
-    with worker(tiny_llava, pause_after=0) as child:
-        said, _ = child.communicate()
-    assert child.returncode == 0
-    assert said.count("batch") == 3, "9 items in batches of 2: two were done, three were left"
+    again = warm.run("warm:adapter", arguments, 0, folder=tmp_path)
+    assert again.status == 0, again.output()[-2000:]
+    assert again.output().count("batch\n") == 3, "9 items in batches of 2: two were done, three were left"
     (record,) = run_records()
     assert record.cost.reused == 4
     (journal,) = journal_dir().glob("journal-*.jsonl")

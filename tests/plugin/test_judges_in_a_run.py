@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pytest
 from adapter_harness import write_figstep
 from judge_models import save_classifier
 from judge_server import JudgeServer, Seen
+from warm import Forked, Warm
 
 from shiftdc_eval.board.build import build
 from shiftdc_eval.board.cell_files import CELLS
@@ -58,21 +56,13 @@ def fields(out: Path) -> list[SampleField]:
     return [SampleField(**row["shiftdc"]) for row in samples(out)]
 
 
-def run(model: Path, judges: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run(warm: Warm, model: Path, judges: list[str], folder: Path) -> Forked:
     """`shiftdc-eval run` with these judges, results in `folder/out`."""
     arguments = f"pretrained={model},defense=none,batch_size=4,device=cpu"
-    command = [sys.executable, "-m", "shiftdc_eval.cli", "run", *(f"--judge={name}" for name in judges)]
-    command += ["--model", "shiftdc_vlm", "--model_args", arguments, "--tasks", "figstep"]
-    command += ["--gen_kwargs", "max_new_tokens=6", "--output_path", "out"]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=dict(os.environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    words = ["run", *(f"--judge={name}" for name in judges)]
+    words += ["--model", "shiftdc_vlm", "--model_args", arguments, "--tasks", "figstep"]
+    words += ["--gen_kwargs", "max_new_tokens=6", "--output_path", "out"]
+    return warm.run("warm:command", words, folder=folder)
 
 
 def with_canary(folder: Path) -> list[Path]:
@@ -83,14 +73,14 @@ def with_canary(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_a_key_put_into_a_judges_address_ends_the_run_and_is_shown_and_written_nowhere(
-    tiny_llava: Path, tmp_path: Path, environment: None, monkeypatch: pytest.MonkeyPatch
+    tiny_llava: Path, tmp_path: Path, environment: None, monkeypatch: pytest.MonkeyPatch, warm: Warm
 ) -> None:
     monkeypatch.delenv("SHIFTDC_JUDGE_API_KEY")
     judge = f"llm_figstep:model=m;base_url=http://user:{CANARY}@127.0.0.1:9/v1"
-    done = run(tiny_llava, ["keyword_robust", judge], tmp_path)
-    assert done.returncode == 2
-    assert "put the key into SHIFTDC_JUDGE_API_KEY instead" in done.stdout
-    assert CANARY not in done.stdout
+    done = run(warm, tiny_llava, ["keyword_robust", judge], tmp_path)
+    assert done.status == 2
+    assert "put the key into SHIFTDC_JUDGE_API_KEY instead" in done.output()
+    assert CANARY not in done.output()
     assert with_canary(tmp_path) == []
 
 
@@ -101,6 +91,7 @@ def test_three_kinds_of_judges_side_by_side_in_the_table_the_samples_the_board_a
     server: JudgeServer,
     environment: None,
     capsys: pytest.CaptureFixture[str],
+    warm: Warm,
 ) -> None:
     classifier = save_classifier(tmp_path / "classifier")
     judges = [
@@ -109,15 +100,17 @@ def test_three_kinds_of_judges_side_by_side_in_the_table_the_samples_the_board_a
         f"llm_figstep:model=judge-1;base_url={server.url};backoff=0.01",
         f"local_classifier:model={classifier};unsafe=harm",
     ]
-    done = run(tiny_llava, judges, tmp_path)
-    said = done.stdout
-    assert done.returncode == 0, said[-4000:]
+    done = run(warm, tiny_llava, judges, tmp_path)
+    said = done.output()
+    assert done.status == 0, said[-4000:]
     out = tmp_path / "out"
 
     # lmms-eval's table: each judge is a column of its own
     table = {cells[4].strip(): cells[6] for line in said.splitlines() if len(cells := line.split("|")) > 8}
     shown = {name: table[name].strip() for name in ("asr", "asr/local_classifier", "unscored/llm_figstep")}
-    assert set(shown.values()) == {"N/A"}, "9 of FigStep's 500 items are no total"
+    assert shown == {"asr": "N/A", "asr/local_classifier": "N/A", "unscored/llm_figstep": "1"}, (
+        "9 of FigStep's 500 items are no total"
+    )
     assert {"refusal_rate", "refusal_rate/keyword_gcg", "keyword_asr", "keyword_asr/keyword_gcg"} < set(table)
     assert "judging" not in table, "costs are for the result file"
 

@@ -1,0 +1,218 @@
+"""A process that has imported everything once and forks: real processes without ten seconds of imports each.
+
+What is killed, started twice or told its rank by the environment has to be a process of its own. `Warm` starts one
+process; each call is a fork of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SUPPORT = Path(__file__).parent
+PRELOADED = (
+    "lmms_eval.__main__",
+    "shiftdc_eval.cli",
+    "shiftdc_eval.grid.cli",
+    "shiftdc_eval.grid.run",
+    "shiftdc_eval.plugin.adapter",
+    "shiftdc_eval.plugin.run",
+    "adapter_harness",
+)
+
+
+@dataclass
+class Forked:
+    """One call in a process of its own."""
+
+    warm: Warm
+    pid: int
+    path: Path
+    status: int | None = None
+    """Exit status once it was waited for; negative: the signal that ended it."""
+
+    def output(self) -> str:
+        """What it has printed."""
+        return self.path.read_text(encoding="utf-8", errors="replace")
+
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        if self.status is None:
+            self.status = self.warm.ask({"look": self.pid})["status"]
+        return self.status is None
+
+    def wait(self) -> int:
+        """Its exit status."""
+        if self.status is None:
+            self.status = self.warm.ask({"wait": self.pid})["status"]
+        assert self.status is not None
+        return self.status
+
+
+class Warm:
+    """The process that forks."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SUPPORT)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "warm"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._count = 0
+
+    def close(self) -> None:
+        """End it."""
+        self._process.stdin.close()  # type: ignore[union-attr]
+        self._process.wait()
+
+    def ask(self, message: Mapping[str, Any]) -> Any:
+        """Send a message, read the reply."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, function: str, *arguments: Any, folder: Path, **environment: str) -> Forked:
+        """Call `module:function` in a fork, in this process's environment and a folder of its own."""
+        self._count += 1
+        path = folder / f"output-{self._count}.txt"
+        path.touch()
+        message = {"call": function, "arguments": arguments, "folder": str(folder), "output": str(path)}
+        pid = self.ask({**message, "environment": {**os.environ, "OMP_NUM_THREADS": "1", **environment}})[
+            "pid"
+        ]
+        return Forked(self, pid, path)
+
+    def run(self, function: str, *arguments: Any, folder: Path, **environment: str) -> Forked:
+        """As `start`, and wait for its end."""
+        found = self.start(function, *arguments, folder=folder, **environment)
+        found.wait()
+        return found
+
+
+def command(words: list[str]) -> int:
+    """`shiftdc-eval WORDS`; where `run` would start a process, a fork."""
+    from shiftdc_eval import cli
+    from shiftdc_eval.plugin import lmms_process, run
+
+    def forked(given: list[str]) -> int:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            _leave(lambda: lmms_process.main(given[3:]), writer)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            run.pass_on(pipe)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    run._stream = forked
+    return cli.main(words)
+
+
+def lmms_eval(words: list[str]) -> None:
+    """`lmms-eval WORDS`."""
+    from lmms_eval.__main__ import cli_evaluate
+
+    sys.argv = ["lmms-eval", *words]
+    cli_evaluate()
+
+
+def grid(words: list[str]) -> int:
+    """`shiftdc-eval grid WORDS` with a task index of ours alone."""
+    from adapter_harness import manager
+
+    from shiftdc_eval.cli import main
+    from shiftdc_eval.grid import tasks
+
+    tasks._manager[:] = [manager()]
+    return main(["grid", *words])
+
+
+def adapter(arguments: str, pause_after: int) -> None:
+    """FigStep through the adapter; says when a batch is journalled, and pauses after one of them."""
+    import time
+
+    from adapter_harness import evaluate
+
+    from shiftdc_eval.plugin.adapter import ShiftDCVlm
+    from shiftdc_eval.plugin.journal import Journal
+
+    append, batches = Journal.append, []
+
+    def watched(journal: Any, records: Any) -> None:
+        append(journal, records)
+        batches.append(1)
+        print("batch", flush=True)
+        if len(batches) == pause_after:
+            time.sleep(60)
+
+    Journal.append = watched  # type: ignore[method-assign]
+    evaluate(ShiftDCVlm.create_from_arg_string(arguments), "figstep", gen_kwargs="max_new_tokens=6")
+
+
+def _leave(call: Any, output: int) -> None:
+    """In a fork: call with this output, and end the process with what it gives, without the parent's exit handlers."""
+    status = 1
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        try:
+            status = call() or 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _serve() -> None:
+    replies, sys.stdout = sys.stdout, sys.stderr
+    for name in PRELOADED:
+        importlib.import_module(name)
+    from adapter_harness import manager
+
+    ours = manager()  # lmms-eval's own index takes seconds in every fork
+    sys.modules["lmms_eval.__main__"].TaskManager = lambda *_, **__: ours  # type: ignore[attr-defined]
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "call" in message:
+            pid = os.fork()
+            if pid == 0:
+                os.environ.clear()
+                os.environ.update(message["environment"])
+                os.chdir(message["folder"])
+                module, _, function = message["call"].partition(":")
+                call = getattr(importlib.import_module(module), function)
+                _leave(
+                    lambda call=call, given=message["arguments"]: call(*given),
+                    os.open(message["output"], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644),
+                )
+            reply: dict[str, Any] = {"pid": pid}
+        else:
+            flags = os.WNOHANG if "look" in message else 0
+            ended, status = os.waitpid(message.get("look") or message["wait"], flags)
+            reply = {"status": os.waitstatus_to_exitcode(status) if ended else None}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    _serve()
