@@ -55,7 +55,7 @@ class CellTask(Record):
     """Items of the full task."""
     generation: dict[str, Json] = Field(default_factory=dict)
     """Resolved generation settings."""
-    score: Literal["mean", "mme"] = "mean"
+    score: Literal["mean", "percent", "mme"] = "mean"
     """How scores are aggregated."""
     notes: list[Text] = Field(default_factory=list)
     """Facts that change the meaning of the result."""

@@ -169,6 +169,8 @@ def maximum(cell: Cell, column: JudgeColumn) -> float:
     if cell.task.score == "mme":
         group = cell.samples.groups.get("subtask")
         return float(MME_MAXIMUM * (len(group.values) if group else 1))
+    if cell.task.score == "percent":
+        return 100.0
     return max(1.0, *(score for score in column.verdicts if isinstance(score, float)))
 
 

@@ -116,7 +116,8 @@ class Column:
         verdicts = self.judge.verdicts
         if not isinstance(verdicts, str):
             scores: Floats = np.array([math.nan if score is None else score for score in verdicts])
-            return scores
+            percent = self.metric == "score" and self.answers.cell.task.score == "percent"
+            return 100 * scores if percent else scores
         letters = np.frombuffer(verdicts.encode("ascii"), np.uint8)
         failures: Floats = (letters == ord(COUNTED[self.metric])).astype(np.float64)
         failures[letters == ord("-")] = math.nan

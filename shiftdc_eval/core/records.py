@@ -292,8 +292,9 @@ class TaskRecord(Record):
     """Resolved generation settings."""
     notes: list[str] = Field(default_factory=list)
     """Facts that change what the number means (ignored settings, rendered images)."""
-    score: Literal["mean", "mme"] = "mean"
-    """How scores make one number: their mean, or MME's sum over subtasks of accuracy and paired accuracy."""
+    score: Literal["mean", "percent", "mme"] = "mean"
+    """How scores make one number: their mean, a hundred times it (grades of 0 to 1, shown as 0 to 100), or MME's sum
+    over subtasks of accuracy and paired accuracy."""
     cost: Cost | None = None
     """What this task alone cost, where the run had several; None: the run's cost is shared out by answers."""
 

@@ -47,7 +47,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
 
     infos: ClassVar[Sequence[TaskInfo]] = ()
     """Facts about the tasks that use this class."""
-    score: ClassVar[Literal["mean", "mme"]] = "mean"
+    score: ClassVar[Literal["mean", "percent", "mme"]] = "mean"
     """How `score` verdicts are aggregated; see `records.TaskRecord`."""
 
     def __init__(self, config: dict[str, Any] | None = None) -> None:

@@ -289,3 +289,18 @@ def test_the_committed_calibrations_are_those_of_the_committed_judges() -> None:
     assert committed
     for found in committed.values():
         assert found.fingerprint == get_judge(found.judge).fingerprint
+
+
+def test_grades_of_mmvet_are_shown_in_the_unit_of_its_paper(results: Path, board: Path) -> None:
+    made = Made(task="shiftdc_mmvet", size=10, judges={"llm_mmvet": ("score", 0.5)}, score="percent")
+    path, rows = made.write(results), made.rows()
+    for row in rows:
+        row["shiftdc"]["verdicts"]["llm_mmvet"]["value"] = 0.307
+    write_rows(path, rows)
+    build([results], board)
+    [measure] = json.loads((board / "index.json").read_text())["cells"][0]["measures"]
+    assert measure["value"] == pytest.approx(30.7)
+    for group in measure["groups"].values():
+        assert all(part["value"] == pytest.approx(30.7) for part in group.values())
+    assert "30.7" in (board / "leaderboard.md").read_text()
+    assert "0.307" not in (board / "leaderboard.md").read_text()

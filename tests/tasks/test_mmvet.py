@@ -94,7 +94,7 @@ def test_a_grader_gives_scores_by_capability_and_a_failed_grade_is_unscored(
     assert row["mmvet_score,none"] == pytest.approx(50.0)  # (1 + 0.5 + 0) / 3, the fourth is unscored
     assert row["unscored,none"] == 1
     parts = row["by_capability,none"]["llm_mmvet"]
-    assert parts["capability"]["ocr"] == {"mean": 0.75, "scored": 2, "unscored": 0}
+    assert parts["capability"]["ocr"] == {"mean": 75.0, "scored": 2, "unscored": 0}
     assert parts["capability"]["rec"] == {"mean": 0.0, "scored": 1, "unscored": 1}
     assert parts["combination"]["rec_spat"] == {"mean": "N/A", "scored": 0, "unscored": 1}
     assert grader.items[3].reference == "a circle<AND>a line"

@@ -182,7 +182,7 @@ def _bare_head(file: SampleFile, results: Mapping[str, Any]) -> Head:
             utility=facts.get("utility"),
             items=items,
             generation=dict(part("configs", file.task, "generation_kwargs")),
-            score="mme" if facts.get("score") == "mme" else "mean",
+            score=facts["score"] if facts.get("score") in ("percent", "mme") else "mean",
             notes=facts.get("notes", []),
         ),
         model=CellModel(id=model_id(model), revision="", architecture=str(settings.get("model", ""))),

@@ -30,7 +30,7 @@ class MME(BenchmarkTask):
     """`shiftdc_mme`."""
 
     infos = facts.TASKS
-    score: ClassVar[Literal["mean", "mme"]] = "mme"
+    score: ClassVar[Literal["mean", "percent", "mme"]] = "mme"
     totals: ClassVar[Mapping[str, Sequence[str]]] = {
         "mme_perception": PERCEPTION,
         "mme_cognition": COGNITION,

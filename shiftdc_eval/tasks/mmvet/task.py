@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from shiftdc_eval.core.environment import setting
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
@@ -56,6 +56,7 @@ class MMVet(BenchmarkTask):
     """`shiftdc_mmvet`."""
 
     infos = facts.TASKS
+    score: ClassVar[Literal["mean", "percent", "mme"]] = "percent"
 
     def make_judges(self) -> list[Judge]:
         """The graders among the judges named by the user, else `NoGrader`."""
@@ -73,7 +74,7 @@ class MMVet(BenchmarkTask):
         return "" if judge is self.judges[0] else f"/{judge.name}"
 
     def metrics(self) -> dict[str, Metric]:
-        """Score (0 to 100) of every grader, and the splits by capability and by combination."""
+        """Score (0 to 100) of every grader, and its splits by capability and by combination."""
         found: dict[str, Metric] = {}
         for judge in self.judges:
             found[f"mmvet_score{self.suffix(judge)}"] = Metric(percent, True)
@@ -94,7 +95,8 @@ class MMVet(BenchmarkTask):
         by_item = self.checked(rows)
         found: dict[str, Any] = {}
         for judge in self.judges:
-            values = {item: row[judge.name] for item, row in by_item.items()}
+            grades = {item: row[judge.name] for item, row in by_item.items()}
+            values = {item: None if grade is None else 100 * grade for item, grade in grades.items()}
             parts: dict[str, Any] = {}
             for name in files.CAPABILITIES:
                 having = {i: name for i in values if f"capability_{name}" in self._by_id[i].groups}
