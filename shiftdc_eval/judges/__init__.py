@@ -1,4 +1,4 @@
-"""Judges: they turn (request, response) into a verdict."""
+"""Judges turn (request, response) into a verdict."""
 
 from shiftdc_eval.judges.registry import JUDGES, get_judge, judges_for
 from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored

@@ -1,4 +1,4 @@
-"""A model that answers a chat: all that a judge asks of a judge model, wherever it runs."""
+"""The interface of a judge model: a chat in, a reply out."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Spent:
-    """What asking took, every attempt included."""
+    """Calls and tokens of a question, all attempts included."""
 
     calls: int = 0
-    """Replies received, useless ones too."""
+    """Replies received, unusable ones included."""
     tokens_in: int | None = 0
     """Prompt tokens, as the model counts them; None: unknown."""
     tokens_out: int | None = 0
@@ -93,14 +93,14 @@ class ChatModel(Protocol):
 
     @property
     def identity(self) -> Mapping[str, object]:
-        """What tells it from other models: part of a judge's fingerprint, JSON-ready."""
+        """Identifies the model; part of the judge's fingerprint, JSON-ready."""
 
     @property
     def concurrency(self) -> int:
-        """Chats that are worth asking at once."""
+        """Most chats in flight at once."""
 
     def connected(self) -> AbstractAsyncContextManager[object]:
-        """Holds what asking needs, such as connections, within one event loop."""
+        """Opens what asking needs, such as connections, within one event loop."""
 
     async def ask(self, messages: list[Message], options: Options) -> Reply:
         """The reply to a chat.

@@ -32,7 +32,7 @@ AGREEMENT = ("human-agreement", "calibrate")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Declare the arguments of the verb."""
     parser.description = DESCRIPTION
     parser.epilog = "judges: " + ", ".join(JUDGES)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -24,7 +24,7 @@ _BLANK = frozenset(
         [0x034F, 0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)],
     )
 )
-"""Marks and letters that show nothing: fillers, blanks and variation selectors."""
+"""Invisible marks and letters: fillers, blanks and variation selectors."""
 
 _CONTROL = re.compile(
     r"<(?=[|\uff5c]|/?s>|</?sys>>|/?(?:bos|eos|pad|unk|mask|cls|sep|image|video|audio)>|(?:start|end)_of_\w+>)"

@@ -1,7 +1,7 @@
-"""From a spec's settings to a judge that asks a model.
+"""Building judges that ask a model from the settings of a spec.
 
-What a setting is worth is checked by the record that holds it. A value that does not fit is named in the
-error only by its setting: it might be a key in the wrong place.
+Each setting is validated by the dataclass that holds it. An error names the setting and never its value, which might
+be a key in the wrong place.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shiftdc_eval.judges.spending import PRICES_VARIABLE, price_of
 MODEL_VARIABLE = "SHIFTDC_JUDGE_MODEL"
 URL_VARIABLE, OPENAI_URL_VARIABLE = "SHIFTDC_JUDGE_BASE_URL", "OPENAI_BASE_URL"
 GUARDED_TOKENS = 256
-"""Reply tokens of a guarded prompt at least: the verdict stands on its last line."""
+"""Fewest reply tokens of a guarded prompt, whose verdict is on the last line of the reply."""
 
 S = TypeVar("S")
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
@@ -61,7 +61,7 @@ class Harm:
 
 
 def taken(settings: dict[str, str], record: type[S], **more: str) -> S:
-    """A record made of the settings that it knows, which are taken out of the dict.
+    """Build a dataclass from the settings it has fields for, and remove them from the dict.
 
     Raises:
         ConfigError: one does not fit.
@@ -131,6 +131,11 @@ def llm_judge(
         give_up=given.give_up,
         price=price,
     )
+
+
+def own_llm_judge(rubric: str, settings: dict[str, str]) -> LLMJudge:
+    """The judge of a rubric that the user names, by its path or as one of ours."""
+    return llm_judge(f"llm_{load_rubric(rubric).name}", rubric, settings)
 
 
 def local_judge(rubric_name: str, model: str, settings: dict[str, str]) -> LocalJudge:

@@ -207,7 +207,7 @@ class LLMJudge(RubricJudge):
 
 
 class _Results:
-    """The verdicts of one call of `judge`, told of as they come."""
+    """The verdicts of one call of `judge`, reported as they arrive."""
 
     def __init__(self, items: int, runs: int, spending: Spending, on_verdict: OnVerdict | None) -> None:
         self.by_item: list[list[Verdict | None]] = [[None] * runs for _ in range(items)]
@@ -215,7 +215,7 @@ class _Results:
         self._on_verdict = on_verdict
 
     def put(self, place: int, number: int, verdict: Verdict) -> None:
-        """One run's verdict on one item; an item is told of with its last run."""
+        """Store one run's verdict on one item; progress is reported with the item's last run."""
         self.by_item[place][number] = verdict
         if self._on_verdict is not None and number == len(self.by_item[place]) - 1:
             self._on_verdict(1, self._spending.line())
@@ -259,7 +259,7 @@ class _Streak:
 
 
 def _total(verdicts: Iterable[Verdict]) -> dict[str, float | None]:
-    """What several runs took together; an obstacle that stands in every run's way took nothing."""
+    """Cost of several runs together; an item that could not be asked about cost nothing."""
     asked = [verdict for verdict in verdicts if verdict.asked]
     return cost_of(asked).model_dump() if asked else {}
 

@@ -206,10 +206,10 @@ def _label_at_start(text: str, labels: Mapping[str, str]) -> list[str]:
 
 
 def _confirms(rest: str, *, negative: bool = False) -> bool:
-    """Whether what follows a label or number leaves it standing.
+    """Whether the text after a label or number confirms it.
 
     Args:
-        negative: the label is a negation, which another one only repeats.
+        negative: the label itself is a negation (`no`), so a further negation does not contradict it.
     """
     if _NOTHING_MORE.fullmatch(rest):
         return True

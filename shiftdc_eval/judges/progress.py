@@ -1,4 +1,4 @@
-"""Asking a judge with a progress bar that tells the cost so far."""
+"""Running a judge with a progress bar that shows the cost so far."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def judged(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
 def timed(verdicts: list[Verdict], took: float) -> list[Verdict]:
     """Assigns an equal share of the elapsed time to verdicts that did not call a model.
 
-    An answer that could not be judged, such as an empty one, took nothing.
+    An answer that could not be judged, such as an empty one, is given no time.
     """
     by_rule = [verdict for verdict in verdicts if verdict.scored and not verdict.asked]
     share = round(took / len(by_rule), 6) if by_rule else 0.0

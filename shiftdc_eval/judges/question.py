@@ -1,4 +1,4 @@
-"""A rubric as it is put to a judge model: what is asked about an item, and how the reply is read."""
+"""A rubric applied to an item: the chat that is sent, and how the reply is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Question:
 
     rubric: Rubric
     guarded: bool = False
-    """Set every judged text apart."""
+    """Enclose every judged text in markers (see `delimit`)."""
 
     @property
     def kind(self) -> Kind:
@@ -38,7 +38,7 @@ class Question:
         return (self.guarded and self.rubric.guarded_parser) or self.rubric.parser
 
     def identity(self) -> dict[str, Any]:
-        """What of rubric and guard can change a verdict."""
+        """The parts of rubric and guard that can change a verdict."""
         return {
             "rubric": self.rubric.fingerprint_data(),
             "guard": guard_version() if self.guarded else None,
@@ -51,15 +51,15 @@ class Question:
         return obstacle(item, self.kind, self.rubric.missing(item))
 
     def messages(self, item: Item, image: Image.Image | None = None) -> list[Message]:
-        """The chat that asks about an item; a guarded one has a code of its own."""
+        """The chat about an item; each guarded chat has a new marker code."""
         return self.rubric.messages(item, self.guarded, image=image)
 
     def content(self, item: Item) -> list[Message]:
-        """What the chat says without its image and code: equal for equal questions."""
+        """The chat without image and marker code: equal for equal questions."""
         return self.rubric.messages(item, self.guarded, nonce="0" * 16)
 
     def options(self, temperature: float | None, structured: Structured) -> Options:
-        """How the chat is to be answered."""
+        """Options of the request."""
         return Options(
             max_tokens=self.rubric.max_tokens,
             temperature=temperature,
@@ -69,7 +69,7 @@ class Question:
         )
 
     def _schema(self) -> dict[str, Any] | None:
-        """The form of a reply, where this parser reads JSON."""
+        """JSON schema of the reply, where the parser reads JSON; else None."""
         key = {"labelled": "verdict", "score": "score"}.get(self.parser)
         if key is None or not self.guarded:
             return None
@@ -102,7 +102,7 @@ class Question:
 
 @dataclass
 class RubricJudge:
-    """What every judge that asks by a rubric has."""
+    """Base of the judges that ask by a rubric."""
 
     name: str
     question: Question

@@ -9,8 +9,10 @@ by the path of its file (`keyword:list=mine.yaml`, `llm:rubric=./mine.yaml`), an
 from __future__ import annotations
 
 import difflib
+import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from shiftdc_eval.core.entry_points import installed
 from shiftdc_eval.core.environment import setting
@@ -35,12 +37,9 @@ def _own_keyword(settings: dict[str, str]) -> Judge:
     return keyword_judge(_needed(settings, "keyword", "list"), settings.pop("as", ""))
 
 
-def _own_llm(settings: dict[str, str]) -> Judge:
-    from shiftdc_eval.judges.factory import llm_judge
-    from shiftdc_eval.judges.rubric import load_rubric
-
-    rubric = _needed(settings, "llm", "rubric")
-    return llm_judge(f"llm_{load_rubric(rubric).name}", rubric, settings)
+def _model_judge(build: Callable[[Any, dict[str, str]], Judge]) -> Factory:
+    """A factory that imports `judges.factory` (pydantic, httpx, torch's users) when it is called."""
+    return lambda settings: build(importlib.import_module("shiftdc_eval.judges.factory"), settings)
 
 
 def _needed(settings: dict[str, str], judge: str, key: str) -> str:
@@ -50,44 +49,18 @@ def _needed(settings: dict[str, str], judge: str, key: str) -> str:
 
 
 def _llm(rubric: str, *, guarded: bool = False, parser: str = "") -> Factory:
-    suffix = "_guarded" if guarded else "_tolerant" if parser else ""
-
-    def build(settings: dict[str, str]) -> Judge:
-        from shiftdc_eval.judges.factory import llm_judge
-
-        return llm_judge(f"llm_{rubric}{suffix}", rubric, settings, guarded=guarded, parser=parser)
-
-    return build
+    name = f"llm_{rubric}" + ("_guarded" if guarded else "_tolerant" if parser else "")
+    return _model_judge(
+        lambda made, settings: made.llm_judge(name, rubric, settings, guarded=guarded, parser=parser)
+    )
 
 
 def _local(rubric: str, model: str = "") -> Factory:
-    def build(settings: dict[str, str]) -> Judge:
-        from shiftdc_eval.judges.factory import local_judge
-
-        return local_judge(rubric, model, settings)
-
-    return build
+    return _model_judge(lambda made, settings: made.local_judge(rubric, model, settings))
 
 
 def _guard(rubric: str, model: str) -> Factory:
-    def build(settings: dict[str, str]) -> Judge:
-        from shiftdc_eval.judges.factory import guard_judge
-
-        return guard_judge(rubric, model, settings)
-
-    return build
-
-
-def _classifier(settings: dict[str, str]) -> Judge:
-    from shiftdc_eval.judges.factory import classifier_judge
-
-    return classifier_judge(settings)
-
-
-def _reward(settings: dict[str, str]) -> Judge:
-    from shiftdc_eval.judges.factory import reward_judge
-
-    return reward_judge(settings)
+    return _model_judge(lambda made, settings: made.guard_judge(rubric, model, settings))
 
 
 JUDGES: Mapping[str, Factory] = {
@@ -115,7 +88,9 @@ JUDGES: Mapping[str, Factory] = {
     "llm_mossbench_guarded": _llm("mossbench", guarded=True),
     "llm_llama_guard": _llm("llama_guard"),
     "llm_multimodal": _llm("multimodal"),
-    "llm": _own_llm,
+    "llm": _model_judge(
+        lambda made, settings: made.own_llm_judge(_needed(settings, "llm", "rubric"), settings)
+    ),
     "local_harmbench": _local("harmbench", "cais/HarmBench-Llama-2-13b-cls"),
     "local_llama_guard": _local("llama_guard", "meta-llama/Llama-Guard-3-8B"),
     "local_llama_guard_4": _guard("llama_guard_4", "meta-llama/Llama-Guard-4-12B"),
@@ -123,8 +98,8 @@ JUDGES: Mapping[str, Factory] = {
     "local_shieldgemma_2": _guard("shieldgemma_2", "google/shieldgemma-2-4b-it"),
     "local_md_judge": _local("md_judge", "OpenSafetyLab/MD-Judge-v0.1"),
     "local_rubric": _local(""),
-    "local_classifier": _classifier,
-    "local_reward": _reward,
+    "local_classifier": _model_judge(lambda made, settings: made.classifier_judge(settings)),
+    "local_reward": _model_judge(lambda made, settings: made.reward_judge(settings)),
 }
 """Name -> factory of our own judges. Nothing heavy is imported before a factory that needs it is called."""
 

@@ -32,7 +32,7 @@ class Price:
 
 
 def price_of(host: str, model: str) -> Price | None:
-    """The price of a model at a host, from the table that `SHIFTDC_PRICES` names or from ours.
+    """The price of a model at a host, from the table named by `SHIFTDC_PRICES` or the package's own.
 
     Returns:
         None when the table has no such host or model: an unknown price is not zero.
@@ -86,7 +86,7 @@ class Spending:
 
 
 def cost_of(verdicts: Iterable[Verdict | VerdictRecord]) -> JudgeCost:
-    """What some verdicts cost together; a sum is None as soon as one part is."""
+    """Total cost of some verdicts; a sum is None when one part is unknown."""
     parts = (
         JudgeCost(**verdict.model_dump(include={"seconds", "tokens_in", "tokens_out", "price"}))
         for verdict in verdicts

@@ -24,7 +24,7 @@ def is_path(name: str) -> bool:
 
 @dataclass(frozen=True)
 class UserFile:
-    """One file, read once: what is judged by is what was hashed."""
+    """A file, read once, so that the content used is the content hashed."""
 
     path: Path
     sha256: str

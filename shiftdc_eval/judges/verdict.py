@@ -139,7 +139,7 @@ class Item:
 
 
 OnVerdict = Callable[[int, str], None]
-"""Told of verdicts as they are given: how many just now, and the account so far in words."""
+"""Progress callback: number of new verdicts, and the cost so far as text."""
 
 
 class Judge(Protocol):
@@ -170,14 +170,14 @@ class Judge(Protocol):
 
 
 class TellingJudge(Judge, Protocol):
-    """A judge that takes long enough to tell of each verdict."""
+    """A judge that reports progress."""
 
     def judge(self, items: Sequence[Item], on_verdict: OnVerdict | None = None) -> list[Verdict]:
-        """One verdict for each item; `on_verdict` is told of each."""
+        """One verdict for each item; calls `on_verdict` for each."""
 
 
 def ask(judge: Judge, items: Sequence[Item], on_verdict: OnVerdict | None = None) -> list[Verdict]:
-    """A judge's verdicts; `on_verdict` is told of each by a judge that takes it.
+    """A judge's verdicts; a judge that reports progress calls `on_verdict`.
 
     Where the reason is known why there is no final answer, it is every judge's, and none is asked.
     """

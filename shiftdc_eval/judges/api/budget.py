@@ -1,4 +1,4 @@
-"""The limit of what one judge may spend: the worst case of a request is set aside before it is made."""
+"""The spending limit of one judge: the worst-case cost of a request is reserved before it is sent."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from shiftdc_eval.judges.chat_model import Message, Spent
 from shiftdc_eval.judges.spending import Price
 
 _CHARACTERS_PER_TOKEN = 2
-"""Low on purpose: a reservation must not be smaller than what the call turns out to cost."""
+"""Deliberately low: a reservation must never be smaller than the call's actual cost."""
 _TOKENS_PER_IMAGE = 26_000
-"""Flat: what an image costs follows its size in pixels, not its length as base64. Above what the dearest model
-of our table takes for 1024 x 1024 pixels (gpt-4o-mini: 2,833 + 4 x 5,667, OpenAI's vision guide)."""
+"""A flat rate: an image costs by its size in pixels, not by its length as base64. Above the most that a model of our
+price table counts for 1024 x 1024 pixels (gpt-4o-mini: 2,833 + 4 x 5,667, OpenAI's vision guide)."""
 
 
 def prompt_size(messages: list[Message]) -> tuple[int, int]:
@@ -31,18 +31,18 @@ def prompt_size(messages: list[Message]) -> tuple[int, int]:
 
 @dataclass
 class Budget:
-    """Money that may be spent, and what is left of it."""
+    """A spending limit, the money spent and the money reserved."""
 
     limit: float
     """USD."""
     price: Price
     spent: float = 0.0
-    """USD, as far as replies came with token counts."""
+    """USD, counted from replies that report their tokens."""
     reserved: float = 0.0
-    """USD set aside for requests under way."""
+    """USD reserved for requests in flight."""
 
     def reserve(self, messages: list[Message], max_tokens: int) -> float | None:
-        """Set money aside for a request about to be made; None when the limit does not allow it."""
+        """Reserve money for a request; None when the limit does not allow it."""
         characters, images = prompt_size(messages)
         tokens = characters // _CHARACTERS_PER_TOKEN + 50 + images * _TOKENS_PER_IMAGE
         amount = self.price.of(tokens, max_tokens)
@@ -53,10 +53,10 @@ class Budget:
 
     @property
     def waiting(self) -> bool:
-        """True while requests under way may still turn out cheaper than what was set aside for them."""
+        """True while requests in flight may still cost less than was reserved for them."""
         return self.reserved > 1e-12
 
     def settle(self, reserved: float, spent: Spent) -> None:
-        """A request is over: give back what was set aside for it, and book what it took."""
+        """After a request: release its reservation and book its actual cost."""
         self.reserved -= reserved
         self.spent += self.price.of(spent.tokens_in or 0, spent.tokens_out or 0)

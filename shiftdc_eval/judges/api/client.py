@@ -1,4 +1,4 @@
-"""A chat model behind an OpenAI-compatible endpoint: which requests are repeated, when, and what ends the run."""
+"""A chat model behind an OpenAI-compatible endpoint: which requests are retried, when, and which errors end the run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ApiModel:
 
     @property
     def concurrency(self) -> int:
-        """Most requests under way at once."""
+        """Most requests in flight at once."""
         return self.endpoint.concurrency
 
     @asynccontextmanager
@@ -130,7 +130,7 @@ class ApiModel:
         return float(self.endpoint.backoff * 2 ** min(failures - 1, 16) * random.uniform(0.5, 1.0))
 
     async def _gated(self, messages: list[Message], options: Options) -> Reply:
-        """Until one request has come through without a fatal answer, requests go one at a time."""
+        """Send requests one at a time until one has returned without a fatal error."""
         if not self._proven:
             async with self._first:
                 if not self._proven:
@@ -195,7 +195,7 @@ class ApiModel:
         return Reply(text, _shown(redact(reply.model)), spent, note=note)
 
     async def _reserve(self, messages: list[Message], max_tokens: int) -> float:
-        """Set one attempt's worst case aside; waits for attempts under way when the budget is nearly spent."""
+        """Reserve the worst-case cost of one attempt; waits for requests in flight when the budget is nearly spent."""
         if self._budget is None:
             return 0.0
         while (amount := self._budget.reserve(messages, max_tokens)) is None:
@@ -206,6 +206,6 @@ class ApiModel:
 
 
 def _shown(model: str) -> str:
-    """A model's name as it may stand in records: where a server's folder lies is nobody's business."""
+    """A model's name as records may hold it: of a path on the server, the last part alone."""
     name = re.sub(r"[^\w./:@ +-]", "?", model)
     return name.rsplit("/", 1)[-1] if name.startswith("/") else name

@@ -16,7 +16,7 @@ _UNSUPPORTED = re.compile(
 
 @dataclass(frozen=True)
 class Dialect:
-    """How options are put into a request; learned from a server's errors, once a judge."""
+    """How options are written into a request; learned from the server's errors, once per judge."""
 
     completion_tokens: bool = False
     """True: the limit of the reply is called `max_completion_tokens`."""
@@ -47,7 +47,7 @@ class Dialect:
         return body
 
     def note(self, options: Options) -> str:
-        """What of the options was put in another way, in words."""
+        """A note for the verdict that says which options were sent differently or not at all."""
         changed = []
         if options.max_tokens is not None and self.completion_tokens:
             changed.append("with max_completion_tokens")

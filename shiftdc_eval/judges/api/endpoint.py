@@ -1,6 +1,6 @@
-"""Where a judge model answers, and the key to it.
+"""Address and settings of a judge model's server, and its API key.
 
-The key is read from the environment when a request needs it and stands in no object, message or file.
+The key is read from the environment for each request and is never stored in an object, message or file.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _SECRET = re.compile(
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a judge model answers, and how patient we are with it."""
+    """Address of a judge model, time-outs and retries."""
 
     model: str
     base_url: str
     concurrency: PositiveInt = 16
-    """Most requests under way at once; 429s lower it for a while."""
+    """Most requests in flight at once; lowered for a while after a 429."""
     timeout: Annotated[FiniteFloat, Field(ge=0.01)] = 120.0
     """Seconds for one whole reply."""
     tries: PositiveInt = 5
-    """Attempts at an item whose requests fail in passing."""
+    """Attempts at one item while its requests fail with transient errors."""
     patience: Annotated[FiniteFloat, Field(ge=0)] = 120.0
     """Longest wait in seconds that a server may ask for, and longest time without a reply while it limits the rate."""
     backoff: Annotated[FiniteFloat, Field(ge=0.001)] = 1.0
@@ -63,7 +63,7 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """Host, port and path: what tells two servers of one machine apart. It never holds a key."""
+        """Host, port and path, which distinguish two servers of one machine; never a key."""
         parts = urlsplit(self.base_url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return f"{parts.hostname}:{port}{parts.path}"

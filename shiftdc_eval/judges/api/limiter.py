@@ -1,4 +1,4 @@
-"""How many requests to a server are under way at once."""
+"""The number of requests in flight to one server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 
 class Limiter:
-    """How many requests are under way at once: halved by a 429, raised again by successes (additive increase,
+    """The number of requests in flight: halved by a 429, raised again by successes (additive increase,
     multiplicative decrease), with a pause shared by all requests.
     """
 
@@ -23,7 +23,7 @@ class Limiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a place and for the end of a pause, then hold the place."""
+        """Wait for a free slot and the end of a pause, then hold the slot."""
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: self.running < max(1, int(self.limit)))

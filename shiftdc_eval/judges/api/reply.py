@@ -1,4 +1,4 @@
-"""What a chat completions server sent back: a usable reply, or a fault and what to do about it."""
+"""Reading the response of a chat completions server: a usable reply, or a fault and how to handle it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shiftdc_eval.judges.api.endpoint import masked
 from shiftdc_eval.judges.chat_model import NOTHING, Blame, NoReply, Reply, Spent
 
 FaultKind = Literal["transient", "rate_limit", "final", "fatal"]
-"""Ask again · ask again when the server says · this item cannot be judged · nothing can be judged."""
+"""Retry · retry when the server allows it · this item cannot be judged · no item can be judged."""
 
 _TRANSIENT = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _FATAL = {

@@ -68,7 +68,7 @@ class LocalModel:
             raise _cannot_load(self.id, self.revision, error) from error
 
     def settings(self) -> dict[str, object]:
-        """What of it can change a verdict, for fingerprints."""
+        """The settings that can change a verdict, for fingerprints."""
         return {"model": self.identity, "dtype": self.resolved_dtype, "max_length": self.max_length}
 
     @property
