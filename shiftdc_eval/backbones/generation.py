@@ -141,9 +141,9 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
         width: padded length of the prompts.
     """
 
-    def __init__(self, name: str, dtype: torch.dtype, ends: Iterable[int], width: int) -> None:
+    def __init__(self, name: str, dtype: torch.dtype, ends: Iterable[int | None], width: int) -> None:
         self._said = f"the logits of {name} are not finite in {str(dtype).removeprefix('torch.')}"
-        self._ends, self._width = sorted(ends), width
+        self._ends, self._width = [end for end in ends if end is not None], width
         self.rows: Sequence[int] | None = None
         """The request that each row of the scores belongs to; -1 for a row without any; None: every row has one."""
 
@@ -153,7 +153,7 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
             if self.rows is not None:
                 wrong &= torch.tensor(self.rows, device=scores.device) >= 0
             if input_ids is not None:
-                ends = torch.tensor(self._ends, device=input_ids.device)
+                ends = torch.tensor(self._ends, device=input_ids.device, dtype=input_ids.dtype)
                 wrong &= ~torch.isin(input_ids[:, self._width :], ends).any(-1)
             if wrong.any():
                 raise ItemError(

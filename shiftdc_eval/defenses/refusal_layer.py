@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
-from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.judges.keyword import keyword_judge
 from shiftdc_eval.judges.verdict import Item
 from shiftdc_eval.steering import SafetyDirection, Shift, ablate, edit_tokens
@@ -99,7 +99,13 @@ def choose_layer(
                 backbone.last_token_activations(chats[start : start + batch_size], [count - 1])[:, 0]
                 for start in range(0, len(chats), batch_size)
             ]
-        return backbone.next_token_logits(torch.cat(last)).double().cpu()
+        found = backbone.next_token_logits(torch.cat(last)).double().cpu()
+        if not torch.isfinite(found.amax()):
+            raise ModelError(
+                f"the logits of {backbone.name} are not finite, so no layer can be chosen: "
+                "load it with dtype=bfloat16 or float32"
+            )
+        return found
 
     usual = logits(safe)
     scores: dict[int, tuple[bool, float]] = {}

@@ -217,6 +217,34 @@ def shapes_of(model: Any, rename: Callable[[str], str] = str) -> dict[str, list[
     return {rename(name): list(value.shape) for name, value in model.state_dict().items()}
 
 
+def write_model(
+    model_class: Any,
+    config: Any,
+    sources: Sequence[Source],
+    destination: Path,
+    report: Report,
+    rename: Callable[[str], str] = str,
+) -> None:
+    """Write configuration and weights of a converted model.
+
+    Args:
+        model_class: of transformers or of `native`.
+        config: its configuration.
+        sources: published checkpoints.
+        destination: existing folder.
+        report: filled in.
+        rename: name in the model -> name that is written.
+
+    Raises:
+        ModelError: as `convert`.
+    """
+    with torch.device("meta"):
+        shapes = shapes_of(model_class(config), rename)
+    convert(sources, shapes, destination, report)
+    config.architectures = [model_class.__name__]
+    config.save_pretrained(destination)
+
+
 def source_folder(name: str, patterns: Iterable[str]) -> Path:
     """A local folder, or a hub id that is fetched.
 

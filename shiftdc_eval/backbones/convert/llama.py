@@ -1,18 +1,20 @@
-"""What conversions around a published Llama checkpoint share: its keys, settings, tokenizer, vocabulary."""
+"""What conversions share: a published Llama checkpoint's keys, settings, tokenizer and vocabulary; processors."""
 
 from __future__ import annotations
 
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AddedToken, GenerationConfig, LlamaConfig
+from transformers import AddedToken, GenerationConfig, LlamaConfig, LlavaProcessor
 
 from shiftdc_eval.backbones.convert.checkpoint import Report, Routed, Unused
 from shiftdc_eval.backbones.convert.llama_tokenizer import llama_tokenizer
+from shiftdc_eval.backbones.native.image_processor import SquareImageProcessor
 from shiftdc_eval.core.errors import ModelError
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 -- not a password
@@ -94,6 +96,34 @@ def with_rows(weight: Tensor, rows: int) -> Tensor:
         return weight
     mean = weight.double().mean(0, keepdim=True).to(weight.dtype)
     return torch.cat([weight, mean.expand(rows - len(weight), -1)])
+
+
+def chat_template(name: str) -> str:
+    """A chat template of this folder."""
+    return (files("shiftdc_eval.backbones.convert") / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def query_processor(tokenizer: Any, *, side: int, queries: int, template: str, **more: Any) -> LlavaProcessor:
+    """The processor of a model whose images become a fixed number of vectors.
+
+    Args:
+        tokenizer: gets the template too.
+        side: of the square that images are resized to, in pixels.
+        queries: image tokens of an image.
+        template: name of the chat template.
+        more: of `LlavaProcessor`.
+    """
+    tokenizer.chat_template = chat_template(template)
+    return LlavaProcessor(
+        image_processor=SquareImageProcessor(size={"height": side, "width": side}),
+        tokenizer=tokenizer,
+        # one patch of the whole side, and the other queries on top: as many tokens as there are queries
+        patch_size=side,
+        num_additional_image_tokens=queries - 1,
+        vision_feature_select_strategy="full",
+        chat_template=tokenizer.chat_template,
+        **more,
+    )
 
 
 def save_generation(tokenizer: Any, destination: Path, **more: Any) -> None:

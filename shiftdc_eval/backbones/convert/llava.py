@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
@@ -30,12 +28,13 @@ from shiftdc_eval.backbones.convert.checkpoint import (
     Source,
     Unused,
     checkpoint_files,
-    convert,
-    shapes_of,
+    read_tensors,
     source_folder,
+    write_model,
 )
 from shiftdc_eval.backbones.convert.llama import (
     IMAGE_TOKEN,
+    chat_template,
     read_json,
     route_llama,
     save_generation,
@@ -70,16 +69,11 @@ def convert_llava(source: str, destination: Path, vision_tower: str | None = Non
     report = Report()
     tokenizer, vocabulary = with_image_token(folder, int(original["vocab_size"]), report)
     config = _config(original, vision, vocabulary, tokenizer)
-    with torch.device("meta"):
-        shapes = shapes_of(LlavaForConditionalGeneration(config), published_name)
     main = checkpoint_files(folder)
     sources = [Source(main, _router(vocabulary))]
     if not _holds_vision(main):
         sources.append(Source(checkpoint_files(tower), route_vision))
-    convert(sources, shapes, destination, report)
-
-    config.architectures = ["LlavaForConditionalGeneration"]
-    config.save_pretrained(destination)
+    write_model(LlavaForConditionalGeneration, config, sources, destination, report, published_name)
     save_generation(tokenizer, destination)
     _processor(original, config, tokenizer).save_pretrained(destination)
     return report
@@ -128,15 +122,14 @@ def _processor(original: dict[str, Any], config: LlavaConfig, tokenizer: Any) ->
         # the original pads an image to a square with the mean colour before it is resized
         do_pad=original.get("image_aspect_ratio") == "pad",
     )
-    template = (files("shiftdc_eval.backbones.convert") / "vicuna_v1.jinja").read_text(encoding="utf-8")
-    tokenizer.chat_template = template
+    tokenizer.chat_template = chat_template("vicuna_v1")
     return LlavaProcessor(
         image_processor=image_processor,
         tokenizer=tokenizer,
         patch_size=config.vision_config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=1,
-        chat_template=template,
+        chat_template=tokenizer.chat_template,
     )
 
 
@@ -154,8 +147,6 @@ def published_name(name: str) -> str:
 
 
 def _holds_vision(paths: list[Path]) -> bool:
-    from shiftdc_eval.backbones.convert.checkpoint import read_tensors
-
     return any("vision_tower." in name for path in paths for name, _ in read_tensors(path))
 
 

@@ -9,13 +9,10 @@ end, which is a token; an answer ends before `###`.
 from __future__ import annotations
 
 import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import LlavaProcessor
 
 from shiftdc_eval.backbones.convert.checkpoint import (
     Report,
@@ -23,19 +20,18 @@ from shiftdc_eval.backbones.convert.checkpoint import (
     Source,
     Unused,
     checkpoint_files,
-    convert,
-    shapes_of,
     source_folder,
+    write_model,
 )
 from shiftdc_eval.backbones.convert.llama import (
     IMAGE_TOKEN,
+    query_processor,
     read_json,
     route_llama,
     save_generation,
     text_config,
     with_image_token,
 )
-from shiftdc_eval.backbones.native.image_processor import SquareImageProcessor
 from shiftdc_eval.backbones.native.minigpt4 import MiniGPT4Config, MiniGPT4ForConditionalGeneration
 from shiftdc_eval.core.errors import ModelError
 
@@ -76,39 +72,23 @@ def convert_minigpt4(linear: str, destination: Path, *, vicuna: str, blip2: str 
         image_seq_length=seen.get("num_query_tokens", 32),
         dtype=original.get("torch_dtype", "float16"),
     )
-    with torch.device("meta"):
-        shapes = shapes_of(MiniGPT4ForConditionalGeneration(config))
     sources = [
         Source(checkpoint_files(eyes), route_blip2),
         Source(checkpoint_files(language), lambda key, tensor: route_llama(key, tensor, vocabulary)),
         Source([Path(linear)], route_linear, inside=("model",)),
     ]
-    convert(sources, shapes, destination, report)
-    config.architectures = ["MiniGPT4ForConditionalGeneration"]
-    config.save_pretrained(destination)
+    write_model(MiniGPT4ForConditionalGeneration, config, sources, destination, report)
     save_generation(tokenizer, destination, stop_strings=[STOP])
-    _processor(config, tokenizer).save_pretrained(destination)
+    side = config.vision_config.image_size
+    query_processor(
+        tokenizer, side=side, queries=config.num_query_tokens, template="minigpt4"
+    ).save_pretrained(destination)
     return report
 
 
 def _chosen(settings: dict[str, Any] | None, names: tuple[str, ...]) -> dict[str, Any]:
     """Sizes that are given; what is not given has BLIP-2's own default."""
     return {name: value for name, value in (settings or {}).items() if name in names and value is not None}
-
-
-def _processor(config: MiniGPT4Config, tokenizer: Any) -> LlavaProcessor:
-    side = config.vision_config.image_size
-    template = (files("shiftdc_eval.backbones.convert") / "minigpt4.jinja").read_text(encoding="utf-8")
-    tokenizer.chat_template = template
-    return LlavaProcessor(
-        image_processor=SquareImageProcessor(size={"height": side, "width": side}),
-        tokenizer=tokenizer,
-        # one patch of the whole side, and the other queries on top: as many tokens as there are queries
-        patch_size=side,
-        num_additional_image_tokens=config.num_query_tokens - 1,
-        vision_feature_select_strategy="full",
-        chat_template=template,
-    )
 
 
 def route_blip2(key: str, tensor: Tensor) -> Routed:

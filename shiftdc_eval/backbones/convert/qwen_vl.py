@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LlavaProcessor, Qwen2Config
+from transformers import GenerationConfig, Qwen2Config
 
 from shiftdc_eval.backbones.convert.checkpoint import (
     Report,
@@ -18,13 +17,11 @@ from shiftdc_eval.backbones.convert.checkpoint import (
     Source,
     Unused,
     checkpoint_files,
-    convert,
-    shapes_of,
     source_folder,
+    write_model,
 )
-from shiftdc_eval.backbones.convert.llama import read_json
+from shiftdc_eval.backbones.convert.llama import query_processor, read_json
 from shiftdc_eval.backbones.convert.qwen_tokenizer import qwen_tokenizer
-from shiftdc_eval.backbones.native.image_processor import SquareImageProcessor
 from shiftdc_eval.backbones.native.qwen_vl import (
     QwenVLConfig,
     QwenVLForConditionalGeneration,
@@ -69,18 +66,22 @@ def convert_qwen_vl(source: str, destination: Path) -> Report:
         )
     report = Report()
     config = _config(original, tokenizer)
-    with torch.device("meta"):
-        shapes = shapes_of(QwenVLForConditionalGeneration(config))
-    convert([Source(checkpoint_files(folder), _router(config))], shapes, destination, report)
+    sources = [Source(checkpoint_files(folder), _router(config))]
+    write_model(QwenVLForConditionalGeneration, config, sources, destination, report)
     report.notes.append("dynamic NTK and log-n attention, which act above 2048 tokens, are left out")
-    config.architectures = ["QwenVLForConditionalGeneration"]
-    config.save_pretrained(destination)
     ends = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
     GenerationConfig(
         eos_token_id=[tokenizer.convert_tokens_to_ids(end) for end in ends],
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(destination)
-    _processor(config, tokenizer).save_pretrained(destination)
+    vision = config.vision_config
+    query_processor(
+        tokenizer,
+        side=vision.image_size,
+        queries=vision.queries,
+        template="qwen_vl",
+        image_token=IMAGE_TOKEN,
+    ).save_pretrained(destination)
     return report
 
 
@@ -119,22 +120,6 @@ def _config(original: dict[str, Any], tokenizer: Any) -> QwenVLConfig:
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         image_seq_length=vision.queries,
         dtype=original.get("torch_dtype", "bfloat16"),
-    )
-
-
-def _processor(config: QwenVLConfig, tokenizer: Any) -> LlavaProcessor:
-    side = config.vision_config.image_size
-    template = (files("shiftdc_eval.backbones.convert") / "qwen_vl.jinja").read_text(encoding="utf-8")
-    tokenizer.chat_template = template
-    return LlavaProcessor(
-        image_processor=SquareImageProcessor(size={"height": side, "width": side}),
-        tokenizer=tokenizer,
-        # one "patch" of the whole side and the other queries on top: as many tokens as there are queries
-        patch_size=side,
-        num_additional_image_tokens=config.vision_config.queries - 1,
-        vision_feature_select_strategy="full",
-        image_token=IMAGE_TOKEN,
-        chat_template=template,
     )
 
 
