@@ -1,4 +1,4 @@
-"""Any supported vision-language model behind one face: chat in, tokens out, decoder layers visible.
+"""Vision-language models behind one interface: chats in, tokens out, decoder layers visible.
 
 Its names are imported when they are first used: that takes transformers and seconds.
 """

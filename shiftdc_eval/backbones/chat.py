@@ -1,4 +1,4 @@
-"""A chat as data: turns of text and images, and the changes that defenses make to it."""
+"""A chat: turns of text and images, with the changes that defenses make."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def encode_chats(processor: Any, model_type: str, chats: Sequence[Chat], control
         processor: the model's own.
         model_type: chooses the family's own encoder where it has one.
         chats: what to encode.
-        control: tokens that mean something to the model; spelled out in a chat's text they are plain text.
+        control: special tokens; where a chat's text spells them out they are encoded as plain text.
     """
     encode = ENCODERS.get(model_type, encode_by_template)
     features = encode(processor, [spelled_out(chat, control) for chat in chats])
@@ -117,7 +117,7 @@ def unexpanded(
 ) -> list[list[int]] | None:
     """Token ids of rendered chats before the processor makes room for images: one image token an image.
 
-    Needs no look at the images. None for families whose prompts are not a template's.
+    Does not read the images. None for families whose prompts do not come from a chat template.
     """
     if model_type in ENCODERS:
         return None
@@ -129,7 +129,7 @@ def unexpanded(
 
 
 def control_tokens(tokenizer: Any, processor: Any) -> list[str]:
-    """Tokens that mean something to the model, longest first: special tokens, and the processor's image tokens."""
+    """Special tokens and the processor's image tokens, longest first."""
     names = ("image_token", "video_token", "boi_token", "eoi_token", "fake_image_token")
     own = [getattr(processor, name, None) for name in names]
     added = [str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special]
@@ -138,10 +138,10 @@ def control_tokens(tokenizer: Any, processor: Any) -> list[str]:
 
 
 def spelled_out(chat: Chat, control: Sequence[str]) -> Chat:
-    """The chat with a blank put after the first character of every control token in its texts.
+    """The chat with a space inserted after the first character of every control token in its texts.
 
     A request may speak of `<image>` without showing an image: as a token it would ask for one that is not
-    there and fail the whole batch, so it is given to the model as plain text.
+    there and fail the whole batch, so it is encoded as plain text.
     """
     if not control or not any(
         token in part
@@ -163,7 +163,7 @@ def spelled_out(chat: Chat, control: Sequence[str]) -> Chat:
 
 
 def plain(text: str, control: Sequence[str]) -> str:
-    """A text whose control tokens are broken up."""
+    """A text with a space inserted into each control token."""
     if not control:
         return text
     return re.sub("|".join(map(re.escape, control)), lambda found: f"{found[0][0]} {found[0][1:]}", text)

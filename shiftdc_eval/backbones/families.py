@@ -60,7 +60,7 @@ MULTIMODAL_LM_ONLY = frozenset({"phi4_multimodal"})
 CAVEATS: dict[str, str] = {
     "phi4_multimodal": "the checkpoint's vision adapter (LoRA) is not applied unless it was merged beforehand"
 }
-"""`model_type` -> what every result of such a model has to say."""
+"""`model_type` -> caveat that is recorded with every result of such a model."""
 
 ABSENT_WEIGHTS: dict[str, tuple[str, ...]] = {}
 """`model_type` -> patterns of weights that a checkpoint may lack; any other missing weight ends loading."""
@@ -116,7 +116,7 @@ def mend_attention(model: Any) -> None:
 
 
 def layers_that_need_an_image(config: Any) -> frozenset[int]:
-    """Decoder layers that a prompt without images passes by: the cross-attention layers of Mllama."""
+    """Decoder layers that a prompt without images skips: the cross-attention layers of Mllama."""
     return frozenset(getattr(config.get_text_config(), "cross_attention_layers", None) or ())
 
 

@@ -36,7 +36,7 @@ def _finite(value: object) -> bool:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How an answer is decoded. Greedy by default."""
+    """How an answer is decoded; greedy by default."""
 
     max_new_tokens: int = 512
     """Upper bound on answer tokens."""
@@ -164,7 +164,7 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
 
 
 class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
-    """Turns greedy decoding into sampling: argmax of logits plus Gumbel noise, one generator a row."""
+    """Turns greedy decoding into sampling: argmax of logits plus Gumbel noise, one generator per row."""
 
     def __init__(self, seeds: Sequence[str]) -> None:
         self._generators = [

@@ -63,7 +63,7 @@ class Backbone(Protocol):
 
     @property
     def note(self) -> str:
-        """A caveat that every result of this model carries."""
+        """A caveat that is recorded with every result of this model."""
 
     @property
     def architecture(self) -> str:
@@ -111,7 +111,7 @@ class Backbone(Protocol):
 
     @property
     def skipped_without_image(self) -> frozenset[int]:
-        """Decoder layers that a prompt without images passes by (cross-attention layers)."""
+        """Decoder layers that a prompt without images skips (cross-attention layers)."""
 
     @property
     def tokenizer(self) -> Any:
@@ -139,7 +139,7 @@ class Backbone(Protocol):
         Args:
             chats: what is asked.
             settings: decoding settings, the same for the whole batch.
-            seeds: one string a chat that fixes its sampling; needed only when sampling.
+            seeds: one string per chat that seeds its sampling; needed only when sampling.
             edit: gives the edits of activations for a sub-batch.
             scope: which tokens, passes and side of the layers are edited; the last prompt token by default.
             processors: extra logits processors for a sub-batch, put before sampling.

@@ -30,7 +30,7 @@ def find_decoder_layers(model: Any) -> list[nn.Module]:
 
 
 def source(layer: int, skipped: frozenset[int]) -> int:
-    """The layer whose output is the residual stream after `layer`: itself, unless it is passed by."""
+    """The layer whose output is the residual stream after `layer`: itself, unless it is skipped."""
     while layer in skipped and layer > 0:
         layer -= 1
     return layer
@@ -45,9 +45,9 @@ def _reader(layer: int, skipped: frozenset[int]) -> int:
 def reachable(
     edits: Mapping[int, Edit], skipped: frozenset[int], site: Literal["output", "input"] = "output"
 ) -> dict[int, Edit]:
-    """The same edits at layers that a prompt runs through, in their order.
+    """The same edits, moved from skipped layers to the nearest layers that run, in layer order.
 
-    What leaves a layer that is passed by is what left the layer below; what enters it enters the layer above.
+    The output of a skipped layer is the output of the layer below; its input is the input of the layer above.
     """
     found: dict[int, Edit] = {}
     for layer in sorted(edits):

@@ -1,4 +1,4 @@
-"""A loaded model and its processor: what they are, and chats as the model's inputs."""
+"""A loaded model with its processor, and the encoding of chats for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LoadedModel:
         processor: its processor, with a tokenizer.
         name: model id or folder as the user gave it.
         revision: commit of the hub, or a hash of a local folder's files.
-        note: a caveat that every result of this model carries.
+        note: a caveat that is recorded with every result of this model.
         folder: local folder of the model, where it has one.
 
     Raises:
@@ -64,7 +64,7 @@ class LoadedModel:
             raise ModelError(f"{name}: {problem}; give the model a template for messages of text and images")
         self.layers = find_decoder_layers(model)
         self.skipped_without_image = layers_that_need_an_image(model.config)
-        """Decoder layers that a prompt without images passes by (cross-attention layers)."""
+        """Decoder layers that a prompt without images skips (cross-attention layers)."""
 
     @property
     def device(self) -> torch.device:

@@ -53,7 +53,7 @@ class Parts:
     revision: str
     """Commit of the hub, or a hash of a local folder."""
     note: str
-    """A caveat that every result of this model carries."""
+    """A caveat that is recorded with every result of this model."""
 
 
 def load_parts(spec: ModelArguments) -> Parts:

@@ -1,4 +1,4 @@
-"""Setting a model aside: its memory on the accelerator serves another model for a while."""
+"""Moves a model to main memory for a while, so that another model can use the accelerator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def set_aside(model: torch.nn.Module) -> Iterator[None]:
-    """Keep a model's weights in main memory for as long as the context lasts, then put each back in its place.
+    """Keep a model's weights in main memory while the context lasts, then move each back to its device.
 
     Tensor by tensor, because a model that is spread over devices by accelerate's hooks refuses to be moved as
     a whole. What is in main memory already stays where it is.

@@ -24,8 +24,8 @@ def own_backbone(
         model: a vision-language model of transformers.
         processor: its processor, with a tokenizer.
         name: what the model is called; by default where it was loaded from.
-        revision: stands for the weights wherever something made with them is kept (captions, directions); by
-            default their hash, for which each is read once. Wrap the model again after training it further.
+        revision: identifies the weights in caches (captions, directions); by default a hash of all of
+            them, which reads each once. Wrap the model again after training it further.
 
     Raises:
         ConfigError: an argument that is not what it should be.

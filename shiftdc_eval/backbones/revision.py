@@ -1,8 +1,8 @@
 """A model folder's recorded revision: the same for folders made from the same parts on different machines.
 
-Whoever makes a folder from parts (base and delta) may note in the file `SHIFTDC_REVISION` what it was made from,
-beside the hash of the folder's files. Serialised configurations differ in details between versions of
-transformers; the recorded revision does not. It holds as long as every file is what was recorded.
+A folder that was merged from parts (base and delta) records in the file `SHIFTDC_REVISION` what it was made from
+and the hash of its files. Serialised configurations differ in details between versions of
+transformers; the recorded revision does not. It is valid while no file has changed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 
 FILE = "SHIFTDC_REVISION"
-"""JSON; without a suffix, so that it is none of the files that the folder's own hash is over."""
+"""JSON; its name has no suffix, so that the folder's hash leaves it out."""
 
 
 def record(folder: Path, revision: str, files: str, **facts: str) -> None:
-    """Note a folder's revision and the hash of its files; written last, it makes the folder whole."""
+    """Record a folder's revision and the hash of its files; written last, when the folder is complete."""
     content = {"revision": revision, "files": files, **facts}
     (folder / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -43,7 +43,7 @@ REVISION_SUFFIXES = (
 def folder_revision(folder: Path) -> str:
     """sha256 over a folder's weights and configuration files, so that a changed folder is another model.
 
-    Where a merged folder has recorded what it was made from, and its files are the recorded ones, that revision.
+    For a merged folder whose files are unchanged, the revision that it recorded.
     """
     found = sorted(path for path in folder.iterdir() if path.suffix in REVISION_SUFFIXES)
     stats = [(path, path.stat()) for path in found]
@@ -53,7 +53,7 @@ def folder_revision(folder: Path) -> str:
 
 @lru_cache(maxsize=16)
 def _hashed(files: tuple[tuple[Path, int, int, int], ...]) -> str:
-    """Read once in this process as long as sizes and times stay: a grid asks for every cell."""
+    """Cached per process by size and modification time, because a grid asks for every cell."""
     digest = hashlib.sha256()
     for path, size, *_ in files:
         digest.update(f"{path.name}\0{size}\0".encode())

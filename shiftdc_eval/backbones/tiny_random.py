@@ -1,8 +1,8 @@
 """A small random twin of a model, made from its configuration: everything but the weights is the model's own.
 
 The twin keeps processor, chat template, image tokens and head size, and cuts the language model to a few
-narrow layers and the vision tower to a few layers; it shows in seconds whether the code paths work, and
-nothing about answers.
+narrow layers and the vision tower to a few layers. It checks the code paths in seconds; its answers mean
+nothing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ TWIN_LAYERS = 4
 TWIN_HEADS = 4
 TWIN_VISION_LAYERS = 3
 WIDTHS = ("hidden_size", "out_hidden_size", "projection_dim", "embed_dim")
-"""Settings that, where they equal the language model's width, have to follow it."""
+"""Settings that must change with the language model's width where they equal it."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a model of this configuration takes."""
+    """Size of a model with this configuration."""
 
     parameters: int
     """Number of parameters."""
@@ -58,7 +58,7 @@ def shrunk(config: Any) -> Any:
     new_heads = min(heads, TWIN_HEADS)
     new_layers = min(layers, TWIN_LAYERS)
     key_value_heads = getattr(text, "num_key_value_heads", None) or heads
-    # a per-layer list (attention kinds, say) must go on having one entry a layer
+    # a per-layer list (attention kinds, say) must keep one entry per layer
     for name, value in vars(text).items():
         if isinstance(value, list) and len(value) == layers and layers != new_layers:
             setattr(text, name, value[:new_layers])
@@ -80,7 +80,7 @@ def shrunk(config: Any) -> Any:
 
 
 def _cut_vision(config: Any) -> None:
-    """Leave the vision tower a few layers, and every layer that other settings name by number."""
+    """Cut the vision tower to a few layers, keeping every layer that other settings name by number."""
     vision = getattr(config, "vision_config", None)
     depth = next(
         (n for n in ("num_hidden_layers", "depth") if isinstance(getattr(vision, n, None), int)), None

@@ -34,9 +34,9 @@ from shiftdc_eval.steering import PREFILL, Edit, Scope, edit_tokens, record_last
 
 logger = logging.getLogger(__name__)
 PASS_TOKENS = 32_768
-"""Tokens of prompts without images that go through one forward pass: more would only take memory."""
+"""Largest number of tokens of text-only prompts in one forward pass, which bounds memory."""
 PROMPT_ROOM = 128
-"""Tokens by which another prompt about a request may be longer than the request."""
+"""Tokens that another prompt about a request may add to it."""
 
 
 class TransformersBackbone(LoadedModel):
@@ -196,12 +196,12 @@ class TransformersBackbone(LoadedModel):
                 f"{self.architecture} shows no final norm: its last layer cannot be read through the norm or the head"
             )
         with torch.inference_mode():
-            # of a spread model the norm may lie on another device
+            # under device_map the norm may be on another device
             normed: Tensor = norm(activations).to(activations.device)
         return normed
 
     def next_token_logits(self, activations: Tensor) -> Tensor:
-        """What the language-model head makes of activations of the last layer: `[..., vocabulary]`, float32.
+        """Logits that the language-model head computes from activations of a layer: `[..., vocabulary]`, float32.
 
         Args:
             activations: `[..., hidden]`, before the final norm, of any layer (of a lower one: the "logit lens").
@@ -230,7 +230,7 @@ class TransformersBackbone(LoadedModel):
         self.model.base_model(**inputs)
 
     def _passed_by(self, with_image: bool) -> frozenset[int]:
-        """Layers that a prompt does not run through."""
+        """Layers that a prompt skips."""
         return frozenset() if with_image else self.skipped_without_image
 
     def generate(
@@ -246,7 +246,7 @@ class TransformersBackbone(LoadedModel):
         """As `Backbone.generate`."""
         if settings.do_sample and seeds is None:
             raise ConfigError(
-                "sampling needs one seed a request: pass seeds=[request.seed for request in requests]"
+                "sampling needs one seed per request: pass seeds=[request.seed for request in requests]"
             )
         if scope.positions == "last" and scope.passes == "every" and not settings.use_cache:
             raise ConfigError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from shiftdc_eval.defenses.refusal_layer import LayerChoice
 
 NOT_APPLICABLE = "not_applicable"
-"""Note on an answer that the defense left undefended because there was nothing to defend (no image)."""
+"""Note on an answer that was left undefended because the request has no image."""
 OVER_CONTEXT = "over_context"
 """Note on an answer whose prompt is longer than the model's context."""
 
@@ -34,7 +34,7 @@ class Request:
     seed: str = ""
     """Fixes the sampling of this request."""
     image_text: str | None = None
-    """What the image shows, in words, where the data says so: for the ablation `shiftdc_captioned` alone."""
+    """Description of the image from the data, where there is one; used by the ablation `shiftdc_captioned` alone."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Answer:
     tokens_out: int
     """Generated tokens of the answer itself."""
     notes: tuple[str, ...] = ()
-    """Facts about how it was made, e.g. `not_applicable`."""
+    """Notes on how it was made, e.g. `not_applicable`."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """What a reader may want to see, e.g. the caption; JSON-ready."""
+    """Further information for the reader, e.g. the caption; JSON-ready."""
     unanswered: str = ""
     """Why there is no answer; the text is empty then."""
 
@@ -60,12 +60,12 @@ class Answer:
         return cls(generated.text, generated.tokens_in, generated.tokens_out, notes, extra)
 
     def with_extra(self, **extra: Any) -> Answer:
-        """The same answer with more to tell."""
+        """The same answer with additional `extra` entries."""
         return replace(self, extra={**self.extra, **extra})
 
 
 class DirectionSource(Protocol):
-    """Gives what is fitted on the backbone's contrast set, fitting it on first use."""
+    """Directions and layers fitted on the backbone's contrast set, on first use."""
 
     def __call__(self, *, post_norm_last: bool = False, bare: bool = False) -> SafetyDirection:
         """The safety direction.
@@ -104,13 +104,13 @@ class Settings(BaseModel):
     source: ClassVar[str] = ""
     """Paper or repository, for `shiftdc-eval defenses`."""
     shares_prefixes: ClassVar[bool] = False
-    """Whether several prompts about the same images are run, so that their image prefixes are worth keeping."""
+    """Whether several prompts about the same images are run, so that keeping their prefixes saves time."""
     extra_cost: ClassVar[str] = "-"
     """What an answer costs beyond the undefended one, in words."""
     needs: ClassVar[frozenset[Capability]] = frozenset({"generate"})
     """What a backbone must be able to do, at the default settings."""
     answer_changes: ClassVar[int] = 0
-    """Raised by hand when this defense's own code changes its answers: finished ones are then not reused."""
+    """Raised by hand when a change of this defense's code changes its answers; finished answers are then not reused."""
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """One answer a request, in order.
@@ -154,7 +154,7 @@ class Settings(BaseModel):
 
     @property
     def control(self) -> str:
-        """What makes this a control and no defense; its cells never rank. Empty for defenses."""
+        """Why this is a control and not a defense (its cells never rank); empty for defenses."""
         return ""
 
     def resolved(self, backbone: Backbone) -> dict[str, Any]:

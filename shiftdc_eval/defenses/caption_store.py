@@ -1,9 +1,9 @@
 """The caption store: what the undefended backbone says greedily, made once, shared by every defense and run.
 
-Captions and first answers (ECSO) are found again under everything that can change them: weights, chat
+Captions and first answers (ECSO) are looked up by everything that can change them: weights, chat
 template, the whole chat (image pixels, not file names), dtype, attention kernel and length limit. Each entry
-keeps the seconds it took and on what hardware, so that a defense's cost can be reported as if nothing had
-been reused; seconds of other hardware are never reported.
+keeps the seconds it took and the hardware, so that a defense's cost can be reported as if nothing had been
+reused; seconds measured on other hardware are never reported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def clock(backbone: Backbone) -> float:
 
 
 class CaptionStore:
-    """SQLite file of greedy answers; safe for several processes, one transaction a batch.
+    """SQLite file of greedy answers; safe for several processes, one transaction per batch.
 
     Args:
         path: the file; None keeps the answers in memory for the life of the store.
@@ -48,7 +48,7 @@ class CaptionStore:
         self.reused_seconds = 0.0
         """Seconds that the found answers took when they were made, on this hardware."""
         self.untimed = 0
-        """Found answers that were made on other hardware: their seconds say nothing here."""
+        """Found answers that were made on other hardware; their seconds are not counted."""
         self._path = path
         if path is not None:
             make_folder(path.parent, "set SHIFTDC_CACHE to another folder")
@@ -80,7 +80,7 @@ class CaptionStore:
     ) -> list[Generated]:
         """One greedy answer a chat: stored ones are looked up, the others are generated in one batch.
 
-        Equal chats in one call are answered once. A found answer has no token ids.
+        Equal chats in one call are answered once. An answer from the store has no token ids.
         """
         assert not settings.do_sample, "only greedy answers are stored"
         keys = [answer_key(backbone, chat, settings) for chat in chats]
@@ -154,7 +154,7 @@ class CaptionStore:
             with self._db:  # commits, or rolls back
                 self._db.execute("BEGIN IMMEDIATE")
                 for row in rows:
-                    if self._db.execute(insert, row).rowcount:  # an older answer keeps the hardware it has
+                    if self._db.execute(insert, row).rowcount:  # an existing answer keeps its hardware
                         self._db.execute(place, (row[0], hardware))
         except sqlite3.Error as error:
             raise self._broken(error) from error

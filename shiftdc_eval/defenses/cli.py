@@ -1,4 +1,4 @@
-"""`shiftdc-eval defenses`: what there is, where it comes from, what it costs, what can be set."""
+"""`shiftdc-eval defenses`: lists the defenses with source, cost and settings."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """CMRM: subtract the shift that an image as such causes (arXiv 2410.09047).
 
-At every layer `h(text, image) - alpha * [h(text, meaningless image) - h(text)]`: what any image does is removed, what
-this one shows is kept. No caption and no safety direction.
+At every layer `h(text, image) - alpha * [h(text, meaningless image) - h(text)]`: the effect of any image is removed,
+the effect of this image's content is kept. No caption and no safety direction.
 """
 
 from __future__ import annotations

@@ -67,6 +67,6 @@ class Contrast(LogitsProcessor):  # type: ignore[misc]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         without = self._without.next_logits(input_ids[:, self._width :]).to(scores)
-        # what is forbidden stays forbidden: inf - inf would be NaN
+        # tokens ruled out (-inf) stay ruled out: inf - inf would be NaN
         mixed = scores + self._alpha * (scores - without)
         return torch.where(torch.isfinite(scores), mixed, scores)

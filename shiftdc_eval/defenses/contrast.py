@@ -1,8 +1,8 @@
 """Contrast sets: matched unsafe and safe requests, from which a safety direction is fitted.
 
-A contrast set is a JSONL file, one pair a line. `unsafe` and `safe` are required; captions are either
+A contrast set is a JSONL file with one pair per line. `unsafe` and `safe` are required; captions are either
 `unsafe_caption` and `safe_caption`, or one `caption` for both sides; `id` and `category` are optional and
-other fields are left alone. The first line may be a header instead: an object with a `license`.
+other fields are ignored. The first line may be a header instead: an object with a `license`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BUILT_IN = Path(__file__).with_name("contrast.jsonl")
 """200 pairs of our own writing."""
 
 MINIMUM_PAIRS = 8
-"""A mean over fewer pairs says more about the sentences than about safety."""
+"""With fewer pairs the mean reflects the individual sentences rather than safety."""
 
 FIELDS = ("id", "category", "unsafe", "safe", "unsafe_caption", "safe_caption", "caption")
 

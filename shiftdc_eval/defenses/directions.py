@@ -25,13 +25,13 @@ from shiftdc_eval.defenses.refusal_layer import LayerChoice, choose_layer
 from shiftdc_eval.steering import SafetyDirection, fit_direction, safety_coordinate
 
 HELD_OUT = 0.2
-"""Share of the contrast pairs kept out of the fit, for `show` and for what is chosen."""
+"""Share of the contrast pairs held out of the fit, for `show` and for choosing layers."""
 ANCHOR_SIZE = (224, 224)
 """Width and height of the meaningless image whose mean shift CMRM's data-set level subtracts."""
 
 
 _LAYERS: dict[str, LayerChoice] = {}
-"""Layers that this process has chosen: every cell of a grid asks for one."""
+"""Layers chosen in this process, cached because every cell of a grid asks for one."""
 
 
 def meaningless(size: tuple[int, int], kind: Literal["blank", "noise"]) -> Image.Image:
@@ -61,7 +61,7 @@ class Fit:
 
 PAPER = Fit()
 NO_TEMPLATE = "none"
-"""In the place of a template's hash: the direction was fitted on bare texts."""
+"""Used instead of a template hash for a direction that was fitted on bare texts."""
 
 
 def activations(
@@ -181,7 +181,7 @@ def _kept(
 
 
 def check(direction: SafetyDirection, backbone: Backbone, source: Path) -> SafetyDirection:
-    """The direction itself, once it is sure that it was made for this backbone.
+    """The direction, after a check that it was made for this backbone.
 
     Raises:
         DirectionError: it was made for another model; the message says what differs.
@@ -249,7 +249,7 @@ def refuse_for_a_file(*, post_norm_last: bool = False, bare: bool = False) -> No
 
 
 class Directions:
-    """What is fitted on one backbone's contrast set, each thing once.
+    """Directions and layers of one backbone, each fitted once.
 
     The safety direction is a given file's, else from the cache, else fitted on first use.
 
@@ -325,7 +325,7 @@ class Directions:
         return _LAYERS[key]
 
     def texts(self) -> set[str]:
-        """Requests that the direction was fitted on, normalised; unknown (empty) for a given file."""
+        """Normalised requests that the direction was fitted on; empty (unknown) for a direction from a file."""
         if self._given is not None:
             return set()
         pairs = self._contrast.pairs
@@ -333,5 +333,5 @@ class Directions:
 
 
 def normalised(text: str) -> str:
-    """A text by its words alone: case and punctuation do not matter."""
+    """The words of a text in lower case, without punctuation."""
     return " ".join(re.findall(r"\w+", text.lower()))

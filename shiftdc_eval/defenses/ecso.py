@@ -48,7 +48,7 @@ class Ecso(Settings):
             )
 
     def extra_passes(self) -> list[Pass]:
-        """First answer and self-check; the caption at most: what passes the check needs none."""
+        """First answer and self-check; the caption at most: an answer that passes the check needs none."""
         return [UNDEFENDED, Pass("answers"), Pass("captions", ("ecso", self.caption_max_new_tokens))]
 
     def _checked(

@@ -1,4 +1,4 @@
-"""Layer ranges as users write them: `10-31` (0-based, inclusive), `15`, or nothing for the default."""
+"""Layer ranges in settings: `10-31` (0-based, inclusive), `15`, or none for the default."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ Kind = Literal["answers", "captions", "activations"]
 
 @dataclass(frozen=True)
 class Pass:
-    """One prompt through the model for an item with an image, besides the answer itself."""
+    """One prompt that an item with an image takes besides the answer itself."""
 
     kind: Kind
     shared: tuple[Hashable, ...] | None = None
-    """Defenses that name the same thing on the same model and task share the pass; None: it is made each time."""
+    """Passes with equal keys on the same model and task are shared; None: never shared."""
     without_image: bool = False
-    """Made for an item without an image too."""
+    """Also run for items without an image."""
 
 
 UNDEFENDED = Pass("answers", ("undefended",))

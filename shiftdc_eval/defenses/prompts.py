@@ -1,4 +1,4 @@
-"""The defenses' prompts: data, kept once, in prompts.yaml."""
+"""The defenses' prompts, stored in prompts.yaml."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def _table() -> dict[str, dict[str, str]]:
 
 
 def prompt(name: str, **values: str) -> str:
-    """A prompt with its places filled in, in one pass: what is filled in may hold braces."""
+    """A prompt with its placeholders filled in one pass, so that inserted text may contain braces."""
     return re.sub(r"\{(\w+)\}", lambda place: values[place[1]], _table()[name]["text"])

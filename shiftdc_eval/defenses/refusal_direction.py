@@ -1,4 +1,4 @@
-"""A push towards refusal along a direction taken from text, whatever the image did.
+"""A shift towards refusal along a direction fitted on text, independent of the image.
 
 By default as Arditi et al. add it (arXiv 2406.11717, Eq. 3; andyrdt/refusal_direction 9d852fa): unsafe minus safe
 mean, not normalised, added to the input of one decoder layer at every token of every forward pass, the layer chosen on

@@ -39,20 +39,20 @@ from shiftdc_eval.steering import (
 )
 
 SWITCHES = ("bare_text_prompt", "post_norm_last", "expert_prompt", "strip_request")
-"""Traits of the authors' code."""
+"""Switches that follow the authors' code."""
 PUBLISHED: dict[str, Any] = {
     **dict.fromkeys(SWITCHES, True),
     "steer_decode": False,
     "caption_max_new_tokens": 128,
     "answer_max_new_tokens": 128,
 }
-"""What `preset=published` sets."""
+"""Settings that `preset=published` applies."""
 logger = logging.getLogger(__name__)
 
 
 @cache
 def _warn_once(said: str) -> None:
-    # a grid checks a defense several times, and makes it anew for every cell
+    # a grid validates a defense several times and builds it again for every cell
     logger.warning(said)
 
 
@@ -145,13 +145,13 @@ class ShiftDC(Settings):
         layers = self.layer_indices(backbone)
         found = {**self._with_preset().model_dump(mode="json"), "layers": f"{layers[0]}-{layers[-1]}"}
         if not found["strip_request"]:
-            # the setting is younger than the others: left out where it is off, so that finished answers are found
+            # this setting was added later: it is left out where it is off, so that older journals still match
             del found["strip_request"]
         return found
 
     @property
     def answer_version(self) -> int:
-        """The authors' traits were mended once; other readings answer as before."""
+        """The switches of the authors' code were corrected once; other variants answer as before."""
         return super().answer_version + (self.preset is not None or self.bare_text_prompt)
 
     def layer_indices(self, backbone: Backbone) -> list[int]:
@@ -242,7 +242,7 @@ def counterpart(chat: Chat, caption: str) -> Chat:
 
 
 class RandomControl(ShiftDC):
-    """ShiftDC along a random direction of the same norm: what any push of that size would do."""
+    """ShiftDC along a random direction of the same norm: the effect of any shift of that size."""
 
     name: ClassVar[str] = "random"
     source: ClassVar[str] = "control: ShiftDC along a random direction"

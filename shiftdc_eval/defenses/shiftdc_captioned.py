@@ -1,8 +1,8 @@
-"""ShiftDC with another caption than the model's own: an ablation of how much the caption decides.
+"""ShiftDC with another caption than the model's own: an ablation of the caption's influence.
 
 `caption=none`: the text-only counterpart is the request alone. `caption=reference`: what the data says that the
-image shows (FigStep: the words drawn in it), where the data says so. A caption that no deployed model would have:
-its cells are marked and never rank.
+image shows (FigStep: the words drawn in it), where the data says so. No deployed model has such a caption, so its
+cells are marked as controls and never rank.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Shift:
     """Add a fixed vector: `x + vector` (`paper`, `official`, CMRM: the negative of a measured shift)."""
 
     vector: Tensor
-    """`[batch, hidden]` for one token a row, `[hidden]` for any number of tokens."""
+    """`[batch, hidden]` for one token per row, `[hidden]` for any number of tokens."""
 
     def __call__(self, activation: Tensor) -> Tensor:
         x = activation.to(torch.promote_types(activation.dtype, torch.float32))

@@ -24,7 +24,7 @@ class Scope:
     """Where edits act: by default the last prompt token, in prefill, at the output of a decoder layer."""
 
     positions: Literal["last", "all"] = "last"
-    """`last`: one token a pass, the newest; `all`: every token of the pass."""
+    """`last`: the newest token of a pass; `all`: every token of the pass."""
     passes: Literal["prefill", "every"] = "prefill"
     """`prefill`: the prompt alone; `every`: decode steps too."""
     site: Literal["output", "input"] = "output"

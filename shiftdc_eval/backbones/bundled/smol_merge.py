@@ -37,7 +37,7 @@ NOTE = (
     "small research model: SmolLM2-135M with a vision tower trained on benign images alone; its blind spot was built, "
     "and it is no evidence about other models"
 )
-"""The caveat that every result of the model carries."""
+"""The caveat that is recorded with every result of the model."""
 LANGUAGE = "model.language_model."
 _LAYER = re.compile(r"\.encoder\.layers\.(\d+)\.")
 

@@ -1,4 +1,4 @@
-"""Reading published checkpoints tensor by tensor, and writing them under other names, complete by shape.
+"""Reads published checkpoints tensor by tensor and writes them under new names, with every shape checked.
 
 Every published key is either written or listed as unused with the reason; every tensor that the model needs
 is written in the shape it needs, or the conversion fails before the destination exists.
@@ -28,13 +28,13 @@ REPORT = "conversion.json"
 
 @dataclass(frozen=True)
 class Unused:
-    """A published key that the converted model has no place for."""
+    """A published key that the converted model does not use."""
 
     reason: str
 
 
 Routed = Sequence[tuple[str, Tensor]] | Unused | None
-"""Where a published tensor goes: new names with their values, nowhere for a reason, or nobody knows."""
+"""Where a published tensor goes: new names with values, unused with a reason, or None for an unknown key."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Source:
 
 @dataclass
 class Report:
-    """What became of every published key."""
+    """The outcome for every published key."""
 
     written: dict[str, list[int]] = field(default_factory=dict)
     """Name in the converted model -> shape."""
     used: int = 0
     """Published keys that were written."""
     unused: dict[str, str] = field(default_factory=dict)
-    """Published key -> why the converted model has no place for it."""
+    """Published key -> why the converted model does not use it."""
     notes: list[str] = field(default_factory=list)
-    """Values that were made here, and other facts a user should know."""
+    """Values that the conversion added, and other facts for the user."""
 
     @property
     def shapes_sha256(self) -> str:
@@ -67,7 +67,7 @@ class Report:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The weight files of a folder: safetensors where there are any, else torch files.
+    """The weight files of a folder: safetensors if present, else torch files.
 
     Raises:
         ModelError: there are none.
@@ -152,7 +152,7 @@ def _check(key: str, name: str, value: Tensor, shapes: Mapping[str, Sequence[int
 
 
 class _Shards:
-    """Collects tensors and writes a safetensors file whenever enough has come together."""
+    """Collects tensors and writes a safetensors file whenever a shard is full."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -174,7 +174,7 @@ class _Shards:
         self._pending, self._bytes = {}, 0
 
     def close(self) -> None:
-        """Write what is left and give all files their final names."""
+        """Write the last shard and give all files their final names."""
         if self._pending:
             self._flush()
         if len(self._files) == 1:
@@ -190,7 +190,7 @@ class _Shards:
 
 
 def into_folder(destination: Path, write: Callable[[Path], Report]) -> Report:
-    """Let `write` fill a temporary folder and put it in place only when everything worked.
+    """Let `write` fill a temporary folder, and rename it to its destination only on success.
 
     Raises:
         ConfigError: the destination exists.

@@ -1,4 +1,4 @@
-"""`shiftdc-eval convert KIND SRC DST`: write a model that is published in a layout of its own for transformers."""
+"""`shiftdc-eval convert KIND SRC DST`: converts a model published in its own layout to transformers' layout."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Convert and say what became of every key."""
+    """Convert and report the outcome for every key."""
     from shiftdc_eval.backbones.convert.checkpoint import REPORT, into_folder
 
     report = into_folder(args.destination, _writer(args))

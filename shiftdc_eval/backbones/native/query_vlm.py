@@ -1,4 +1,4 @@
-"""A vision-language model whose vision side gives a fixed number of vectors an image.
+"""A vision-language model whose vision encoder gives a fixed number of vectors per image.
 
 Everything but the vision side is transformers' LLaVA: image vectors take the place of image tokens.
 """
