@@ -13,8 +13,8 @@ import numpy as np
 from sklearn.metrics.pairwise import cosine_similarity
 
 from shiftdc_eval.analysis import probes
-from shiftdc_eval.core.statistics.intervals import Bools, numbered
-from shiftdc_eval.core.statistics.weighted import Bootstrap, Estimate, Floats, Ints
+from shiftdc_eval.core.statistics.intervals import Bools, Estimate, numbered
+from shiftdc_eval.core.statistics.weighted import Bootstrap, Floats, Ints
 
 Found = dict[str, Any]
 """Nested names with an `Estimate` at every leaf."""
@@ -268,7 +268,9 @@ def split_half(activations: Floats, labels: Labels, splits: int = SPLITS) -> Est
     scale = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     values = (first * second).sum(1) / np.maximum(scale, 1e-12)
     low, high = np.quantile(values, [0.025, 0.975])
-    return Estimate(float(values.mean()), float(low), float(high), int(labels.judged.sum()))
+    return Estimate(
+        float(values.mean()), float(low), float(high), int(labels.judged.sum()), len(set(cluster))
+    )
 
 
 def _rows(activations: Floats, chosen: Ints) -> Floats:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from shiftdc_eval.analysis.measures import Labels, SafetyProbe, VisualProbe
 from shiftdc_eval.analysis.probes import FOLDS, MINIMUM
 from shiftdc_eval.analysis.recording_file import Manifest, Recording
 from shiftdc_eval.core.errors import ConfigError, DataError, DirectionError
-from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools, numbered
-from shiftdc_eval.core.statistics.weighted import DRAWS, Bootstrap, Estimate, Floats
+from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools, Estimate, numbered
+from shiftdc_eval.core.statistics.weighted import DRAWS, Bootstrap, Floats
 from shiftdc_eval.judges.registry import get_judge
 from shiftdc_eval.judges.verdict import Item as JudgeItem
 from shiftdc_eval.steering import SafetyDirection
@@ -120,7 +120,8 @@ def _readout(
     return {
         one.name: {
             name: {
-                what: {key: _rounded(value) if key != "n" else value for key, value in asdict(found).items()}
+                what: {key: _rounded(getattr(found, key)) for key in ("value", "low", "high")}
+                | {"n": found.n}
                 for what, found in one.readout(x, layer["image"], refused.get(name), bootstrap).items()
             }
             for name, x in layer.items()
@@ -169,7 +170,7 @@ def _layer(
 
 
 def _plain(value: Any) -> Estimate:
-    return Estimate(float(value), None, None, 0)
+    return Estimate(float(value), math.nan, math.nan, 0, 0)
 
 
 def stack(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -190,8 +191,8 @@ def stack(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{DIGITS}g}")
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
 def _directions(folder: Path, manifest: Manifest) -> dict[str, Floats]:

@@ -5,7 +5,7 @@ Whole questions are drawn, so that items of one question stay together; a draw i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,23 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftdc_eval.core.statistics.bootstrap import SEED
-from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools, Z
+from shiftdc_eval.core.statistics.intervals import CONFIDENCE, Bools, Estimate, Z
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 DRAWS = 500
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval; None where the data cannot give it."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    """Items it rests on."""
 
 
 class Bootstrap:
@@ -79,25 +68,24 @@ class Resample:
         """Mean of `[n]` values over the chosen items."""
         picked = np.asarray(values)[self.chosen].astype(np.float64)
         if not len(picked):
-            return Estimate(None, None, None, 0)
+            return self._estimate(np.full(1, np.nan))
         with np.errstate(invalid="ignore", divide="ignore"):
-            return estimate(self._wide @ picked / self._wide.sum(1), len(picked))
+            return self._estimate(self._wide @ picked / self._wide.sum(1))
 
     def share(self, outcomes: Floats | Bools) -> Estimate:
         """Mean of `[n]` outcomes, 0 or 1. Where all are alike no draw differs: then Wilson's bound over clusters."""
         found = self.mean(outcomes)
         if found.value not in (0.0, 1.0):
             return found
-        return Estimate(
-            found.value, max(0.0, found.value - self._unseen), min(1.0, found.value + self._unseen), found.n
-        )
+        low, high = max(0.0, found.value - self._unseen), min(1.0, found.value + self._unseen)
+        return replace(found, low=low, high=high)
 
     def change(self, after: Floats, before: Floats) -> Estimate:
         """Mean difference of `[n]` outcomes, 0 or 1; where none differs, the interval is what could be missed."""
         found = self.mean(after - before)
         if not found.n or np.any((after != before)[self.chosen]):
             return found
-        return Estimate(0.0, -self._unseen, self._unseen, found.n)
+        return replace(found, low=-self._unseen, high=self._unseen)
 
     @property
     def _unseen(self) -> float:
@@ -106,22 +94,20 @@ class Resample:
 
     def auroc(self, scores: Floats, positive: Bools) -> Estimate:
         """Area under the ROC curve of `[n]` scores: the chance that a positive item has the higher one."""
-        areas = weighted_auroc(scores[self.chosen], positive[self.chosen], self.weights)
-        return estimate(areas, len(self.weights))
+        return self._estimate(weighted_auroc(scores[self.chosen], positive[self.chosen], self.weights))
 
     def rank_correlation(self, x: Floats, y: Floats | Bools) -> Estimate:
         """Spearman's rank correlation of two `[n]` columns."""
-        found = weighted_spearman(x[self.chosen], np.asarray(y)[self.chosen].astype(float), self.weights)
-        return estimate(found, len(self.weights))
+        other = np.asarray(y)[self.chosen].astype(float)
+        return self._estimate(weighted_spearman(x[self.chosen], other, self.weights))
 
-
-def estimate(values: Floats, n: int) -> Estimate:
-    """The first entry with the central interval of the others; draws without a value are left out."""
-    if not np.isfinite(values[0]):
-        return Estimate(None, None, None, n)
-    drawn = values[1:][np.isfinite(values[1:])]
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(float(values[0]), float(low), float(high), n)
+    def _estimate(self, values: Floats) -> Estimate:
+        """The first entry with the central interval of the others; draws without a value are left out."""
+        low = high = np.nan
+        if np.isfinite(values[0]):
+            drawn = values[1:][np.isfinite(values[1:])]
+            low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return Estimate(float(values[0]), float(low), float(high), len(self.weights), self.clusters)
 
 
 def weighted_auroc(scores: Floats, positive: Bools, weights: Floats) -> Floats:
