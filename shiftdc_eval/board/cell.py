@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from shiftdc_eval.core.hashing import content_hash
-from shiftdc_eval.core.records import Cost, Count, Json, JudgeCost, Moment, Record
+from shiftdc_eval.core.records import Cost, Count, Json, JudgeCost, Moment, Record, Seed
 
 CELL_VERSION: Literal[1] = 1
 HASH_DIGITS = 16
@@ -250,7 +250,7 @@ class Cell(Record):
     """Compute dtype; empty when unknown."""
     attention: Text = ""
     """Attention kernel; empty when unknown."""
-    seed: Count
+    seed: Seed
     """Seed of sampling and of random controls."""
     ablation: Text = ""
     """Reason for an ablation or control, which never ranks; else empty."""

@@ -28,6 +28,7 @@ ANSWER_VERSION = 1
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """A count that sums and shares can be made of."""
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Price = Annotated[float, Field(ge=0, le=1e12)]
 """USD."""
@@ -336,7 +337,7 @@ class RunRecord(Record):
     """Engine that answered: `plain` (transformers' own generate) or `fast`; empty in records older than engines."""
     batch_size: int | None = None
     """Requests answered together at the end of the run (halved where memory ran out)."""
-    seed: int
+    seed: Seed
     """Seed of sampling and of random controls."""
     tasks: list[TaskRecord]
     """The tasks answered."""
