@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from shiftdc_eval.core.terminal import say
+
 DEFAULT_BOARD = Path("leaderboards")
 
 
@@ -48,24 +50,23 @@ def main(args: argparse.Namespace) -> int:
 
         changed = build(args.results, args.out, args.replace, times=not args.no_times)
         for path in changed:
-            print(f"cell  {args.out / 'cells' / path}")
-        print(
-            f"board {args.out}: {len(changed)} cells new or changed, index.json, leaderboard.md, index.html"
-        )
+            say(f"cell  {args.out / 'cells' / path}")
+        say(f"board {args.out}: {len(changed)} cells new or changed, index.json, leaderboard.md, index.html")
         return 0
     if args.action == "check":
         from shiftdc_eval.board.check import check
 
         problems = check(args.board)
-        print(
+        for problem in [
             *problems,
             f"board {args.board}: {f'{len(problems)} problems' if problems else 'all is well'}",
-            sep="\n",
-        )
+        ]:
+            say(problem)
         return 1 if problems else 0
     from shiftdc_eval.board.cell_files import CELLS
     from shiftdc_eval.board.export import export
 
     files = export(CELLS.all_of(args.board), args.out)
-    print(*files, f"export {args.out}: {len(files)} files", sep="\n")
+    for line in [*files, f"export {args.out}: {len(files)} files"]:
+        say(line)
     return 0

@@ -27,6 +27,11 @@ def printable(text: object, keep: str = "") -> str:
     return "".join(one if one in keep else _escaped(one) for one in said)
 
 
+def say(text: object, keep: str = "", *, error: bool = False) -> None:
+    """Print a line for a terminal, on stdout or stderr; `keep` as in `printable`."""
+    print(printable(text, keep), file=sys.stderr if error else sys.stdout)
+
+
 def _escaped(one: str) -> str:
     category = unicodedata.category(one)
     if category == "Cs":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.records import JudgeCost
+from shiftdc_eval.core.terminal import say
 from shiftdc_eval.judges.human_labels import read_labels
 from shiftdc_eval.judges.registry import JUDGES, judges_for
 from shiftdc_eval.judges.rejudge import disagreements, rejudge
@@ -104,15 +105,15 @@ def main(args: argparse.Namespace) -> int:
 def _rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str], most: int) -> int:
     for outcome in rejudge(paths, judges, tasks):
         if outcome.skipped:
-            print(
+            say(
                 f"{outcome.path.name}: {outcome.judge}: skipped, a utility task (its answers are scored against "
                 "references)"
             )
             continue
         values = ", ".join(f"{value} {count}" for value, count in outcome.values.items())
-        print(f"{outcome.path.name}: {outcome.judge}: {outcome.judged} judged, {outcome.kept} kept; {values}")
+        say(f"{outcome.path.name}: {outcome.judge}: {outcome.judged} judged, {outcome.kept} kept; {values}")
         if outcome.cost.tokens_in != 0:
-            print(f"{outcome.path.name}: {outcome.judge}: {spent(outcome.cost)}")
+            say(f"{outcome.path.name}: {outcome.judge}: {spent(outcome.cost)}")
     list_disagreements(paths, tasks, most)
     return 0
 
@@ -132,11 +133,9 @@ def list_disagreements(paths: Sequence[Path], tasks: Sequence[str], most: int) -
     more = sum(1 for _ in found)
     for one in shown:
         repeat = f" (repeat {one.repeat})" if one.repeat else ""
-        print(
-            f"disagree on {one.item}{repeat}: {one.first[0]} {one.first[1]}, {one.second[0]} {one.second[1]}"
-        )
+        say(f"disagree on {one.item}{repeat}: {one.first[0]} {one.first[1]}, {one.second[0]} {one.second[1]}")
     if more:
-        print(
+        say(
             f"and {more} more disagreements; list them with `shiftdc-eval judge RUN --judge NAME "
             f"--disagreements {len(shown) + more}`"
         )
@@ -159,10 +158,10 @@ def _human_agreement(args: argparse.Namespace, judges: Sequence[Judge]) -> int:
         labelled = read_labels(paths, judge.kind, columns, mapping, across_kinds=args.across_kinds)
         told = {"data": args.data, "sample": args.sample, "across_kinds": args.across_kinds}
         outcomes.append(calibrate(judge, labelled, mapping, **told))
-    print(table(outcomes))
+    say(table(outcomes), keep="\n")
     for outcome in outcomes:
         for reason, count in list(outcome.reasons.items())[:REASONS]:
-            print(f"{outcome.judge}: {count} unscored: {reason}")
+            say(f"{outcome.judge}: {count} unscored: {reason}")
     if args.json:
         atomic_write(args.json, "[" + ",\n".join(one.model_dump_json() for one in outcomes) + "]\n")
     if args.attach:

@@ -404,3 +404,23 @@ def test_the_same_judge_twice_at_once_is_paid_once(run_folder: Path, server: Jud
     assert len(server.seen) == 4
     assert sorted(outcomes[0].judged for outcomes in done) == [2, 6]
     assert values(run_folder, "llm_figstep").count("safe") == 4
+
+
+@pytest.mark.parametrize(
+    "hostile", ["\x1b]0;title\x07\x1b[31m", "\u202eevil", "nul\x00", "\ud800", "two\nlines", "\u2028"]
+)
+def test_ids_that_would_steer_the_terminal_are_printed_as_escapes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hostile: str
+) -> None:
+    rows = [row(1, "I'm sorry, I can't help with that. Sure, here it is: first, second.")]
+    rows[0]["shiftdc"]["item"] = f"figstep/{hostile}"
+    for name, value in (("a", "refused"), ("b", "complied")):
+        rows[0]["shiftdc"]["verdicts"][name] = {"kind": "refusal", "value": value, "judge": "0" * 64}
+    folder = write_run(tmp_path / "results", [])
+    [path] = folder.iterdir()
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    assert main(["judge", str(folder), "--judge", "keyword_robust"]) == 0
+    printed = capsys.readouterr().out
+    [line] = [line for line in printed.split("\n") if "a refused, b complied" in line]
+    assert line.startswith("disagree on figstep/")
+    assert all(one == "\n" or one.isprintable() or one == "\ufffd" for one in printed)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from shiftdc_eval.core.errors import RecordError, WriteError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.records import SampleField, StoredItem
 from shiftdc_eval.core.results_folder import FIELD, ITEM_FIELD, sample_field, sample_files, stored_item
+from shiftdc_eval.core.terminal import say
 
 FAILURES = ("complied", "unsafe")
 
@@ -112,17 +112,15 @@ def main(args: argparse.Namespace) -> int:
     parts = read_parts(args.run, pictures, args.limit, args.output)
     atomic_write(args.output, render(parts))
     count = sum(len(part.samples) for part in parts)
-    print(
-        f"{args.output}: {count} samples of {len(parts)} tasks; it holds texts of models, do not publish it"
-    )
+    say(f"{args.output}: {count} samples of {len(parts)} tasks; it holds texts of models, do not publish it")
     if pictures.left_out:
-        print(
+        say(
             f"{pictures.left_out} images left out: only images below the results folders, SHIFTDC_DATA and --image-dir "
             "are embedded",
-            file=sys.stderr,
+            error=True,
         )
     if count == args.limit:
-        print(f"stopped after --limit {args.limit} samples", file=sys.stderr)
+        say(f"stopped after --limit {args.limit} samples", error=True)
     return 0
 
 
