@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shiftdc_eval.backbones import Backbone, Chat
-from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError, ItemError, ModelError
 from shiftdc_eval.core.locks import FileLock
 from shiftdc_eval.core.paths import cache_dir
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet, Side, load_contrast
@@ -176,8 +177,19 @@ def _kept(
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # the other ranks of a data-parallel run wait and load it
         if not path.exists():
-            make().save(path)
+            with _fitting():
+                found = make()
+            found.save(path)
     return SafetyDirection.load(path)
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """What cannot be fitted is no fault of the request that asked for it first: all others need it too."""
+    try:
+        yield
+    except ItemError as error:
+        raise ModelError(f"a direction cannot be fitted: {error}") from error
 
 
 def check(direction: SafetyDirection, backbone: Backbone, source: Path) -> SafetyDirection:
@@ -319,9 +331,10 @@ class Directions:
         key = _key(self._backbone, self._contrast, [HELD_OUT, "refusal_layer", direction.sha256])
         if key not in _LAYERS:
             fitted, held_out = self._contrast.split(HELD_OUT)
-            _LAYERS[key] = choose_layer(
-                self._backbone, direction, fitted, held_out, batch_size=self._batch_size
-            )
+            with _fitting():
+                _LAYERS[key] = choose_layer(
+                    self._backbone, direction, fitted, held_out, batch_size=self._batch_size
+                )
         return _LAYERS[key]
 
     def texts(self) -> set[str]:

@@ -17,7 +17,7 @@ from tiny_families import save_family
 
 from shiftdc_eval.backbones import Backbone, Chat, ModelSpec, load_backbone
 from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
-from shiftdc_eval.core.errors import ModelError
+from shiftdc_eval.core.errors import DirectionError, ModelError
 from shiftdc_eval.core.paths import journal_dir
 from shiftdc_eval.core.records import RunRecord
 from shiftdc_eval.defenses import DEFENSES
@@ -208,3 +208,19 @@ def test_a_prompt_longer_than_the_context_is_flagged_counted_and_told_once(
     backbone.model.config.get_text_config().max_position_embeddings = 5
     rows = run(backbone)
     assert all("over_context" in row["shiftdc"]["flags"] for row in rows.values())
+
+
+@pytest.mark.parametrize("defense", ["shiftdc", "refusal_direction"])
+def test_what_cannot_be_fitted_ends_the_run_at_once(tiny_llava: Path, images: Path, defense: str) -> None:
+    """It is not blamed on one item after the other, each of which would try to fit again."""
+    backbone: Any = load_backbone(ModelSpec(str(tiny_llava), device="cpu", dtype="float16"))
+    with torch.no_grad():
+        backbone.model.model.language_model.layers[1].mlp.down_proj.weight.mul_(1e6)
+    with pytest.raises(DirectionError, match="activations hold NaN or infinity"):
+        run(backbone, defense)
+    with torch.no_grad():
+        backbone.model.model.language_model.layers[1].mlp.down_proj.weight.zero_()
+        backbone.model.lm_head.weight.mul_(1e5)
+    if defense == "refusal_direction":
+        with pytest.raises(ModelError, match="a direction cannot be fitted: no number"):
+            run(backbone, defense)
