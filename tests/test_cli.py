@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from adapter_harness import write_figstep
+from filelock import FileLock
 from warm import Warm
 
 from shiftdc_eval.core.records import RunRecord
@@ -71,6 +72,20 @@ def test_a_failed_run_is_visible(tmp_path: Path) -> None:
     assert done.returncode == 2
     (line,) = done.stdout.splitlines()
     assert "cannot load pretrained=/no/such/model" in line
+
+
+def test_a_run_on_a_journal_that_another_one_writes_is_refused_in_one_line(
+    tiny_llava: Path, tmp_path: Path, warm: Warm
+) -> None:
+    words = ["run", *run_arguments(tiny_llava, "out", "none"), "--limit", "2"]
+    assert warm.run("warm:command", words, folder=tmp_path).status == 0
+    (lock,) = (tmp_path / "out").glob("journal-*.lock")
+    with FileLock(lock):
+        done = warm.run("warm:command", words, folder=tmp_path)
+    assert done.status == 2, "there are results, but another run's"
+    last = done.output().splitlines()[-1]
+    assert last.startswith("shiftdc-eval run: another run is writing")
+    assert "Traceback" not in done.output()
 
 
 def test_two_processes_give_the_same_cell_as_one(

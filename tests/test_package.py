@@ -1,5 +1,6 @@
 """What is installed, what is imported, and how fast the command answers."""
 
+import importlib
 import json
 import os
 import shutil
@@ -10,6 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import shiftdc_eval
+from shiftdc_eval import cli
+from shiftdc_eval.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = (
@@ -123,6 +128,41 @@ def test_a_wrong_command_ends_with_usage_not_a_traceback(arguments: list[str]) -
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"), [("run", "the same command goes on where it stopped"), ("convert", "")]
+)
+def test_ctrl_c_says_whether_the_same_command_goes_on(
+    verb: str, more: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(args: object) -> int:
+        raise KeyboardInterrupt
+
+    module = importlib.import_module(cli.VERBS[verb][0])
+    monkeypatch.setattr(module, "configure", lambda parser: None)
+    monkeypatch.setattr(module, "main", stopped)
+    assert cli.main([verb]) == 130
+    assert capsys.readouterr().err == f"shiftdc-eval {verb}: stopped{'; ' if more else ''}{more}\n"
+
+
+def test_an_error_shows_no_secret_and_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(args: object) -> int:
+        raise ConfigError("\x1b[2Jcanary4711\nsecond")
+
+    monkeypatch.setenv("MY_TOKEN", "canary4711")
+    monkeypatch.setattr(importlib.import_module(cli.VERBS["view"][0]), "configure", lambda parser: None)
+    monkeypatch.setattr(importlib.import_module(cli.VERBS["view"][0]), "main", wrong)
+    assert cli.main(["view"]) == 2
+    said = capsys.readouterr().err
+    assert said == "shiftdc-eval view: \\x1b[2J***\nshiftdc-eval view: second\n"
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"shiftdc-eval {shiftdc_eval.__version__}\n"
 
 
 def unread(command: list[str], buffered: bool) -> subprocess.CompletedProcess[str]:

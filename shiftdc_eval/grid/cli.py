@@ -123,9 +123,7 @@ def _print_plan(cells: Sequence[Cell], reasons: Sequence[str]) -> None:
         table.add_column(column, overflow="fold")
     for cell, reason in zip(cells, reasons, strict=True):
         table.add_row(
-            Text(cell.model_label),
-            Text(cell.defense_label),
-            Text(cell.task),
+            *(Text(printable(one)) for one in (cell.model_label, cell.defense_label, cell.task)),
             str(cell.seed),
             Text(f"to run: {reason}" if reason else "complete"),
         )
@@ -148,5 +146,5 @@ def _print_failures(failures: dict[str, str]) -> None:
     for reason, cells in labels.items():
         more = [f"and {len(cells) - SHOWN} more"] if len(cells) > SHOWN else []
         # as they are: brackets in them are no markup
-        table.add_row(Text("\n".join([*cells[:SHOWN], *more])), Text(reason))
+        table.add_row(*(Text(printable(one, "\n")) for one in ("\n".join([*cells[:SHOWN], *more]), reason)))
     Console().print(table)

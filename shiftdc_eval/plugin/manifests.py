@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lmms_eval.models.registry_v2 import ModelManifest
+if TYPE_CHECKING:
+    from lmms_eval.models.registry_v2 import ModelManifest
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ CLASS_PATHS = {
 
 def manifests() -> list[ModelManifest]:
     """Our models; also registers our tasks. Never raises."""
+    # here, because importing lmms-eval's models calls this function
+    from lmms_eval.models.registry_v2 import ModelManifest
+
     try:
         extend_task_manager()
     except Exception:  # a boundary: lmms-eval drops every plugin when one of them raises

@@ -70,6 +70,8 @@ def settings_from_kwargs(
     fallback = _number(rest, "max_gen_toks", DEFAULT_MAX_NEW_TOKENS, where)
     limit = _number(rest, "max_new_tokens", fallback, where)
     top_p, top_k = _number(rest, "top_p", 1.0, where), _number(rest, "top_k", 0, where)
+    if not do_sample and (temperature > 0 or top_p not in (0.0, 1.0) or top_k > 0):
+        notes.append("decoding is greedy: temperature, top_p and top_k were ignored (do_sample is not set)")
     settings = GenerationSettings(
         max_new_tokens=int(limit),
         do_sample=do_sample,

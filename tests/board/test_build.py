@@ -39,6 +39,15 @@ def test_a_run_becomes_one_cell_whose_path_follows_from_its_content(results: Pat
     assert not cell.partial
 
 
+def test_a_cell_names_the_distribution_that_its_defense_came_from(results: Path, board: Path) -> None:
+    Made().write(results)
+    (record,) = results.rglob("run-*.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"plugins": {"none": "pkg-polite 1.2"}}))
+    build([results], board)
+    (cell,) = CELLS.all_of(board)
+    assert cell.run.plugins == {"none": "pkg-polite 1.2"}
+
+
 def test_a_cell_holds_hashes_and_verdicts_but_no_text(results: Path, board: Path) -> None:
     Made(responses=lambda item: f"SECRET-ANSWER {item}", unscored={"keyword_robust": [0]}).write(results)
     build([results], board)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.plugin import manifests as plugin
 
 FRESH = [sys.executable, "-c"]
@@ -81,6 +83,31 @@ def test_the_entry_point_is_fast_and_imports_nothing_heavy() -> None:
     seconds, heavy = done.stdout.strip().splitlines()[-2:]
     assert float(seconds) < 0.1
     assert heavy == "[]"
+
+
+def test_the_module_can_be_imported_before_lmms_eval() -> None:
+    code = "import shiftdc_eval.plugin.manifests as m; print(len(m.manifests()))"
+    done = subprocess.run([*FRESH, code], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("2", "")
+
+
+def test_lmms_evals_command_ends_our_errors_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ModuleType("lmms_eval.__main__")
+    command.traceback = traceback  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lmms_eval.__main__", command)
+    monkeypatch.setenv("MY_TOKEN", "canary4711")
+    plugin._end_wrong_input_in_one_line()
+    try:
+        raise ConfigError("alpha=canary4711 is wrong")
+    except ConfigError:
+        with pytest.raises(SystemExit) as stop:
+            command.traceback.print_exc()
+    assert stop.value.code == 2
+    assert capsys.readouterr() == ("", "shiftdc-eval: alpha=*** is wrong\n")
+    plugin._end_wrong_input_in_one_line()
+    assert command.traceback is not traceback
 
 
 @pytest.mark.slow

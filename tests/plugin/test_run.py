@@ -1,6 +1,8 @@
 """What `shiftdc-eval run` makes of what lmms-eval has done: its own files, whole, or not 0."""
 
+import io
 import json
+import sys
 import traceback
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from shiftdc_eval.core.errors import ConfigError, RecordError
+from shiftdc_eval.core.terminal import tolerate_encoding
 from shiftdc_eval.plugin import run
 from shiftdc_eval.plugin.lmms_process import (
     Job,
@@ -202,3 +205,12 @@ def test_the_printed_table_claims_no_certainty() -> None:
     values = {"keyword_asr,none": 1.0, "keyword_asr_stderr_clt,none": 0.0, "x_stderr_clt,none": 0.2}
     leave_out_zero_errors({"results": {"t": values}})
     assert values == {"keyword_asr,none": 1.0, "keyword_asr_stderr_clt,none": "N/A", "x_stderr_clt,none": 0.2}
+
+
+def test_output_that_a_terminal_cannot_show_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "canary4711")
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", newline=""))
+    tolerate_encoding()
+    run.pass_on(io.BytesIO("asr ↑ 0.5\r100 %\ncanary4711\n".encode()))
+    assert shown.getvalue() == b"asr \\u2191 0.5\r100 %\n***\n"
