@@ -29,12 +29,22 @@ from shiftdc_eval.judges.samples_file import verdict_record
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, rubric_hash
 from shiftdc_eval.tasks.example import Example, Source, named, require_unique
 from shiftdc_eval.tasks.info import TaskInfo
-from shiftdc_eval.tasks.judging import Answer, ask, fingerprints, judge_item, judging_cost, make_answer
+from shiftdc_eval.tasks.judging import (
+    Answer,
+    ask,
+    count_reasoning,
+    fingerprints,
+    judge_item,
+    judging_cost,
+    make_answer,
+)
 from shiftdc_eval.tasks.metrics import NOTHING_SCORED, Metric, require_each_once
 
 logger = logging.getLogger(__name__)
 
 SPLIT = "test"
+REASONING = "reasoning"
+"""Entry of lmms-eval's result file that counts the answers whose reasoning was taken off before they were judged."""
 JUDGING = "judging"
 """Entry of lmms-eval's result file with the judges and their cost."""
 GENERATION = {"until": [], "do_sample": False, "temperature": 0, "max_new_tokens": 512}
@@ -315,10 +325,13 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             values |= self.repeat_values(example, together)
         if verdicts and self.judges:
             values[JUDGING] = {name: self._record(name, verdict) for name, verdict in verdicts.items()}
+        field = self._sample_field(example, answer, verdicts)
+        if field.reasoning:
+            values[REASONING] = field.reasoning
         response = answer.response
         return {
             **values,
-            "shiftdc": self._sample_field(example, answer, verdicts).model_dump(),
+            "shiftdc": field.model_dump(),
             "shiftdc_item": {
                 "request": example.request,
                 "prompt": example.prompt,
@@ -364,7 +377,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
     # ---- aggregation ----------------------------------------------------------------------------
 
     def _prepare_metric_and_aggregation(self) -> None:
-        metrics = self.metrics()
+        metrics = {**self.metrics(), REASONING: Metric(count_reasoning, False)}
         if self.judges:
             metrics[JUDGING] = Metric(judging_cost, False)
         self._metric_fn_list = dict.fromkeys(metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,6 +112,11 @@ def judging_cost(rows: Sequence[Mapping[str, VerdictRecord]]) -> InResultFile:
             **cost_of(records).model_dump(),
         }
     return InResultFile(found)
+
+
+def count_reasoning(rows: Sequence[Sequence[str]]) -> InResultFile:
+    """How many answers had each kind of reasoning taken off, by opening tag."""
+    return InResultFile(Counter(tag for row in rows for tag in row))
 
 
 def needs_reference(judge: Judge) -> bool:

@@ -326,3 +326,22 @@ def test_a_model_that_is_not_here_is_one_line_that_names_it() -> None:
 def test_a_classifier_without_the_label_names_those_it_has(models: dict[str, Path]) -> None:
     with pytest.raises(JudgeError, match="ok, harm"):
         get_judge(f"local_classifier:unsafe=toxic;model={models['classifier']}").judge(items())
+
+
+@pytest.mark.parametrize("spec", ["local_classifier:unsafe=LABEL_1", "local_reward:as=reward"])
+def test_a_classifier_without_its_head_is_refused(models: dict[str, Path], spec: str) -> None:
+    # a causal checkpoint has no classification head: it would be drawn at random, and calls all safe
+    with pytest.raises(JudgeError, match=r"missing \(score.weight\)"):
+        get_judge(f"{spec};model={models['guard']}").judge(items())
+
+
+def test_a_judge_with_missing_weights_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for path in models["yes_no"].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["model.layers.0.self_attn.o_proj.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(JudgeError, match="o_proj.weight"):
+        get_judge(f"local_harmbench:model={tmp_path}").judge(items())

@@ -74,6 +74,7 @@ def test_judges_get_the_final_answer_and_the_sample_keeps_the_reasoning(
     assert sample["shiftdc_item"]["response"] == raw
     assert sample["shiftdc"]["response_sha256"] == text_sha256(raw)
     assert sample["shiftdc"]["reasoning"] == ["<think>"]
+    assert results["results"][SAFE]["reasoning,none"] == {"<think>": 3}
 
 
 def test_a_response_that_ends_inside_its_reasoning_is_unscored_by_every_judge(
