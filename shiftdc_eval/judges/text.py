@@ -24,12 +24,15 @@ def is_blank(text: str | None) -> bool:
     )
 
 
+def folded(text: str) -> str:
+    """Text without accents, vowel marks and invisible characters, in its decomposed form; case stays."""
+    text = unicodedata.normalize("NFKD", text)
+    return "".join(char for char in text if char.isspace() or unicodedata.category(char) not in _INVISIBLE)
+
+
 def plain(text: str) -> str:
     """Case-folded text without markdown, accents and invisible characters; straight quotes, single spaces."""
     text = text.translate(_APOSTROPHES).translate(_QUOTES)
-    text = unicodedata.normalize("NFKD", text)
-    text = "".join(
-        char for char in text if char.isspace() or unicodedata.category(char) not in _INVISIBLE
-    ).casefold()
+    text = folded(text).casefold()
     text = _MARKDOWN.sub("", _BACKTICK_IN_WORD.sub("'", text))
     return _SPACE.sub(" ", text).strip()
