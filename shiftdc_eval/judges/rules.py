@@ -60,6 +60,8 @@ class Rule(BaseModel):
     """What cancels a pattern when it follows within the sentence, the pattern's own words included."""
     unless_sentence: list[Pattern] = []
     """What cancels a pattern wherever it stands in the sentence."""
+    unless_answer: list[Pattern] = []
+    """What cancels a pattern wherever it stands in the answer."""
     unless_steps: bool = False
     """Whether numbered steps anywhere in the answer cancel it."""
 
@@ -107,7 +109,7 @@ class Rules(BaseModel):
     def _compile(cls, rules: list[Rule], info: ValidationInfo) -> list[Rule]:
         terms = _expanded(info.data.get("terms", {}))
         for rule in rules:
-            for pattern in (*rule.patterns, *rule.unless, *rule.unless_sentence):
+            for pattern in (*rule.patterns, *rule.unless, *rule.unless_sentence, *rule.unless_answer):
                 try:
                     re.compile(_filled(pattern, terms))
                 except (re.error, KeyError) as error:
@@ -123,9 +125,10 @@ class Rules(BaseModel):
         made = []
         for rule in self.rules:
             body = "|".join(_filled(one, terms) for one in rule.patterns)
-            unless, anywhere = (
-                "|".join(_filled(one, terms) for one in some) for some in (rule.unless, rule.unless_sentence)
-            )
+            cancels = [
+                re.compile("|".join(_filled(one, terms) for one in some)) if some else None
+                for some in (rule.unless, rule.unless_sentence, rule.unless_answer)
+            ]
             phrase = f"(?P<phrase>{before}(?:{body}){after})"
             made.append(
                 _Compiled(
@@ -133,8 +136,7 @@ class Rules(BaseModel):
                     search=re.compile(phrase),
                     begin=re.compile(rf"^[\W\d_]*+{lead}{phrase}"),
                     whole=re.compile(rf"^[\W\d_]*+{lead}{phrase}[\W_]*$"),
-                    unless=re.compile(unless) if unless else None,
-                    unless_sentence=re.compile(anywhere) if anywhere else None,
+                    cancels=cancels,
                 )
             )
         return made
@@ -164,17 +166,20 @@ class _Compiled:
     search: re.Pattern[str]
     begin: re.Pattern[str]
     whole: re.Pattern[str]
-    unless: re.Pattern[str] | None
-    unless_sentence: re.Pattern[str] | None
+    cancels: Sequence[re.Pattern[str] | None]
+    """Looked for from the phrase on, in its sentence, and in the answer."""
 
     def matches(self, sentences: Sequence[str]) -> Iterator[tuple[int, str]]:
         """Number of the sentence and the phrase found there."""
+        after, beside, elsewhere = self.cancels
+        if elsewhere and any(elsewhere.search(sentence) for sentence in sentences):
+            return
         for number, sentence in enumerate(sentences):
-            if self.unless_sentence and self.unless_sentence.search(sentence):
+            if beside and beside.search(sentence):
                 continue
             for pattern in self._tried(number, len(sentences)):
                 for found in pattern.finditer(sentence):
-                    if not (self.unless and self.unless.search(sentence, found.start("phrase"))):
+                    if not (after and after.search(sentence, found.start("phrase"))):
                         yield number, found["phrase"]
 
     def _tried(self, number: int, sentences: int) -> Iterator[re.Pattern[str]]:
