@@ -30,11 +30,11 @@ Factory = Callable[[dict[str, str]], Judge]
 
 
 def _keyword(list_name: str) -> Factory:
-    return lambda settings: keyword_judge(list_name, settings.pop("as", ""))
+    return lambda settings: keyword_judge(list_name, settings.pop("as", ""), settings)
 
 
 def _own_keyword(settings: dict[str, str]) -> Judge:
-    return keyword_judge(_needed(settings, "keyword", "list"), settings.pop("as", ""))
+    return keyword_judge(_needed(settings, "keyword", "list"), settings.pop("as", ""), settings)
 
 
 def _model_judge(build: Callable[[Any, dict[str, str]], Judge]) -> Factory:
@@ -72,6 +72,7 @@ JUDGES: Mapping[str, Factory] = {
     "keyword_vlguard": _keyword("vlguard"),
     "keyword_xstest": _keyword("xstest"),
     "keyword_robust": _keyword("robust"),
+    "keyword_multilingual": _keyword("multilingual"),
     "keyword": _own_keyword,
     "llm_mm_safetybench": _llm("mm_safetybench"),
     "llm_mm_safetybench_tolerant": _llm("mm_safetybench", parser="labelled"),
