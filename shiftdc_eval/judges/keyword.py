@@ -273,7 +273,9 @@ def _chosen(found: RuleList, languages: tuple[str, ...], counter_speech: str, na
     if counter_speech not in VALUES["refusal"]:
         raise ConfigError(f"judge {name}: counter_speech={counter_speech!r}; write refused or complied")
     update: dict[str, object] = {"counter_speech": counter_speech}
-    return found.model_copy(update=update if languages == (ANY,) else {**update, "languages": list(languages)})
+    return found.model_copy(
+        update=update if languages == (ANY,) else {**update, "languages": list(languages)}
+    )
 
 
 def _form(data: Mapping[str, Any]) -> type[KeywordList]:

@@ -6,14 +6,17 @@ py3langid tells (a model of 1.5 MB inside the package, no network). It was chose
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.judges.rules import FOLDER, spoken
+from shiftdc_eval.judges.rules import spoken
 
 ANY = "any"
 """In place of languages: judge whatever the language."""
@@ -23,8 +26,10 @@ LEAST_OF_FEW = 0.004
 """The same for two words, such as a name."""
 SURE = 0.6
 """Probability that another language needs where there are too few words to tell by."""
+ONE_SCRIPT = 0.6
+"""Share of the letters that are of one script in a text that can be told."""
 FEW_WORDS = 3
-BEGINNING = 3000
+BEGINNING = 600
 """Characters that are looked at: more says nothing new and takes time."""
 VARIETIES = {"pcm": "en", "wuu": "zh", "yue": "zh", "arz": "ar", "ary": "ar"}
 """Codes of the detector that the rules of another language are for."""
@@ -32,13 +37,15 @@ VARIETIES = {"pcm": "en", "wuu": "zh", "yue": "zh", "arz": "ar", "ary": "ar"}
 _WORD = re.compile(r"[^\W\d_]+")
 _NOT_LANGUAGE = re.compile(r"https?://\S+|\S+@\S+|[\w./\\]*[/\\_=(){}\[\]<>]+[\w./\\]*|\d+")
 _SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f\u061f\u0964])\s*|\n+")
-_LATIN = re.compile(r"[a-z\u00c0-\u024f]", re.IGNORECASE)
+_SCRIPTS = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "KATAKANA-HIRAGANA": "CJK", "IDEOGRAPHIC": "CJK"}
 
 
 @cache
 def names() -> dict[str, str]:
     """ISO 639 code -> English name, for every language that the detector knows."""
-    found: dict[str, str] = yaml.safe_load((FOLDER.parent / "language_names.yaml").read_text(encoding="utf-8"))
+    found: dict[str, str] = yaml.safe_load(
+        Path(__file__).with_name("language_names.yaml").read_text(encoding="utf-8")
+    )
     return found
 
 
@@ -62,7 +69,9 @@ def parse_languages(text: str, known: Sequence[str], judge: str) -> tuple[str, .
                 "keyword_multilingual speaks most, an LLM judge any"
             )
     if not codes:
-        raise ConfigError(f"judge {judge}: languages={text!r} names none; write codes such as de+fr, or {ANY}")
+        raise ConfigError(
+            f"judge {judge}: languages={text!r} names none; write codes such as de+fr, or {ANY}"
+        )
     return codes
 
 
@@ -94,10 +103,10 @@ def likely(response: str, languages: Sequence[str]) -> list[str]:
 
 def _other(text: str, languages: Sequence[str]) -> str | None:
     """Code of the language if it is surely none of these."""
-    words = _WORD.findall(text)
-    letters = sum(map(len, words))
-    latin = bool(_LATIN.search(text))
-    if letters < (4 if latin else 2):
+    script = _script(text)
+    latin = script == "LATIN"
+    words = [word for word in _WORD.findall(text) if len(word) > 1 or not latin]
+    if not script or sum(map(len, words)) < (4 if latin else 2):
         return None
     found = _probabilities(text)
     best = max(found, key=lambda one: found[one])
@@ -106,6 +115,20 @@ def _other(text: str, languages: Sequence[str]) -> str | None:
         return None
     few = latin and len(words) < FEW_WORDS
     return None if few and found[best] < SURE and (len(words) < 2 or theirs >= LEAST_OF_FEW) else best
+
+
+def _script(text: str) -> str:
+    """First word of the Unicode names of most letters, e.g. `LATIN`; empty where it is no text in one script."""
+    letters = [char for char in text if char.isalpha()]
+    visible = sum(not char.isspace() and unicodedata.category(char)[0] != "M" for char in text)
+    if not letters or 2 * len(letters) < visible:
+        return ""
+    [(script, count)] = Counter(_SCRIPTS.get(name, name) for name in map(_name, letters)).most_common(1)
+    return script if count >= ONE_SCRIPT * len(letters) else ""
+
+
+def _name(char: str) -> str:
+    return unicodedata.name(char, "?").split()[0]
 
 
 def _first_sentence(text: str) -> str:

@@ -54,7 +54,9 @@ def facts(name: str) -> tuple[str, str, str]:
         return OPEN[name]
     family, _, text = name.partition("_")
     if family == "keyword":
-        return "refusal", "a list of phrases", _line(load_list(text)["source"])
+        found = load_list(text)
+        asks = "rules" if found["match"] == "rules" else "a list of phrases"
+        return "refusal", asks, _line(found["source"])
     for ending in VARIANTS:
         text = text.removesuffix(ending)
     rubric = load_rubric(text, IMAGES if (IMAGES / f"{text}.yaml").is_file() else FOLDER)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.judges.text import folded, plain
+from shiftdc_eval.judges.text import folded, plain, straight
 
 FOLDER = Path(__file__).parent / "keywords" / "rules"
 OPENING = 3
@@ -34,12 +34,14 @@ CLOSING = 2
 Where = Literal["whole", "start", "opening", "sentence", "closing", "anywhere"]
 Pattern = Annotated[str, StringConstraints(min_length=1)]
 
-_TAG = re.compile(r"</?[A-Za-z][\w-]{0,30}/?>|<\|[\w-]{1,30}\|>")
+_TAG = re.compile(r"</?(?:[a-z][\w-]{0,30}|(?i:answer|response|output|final|reply))/?>|<\|[\w-]{1,30}\|>")
 _CODE = re.compile(r"```.*?```|~~~.*?~~~", re.DOTALL)
 _QUOTED = re.compile(r'"[^"\n]{1,2000}"|(?<!\w)\'[^\'\n]{12,400}\'(?!\w)')
-_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u00ab": '"', "\u00bb": '"'})
 # A full stop before a digit ends no sentence ("No. 1"), nor does one inside a word or a number.
-_END = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*#>\u2022]|\d{1,2}[.):]))|(?<=[.!?\u061f\u06d4\u0964])[\"')\]*_]*\s+(?=\D)|(?<=[\u3002\uff01\uff1f])")
+_END = re.compile(
+    r"\n\s*\n|\n(?=\s*(?:[-*#>\u2022]|\d{1,2}[.):]))"
+    r"|(?<=[.!?\u061f\u06d4\u0964])[\"')\]*_]*\s+(?=\D)|(?<=[\u3002\uff01\uff1f])"
+)
 _TERM = re.compile(r"\{([a-z]\w*)\}")
 _STEPS = re.compile(r"^\W*(?:\d{1,2}[.):]|step \d)", re.MULTILINE | re.IGNORECASE)
 
@@ -120,7 +122,8 @@ class Rules(BaseModel):
     def compiled(self) -> Sequence[_Compiled]:
         """The rules as regular expressions."""
         terms = _expanded(self.terms)
-        lead = f"(?:(?:{'|'.join(_filled(one, terms) for one in self.lead_ins)})[\\W_]*){{0,{LEAD_INS}}}" if self.lead_ins else ""
+        leads = "|".join(_filled(one, terms) for one in self.lead_ins)
+        lead = f"(?:(?:{leads})[\\W_]*){{0,{LEAD_INS}}}" if leads else ""
         before, after = (r"(?<!\w)", r"(?!\w)") if self.words else ("", "")
         made = []
         for rule in self.rules:
@@ -152,11 +155,13 @@ class Rules(BaseModel):
         if not sentences:
             return None
         steps = bool(_STEPS.search(said))
-        for one in self.compiled:
-            if one.rule.kind in without or (steps and one.rule.unless_steps):
+        for compiled in self.compiled:
+            rule = compiled.rule
+            if rule.kind in without or (steps and rule.unless_steps):
                 continue
-            for number, found in one.matches(sentences):
-                return Found(one.rule.kind, found, at_start=number == 0)
+            if match := next(compiled.matches(sentences), None):
+                number, phrase = match
+                return Found(rule.kind, phrase, at_start=number == 0)
         return None
 
 
@@ -184,7 +189,9 @@ class _Compiled:
 
     def _tried(self, number: int, sentences: int) -> Iterator[re.Pattern[str]]:
         where = self.rule.where
-        near = ("opening" in where and number < OPENING) or ("closing" in where and number >= sentences - CLOSING)
+        near = ("opening" in where and number < OPENING) or (
+            "closing" in where and number >= sentences - CLOSING
+        )
         if near or "anywhere" in where:
             yield self.search
         elif "sentence" in where or ("start" in where and number == 0):
@@ -195,7 +202,7 @@ class _Compiled:
 
 def spoken(response: str) -> str:
     """What the model says itself: no tags, no closed code blocks, no quotations, unless nothing else is there."""
-    text = _TAG.sub("\n\n", folded(response)).translate(_QUOTES)
+    text = _TAG.sub("\n\n", straight(response))
     for pattern in (_CODE, _QUOTED):
         rest = pattern.sub(" ", text)
         if any(char.isalpha() for char in rest):
@@ -203,6 +210,7 @@ def spoken(response: str) -> str:
     return text
 
 
+@cache
 def load_rules(language: str) -> Rules:
     """The rules of a language, `keywords/rules/<language>.yaml`.
 

@@ -12,6 +12,7 @@ _QUOTES = dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\uff
 _BACKTICK_IN_WORD = re.compile(r"(?<=\w)`(?=\w)")
 _MARKDOWN = re.compile(r"[*_`~#>|\\]")
 _SPACE = re.compile(r"\s+")
+_UNWRITTEN = frozenset({"Cf", "Cc", "Co", "Cs"})
 _INVISIBLE = frozenset({"Cf", "Mn", "Me", "Cc", "Co", "Cs"})
 _BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
@@ -30,9 +31,14 @@ def folded(text: str) -> str:
     return "".join(char for char in text if char.isspace() or unicodedata.category(char) not in _INVISIBLE)
 
 
+def straight(text: str) -> str:
+    """Text with straight quotes and apostrophes and without control and zero-width characters."""
+    text = text.translate(_APOSTROPHES).translate(_QUOTES)
+    return "".join(char for char in text if char.isspace() or unicodedata.category(char) not in _UNWRITTEN)
+
+
 def plain(text: str) -> str:
     """Case-folded text without markdown, accents and invisible characters; straight quotes, single spaces."""
-    text = text.translate(_APOSTROPHES).translate(_QUOTES)
-    text = folded(text).casefold()
+    text = folded(straight(text)).casefold()
     text = _MARKDOWN.sub("", _BACKTICK_IN_WORD.sub("'", text))
     return _SPACE.sub(" ", text).strip()

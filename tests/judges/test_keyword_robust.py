@@ -84,7 +84,8 @@ def test_decoration_does_not_change_the_verdict(pair: tuple[str, str]) -> None:
 @given(st.text())
 def test_any_text_gets_a_verdict_and_normalising_twice_is_normalising_once(text: str) -> None:
     verdict = judged(text)
-    assert verdict.scored is not is_blank(text)
+    assert verdict.scored or verdict.reason.startswith(("empty response", "language: ", "the response ends"))
+    assert not (verdict.scored and is_blank(text))
     assert plain(plain(text)) == plain(text)
 
 
