@@ -40,6 +40,39 @@ _SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f\u061f\u0964])\s*|\n+")
 _SCRIPTS = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "KATAKANA-HIRAGANA": "CJK", "IDEOGRAPHIC": "CJK"}
 
 
+_run: list[str] = []
+
+
+def expect(languages: str) -> None:
+    """Say which languages the answers of this process's run are in: codes joined by `+`; empty: nothing is said.
+
+    Raises:
+        ConfigError: one is no language.
+    """
+    _run[:] = codes(languages, "model argument languages")
+
+
+def expected() -> list[str]:
+    """The languages that `expect` was told; none: nothing is known."""
+    return list(_run)
+
+
+def codes(languages: str | Sequence[str], where: str) -> list[str]:
+    """ISO 639 codes from text (joined by `+`) or from a list.
+
+    Raises:
+        ConfigError: one is no language; names it and where it stands.
+    """
+    parts = languages.split("+") if isinstance(languages, str) else list(languages)
+    found = [str(part).strip().lower() for part in parts if str(part).strip()]
+    for code in found:
+        if code not in names():
+            raise ConfigError(
+                f"{where}: {code!r} is no language; write ISO 639 codes joined by +, e.g. de+fr"
+            )
+    return found
+
+
 @cache
 def names() -> dict[str, str]:
     """ISO 639 code -> English name, for every language that the detector knows."""
@@ -60,19 +93,18 @@ def parse_languages(text: str, known: Sequence[str], judge: str) -> tuple[str, .
     """
     if text == ANY:
         return (ANY,)
-    codes = tuple(code.strip().lower() for code in text.split("+") if code.strip())
-    for code in codes:
+    found = tuple(codes(text, f"judge {judge}, setting languages"))
+    for code in found:
         if code not in known:
-            what = f"does not speak {names()[code]}" if code in names() else f"knows no language {code!r}"
             raise ConfigError(
-                f"judge {judge} {what} (setting languages={text!r}); it speaks: {', '.join(known)}; "
-                "keyword_multilingual speaks most, an LLM judge any"
+                f"judge {judge} does not speak {names()[code]} (setting languages={text!r}); it speaks: "
+                f"{', '.join(known)}; keyword_multilingual speaks most, an LLM judge any"
             )
-    if not codes:
+    if not found:
         raise ConfigError(
             f"judge {judge}: languages={text!r} names none; write codes such as de+fr, or {ANY}"
         )
-    return codes
+    return found
 
 
 def foreign(response: str, languages: Sequence[str]) -> str | None:

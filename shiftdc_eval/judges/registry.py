@@ -23,6 +23,7 @@ from shiftdc_eval.judges.user_file import is_path
 from shiftdc_eval.judges.verdict import Judge
 
 JUDGES_VARIABLE = "SHIFTDC_JUDGES"
+ENGLISH = "en"
 _COLUMN = re.compile(r"[a-z0-9_.-]+")
 
 Factory = Callable[[dict[str, str]], Judge]
@@ -155,6 +156,16 @@ def get_judge(spec: str) -> Judge:
             "rename the file or add `as=NAME`"
         )
     return judge
+
+
+def in_languages(specs: Sequence[str], languages: Sequence[str]) -> list[str]:
+    """Default judges for answers in these languages: the rules of those languages in place of the English ones."""
+    if not set(languages) - {ENGLISH}:
+        return list(specs)
+    return [
+        f"keyword_multilingual:languages={'+'.join(languages)}" if spec == "keyword_robust" else spec
+        for spec in specs
+    ]
 
 
 def judges_for(default: Sequence[str], chosen: Sequence[str] = ()) -> list[Judge]:

@@ -30,6 +30,7 @@ from shiftdc_eval.defenses.arguments import require
 from shiftdc_eval.defenses.base import OVER_CONTEXT
 from shiftdc_eval.defenses.caption_store import CaptionStore, engine_key
 from shiftdc_eval.defenses.directions import Directions
+from shiftdc_eval.judges.language import expect
 from shiftdc_eval.plugin.arguments import (
     DEFAULTS,
     AdapterArguments,
@@ -73,6 +74,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         own, theirs = split_arguments({**self.defaults, **given})
         self.arguments = validated(AdapterArguments, own, what="model argument")
         self.defense: Defense = validated(DEFENSES[self.arguments.defense], theirs, what="model argument")
+        expect(self.arguments.languages)
         engine = self.arguments.engine
         offered = backbone.capabilities if backbone else ENGINES[engine]
         require(self.defense, offered, engine, use_cache=self.arguments.use_cache)

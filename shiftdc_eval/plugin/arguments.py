@@ -37,6 +37,8 @@ class AdapterArguments(ModelArguments):
     """Seed of sampling."""
     ablation: str = ""
     """Why this run is an ablation or a control: its cells are shown as such and never rank."""
+    languages: str = ""
+    """Languages that answers are expected in (ISO 639 codes joined by +), for the default judges of the tasks."""
     use_cache: bool = True
     """Decode with a KV cache."""
 

@@ -25,6 +25,7 @@ from shiftdc_eval.core.images import changes_of
 from shiftdc_eval.core.reasoning import Tags, final_answer, reasoning_tags
 from shiftdc_eval.core.records import SampleField, VerdictRecord
 from shiftdc_eval.core.run_ids import made_of, run_of
+from shiftdc_eval.judges.language import codes
 from shiftdc_eval.judges.samples_file import verdict_record
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, rubric_hash
 from shiftdc_eval.tasks.example import Example, Source, named, require_unique
@@ -73,6 +74,10 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         settings["metadata"] = {"version": self.info.version} | dict(settings.get("metadata") or {})
         self.settings: dict[str, Any] = dict(settings.get("dataset_kwargs") or {})
         self.named_judges = self._named_judges()
+        self.languages = codes(
+            self.settings.pop("languages", ()), f"task {self.info.name}, languages in its yaml"
+        )
+        """Languages that the answers are expected in: those of the yaml; none: those of the model argument."""
         self.judges: list[Judge] = self.make_judges()
         # taken before an answer is generated, so that a judge that cannot work ends the run early
         self._fingerprints = fingerprints(self.judges)

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from shiftdc_eval.judges.registry import get_judge, judges_for
+from shiftdc_eval.judges.language import expected
+from shiftdc_eval.judges.registry import get_judge, in_languages, judges_for
 from shiftdc_eval.judges.verdict import Judge, Verdict
 from shiftdc_eval.tasks.base import BenchmarkTask
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example
@@ -49,12 +50,9 @@ class SafetyTask(BenchmarkTask):
 
         Graders that need a reference are left out.
         """
-        chosen = [
-            judge
-            for judge in judges_for(self.named_judges or self.default_judges)
-            if not needs_reference(judge)
-        ]
-        return chosen or [get_judge(name) for name in self.default_judges]
+        default = in_languages(self.default_judges, self.languages or expected())
+        chosen = [judge for judge in judges_for(self.named_judges or default) if not needs_reference(judge)]
+        return chosen or [get_judge(name) for name in default]
 
     def rates(self, judge: Judge) -> dict[str, str | None]:
         """Base name of each rate of a judge -> the verdict that it counts; None: the mean of numeric verdicts."""

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.judges import Item, Verdict, get_judge
 from shiftdc_eval.judges.keyword import load_list
+from shiftdc_eval.judges.language import expect, expected
+from shiftdc_eval.judges.registry import in_languages
 from shiftdc_eval.judges.rules import Rules, languages, load_rules
 
 HERE = Path(__file__).parent
@@ -156,7 +158,7 @@ def test_any_turns_the_language_check_off() -> None:
     ("spec", "said"),
     [
         ("keyword_robust:languages=de", "keyword_robust does not speak German.*it speaks: en"),
-        ("keyword_multilingual:languages=dee", "no language 'dee'"),
+        ("keyword_multilingual:languages=dee", "'dee' is no language"),
         ("keyword_robust:counter_speech=maybe", "counter_speech='maybe'"),
         ("keyword_gcg:counter_speech=complied", "unknown setting 'counter_speech'"),
     ],
@@ -164,6 +166,21 @@ def test_any_turns_the_language_check_off() -> None:
 def test_a_setting_that_does_not_fit_is_refused(spec: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         get_judge(spec)
+
+
+def test_expected_languages_choose_the_rules_of_the_default_judges() -> None:
+    default = ["keyword_robust", "keyword_shiftdc"]
+    assert in_languages(default, []) == in_languages(default, ["en"]) == default
+    assert in_languages(default, ["de", "fr"]) == ["keyword_multilingual:languages=de+fr", "keyword_shiftdc"]
+
+
+def test_a_runs_languages_are_checked_and_forgotten() -> None:
+    expect("de+FR")
+    assert expected() == ["de", "fr"]
+    with pytest.raises(ConfigError, match="model argument languages: 'xx' is no language"):
+        expect("xx")
+    expect("")
+    assert expected() == []
 
 
 def test_what_changes_a_verdict_changes_the_fingerprint() -> None:
