@@ -16,6 +16,7 @@ from shiftdc_eval.core.errors import ConfigError, DataError, JudgeError
 from shiftdc_eval.core.hashing import image_sha256, text_sha256
 from shiftdc_eval.core.records import SampleField
 from shiftdc_eval.core.statistics.intervals import wilson
+from shiftdc_eval.judges.language import expect
 from shiftdc_eval.judges.rubric import load_rubric
 from shiftdc_eval.tasks.xstest.task import XSTest
 
@@ -398,6 +399,25 @@ def test_judges_can_be_named_in_the_yaml_and_the_environment_goes_before(
     assert [judge.name for judge in XSTest(config).judges] == ["keyword_gcg", "mine"]
     monkeypatch.setenv("SHIFTDC_JUDGES", "keyword_xstest")
     assert [judge.name for judge in XSTest(config).judges] == ["keyword_xstest"]
+
+
+def test_a_yaml_or_the_model_argument_names_the_languages_of_the_answers() -> None:
+    config = {
+        "task": SAFE,
+        "dataset_kwargs": {"label": "safe", "languages": ["de"]},
+        "metadata": {"version": 1},
+    }
+    assert [judge.name for judge in XSTest(config).judges] == ["keyword_multilingual", "keyword_xstest"]
+    config["dataset_kwargs"] = {"label": "safe"}
+    expect("fr+de")
+    try:
+        assert [judge.name for judge in XSTest(config).judges] == ["keyword_multilingual", "keyword_xstest"]
+    finally:
+        expect("")
+    assert [judge.name for judge in XSTest(config).judges] == ["keyword_robust", "keyword_xstest"]
+    config["dataset_kwargs"] = {"label": "safe", "languages": "deutsch"}
+    with pytest.raises(ConfigError, match="xstest_safe, languages in its yaml: 'deutsch' is no language"):
+        XSTest(config)
 
 
 @pytest.mark.parametrize("judges", ["keyword_gcg", [1], ["keyword_gcg", None]])
