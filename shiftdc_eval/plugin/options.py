@@ -98,7 +98,9 @@ OPTIONS: Mapping[str, Option] = {
     "include_path": Option("--include_path"),
     "gen_kwargs": Option("--gen_kwargs"),
     "reasoning_tags": Option(
-        "--reasoning_tags", refused="judges of our tasks see the whole answer", ours_only=True
+        "--reasoning_tags",
+        refused="our judges find the final answer of a reasoning model themselves",
+        ours_only=True,
     ),
     "verbosity": Option("--verbosity"),
     "wandb_args": Option("--wandb_args"),

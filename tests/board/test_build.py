@@ -45,7 +45,7 @@ def test_a_cell_names_the_distribution_that_its_defense_came_from(results: Path,
     record.write_text(json.dumps(json.loads(record.read_text()) | {"plugins": {"none": "pkg-polite 1.2"}}))
     build([results], board)
     (cell,) = CELLS.all_of(board)
-    assert cell.run.plugins == {"none": "pkg-polite 1.2"}
+    assert cell.runs[0].plugins == {"none": "pkg-polite 1.2"}
 
 
 def test_a_cell_holds_hashes_and_verdicts_but_no_text(results: Path, board: Path) -> None:

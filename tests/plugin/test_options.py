@@ -170,3 +170,14 @@ def test_a_plain_lmms_eval_is_checked_too(
         refuse_what_lmms_eval_parsed()
     monkeypatch.setattr(sys, "argv", ["/bin/pytest", *words])
     refuse_what_lmms_eval_parsed()
+
+
+def test_the_documentation_has_every_refused_option_with_its_reason() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "options.md").read_text(encoding="utf-8")
+    rows = {}
+    for row in page.splitlines():
+        if row.startswith("| `--"):
+            flag, reason = row.strip("| ").split(" | ")
+            rows[flag.strip("`")] = reason.removeprefix("where every task is ours: ")
+    assert rows == {option.name: option.refused for option in OPTIONS.values() if option.refused}
+    assert all(f"`{option.name}`" in page for option in OPTIONS.values())
