@@ -157,6 +157,10 @@ def _votes(row: Mapping[str, Any], parts: Sequence[str], path: Path, number: int
         raise DataError(
             f"{path}, row {number}: a label is a text or a list of texts, not {str(wrong)[:60]!r}"
         )
+    if len(parts) == 1 and cells == [None]:
+        raise DataError(
+            f"{path}, row {number}: no {parts[0]!r}; give every answer a label, or leave the row out"
+        )
     return [str(cell) for cell in cells if cell is not None and (cell != "" or len(parts) == 1)]
 
 

@@ -121,6 +121,7 @@ def test_csv_and_json_lines_are_read_alike(tmp_path: Path) -> None:
         ('{"response": "a", "label": "x"}', {}, {"x": "unsafe"}, ConfigError, "refused, complied"),
         ('{"response": "a", "label": "refused"}', {"colour": "x"}, {}, ConfigError, "unknown column"),
         ("not json", {}, {}, DataError, "JSON Lines"),
+        ('{"response": "a", "label": "refused"}\n{"response": "b"}', {}, {}, DataError, "row 2: no 'label'"),
         ("[1]", {}, {}, DataError, "JSON object"),
         ("[" * 100_000, {}, {}, DataError, "JSON Lines"),
     ],

@@ -9,11 +9,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from shiftdc_eval.core.environment import proxy_variable
+from shiftdc_eval.core.environment import foreign, proxy_variable
 from shiftdc_eval.core.errors import JudgeError
-from shiftdc_eval.judges.api.endpoint import Endpoint
+from shiftdc_eval.judges.api.endpoint import OPENAI_URL, Endpoint
 from shiftdc_eval.judges.api.reply import Fault
 
+OPENAI_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
+"""Variables of OpenAI's own client -> header; sent to OpenAI alone."""
 MOST_BYTES = 4 * 2**20
 """Decompressed bytes of one reply; a chat completion has a few thousand."""
 
@@ -27,6 +29,10 @@ def open_client(endpoint: Endpoint) -> httpx.AsyncClient:
     timeout = httpx.Timeout(endpoint.timeout, connect=min(10.0, endpoint.timeout / 2))
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=endpoint.concurrency)
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    if endpoint.base_url.startswith(OPENAI_URL):
+        headers |= {
+            header: value for variable, header in OPENAI_HEADERS.items() if (value := foreign(variable))
+        }
     scheme = urlsplit(endpoint.base_url).scheme
     variable = proxy_variable(scheme)
     try:
