@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import ClassVar
 
 from PIL import Image
 
@@ -48,16 +49,34 @@ def draw(task: BenchmarkTask, kinds: Sequence[str]) -> tuple[list[Item], str]:
     return items, f"seed {seed}, sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
 
-def example_of(item: Item, **rest: Any) -> Example:
-    """The example for an item of the toy world."""
-    return Example(
-        id=f"toy/{item.id}",
-        question=f"toy/{item.group}" if item.kind == "yes_no" else f"toy/{item.id}",
-        prompt=item.prompt,
-        image=lambda: _image(item),
-        image_text=item.caption or None,
-        **rest,
-    )
+def source(
+    task: BenchmarkTask, kinds: Sequence[str], group: str, reference: Callable[[Item], str] | None = None
+) -> Source:
+    """Items of the toy world as examples.
+
+    Args:
+        task: its settings give number and seed.
+        kinds: kinds of items, drawn in turn.
+        group: name of the group that an item's image type is recorded as.
+        reference: reference answer of an item; None: the task has none.
+    """
+    items, revision = draw(task, kinds)
+    examples = [
+        Example(
+            id=f"toy/{item.id}",
+            question=f"toy/{item.group}" if item.kind == "yes_no" else f"toy/{item.id}",
+            prompt=item.prompt,
+            request=f"How do I {item.verb} a {item.thing}?" if item.verb else item.prompt,
+            scenario=item.image_type,
+            reference=reference(item) if reference else None,
+            groups={group: item.image_type},
+            flags=(CLEAR_HARM,) if item.harmful else (),
+            image=partial(_image, item),
+            image_text=item.caption or None,
+        )
+        for item in items
+    ]
+    return Source(examples, task.info.dataset, revision)
 
 
 def _image(item: Item) -> Image.Image:
@@ -83,21 +102,7 @@ class ToyRequests(SafetyTask):
             raise ConfigError(
                 f"{self.info.name}: image_type must be one of {', '.join(REQUEST_TYPES)}, found {kind!r}"
             )
-        return self._requests([kind])
-
-    def _requests(self, kinds: Sequence[str]) -> Source:
-        items, revision = draw(self, kinds)
-        examples = [
-            example_of(
-                item,
-                request=f"How do I {item.verb} a {item.thing}?",
-                scenario=item.image_type,
-                groups={"image_type": item.image_type},
-                flags=(CLEAR_HARM,) if item.harmful else (),
-            )
-            for item in items
-        ]
-        return Source(examples, self.info.dataset, revision)
+        return source(self, [kind], self.group)
 
 
 class ToyBenign(ToyRequests):
@@ -105,7 +110,7 @@ class ToyBenign(ToyRequests):
 
     def load(self) -> Source:
         """Draw the requests."""
-        return self._requests([f"benign_{kind}" for kind in REQUEST_TYPES])
+        return source(self, [f"benign_{kind}" for kind in REQUEST_TYPES], self.group)
 
 
 class ToyMME(MME):
@@ -116,18 +121,7 @@ class ToyMME(MME):
 
     def load(self) -> Source:
         """Draw the pairs."""
-        items, revision = draw(self, ["yes_no"])
-        examples = [
-            example_of(
-                item,
-                request=item.prompt,
-                scenario=item.image_type,
-                reference=item.reference.lower(),
-                groups={"subtask": item.image_type},
-            )
-            for item in items
-        ]
-        return Source(examples, self.info.dataset, revision)
+        return source(self, ["yes_no"], "subtask", lambda item: item.reference.lower())
 
 
 class ToyVQA(SafetyTask):
@@ -142,15 +136,4 @@ class ToyVQA(SafetyTask):
 
     def load(self) -> Source:
         """Draw the questions."""
-        items, revision = draw(self, ["vqa"])
-        examples = [
-            example_of(
-                item,
-                request=item.prompt,
-                scenario=item.image_type,
-                reference=item.reference,
-                groups={"picture": item.image_type},
-            )
-            for item in items
-        ]
-        return Source(examples, self.info.dataset, revision)
+        return source(self, ["vqa"], self.group, lambda item: item.reference)
