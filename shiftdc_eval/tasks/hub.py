@@ -183,7 +183,7 @@ def _require_known(dataset: str, revision: str, benchmark: str) -> None:
 
 
 def _unreachable(dataset: str, revision: str, benchmark: str, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [""])[0]
+    reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     return (
         f"{benchmark}: the hub dataset {dataset} at revision {revision} cannot be loaded: "
         f"{type(error).__name__}: {reason}. " + how_to_provide(benchmark)

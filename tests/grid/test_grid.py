@@ -104,6 +104,8 @@ def test_the_model_is_loaded_once_for_all_its_cells(
 def test_a_failing_cell_does_not_stop_the_others_and_is_reported(
     grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # the cell's task is made to fail below, after the check of its data
+    monkeypatch.setattr("shiftdc_eval.tasks.preflight.problems", lambda *_, **__: [])
     text = grid_file.read_text().replace("  - none\n", "  - none\n  - {name: shiftdc, layers: 7-9}\n")
     grid_file.write_text(text.replace("tasks: [figstep]", "tasks: [figstep, mossbench]"))
 
@@ -396,7 +398,7 @@ def test_a_cell_of_code_that_answered_otherwise_is_not_complete(
     tmp_path: Path, tiny_llava: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "grid.yaml", tmp_path / "out"
-    path.write_text(f"models: [{tiny_llava}]\ndefenses: [none]\ntasks: [figstep]\n")
+    path.write_text(f"models: [{tiny_llava}]\ndefenses: [none]\ntasks: [figstep_benign]\n")
     (cell,) = read_grid(path).cells()
     (out / cell.folder).mkdir(parents=True)
     complete = json.loads(grid._completion(cell, revision_on_disk(str(tiny_llava))))
