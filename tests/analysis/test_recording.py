@@ -32,9 +32,15 @@ def backbone(tiny_llava: Path) -> Backbone:
     return load_backbone(ModelSpec(str(tiny_llava), dtype="float32", device="cpu"))
 
 
+@pytest.fixture(scope="module")
+def directions(backbone: Backbone) -> Directions:
+    """Fitted once: they keep what they have made."""
+    return Directions(backbone)
+
+
 @pytest.fixture
-def tools(backbone: Backbone) -> Tools:
-    return tools_for(backbone, Directions(backbone), None)
+def tools(backbone: Backbone, directions: Directions) -> Tools:
+    return tools_for(backbone, directions, None)
 
 
 def item(at: int) -> Item:

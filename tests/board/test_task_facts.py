@@ -17,6 +17,7 @@ from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.judges.verdict import Verdict
 from shiftdc_eval.tasks.catalogue import TASKS
 from shiftdc_eval.tasks.info import GroupMeans
+from shiftdc_eval.tasks.judging import Answer
 from shiftdc_eval.tasks.toy.task import ToyRequests, ToyVQA
 
 COMMITTED = Path(__file__).parents[2] / "leaderboards"
@@ -43,7 +44,7 @@ def test_a_sample_row_names_the_model_that_judged() -> None:
     judge = task.judges[0].name
     verdict = Verdict(kind="refusal", value="refused", model="judge-model-2")
     example = task.source.examples[0]
-    field = task._sample_field(example, 0, "No.", {judge: verdict})
+    field = task._sample_field(example, Answer("No."), {judge: verdict})
     assert field.verdicts[judge].model == "judge-model-2"
 
 
