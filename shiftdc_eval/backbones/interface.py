@@ -6,6 +6,7 @@ defense that needs it is refused before a model is loaded.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,17 +21,22 @@ from shiftdc_eval.backbones.encoding import Encoded
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings
 from shiftdc_eval.steering import PREFILL, Edit, Scope
 
-Capability = Literal["generate", "activations", "edit_prefill", "edit_decode", "logits"]
+Capability = Literal["generate", "activations", "edit_prefill", "edit_decode", "final_norm", "logits"]
 """What a backbone can do:
 
 - `generate`: answer chats.
 - `activations`: `last_token_activations`, the residual stream of the last prompt token after each decoder layer.
 - `edit_prefill`: `generate(edit=...)` at the output of decoder layers, last prompt token, in prefill (`PREFILL`).
 - `edit_decode`: every other `Scope`, and `layers` that take hooks.
-- `logits`: logits processors, `follower`, `final_norm` and `next_token_logits`.
+- `final_norm`: the norm before the language-model head.
+- `logits`: logits processors, `follower` and `next_token_logits`.
 """
 EVERYTHING: frozenset[Capability] = frozenset(get_args(Capability))
-ENGINES: dict[str, frozenset[Capability]] = dict.fromkeys(("auto", "plain", "fast"), EVERYTHING)
+IN_VLLM: frozenset[Capability] = frozenset({"generate", "activations", "edit_prefill", "final_norm"})
+ENGINES: dict[str, frozenset[Capability]] = {
+    **dict.fromkeys(("auto", "plain", "fast"), EVERYTHING),
+    "vllm": IN_VLLM,
+}
 """`engine=NAME` -> what its backbones can do, known before anything is loaded."""
 
 EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
@@ -88,6 +94,14 @@ class Backbone(Protocol):
     @property
     def engine(self) -> str:
         """The engine that answers."""
+
+    @property
+    def engine_version(self) -> str:
+        """Distribution and version of the engine; empty where it is transformers."""
+
+    @property
+    def edits_made(self) -> Counter[int]:
+        """Decoder layer -> requests in which it was edited since loading; empty where the engine does not count."""
 
     @property
     def hardware(self) -> str:
@@ -251,6 +265,14 @@ class Wrapper:
     @property
     def engine(self) -> str:
         return self.inner.engine
+
+    @property
+    def engine_version(self) -> str:
+        return self.inner.engine_version
+
+    @property
+    def edits_made(self) -> Counter[int]:
+        return self.inner.edits_made
 
     @property
     def hardware(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +54,10 @@ class LoadedModel:
         self.revision = revision
         self.note = note
         self.folder = folder
+        self.engine_version = ""
+        """Distribution and version of the engine; empty for transformers, whose version is recorded anyway."""
+        self.edits_made: Counter[int] = Counter()
+        """Decoder layer -> requests in which it was edited, where the engine counts."""
         self.rows_at_once: int | None = None
         """Rows that the fast engine answers together at most; None: as many as it is given."""
         if self.tokenizer.pad_token_id is None:

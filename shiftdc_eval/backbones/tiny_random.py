@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from shiftdc_eval.backbones.loading import backbone_of, load_parts
+from shiftdc_eval.backbones.loading import backbone_of
+from shiftdc_eval.backbones.parts import load_parts
 from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.core.model_spec import ModelArguments

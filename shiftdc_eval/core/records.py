@@ -334,7 +334,7 @@ class RunRecord(Record):
     attention: str = ""
     """Attention kernel."""
     engine: str = ""
-    """Engine that answered: `plain` (transformers' own generate) or `fast`; empty in records older than engines."""
+    """Engine that answered: `plain` (transformers' own generate), `fast` or `vllm`; empty in older records."""
     batch_size: int | None = None
     """Requests answered together at the end of the run (halved where memory ran out)."""
     seed: Seed

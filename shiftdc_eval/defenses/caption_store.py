@@ -161,9 +161,11 @@ class CaptionStore:
 
 
 def engine_key(backbone: Backbone) -> dict[str, str]:
-    """The engine where it may change an answer: in float32 both give the same tokens, in 16 bit they may not."""
+    """The engine where it may change an answer: in float32 all give the same tokens, in 16 bit they may not."""
     exact = str(backbone.dtype).removeprefix("torch.") == "float32"
-    return {} if exact or backbone.engine == "plain" else {"engine": backbone.engine}
+    if exact or backbone.engine == "plain":
+        return {}
+    return {"engine": f"{backbone.engine} {backbone.engine_version}".strip()}
 
 
 def answer_key(backbone: Backbone, chat: Chat, settings: GenerationSettings) -> str:

@@ -116,7 +116,7 @@ class ShiftDC(Settings):
     def needed(self) -> frozenset[Capability]:
         """Decode steps are edited under `steer_decode`; `post_norm_last` reads through the final norm."""
         used = self._with_preset()
-        extra: dict[Capability, bool] = {"edit_decode": used.steer_decode, "logits": used.post_norm_last}
+        extra: dict[Capability, bool] = {"edit_decode": used.steer_decode, "final_norm": used.post_norm_last}
         return self.needs | {name for name, wanted in extra.items() if wanted}
 
     @property

@@ -32,7 +32,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.core.model_spec import ModelArguments
+from shiftdc_eval.core.model_spec import VLLM_SETTINGS, ModelArguments
 from shiftdc_eval.grid import lines as grid_lines
 from shiftdc_eval.plugin.arguments import written_pairs
 from shiftdc_eval.tasks.folder.settings import PREFIX, as_yaml, read_line
@@ -180,6 +180,9 @@ class Cell:
         model = self.model.model_dump(exclude={"device", "device_map"})
         if self.model.engine == "auto":
             del model["engine"]  # cells made before engines could be named keep their folder
+        for name in VLLM_SETTINGS:
+            if model[name] is None:
+                del model[name]
         return {
             "model": model,
             "defense": self.defense.model_dump(),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shiftdc_eval.backbones import load_backbone
+from shiftdc_eval.backbones.interface import EVERYTHING, Capability
 from shiftdc_eval.core.errors import ShiftDCError, WriteError
 from shiftdc_eval.core.files import atomic_write, remove, writing
 from shiftdc_eval.core.provenance import redact, redacted
@@ -56,7 +57,7 @@ def run_cells(
     for model in dict.fromkeys(cell.model for cell in cells):
         mine = [cell for cell in cells if cell.model == model]
         try:
-            backbone = load_backbone(model)
+            backbone = load_backbone(model, EVERYTHING if stand_in else needed(mine))
             backbone = stand_in(backbone) if stand_in else backbone
         except Exception as error:  # the boundary: one model that cannot be loaded must not stop the others
             reason = str(error) if isinstance(error, ShiftDCError) else f"{type(error).__name__}: {error}"
@@ -92,6 +93,15 @@ def run_share(cells: Sequence[Cell], out: Path) -> dict[str, str]:
     return run_cells(
         [cell for cell in cells if not is_complete(cell, out)], out, report=lambda cell, said, samples: None
     )
+
+
+def needed(cells: list[Cell]) -> frozenset[Capability]:
+    """What the defenses of these cells ask of a backbone."""
+    from shiftdc_eval.defenses import DEFENSES
+    from shiftdc_eval.plugin.arguments import validated
+
+    chosen = (validated(DEFENSES[c.defense.name], c.defense.settings, what="grid:") for c in cells)
+    return frozenset().union(*(defense.needed() for defense in chosen))
 
 
 def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -94,7 +95,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         self.settings: dict[str, Any] = self.defense.resolved(self.backbone)
 
     def _load(self) -> Backbone:
-        return load_backbone(self.arguments)
+        return load_backbone(self.arguments, self.defense.needed())
 
     def _equip(self, backbone: Backbone) -> None:
         """Take a backbone and all that works with it."""
@@ -237,7 +238,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         todo = list(
             {sample.key: sample for sample in sorted(unanswered, key=lambda s: not s.padding)}.values()
         )
-        captions = self.tools.captions
+        captions, edits = self.tools.captions, Counter(self.backbone.edits_made)
         before = captions.made, captions.reused
         with tqdm(
             total=len(found), initial=len(done), desc=self._label, unit="sample", disable=self.rank != 0
@@ -250,6 +251,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         for sample in samples:
             if not sample.padding:
                 tally.count(done[sample.key], reused=sample.key not in fresh)
+        tally.edits = self.backbone.edits_made - edits
         tally.captions_made, tally.captions_reused = captions.made - before[0], captions.reused - before[1]
         return done
 

@@ -71,6 +71,7 @@ def run_record(
         hardware=backbone.hardware,
         plugins=plugins(arguments.defense),
         answer_version=defense.answer_version,
+        extra=_edits(tally),
         notes=notes(tally, arguments.ablation or defense.control),
     )
     return RunRecord.model_validate(provenance.redacted(record.model_dump()))
@@ -87,6 +88,12 @@ def notes(tally: Tally, ablation: str) -> list[str]:
             f"timing: {total - tally.timed} of {total} answers rest on work of other hardware and have no seconds"
         )
     return [*found, *(f"{note}: {count} of {total} answers" for note, count in sorted(tally.notes.items()))]
+
+
+def _edits(tally: Tally) -> dict[str, Any]:
+    """Requests of this run in which a decoder layer was edited, where the engine counts them."""
+    found = {str(layer): count for layer, count in sorted(tally.edits.items())}
+    return {"edited_requests_by_layer": found} if found else {}
 
 
 def plugins(defense: str) -> dict[str, str]:

@@ -37,6 +37,8 @@ class Tally:
     """Answers by note."""
     unanswered: Counter[str] = field(default_factory=Counter)
     """Requests that could not be answered, by reason."""
+    edits: Counter[int] = field(default_factory=Counter)
+    """Requests in which a decoder layer was edited, by layer, where the engine counts them."""
 
     def count(self, record: Mapping[str, Any], *, reused: bool) -> None:
         """Add one answer's journal record."""

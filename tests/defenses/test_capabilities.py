@@ -27,7 +27,7 @@ class Answering(Wrapper):
 def server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES, "plain", frozenset({"generate"}))
     monkeypatch.setattr(
-        "shiftdc_eval.plugin.adapter.load_backbone", lambda _: pytest.fail("a model was loaded")
+        "shiftdc_eval.plugin.adapter.load_backbone", lambda *_: pytest.fail("a model was loaded")
     )
 
 
@@ -65,8 +65,8 @@ def test_what_a_defense_needs_follows_its_settings() -> None:
     steers = {"generate", "activations", "edit_prefill"}
     assert shiftdc().needed() == steers
     assert shiftdc(variant="official", steer_decode=True).needed() == steers | {"edit_decode"}
-    assert shiftdc(variant="official", preset="published").needed() == steers | {"logits"}
-    assert refusal().needed() == steers | {"edit_decode", "logits"}
+    assert shiftdc(variant="official", preset="published").needed() == steers | {"final_norm"}
+    assert refusal().needed() == steers | {"edit_decode", "final_norm", "logits"}
     given = {"positions": "last", "passes": "prefill", "site": "output"}
     assert refusal(**given, layers="2").needed() == steers
     assert "logits" in refusal(**given).needed(), "the layer is chosen by the model's logits"

@@ -71,7 +71,7 @@ def test_steering_every_step_without_a_cache_is_refused_before_loading(
     defense: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "shiftdc_eval.plugin.adapter.load_backbone", lambda _: pytest.fail("a model was loaded")
+        "shiftdc_eval.plugin.adapter.load_backbone", lambda *_: pytest.fail("a model was loaded")
     )
     with pytest.raises(ConfigError, match="needs a KV cache; leave out use_cache=false"):
         ShiftDCVlm(pretrained="toy", defense=defense, use_cache=False, **settings)

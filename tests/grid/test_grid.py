@@ -84,7 +84,7 @@ def test_a_grid_runs_every_cell_once_and_a_second_call_runs_nothing(
         return all(word in said for word in words)
 
     assert shows_results(capsys.readouterr().out)
-    monkeypatch.setattr(grid, "load_backbone", lambda model: pytest.fail("a complete grid loads nothing"))
+    monkeypatch.setattr(grid, "load_backbone", lambda *_: pytest.fail("a complete grid loads nothing"))
     assert run(grid_file, "-o", out) == 0
     said = capsys.readouterr().out
     assert "4 complete, 0 to run" in said
@@ -96,7 +96,7 @@ def test_the_model_is_loaded_once_for_all_its_cells(
 ) -> None:
     loaded = []
     whole = grid.load_backbone
-    monkeypatch.setattr(grid, "load_backbone", lambda model: loaded.append(model) or whole(model))
+    monkeypatch.setattr(grid, "load_backbone", lambda model, _: loaded.append(model) or whole(model))
     assert run(grid_file, "-o", tmp_path / "out", "--limit", 2) == 0
     assert len(loaded) == 1
 
@@ -175,7 +175,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
         ),
         (
             "models:\n  - {pretrained: a, engine: quick}\ndefenses: [none]\ntasks: [t]\n",
-            "line 2: models.0.engine: Input should be 'auto', 'plain' or 'fast'",
+            "line 2: models.0.engine: Input should be 'auto', 'plain', 'fast' or 'vllm'",
         ),
         (
             "models:\n  - {pretrained: a, dtype: half}\ndefenses: [none]\ntasks: [t]\n",
@@ -469,7 +469,7 @@ def test_a_report_that_cannot_be_given_is_no_failure_of_the_cell(
     def report(cell: Cell, said: str, samples: int) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr(grid, "load_backbone", lambda model: None)
+    monkeypatch.setattr(grid, "load_backbone", lambda *_: None)
     monkeypatch.setattr(grid, "run_cell", lambda cell, backbone, out: 3)
     with pytest.raises(BrokenPipeError):
         grid.run_cells(list(read_grid(grid_file).cells()), tmp_path / "out", report=report)
@@ -512,7 +512,7 @@ def test_an_unknown_task_is_refused_before_anything_is_loaded(
     said: str,
 ) -> None:
     monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
-    monkeypatch.setattr(grid, "load_backbone", lambda model: pytest.fail("a wrong grid loads nothing"))
+    monkeypatch.setattr(grid, "load_backbone", lambda *_: pytest.fail("a wrong grid loads nothing"))
     path = tmp_path / name
     path.write_text(text)
     assert run(path, "-o", tmp_path / "out") == 2

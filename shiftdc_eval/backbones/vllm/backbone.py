@@ -1,0 +1,379 @@
+"""A vision-language model that vLLM runs, behind the interface of all backbones."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from shiftdc_eval.backbones.chat import Chat
+from shiftdc_eval.backbones.encoding import plain
+from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut
+from shiftdc_eval.backbones.interface import IN_VLLM, EditBuilder, NextLogits, ProcessorBuilder
+from shiftdc_eval.backbones.loaded_model import LoadedModel
+from shiftdc_eval.backbones.vllm.edited import EditedPrompts
+from shiftdc_eval.backbones.vllm.engine import Engine, Finished
+from shiftdc_eval.backbones.vllm.plan import Plan
+from shiftdc_eval.backbones.vllm.prompts import engine_prompt, prompt_ids
+from shiftdc_eval.backbones.vllm.remote import Remote
+from shiftdc_eval.backbones.vllm.steps import ROLE
+from shiftdc_eval.backbones.vllm.wire import wired
+from shiftdc_eval.core.errors import ConfigError, ModelError
+from shiftdc_eval.steering import PREFILL, Scope
+
+ROOM = 128
+"""Tokens by which another prompt about a request may be longer than the request."""
+ONE_TOKEN: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "ignore_eos": True}
+"""vLLM's settings of a request that is run for its prompt."""
+SENT = "sent-"
+"""What the names of vectors begin with that were sent for one call."""
+NEVER = -100.0
+"""Added to the logit of a token that an answer must not hold; the most that vLLM lets be added."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request on its way to the engine."""
+
+    chat: Chat
+    ids: list[int]
+    settings: dict[str, Any]
+    """vLLM's settings of decoding."""
+    role: dict[str, Any]
+    """What the workers do to it, see `steps`."""
+
+
+class VllmBackbone(LoadedModel):
+    """A model inside vLLM.
+
+    Args:
+        model: the model without weights (on the meta device), for its configuration.
+        processor: its processor, with a tokenizer.
+        engine: a running vLLM with the same model.
+        version: distribution and version of vLLM.
+        dtype: what vLLM computes in.
+        devices: what it computes on.
+        name, revision, note, folder: as for every model.
+    """
+
+    capabilities = IN_VLLM
+    engine = "vllm"
+    refills = True
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        engine: Engine,
+        *,
+        version: str,
+        dtype: torch.dtype,
+        devices: Sequence[torch.device],
+        name: str,
+        revision: str,
+        note: str = "",
+        folder: str | None = None,
+    ) -> None:
+        super().__init__(model, processor, name=name, revision=revision, note=note, folder=folder)
+        self.vllm = engine
+        self.engine_version = version
+        self._dtype, self._devices = dtype, list(devices)
+        self.forward_passes = 0
+        """Calls of the engine, for tests and cost tables."""
+        self.asked_again = 0
+        """Requests answered once more because they had been preempted and gone on from stored blocks."""
+        self._edited = EditedPrompts()
+        self._numbers = itertools.count()
+        self._plans: dict[str, Plan] = {}
+        """Plans that the workers know."""
+        self._unused: list[str] = []
+        """Names of what the workers keep and nobody needs any more."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Compute dtype."""
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of tensors that are returned."""
+        return torch.device("cpu")
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Every device that holds parameters."""
+        return self._devices
+
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        settings: GenerationSettings,
+        *,
+        seeds: Sequence[str] | None = None,
+        edit: EditBuilder | None = None,
+        scope: Scope = PREFILL,
+        processors: ProcessorBuilder | None = None,
+    ) -> list[Generated]:
+        """Answer chats; see `Backbone`.
+
+        Raises:
+            ConfigError: sampling without seeds.
+            ModelError: what vLLM cannot do, or edits that were not made as planned.
+        """
+        if not chats:
+            return []
+        if processors is not None:
+            raise ModelError("engine=vllm takes no logits processors; use engine=plain")
+        decoding = self._decoding(settings, seeds, len(chats))
+        roles = self._roles(len(chats), edit, scope)
+        asked = [
+            _Asked(chat, ids, one, role)
+            for chat, ids, one, role in zip(chats, self._ids(chats), decoding, roles, strict=True)
+        ]
+        return [self._finished(found, settings) for found in self._run(asked)]
+
+    def last_token_activations(
+        self,
+        chats: Sequence[Chat],
+        only: Sequence[int] | None = None,
+        *,
+        bare: bool = False,
+        edit: EditBuilder | None = None,
+        scope: Scope = PREFILL,
+    ) -> Tensor:
+        """Activations of the last prompt token, `[batch, layers, hidden]`; see `Backbone`.
+
+        They stay in vLLM's workers, in float32, until somebody looks at them; edits of `generate` that are built from
+        their rows find them there.
+        """
+        layers = tuple(range(len(self.layers)) if only is None else only)
+        prompts = self._bare([chat.request for chat in chats]) if bare else self._ids(chats)
+        roles = self._roles(len(chats), edit, scope, read=layers)
+        asked = [
+            _Asked(chat.without_images() if bare else chat, ids, ONE_TOKEN, role)
+            for chat, ids, role in zip(chats, prompts, roles, strict=True)
+        ]
+        self._run(asked)
+        keys = [each.role["key"] for each in asked]
+        found: Any = Remote(keys, layers, self._fetch, self._unused.extend)
+        return found  # type: ignore[no-any-return]  # behaves as a tensor
+
+    def prompt_tokens(self, chats: Sequence[Chat]) -> list[tuple[int, ...]]:
+        """Token ids of the chats' prompts as vLLM makes them, image tokens included."""
+        roles = self._roles(len(chats), None, PREFILL)
+        asked = [
+            _Asked(chat, ids, ONE_TOKEN, role)
+            for chat, ids, role in zip(chats, self._ids(chats), roles, strict=True)
+        ]
+        return [found.prompt for found in self._run(asked)]
+
+    def final_norm(self, activations: Tensor) -> Tensor:
+        """The norm between the last decoder layer and the language-model head, `[..., hidden]`.
+
+        Raises:
+            ModelError: the decoder has no such norm.
+        """
+        rows = torch.as_tensor(activations).float().reshape(-1, activations.shape[-1]).contiguous()
+        for packed in self.vllm.rpc("shiftdc_norm", save({"rows": rows})):
+            if packed:
+                return load(packed)["rows"].reshape(activations.shape)
+        raise ModelError(f"{self.architecture} shows no final norm inside vLLM; use engine=plain")
+
+    def next_token_logits(self, activations: Tensor) -> Tensor:
+        """Not offered.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError("engine=vllm does not show the language-model head; use engine=plain")
+
+    def follower(self, chats: Sequence[Chat]) -> NextLogits:
+        """Not offered.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError("engine=vllm runs no answer after another prompt; use engine=plain")
+
+    @contextmanager
+    def sharing(self, chats: Sequence[Chat]) -> Iterator[None]:
+        """Several prompts about these chats' images follow: vLLM keeps their prefixes by itself."""
+        yield
+
+    def fitting_rows(self, chat: Chat, new_tokens: int) -> int | None:
+        """Chats like this one whose keys and values fit into the cache, longer prompts about them included."""
+        tokens = self.vllm.tokens
+        return None if tokens is None else max(1, tokens // (self.features([chat]).width + ROOM + new_tokens))
+
+    def limit_rows(self, rows: int) -> None:
+        """The scheduler decides how many are answered together."""
+
+    def release(self) -> None:
+        """Free what the workers keep and nobody needs."""
+        if self._unused:
+            names, self._unused[:] = list(self._unused), []
+            self.vllm.rpc("shiftdc_free", names)
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Leave the accelerator's memory to another model while the context lasts: vLLM ends, and starts anew."""
+        if self._devices[0].type != "cuda":
+            yield
+            return
+        self.vllm.close()
+        try:
+            yield
+        finally:
+            self.vllm = self.vllm.again()
+            self._edited = EditedPrompts()
+            self._plans.clear()
+            self._unused.clear()
+
+    def _ids(self, chats: Sequence[Chat]) -> list[list[int]]:
+        return prompt_ids(self.processor, self.tokenizer, chats, self._control)
+
+    def _bare(self, texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer([plain(text, self._control) for text in texts])["input_ids"]
+        return ids
+
+    def _decoding(
+        self, settings: GenerationSettings, seeds: Sequence[str] | None, rows: int
+    ) -> list[dict[str, Any]]:
+        """vLLM's settings, one a request."""
+        ruled_out = self.placeholder_ids()
+        shared: dict[str, Any] = {
+            "max_tokens": settings.max_new_tokens,
+            "temperature": 0.0,
+            "stop_token_ids": sorted(self.end_ids()),
+            "ignore_eos": True,
+            **({"logit_bias": dict.fromkeys(ruled_out, NEVER)} if ruled_out else {}),
+        }
+        if not settings.do_sample:
+            return [shared] * rows
+        if seeds is None:
+            raise ConfigError(
+                "sampling needs one seed a request: pass seeds=[request.seed for request in requests]"
+            )
+        if self._dtype == torch.float32:
+            raise ConfigError(
+                "engine=vllm draws other samples than transformers does, and in float32 their answers would be taken "
+                "for the same; use engine=plain, or dtype=bfloat16"
+            )
+        drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
+        return [{**shared, **drawn, "seed": _number(seed)} for seed in seeds]
+
+    def _roles(
+        self, rows: int, edit: EditBuilder | None, scope: Scope, read: tuple[int, ...] | None = None
+    ) -> list[dict[str, Any]]:
+        """What the workers do to each request; plans and vectors that they lack are sent."""
+        keys = [str(next(self._numbers)) for _ in range(rows)]
+        reading = {} if read is None else {"read": True}
+        if edit is None:
+            plan = {} if read is None else {"plan": self._known(Plan("none", read))}
+            return [{"key": key, **plan, **reading} for key in keys]
+        if scope != PREFILL:
+            raise ModelError(
+                "engine=vllm edits the last prompt token in prefill, at the output of layers, and nothing else; "
+                "use engine=plain"
+            )
+        made = wired(edit(list(range(rows))), rows)
+        if read and set(read) - set(made.plan.layers):
+            raise ModelError("engine=vllm reads edited runs at the edited layers alone; use engine=plain")
+        stored = made.stored
+        if made.vectors is not None:
+            stored = [f"{SENT}{key}" for key in keys]
+            packed = save({"vectors": made.vectors.contiguous()})
+            self.vllm.rpc("shiftdc_put", stored, list(made.plan.layers), packed)
+        name = self._known(made.plan)
+        own = [{}] * rows if stored is None else [{"stored": one} for one in stored]
+        return [{"key": key, "plan": name, **mine, **reading} for key, mine in zip(keys, own, strict=True)]
+
+    def _known(self, plan: Plan) -> str:
+        """Name under which the workers know a plan."""
+        name = plan.name
+        if name not in self._plans:
+            self.vllm.rpc("shiftdc_plan", name, plan.packed())
+            self._plans[name] = plan
+        return name
+
+    def _run(self, asked: Sequence[_Asked]) -> list[Finished]:
+        """Let the engine answer, and check that every edit was made."""
+        self.forward_passes += 1
+        edited: dict[str, tuple[int, ...]] = {}
+        for each in asked:
+            plan = self._plans[each.role["plan"]] if "plan" in each.role else None
+            if plan is not None and plan.kind != "none":
+                edited[each.role["key"]] = plan.layers
+                self._edited.add(each.ids)
+        self.release()
+        found = self._ask(asked, [self._edited.salt(each.ids) for each in asked])
+        if self._edited:
+            restored = self._check(edited)
+            again = [at for at, each in enumerate(asked) if each.role["key"] in restored]
+            if again:
+                # blocks found after a preemption may be another request's: once more, where none can be found
+                self.asked_again += len(again)
+                few = [asked[at] for at in again]
+                salts = [f"again-{next(self._numbers)}" for _ in few]
+                for at, one in zip(again, self._ask(few, salts), strict=True):
+                    found[at] = one
+                self._check({key: layers for key, layers in edited.items() if key in restored})
+        for layers in edited.values():
+            self.edits_made.update(layers)
+        self._unused += [name for each in asked if (name := each.role.get("stored", "")).startswith(SENT)]
+        return found
+
+    def _ask(self, asked: Sequence[_Asked], salts: Sequence[str | None]) -> list[Finished]:
+        return self.vllm.answer(
+            [engine_prompt(each.ids, each.chat, salt) for each, salt in zip(asked, salts, strict=True)],
+            [self.vllm.params(**each.settings, extra_args={ROLE: each.role}) for each in asked],
+        )
+
+    def _check(self, edited: Mapping[str, Sequence[int]]) -> set[str]:
+        """Compare the edits made with those planned; the requests that may have found another's blocks.
+
+        Raises:
+            ModelError: they differ.
+        """
+        restored: set[str] = set()
+        for report in map(json.loads, self.vllm.rpc("shiftdc_report")):
+            restored |= set(report["restored"])
+            here = set(report["layers"])
+            for key, layers in edited.items():
+                passes = report["passes"].get(key, 0)
+                made = {int(layer): count for layer, count in report["made"].get(key, {}).items()}
+                planned = {layer: passes for layer in layers if layer in here}
+                if here & set(layers) and (not passes or made != planned):
+                    raise ModelError(
+                        f"engine=vllm made {sum(made.values())} edits of a request for which "
+                        f"{len(planned)} layers in {passes} passes were planned: its answers are not the "
+                        "defense's; use engine=plain"
+                    )
+        return restored
+
+    def _fetch(self, keys: Sequence[str], layers: Sequence[int]) -> Tensor:
+        """Bring activations home: `[requests, layers, hidden]`."""
+        found: dict[int, Tensor] = {}
+        for packed in self.vllm.rpc("shiftdc_take", list(keys)):
+            found |= {int(layer): rows for layer, rows in (load(packed) if packed else {}).items()}
+        return torch.stack([found[layer] for layer in layers], dim=1).to(self._dtype)
+
+    def _finished(self, found: Finished, settings: GenerationSettings) -> Generated:
+        ends = self.end_ids()
+        ids = found.answer
+        stop = next((at + 1 for at, token in enumerate(ids) if token in ends), len(ids))
+        text = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
+        until = (*settings.until, *self.stop_strings)
+        return Generated(cut(text, until), len(found.prompt), stop, ids[:stop])
+
+
+def _number(seed: str) -> int:
+    return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big")

@@ -1,0 +1,72 @@
+"""What is done to the last prompt token of requests, layer by layer, as bytes and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift
+from shiftdc_eval.steering.edits import Edit
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The part of an edit that requests share; what is each request's own is stored in the workers under a name."""
+
+    kind: Literal["none", "online", "shift", "adaptive"]
+    """`online`: against stored activations; `shift`: by a stored vector, or by `vectors`; `none`: nothing is edited."""
+    layers: tuple[int, ...]
+    """Decoder layers that are read or edited."""
+    vectors: Tensor | None = None
+    """`[layers, hidden]`, float32: directions, or what `shift` adds to every request."""
+    alpha: float = 1.0
+    """Strength."""
+    one_sided: bool = False
+    """As in `OnlineCalibration`."""
+    targets: tuple[float, ...] = field(default=())
+    """`adaptive`: the coordinate to reach at each layer."""
+
+    def edit(self, at: int, stored: Tensor | None) -> Edit:
+        """The edit at the layer `layers[at]` of rows whose own vectors are `stored`, `[rows, hidden]`."""
+        vectors = None if self.vectors is None else self.vectors[at]
+        if self.kind == "online":
+            assert stored is not None
+            assert vectors is not None
+            return OnlineCalibration(stored, vectors, self.alpha, self.one_sided)
+        if self.kind == "adaptive":
+            assert vectors is not None
+            return AdaptiveShift(vectors, self.targets[at], self.alpha)
+        shift = stored if vectors is None else vectors
+        assert shift is not None
+        return Shift(shift)
+
+    def to(self, device: torch.device) -> Plan:
+        """The same plan with its vectors on a device."""
+        vectors = None if self.vectors is None else self.vectors.to(device)
+        return Plan(self.kind, self.layers, vectors, self.alpha, self.one_sided, self.targets)
+
+    def packed(self) -> bytes:
+        """The plan as bytes."""
+        facts = [self.kind, self.layers, self.alpha, self.one_sided, self.targets]
+        vectors = {} if self.vectors is None else {"vectors": self.vectors.float().cpu().contiguous()}
+        head = json.dumps(facts).encode()
+        return len(head).to_bytes(4, "big") + head + (save(vectors) if vectors else b"")
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Plan:
+        """The plan that `packed` gave."""
+        size = 4 + int.from_bytes(packed[:4], "big")
+        kind, layers, alpha, one_sided, targets = json.loads(packed[4:size])
+        vectors = load(packed[size:])["vectors"] if len(packed) > size else None
+        return cls(kind, tuple(layers), vectors, alpha, one_sided, tuple(targets))
+
+    @property
+    def name(self) -> str:
+        """The same for equal plans."""
+        return hashlib.sha256(self.packed()).hexdigest()[:16]

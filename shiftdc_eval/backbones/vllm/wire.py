@@ -1,0 +1,90 @@
+"""A defense's edits as a plan that workers follow, and what each request brings to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shiftdc_eval.backbones.vllm.plan import Plan
+from shiftdc_eval.backbones.vllm.remote import RemoteRows
+from shiftdc_eval.core.errors import ModelError
+from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift
+from shiftdc_eval.steering.edits import Edit
+
+
+@dataclass(frozen=True)
+class Wired:
+    """Edits of a batch."""
+
+    plan: Plan
+    """What all rows share."""
+    stored: list[str] | None = None
+    """Names under which the workers have each row's own vectors already."""
+    vectors: Tensor | None = None
+    """Each row's own vectors, `[rows, layers, hidden]`, where the workers have to be sent them."""
+
+
+def wired(edits: Mapping[int, Edit], rows: int) -> Wired:
+    """The plan of edits at decoder layers.
+
+    Args:
+        edits: layer -> edit of `[rows, hidden]`.
+        rows: number of rows.
+
+    Raises:
+        ModelError: an edit that is no function known here; it cannot run inside another process.
+    """
+    layers = tuple(sorted(edits))
+    made = [edits[layer] for layer in layers]
+    if not made:
+        return Wired(Plan("none", ()))
+    if all(isinstance(edit, OnlineCalibration) for edit in made):
+        return _online([edit for edit in made if isinstance(edit, OnlineCalibration)], layers)
+    if all(isinstance(edit, Shift) for edit in made):
+        vectors = [edit.vector for edit in made if isinstance(edit, Shift)]
+        if all(vector.ndim == 1 for vector in vectors):
+            return Wired(Plan("shift", layers, torch.stack([vector.float().cpu() for vector in vectors])))
+        each = [vector.float().cpu().expand(rows, -1) for vector in vectors]
+        return Wired(Plan("shift", layers), vectors=torch.stack(each, dim=1))
+    if all(isinstance(edit, AdaptiveShift) for edit in made):
+        adaptive = [edit for edit in made if isinstance(edit, AdaptiveShift)]
+        alphas = {edit.alpha for edit in adaptive}
+        if len(alphas) == 1:
+            directions = torch.stack([edit.direction.float().cpu() for edit in adaptive])
+            targets = tuple(edit.target for edit in adaptive)
+            return Wired(Plan("adaptive", layers, directions, alphas.pop(), targets=targets))
+    kinds = ", ".join(sorted({type(edit).__name__ for edit in made}))
+    raise ModelError(f"edits of the kind {kinds} cannot be made inside vLLM's workers; use engine=plain")
+
+
+def _online(edits: Sequence[OnlineCalibration], layers: tuple[int, ...]) -> Wired:
+    shared = {(edit.alpha, edit.one_sided) for edit in edits}
+    if len(shared) > 1:
+        raise ModelError("strengths that differ by layer cannot be sent to vLLM's workers; use engine=plain")
+    alpha, one_sided = shared.pop()
+    directions = torch.stack([edit.direction.float().cpu() for edit in edits])
+    plan = Plan("online", layers, directions, alpha, one_sided)
+    texts: list[Any] = [edit.text_only for edit in edits]
+    stored = _stored(texts, layers)
+    if stored is not None:
+        return Wired(plan, stored=stored)
+    own = [torch.as_tensor(getattr(text, "tensor", text)).float().cpu() for text in texts]
+    return Wired(plan, vectors=torch.stack(own, dim=1))
+
+
+def _stored(texts: Sequence[Any], layers: Sequence[int]) -> list[str] | None:
+    """Names under which the workers have these rows at these layers; None where they do not."""
+    first = texts[0]
+    if not all(
+        isinstance(text, RemoteRows)
+        and text.source is first.source
+        and text.rows == first.rows
+        and text.source.layers[text.at] == layer
+        for text, layer in zip(texts, layers, strict=True)
+    ):
+        return None
+    return [first.source.keys[row] for row in first.rows]
