@@ -165,7 +165,7 @@ def engine_key(backbone: Backbone) -> dict[str, str]:
     exact = str(backbone.dtype).removeprefix("torch.") == "float32"
     if exact or backbone.engine == "plain":
         return {}
-    return {"engine": f"{backbone.engine} {backbone.engine_version}".strip()}
+    return {"engine": f"{backbone.engine} {getattr(backbone, 'engine_version', '')}".strip()}
 
 
 def answer_key(backbone: Backbone, chat: Chat, settings: GenerationSettings) -> str:
