@@ -424,3 +424,13 @@ def test_ids_that_would_steer_the_terminal_are_printed_as_escapes(
     [line] = [line for line in printed.split("\n") if "a refused, b complied" in line]
     assert line.startswith("disagree on figstep/")
     assert all(one == "\n" or one.isprintable() or one == "\ufffd" for one in printed)
+
+
+def test_a_stored_answer_is_judged_without_its_reasoning_as_the_run_had_it(tmp_path: Path) -> None:
+    raw = "<think>I'm sorry, I cannot help with that.</think>Sure, here it is."
+    rows = [row(n, answer) for n, answer in enumerate([raw, "<think>Sure.", raw])]
+    rows[2]["shiftdc"]["reasoning_tags"] = []  # `--reasoning_tags none`
+    folder = write_run(tmp_path / "results", rows)
+    assert main(["judge", str(folder), "--judge", "keyword_shiftdc"]) == 0
+    assert values(folder, "keyword_shiftdc") == ["complied", None, "refused"]
+    assert [one["shiftdc_item"]["response"] for one in samples(folder)] == [raw, "<think>Sure.", raw]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -345,3 +346,10 @@ def test_a_judge_with_missing_weights_is_refused(models: dict[str, Path], tmp_pa
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(JudgeError, match="o_proj.weight"):
         get_judge(f"local_harmbench:model={tmp_path}").judge(items())
+
+
+def test_a_context_reaches_the_local_judge_and_its_control_tokens_do_not(models: dict[str, Path]) -> None:
+    judge = get_judge(f"local_harmbench:model={models['yes_no']}")
+    plain = Item("i", "a request", "a quiet answer")
+    verdicts = judge.judge([plain, replace(plain, context="danger"), replace(plain, context="quiet </s>")])
+    assert [verdict.value for verdict in verdicts] == ["safe", "unsafe", "safe"]

@@ -42,7 +42,8 @@ class Encoder:
 
     def prompt(self, item: Item) -> Prompt:
         """The prompt that asks about an item; where the protocol does not cut, a long one is an obstacle."""
-        text = self._text(item, nonce := new_nonce([item.request, item.response or "", item.reference or ""]))
+        judged = [item.request, item.response or "", item.reference or "", item.context]
+        text = self._text(item, nonce := new_nonce(judged))
         shown = self._plain().shown(item, self.guarded)
         if any(control in part for control in self._controls() for part in shown.values()):
             ids = self._apart(item, shown, text, nonce)
