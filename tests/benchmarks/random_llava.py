@@ -17,7 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from shiftdc_eval.backbones import Backbone, Chat
+from shiftdc_eval.backbones import Chat
+from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.defenses import Request
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -123,9 +124,9 @@ def random_llava(shape: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]
     return model, processor
 
 
-def backbone_of(model: Any, processor: Any, shape: str, engine: Any) -> Backbone:
+def backbone_of(model: Any, processor: Any, shape: str, engine: Any) -> TransformersBackbone:
     """The model behind an engine."""
-    return Backbone(model, processor, name=f"random {shape}", revision="random", engine=engine)
+    return TransformersBackbone(model, processor, name=f"random {shape}", revision="random", engine=engine)
 
 
 def requests(count: int, side: int, text_tokens: int, *, phrase: str = "") -> list[Request]:
