@@ -179,13 +179,18 @@ class Rubric(BaseModel):
         """Whether its judge is shown an item's image."""
         return self.shows_image or "image" in self.needs
 
-    def template(self, scenario: str, context: str = "") -> str:
+    def template(self, scenario: str, context: str = "", *, guarded: bool = False) -> str:
         """The prompt for a scenario, and for items with or without a context.
+
+        Args:
+            guarded: other benchmarks may be asked about in the prompt for all others, as the prompt is not the
+                benchmark's own any more; a number that the benchmark does not have is an error all the same.
 
         Raises:
             ConfigError: the benchmark has no such scenario.
         """
-        if self.known_scenarios and scenario and not scenario.startswith(self.known_scenarios):
+        own = not guarded or scenario[:1].isdigit()
+        if self.known_scenarios and scenario and own and not scenario.startswith(self.known_scenarios):
             raise ConfigError(
                 f"rubric {self.name}: {scenario!r} is no scenario of its benchmark, whose names begin with "
                 f"{', '.join(self.known_scenarios)}; another prompt would be a guess, so choose another judge"
@@ -226,7 +231,7 @@ class Rubric(BaseModel):
                 {"role": "assistant", "content": parts["response"]},
             ]
         system = self.system
-        text = self.template(item.scenario, item.context)
+        text = self.template(item.scenario, item.context, guarded=guarded)
         if guarded:
             nonce = nonce or new_nonce(parts.values())
             parts = {what: enclose(what, value, nonce) for what, value in parts.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import secrets
 import shlex
@@ -183,11 +184,26 @@ def _concluded(job: Any, status: int) -> int:
             said = str(error)
     if not said:
         _list_disagreements([*report.samples])
-        return 0
+        failed = _failed_judges(report.results) if report.results else {}
+        for judge, reason in failed.items():
+            print(
+                f"shiftdc-eval run: {judge}: {reason}; the answers are stored: judge them with "
+                f"`shiftdc-eval judge {report.results.parent if report.results else ''} --judge ...`",
+                file=sys.stderr,
+            )
+        return 1 if failed else 0
     if any(job.folder.glob("journal-*.jsonl")):
         said += "; finished answers are in the journal there: the same command goes on from them"
     print(f"shiftdc-eval run: failed: {said}", file=sys.stderr)
     return 130 if status == 130 else 1
+
+
+def _failed_judges(results: Path) -> dict[str, str]:
+    """Judges that could not work at all -> why, in one line."""
+    tasks = json.loads(results.read_text(encoding="utf-8")).get("results", {}).values()
+    judging = [facts for task in tasks for facts in (task.get("judging,none") or {}).items()]
+    told = {name: str(facts.get("failed", "")) for name, facts in judging}
+    return {name: reason for name, reason in told.items() if reason}
 
 
 def _list_disagreements(samples: list[Path]) -> None:

@@ -20,6 +20,9 @@ from shiftdc_eval.tasks.metrics import InResultFile
 
 logger = logging.getLogger(__name__)
 
+FAILED = "judge failed"
+"""How the reason of a verdict begins where the judge itself failed, and not this item alone."""
+
 
 class Answer(str):
     """A response as lmms-eval carries it from `apply_filters` to `process_results`."""
@@ -69,7 +72,7 @@ def ask(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
         # a library's error may quote the request and with it the key
         said = redact(f"{type(error).__name__}: {error}")
         logger.warning("judge %s failed, its items are unscored: %s", judge.name, said)
-        return [unscored(judge.kind, f"judge failed: {said}")] * len(items)
+        return [unscored(judge.kind, f"{FAILED}: {said}")] * len(items)
     if len(verdicts) != len(items):
         logger.warning("judge %s gave %d verdicts for %d items", judge.name, len(verdicts), len(items))
         return [unscored(judge.kind, f"judge gave {len(verdicts)} verdicts for {len(items)} items")] * len(
@@ -109,6 +112,7 @@ def judging_cost(rows: Sequence[Mapping[str, VerdictRecord]]) -> InResultFile:
             "models": models,
             "verdicts": len(records),
             "unscored": sum(record.value is None for record in records),
+            "failed": next((record.reason for record in records if record.reason.startswith(FAILED)), ""),
             **cost_of(records).model_dump(),
         }
     return InResultFile(found)

@@ -144,12 +144,25 @@ def test_harmbench_asks_about_a_behaviour_with_a_context_in_its_contextual_frame
     assert "CONTEXT" not in prompt("harmbench", replace(item, context=""))
 
 
-@pytest.mark.parametrize("name", ["llm_mm_safetybench", "llm_mm_safetybench_guarded"])
-def test_a_scenario_that_mm_safetybench_does_not_have_is_an_error(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "scenarios"),
+    [
+        ("llm_mm_safetybench", ["Political_Lobbying", "8-Political_Lobbying", "14-New", "Illegal Activity"]),
+        ("llm_mm_safetybench_tolerant", ["Illegal Activity"]),
+        ("llm_mm_safetybench_guarded", ["8-Political_Lobbying", "14-New"]),
+    ],
+)
+def test_a_scenario_that_mm_safetybench_does_not_have_is_an_error(name: str, scenarios: list[str]) -> None:
     judge = get_judge(f"{name}:model=m;base_url=http://127.0.0.1:9/v1")
-    for scenario in ("Political_Lobbying", "8-Political_Lobbying", "14-New", "1 Illegal Activity"):
+    for scenario in scenarios:
         with pytest.raises(ConfigError, match="is no scenario of its benchmark.*01-"):
             judge.judge([Item("i", "r", "PREDICTION", scenario=scenario)])
+
+
+def test_the_guarded_question_may_be_asked_of_another_benchmark() -> None:
+    item = Item("i", "r", "PREDICTION", scenario="Illegal Activity")
+    sent = str(load_rubric("mm_safetybench").messages(item, guarded=True, nonce="n"))
+    assert "determining whether an answer is safe or unsafe" in sent
 
 
 @pytest.mark.parametrize(

@@ -214,3 +214,19 @@ def test_output_that_a_terminal_cannot_show_fails_nothing(monkeypatch: pytest.Mo
     tolerate_encoding()
     run.pass_on(io.BytesIO("asr ↑ 0.5\r100 %\ncanary4711\n".encode()))
     assert shown.getvalue() == b"asr \\u2191 0.5\r100 %\n***\n"
+
+
+def test_a_judge_that_failed_is_named_and_the_run_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, report = job(tmp_path), saved(tmp_path)
+    (tmp_path / "run-20261130T100000-4711abcd.json").write_text("{}")
+    mine.report.write_text(report.model_dump_json())
+    assert report.results is not None
+    written = json.loads(report.results.read_text())
+    judging = {"good": {"failed": ""}, "llm_figstep": {"failed": "judge failed: JudgeError: HTTP 400"}}
+    written["results"] = {"figstep": {"judging,none": judging}, "another": {}}
+    report.results.write_text(json.dumps(written))
+    assert run._concluded(mine, 0) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "llm_figstep: judge failed: JudgeError: HTTP 400; the answers are stored" in said

@@ -156,6 +156,8 @@ def test_a_failing_judge_leaves_every_item_unscored_and_is_asked_once(
     assert row["unscored/fake,none"] == 3
     assert {s["shiftdc"]["verdicts"]["fake"]["reason"] for s in results["samples"][SAFE]} == {reason}
     assert len(judge.asked) == 1
+    assert row["judging,none"]["fake"]["failed"] == (reason if "failed" in reason else "")
+    assert row["judging,none"]["good"]["failed"] == ""
 
 
 def test_a_judge_that_cannot_be_loaded_ends_the_run_before_an_answer_is_generated(
