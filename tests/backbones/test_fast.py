@@ -12,6 +12,7 @@ from tiny_families import FAMILIES, HIDDEN, LAYERS, save_family
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.backbones.fast import passes, prefixes
 from shiftdc_eval.backbones.fast.selfcheck import disagreement, failure
+from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
@@ -34,7 +35,7 @@ NEAR_TIE = 1e-4
 def pair(folder: Path) -> tuple[Backbone, Backbone]:
     """The same model behind the plain path and behind the default engine."""
     plain = load_backbone(ModelSpec(str(folder), device="cpu", engine="plain"))
-    chosen = Backbone(plain.model, plain.processor, name=plain.name, revision=plain.revision)
+    chosen = TransformersBackbone(plain.model, plain.processor, name=plain.name, revision=plain.revision)
     return plain, chosen
 
 
@@ -106,7 +107,7 @@ def test_the_engine_is_allowed_where_it_is_exact_and_refused_with_a_reason_elsew
     assert REFUSED.get(name, "") in (chosen.fast_refusal or "")
     if name in REFUSED:
         with pytest.raises(ConfigError, match="engine=fast cannot be used"):
-            Backbone(plain.model, plain.processor, name=name, revision="r", engine="fast")
+            TransformersBackbone(plain.model, plain.processor, name=name, revision="r", engine="fast")
 
 
 def test_the_self_check_finds_agreement_and_is_not_fooled_by_wrong_positions(

@@ -13,6 +13,7 @@ from shiftdc_eval.backbones.fast import decoding, pieces, slots
 from shiftdc_eval.backbones.fast.engine import FastEngine
 from shiftdc_eval.backbones.fast.selfcheck import disagreement, failure
 from shiftdc_eval.backbones.fast.stepping import Stepper
+from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.steering import Scope, Shift
 
@@ -37,7 +38,9 @@ def plain(tiny_llava: Path) -> Backbone:
 
 @pytest.fixture
 def fast(plain: Backbone) -> Backbone:
-    return Backbone(plain.model, plain.processor, name=plain.name, revision=plain.revision, engine="fast")
+    return TransformersBackbone(
+        plain.model, plain.processor, name=plain.name, revision=plain.revision, engine="fast"
+    )
 
 
 def picture(seed: int) -> Image.Image:
@@ -251,7 +254,7 @@ def test_settings_of_the_model_that_change_answers_are_left_to_the_plain_path(
     plain: Backbone, setting: str, value: object
 ) -> None:
     setattr(plain.model.generation_config, setting, value)
-    chosen = Backbone(plain.model, plain.processor, name="tiny", revision="r")
+    chosen = TransformersBackbone(plain.model, plain.processor, name="tiny", revision="r")
     assert chosen.engine == "plain"
     assert setting in (chosen.fast_refusal or "")
 

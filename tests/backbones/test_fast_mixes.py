@@ -11,6 +11,7 @@ from PIL import Image
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.backbones.fast import decoding, pieces
 from shiftdc_eval.backbones.interface import EditBuilder
+from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.steering import Shift
 
 LONG = GenerationSettings(max_new_tokens=14)
@@ -51,7 +52,7 @@ def answered(
     assert len({len(ids) for ids in wanted.values()}) > 4, (
         "answers are equally long: the test would show little"
     )
-    fast = Backbone(plain.model, plain.processor, name="tiny", revision="r", engine="fast")
+    fast = TransformersBackbone(plain.model, plain.processor, name="tiny", revision="r", engine="fast")
     return fast, chats, wanted
 
 

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, ModelSpec, load_backbone
+from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses import Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
@@ -64,7 +65,7 @@ def sharded(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
         device_map=places,
         offload_folder=str(tmp_path_factory.mktemp("offloaded")),
     )
-    return Backbone(model, AutoProcessor.from_pretrained(folder), name="sharded", revision="r")
+    return TransformersBackbone(model, AutoProcessor.from_pretrained(folder), name="sharded", revision="r")
 
 
 def chats() -> list[Chat]:
@@ -152,5 +153,5 @@ def test_the_final_norm_gives_back_what_it_took_to_another_device(two_devices: N
     held = cast(Backbone, SimpleNamespace(model=SimpleNamespace(get_decoder=lambda: decoder)))
     activations = torch.ones(3, LAYERS, HIDDEN, device="cuda:0")
     assert norm(activations).device.index == 1
-    normed = Backbone.final_norm(held, activations[:, -1:])
+    normed = TransformersBackbone.final_norm(held, activations[:, -1:])
     assert torch.cat([activations[:, :-1], normed], dim=1).device.index == 0

@@ -43,7 +43,7 @@ class Scripted:
     template_sha256 = "t"
     dtype = torch.float32
     attention = "sdpa"
-    devices = ()
+    hardware = "here"
     engine = "plain"
 
     def sharing(self, _chats: list[Chat]) -> nullcontext[None]:
