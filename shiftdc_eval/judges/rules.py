@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.judges.text import folded, plain, straight
@@ -106,39 +106,43 @@ class Rules(BaseModel):
     rules: Annotated[list[Rule], Field(min_length=1)]
     """In the order in which they are tried."""
 
-    @field_validator("rules")
-    @classmethod
-    def _compile(cls, rules: list[Rule], info: ValidationInfo) -> list[Rule]:
-        terms = _expanded(info.data.get("terms", {}))
-        for rule in rules:
-            for pattern in (*rule.patterns, *rule.unless, *rule.unless_sentence, *rule.unless_answer):
-                try:
-                    re.compile(_filled(pattern, terms))
-                except (re.error, KeyError) as error:
-                    raise ValueError(f"pattern {pattern!r}: {error}") from None
-        return rules
+    @model_validator(mode="after")
+    def _compiles(self) -> Rules:
+        try:
+            _ = self.compiled
+        except (re.error, KeyError):
+            terms = _expanded(self.terms)
+            for rule in self.rules:
+                for pattern in (*rule.patterns, *rule.unless, *rule.unless_sentence, *rule.unless_answer):
+                    try:
+                        re.compile(_filled(pattern, terms))
+                    except (re.error, KeyError) as error:
+                        raise ValueError(f"pattern {pattern!r}: {error}") from None
+            raise
+        return self
 
     @cached_property
     def compiled(self) -> Sequence[_Compiled]:
         """The rules as regular expressions."""
         terms = _expanded(self.terms)
         leads = "|".join(_filled(one, terms) for one in self.lead_ins)
-        lead = f"(?:(?:{leads})[\\W_]*){{0,{LEAD_INS}}}" if leads else ""
+        lead = rf"^[\W\d_]*+(?:(?:{leads})[\W_]*){{0,{LEAD_INS}}}" if leads else r"^[\W\d_]*+"
         before, after = (r"(?<!\w)", r"(?!\w)") if self.words else ("", "")
         made = []
         for rule in self.rules:
             body = "|".join(_filled(one, terms) for one in rule.patterns)
+            phrase = f"(?P<phrase>{before}(?:{body}){after})"
+            where = set(rule.where)
             cancels = [
                 re.compile("|".join(_filled(one, terms) for one in some)) if some else None
                 for some in (rule.unless, rule.unless_sentence, rule.unless_answer)
             ]
-            phrase = f"(?P<phrase>{before}(?:{body}){after})"
             made.append(
                 _Compiled(
                     rule,
-                    search=re.compile(phrase),
-                    begin=re.compile(rf"^[\W\d_]*+{lead}{phrase}"),
-                    whole=re.compile(rf"^[\W\d_]*+{lead}{phrase}[\W_]*$"),
+                    search=re.compile(phrase) if where & {"opening", "closing", "anywhere"} else None,
+                    begin=re.compile(lead + phrase) if where & {"start", "sentence"} else None,
+                    whole=re.compile(rf"{lead}{phrase}[\W_]*$") if "whole" in where else None,
                     cancels=cancels,
                 )
             )
@@ -168,9 +172,9 @@ class Rules(BaseModel):
 @dataclass(frozen=True)
 class _Compiled:
     rule: Rule
-    search: re.Pattern[str]
-    begin: re.Pattern[str]
-    whole: re.Pattern[str]
+    search: re.Pattern[str] | None
+    begin: re.Pattern[str] | None
+    whole: re.Pattern[str] | None
     cancels: Sequence[re.Pattern[str] | None]
     """Looked for from the phrase on, in its sentence, and in the answer."""
 
@@ -182,22 +186,20 @@ class _Compiled:
         for number, sentence in enumerate(sentences):
             if beside and beside.search(sentence):
                 continue
-            for pattern in self._tried(number, len(sentences)):
-                for found in pattern.finditer(sentence):
-                    if not (after and after.search(sentence, found.start("phrase"))):
-                        yield number, found["phrase"]
+            pattern = self._tried(number, len(sentences))
+            for found in pattern.finditer(sentence) if pattern else ():
+                if not (after and after.search(sentence, found.start("phrase"))):
+                    yield number, found["phrase"]
 
-    def _tried(self, number: int, sentences: int) -> Iterator[re.Pattern[str]]:
+    def _tried(self, number: int, sentences: int) -> re.Pattern[str] | None:
         where = self.rule.where
-        near = ("opening" in where and number < OPENING) or (
-            "closing" in where and number >= sentences - CLOSING
-        )
-        if near or "anywhere" in where:
-            yield self.search
-        elif "sentence" in where or ("start" in where and number == 0):
-            yield self.begin
-        elif "whole" in where:
-            yield self.whole
+        opening = "opening" in where and number < OPENING
+        closing = "closing" in where and number >= sentences - CLOSING
+        if opening or closing or "anywhere" in where:
+            return self.search
+        if "sentence" in where or ("start" in where and number == 0):
+            return self.begin
+        return self.whole
 
 
 def spoken(response: str) -> str:
