@@ -138,7 +138,7 @@ class Grid(Entry):
                         yield Cell(model, defense, task, seed, settings, tuple(self.include_path))
 
     def values(self, name: str) -> list[str | int]:
-        """What an override's `when` may say of the model, defense, task or seed."""
+        """The values that an override's `when` may name."""
         found: dict[str, list[str | int]] = {
             "model": [model.pretrained for model in self.models],
             "defense": [defense.name for defense in self.defenses],
@@ -173,7 +173,7 @@ class Cell:
         self.include_path = include_path
 
     def description(self) -> dict[str, Any]:
-        """Everything that decides the cell's answers and marks, JSON-ready."""
+        """Everything that can change the cell's answers or labels, JSON-ready."""
         settings = self.settings.model_dump()
         for name in ("batch_size", "num_gpus"):
             del settings[name]
@@ -212,8 +212,8 @@ class Cell:
 
     @property
     def command(self) -> str:
-        """The command that answers this cell alone; empty where a value cannot stand in `--gen_kwargs`, or
-        the grid's own tasks not in `--include_path`."""
+        """The `shiftdc-eval run` command that reproduces this cell; empty if `--gen_kwargs` or `--include_path`
+        cannot express it."""
         model = {name: value for name, value in self.model.model_dump(exclude_defaults=True).items()}
         given = {
             **model,
@@ -242,13 +242,13 @@ class Cell:
 
     @property
     def model_label(self) -> str:
-        """The model with what is not usual about its loading."""
+        """The model id with its non-default loading options."""
         settings = self.model.model_dump(exclude_defaults=True, exclude={"pretrained"})
         return f"{self.model.pretrained}({_pairs(settings)})" if settings else self.model.pretrained
 
     @property
     def label(self) -> str:
-        """One line for people."""
+        """One-line label for output."""
         seed = f" seed {self.seed}" if self.seed else ""
         return f"{self.model_label} | {self.defense_label} | {self.task}{seed}"
 
@@ -312,7 +312,7 @@ def _with_own_tasks(path: Path, grid: Grid, more: Sequence[Path]) -> Grid:
 
 
 def place(path: Path, loc: list[Any]) -> str:
-    """File, line and entry in words."""
+    """File, line and key path of an entry, for error messages."""
     text = path.read_text(encoding="utf-8")
     line = grid_lines.toml_line(text, loc) if path.suffix == ".toml" else grid_lines.yaml_line(text, loc)
     return f"{path}{f', line {line}' if line else ''}: {'.'.join(map(str, loc)) or 'the file'}"

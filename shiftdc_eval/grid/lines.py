@@ -9,7 +9,7 @@ import yaml
 
 
 def yaml_line(text: str, loc: list[Any]) -> int | None:
-    """Line of the node that a path of keys and indices leads to; of the deepest one that exists."""
+    """Line of the node at a path of keys and indices, or of its deepest existing ancestor."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     line = 1 if node is None else node.start_mark.line + 1
     for part in loc:
@@ -27,7 +27,7 @@ def yaml_line(text: str, loc: list[Any]) -> int | None:
 
 
 def toml_line(text: str, loc: list[Any]) -> int | None:
-    """As `yaml_line`; the TOML parser gives no positions, so the text is searched for the keys."""
+    """As `yaml_line`, by searching the text for the keys: the TOML parser reports no positions."""
     lines = text.splitlines()
     line, begin, end, key = None, 0, len(lines), ""
     for part in loc:
@@ -51,7 +51,7 @@ def toml_line(text: str, loc: list[Any]) -> int | None:
 
 
 def repeated_key(text: str) -> tuple[str, int] | None:
-    """A key that occurs twice in one mapping of a YAML text, and its second line; YAML itself takes the last."""
+    """The first duplicate key of a YAML mapping and the line of its second occurrence (YAML keeps the last)."""
     seen: set[int] = set()
     waiting = [yaml.compose(text, Loader=yaml.SafeLoader)]
     while waiting:

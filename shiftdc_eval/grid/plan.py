@@ -1,4 +1,4 @@
-"""The cells of a grid that are to be run: checked, selected, without those that are complete."""
+"""Planning a grid: validating cells, selecting them, and finding out which are complete."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def why_run(cell: Cell, out: Path) -> str:
 
 
 def _changed(before: object, now: Mapping[str, Mapping[str, str]]) -> str:
-    """What of the tasks is no longer as it was noted; empty where all is."""
+    """The first difference between recorded and current task facts; empty if none."""
     if not isinstance(before, dict):
         return "task version not noted"
     if before.keys() != now.keys():

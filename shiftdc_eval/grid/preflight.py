@@ -16,7 +16,7 @@ from shiftdc_eval.plugin.options import gen_kwargs_problems
 
 
 def refuse(path: Path, grid: Grid, cells: Sequence[Cell], out: Path) -> None:
-    """Stop where anything is wrong.
+    """Raise if anything is wrong.
 
     Args:
         path: the grid file.
@@ -34,7 +34,7 @@ def refuse(path: Path, grid: Grid, cells: Sequence[Cell], out: Path) -> None:
 
 
 def problems_of(path: Path, grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
-    """What is wrong, as far as no defense has to be imported."""
+    """Problems that can be found without importing a defense."""
 
     def at(*where: Any) -> str:
         return f"{place(path, list(where))}: "

@@ -1,4 +1,4 @@
-"""How far a grid is: a line a cell, or in a terminal a bar that moves while cells run."""
+"""Grid progress: one line per finished cell, or a live progress bar in a terminal."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Progress:
 
 @contextmanager
 def shown(cells: Sequence[Cell], out: Path) -> Iterator[Report]:
-    """Show how far the cells are while the block runs them; yields the callback for each that ended."""
+    """Display progress while cells run; yields the callback that reports a finished cell."""
     if not sys.stdout.isatty():
         yield Progress(len(cells))
         return
@@ -84,7 +84,7 @@ class Above(TextIOBase):
         self.write("\n")
 
     def fileno(self) -> int:
-        """That of the stream, for processes that are started."""
+        """File descriptor of the wrapped stream, for subprocesses."""
         return self._stream.fileno()
 
     def write(self, text: str) -> int:
@@ -97,7 +97,7 @@ class Above(TextIOBase):
 
 
 class Rate(progress.ProgressColumn):
-    """Samples a second, answers of earlier runs left out."""
+    """Samples per second, without answers reused from earlier runs."""
 
     def render(self, task: progress.Task) -> Text:
         """The rate; a dash before the second batch."""
@@ -105,7 +105,7 @@ class Rate(progress.ProgressColumn):
 
 
 class Bar(progress.Progress):
-    """One line that follows the journals and `cell.json` files, whichever process or machine runs the cells.
+    """Progress bar driven by the journals and `cell.json` files, so that it works for cells run by other processes.
 
     Args:
         cells: the cells that are run.
@@ -135,13 +135,13 @@ class Bar(progress.Progress):
         self.line = self.add_task("", total=None, cells=0, of=len(cells), most="?")
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The line, brought up to date."""
+        """Updates the counts before each redraw."""
         if self.tasks:
             self.look()
         yield from super().get_renderables()
 
     def look(self) -> None:
-        """Bring the line up to date."""
+        """Recount finished cells and samples."""
         rows = {cell.folder: self.ended.get(cell.folder, self._answered(cell)) for cell in self._cells}
         for cell in self._cells:
             written = _changed(self._complete(cell))
@@ -160,7 +160,7 @@ class Bar(progress.Progress):
         return list((self._out / cell.folder).glob("journal-*.jsonl"))
 
     def _answered(self, cell: Cell) -> int:
-        """Answers in the journals that this run writes to; their first lines name the configuration."""
+        """Answers in the journals that this run has modified; the first line of a journal is its header."""
         mine = [path for path in self._journals(cell) if _changed(path) != self._before.get(path)]
         return sum(max(0, _lines(path) - 1) for path in mine)
 
@@ -180,7 +180,7 @@ def _lines(path: Path) -> int:
 
 
 def _expected(cell: Cell, sizes: dict[str, int]) -> int | None:
-    """Samples of a cell: as the catalogue says, or as the same task had before."""
+    """Expected samples of a cell: from the catalogue, or from a finished cell of the same task."""
     limit = cell.settings.limit
     known = TASKS[cell.task].size or limit if cell.task in TASKS else None
     size = known or sizes.get(cell.task)

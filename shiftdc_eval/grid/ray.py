@@ -16,15 +16,15 @@ from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.grid.file import Cell
 
 RETRIES = 3
-"""How often a task is restarted after its worker died."""
+"""Restarts of a task whose worker died."""
 
 
 Work = Callable[[Sequence[Cell], Path], dict[str, str]]
-"""What a worker does with its share of the cells: runs those that are not complete, returns the failures."""
+"""Work function of a Ray task: runs the incomplete cells and returns label -> reason of each failure."""
 
 
 def run_with_ray(cells: Sequence[Cell], out: Path, work: Work) -> dict[str, str]:
-    """Run cells as Ray tasks on the cluster that is found, or on a local one.
+    """Run cells as Ray tasks on an existing cluster, or on a local one.
 
     Returns:
         Label -> reason of every cell that failed.

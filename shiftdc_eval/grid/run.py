@@ -48,7 +48,7 @@ def run_cells(
         cells: the cells.
         out: folder that their own folders stand in.
         report: called for every cell that ended.
-        stand_in: puts something in a loaded model's place (a sweep: one that remembers its activations).
+        stand_in: wraps a loaded model (a sweep caches its activations).
 
     Returns:
         Label -> reason of every cell that failed.
@@ -89,7 +89,7 @@ def run_cells(
 
 
 def run_share(cells: Sequence[Cell], out: Path) -> dict[str, str]:
-    """Run the cells that are not complete yet: the work of one worker of a cluster."""
+    """Run the incomplete cells; this is what a Ray worker executes."""
     return run_cells(
         [cell for cell in cells if not is_complete(cell, out)], out, report=lambda cell, said, samples: None
     )

@@ -1,4 +1,4 @@
-"""What a grid came to: defenses down, tasks across, with 95 % intervals."""
+"""Results table of a grid: one row per defense, one column per task, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def shown(measure: Measure) -> str:
 
 
 def defenses(index: Index) -> list[str]:
-    """Labels of the defenses: undefended first, then ShiftDC, then the others by name, controls last."""
+    """Defense labels in row order: undefended, ShiftDC, the others by name, controls last."""
     found = {cell.defense: cell for cell in index.cells}
 
     def place(label: str) -> tuple[bool, bool, bool, str]:
@@ -56,7 +56,7 @@ def tables(index: Index) -> Iterator[Table]:
 
 
 def table(index: Index) -> Table:
-    """Defenses down, tasks across."""
+    """One row per defense, one column per task."""
     from rich.table import Table
 
     from shiftdc_eval.board.render.format import METRIC_NAMES

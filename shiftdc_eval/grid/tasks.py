@@ -1,4 +1,4 @@
-"""What is known of a grid's tasks before their data is loaded: that they exist, their versions, pinned data."""
+"""Task metadata that needs no data: names, versions and pinned data revisions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shiftdc_eval.tasks.folder.settings import CLASS, checked
 
 
 def require_tasks(path: Path, names: Sequence[str], include_path: Sequence[str] = ()) -> None:
-    """Refuse task names that neither we nor lmms-eval know, nor a folder of `include_path` holds.
+    """Reject task names that are unknown to this package, lmms-eval and `include_path`.
 
     Raises:
         ConfigError: names the task and its line in the grid file; or a task folder cannot be read.
@@ -54,7 +54,7 @@ def task_facts(name: str, include_path: Sequence[str] = ()) -> dict[str, dict[st
 
 
 def _tasks_of(listed: Any) -> Iterator[str]:
-    """Names of the tasks that an entry of lmms-eval's index, or of a group's yaml, stands for."""
+    """Leaf tasks of an entry in lmms-eval's index or in a group's yaml."""
     if isinstance(listed, list):
         for one in listed:
             yield from _tasks_of(one)
@@ -76,7 +76,7 @@ def _facts(name: str) -> dict[str, str]:
 
 
 def _config(name: str) -> dict[str, Any]:
-    """A yaml of lmms-eval with what it includes; its functions are not imported."""
+    """A task's yaml with its includes resolved and its functions not imported."""
     from lmms_eval.utils import load_yaml_config
 
     found: dict[str, Any] = load_yaml_config(_index()[name]["yaml_path"], mode="simple")
@@ -122,7 +122,7 @@ def _written(text: str) -> str:
 
 
 def _include(manager: Any, folder: str) -> None:
-    """As lmms-eval's own `--include_path`, which is read only when an index is made."""
+    """Add a folder to the existing index; lmms-eval reads `--include_path` only when it builds one."""
     try:
         found: dict[str, Any] = manager._get_task_and_group(folder)
     except Exception as error:  # a boundary: lmms-eval raises whatever a wrong yaml file leads to

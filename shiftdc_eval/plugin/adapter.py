@@ -66,9 +66,9 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     defaults: ClassVar[Mapping[str, Any]] = DEFAULTS["shiftdc_vlm"]
     """Arguments used where the user gives none."""
     command: str = ""
-    """The command that makes these answers again, where it is not the one this process was called with."""
+    """Command to record as reproducing the run; empty: this process's own command line."""
     token: str = ""
-    """Ends the ids of this process's runs, so that whoever started it finds them; empty: a new one each."""
+    """Suffix of this process's run ids, by which its parent finds them; empty: a random one per run."""
 
     def __init__(self, backbone: Backbone | None = None, **given: Any) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         return load_backbone(self.arguments, self.defense.needed())
 
     def _equip(self, backbone: Backbone) -> None:
-        """Take a backbone and all that works with it."""
+        """Set the backbone and everything that depends on it."""
         self.backbone = backbone
         self._device = backbone.device
         self._directions = Directions(
@@ -269,7 +269,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         return None if direction is None else str(direction.sha256)
 
     def _config(self) -> dict[str, Any]:
-        """Everything but the request itself that can change an answer."""
+        """Everything besides the request that can change an answer; identifies the journal."""
         return {
             "answer_version": self.defense.answer_version,
             "revision": self.backbone.revision,
@@ -292,8 +292,8 @@ class ShiftDCLlava(ShiftDCVlm):
 
 
 def leave_process_group() -> None:
-    """Leave the group of processes while the interpreter still runs: lmms-eval does not, and threads of the group that
-    are left over end a process with SIGABRT now and then, after all results were written."""
+    """Destroy the process group before the interpreter exits: lmms-eval does not, and leftover threads occasionally
+    abort the process with SIGABRT after all results were written."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -17,11 +17,11 @@ from shiftdc_eval.plugin.prefetch import Ahead
 from shiftdc_eval.plugin.requests import Sample
 
 AUTO_BATCH_SIZE = 32
-"""Batch size of `auto` where it is not found from free memory."""
+"""Batch size of `auto` if free memory is not measured (CPU)."""
 MOST_AUTO = 256
-"""Largest batch size that is found from free memory: more rows are hardly faster."""
+"""Upper bound of the measured batch size: larger ones are hardly faster."""
 REFILL_BATCHES = 4
-"""Batches handed over together where places are filled again."""
+"""Batches per call if the engine refills the rows of finished answers."""
 logger = logging.getLogger(__name__)
 
 
@@ -84,7 +84,7 @@ class Batches:
                 start += len(batch)
 
     def halve(self, backbone: Backbone, error: torch.OutOfMemoryError) -> None:
-        """Go on with half as many rows.
+        """Halve the batch size after running out of memory.
 
         Raises:
             ModelError: there is one row only.
@@ -103,7 +103,7 @@ class Batches:
     def fit(
         self, longest: Sample, defense: Defense, settings: GenerationSettings, backbone: Backbone
     ) -> None:
-        """Set the size by free memory, from what the longest request takes; never above one that was halved."""
+        """Set the batch size from free memory and the longest request, never above a size that has failed."""
         tokens = max(settings.max_new_tokens, getattr(defense, "caption_max_new_tokens", 0))
         fitting = backbone.fitting_rows(longest.request().chat, tokens)
         if fitting is not None:
@@ -111,8 +111,8 @@ class Batches:
             logger.warning("%s: batch size %d fits into free memory", backbone.name, self.size)
 
     def _rows_a_call(self, defense: Defense, backbone: Backbone) -> int:
-        """Requests handed over together: more than are answered at once where the engine gives the places of finished
-        answers to further requests, unless the defense keeps image prefixes of all of them."""
+        """Requests per call: several batches if the engine refills the rows of finished answers, unless the defense
+        keeps the image prefixes of all of them."""
         refills = backbone.refills and not defense.shares_prefixes
         return self.size * (REFILL_BATCHES if refills else 1)
 

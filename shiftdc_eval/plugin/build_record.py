@@ -1,4 +1,4 @@
-"""What a run record holds: who answered, how it was set, what it cost and what has to be declared."""
+"""Builds the run record: model, settings, cost and declared caveats."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run_record(
 
 
 def notes(tally: Tally, ablation: str) -> list[str]:
-    """What has to be declared: ablation, leakage, answers without seconds, and the notes on answers."""
+    """Caveats to declare: ablation, leakage, untimed answers, and notes on answers."""
     total = sum(tally.answered.values())
     found = [f"ablation: {ablation}"] if ablation else []
     if tally.leaked:
@@ -97,7 +97,7 @@ def _edits(tally: Tally) -> dict[str, Any]:
 
 
 def plugins(defense: str) -> dict[str, str]:
-    """A defense with its distribution and version, where another installed package brought it."""
+    """Distribution and version of a defense that another installed package provides; empty for ours."""
     return {defense: origin} if (origin := DEFENSES.distribution(defense)) else {}
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 REQUEST = "Describe what is shown here."
 PAIRS = 8
-"""Pairs of the contrast set that a direction is fitted on for the check; enough to run, not to use."""
+"""Contrast pairs for the check's direction: enough to run, too few to use."""
 NEW_TOKENS = 8
 ANSWER_TOKENS = 512
 BATCH = 8
@@ -40,7 +40,7 @@ class Checked:
 
     name: str
     problem: str
-    """Why it failed; empty when it answered."""
+    """Error message; empty if it answered."""
     seconds: float
 
 
@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def picture() -> Image.Image:
-    """A picture to show: coloured squares, drawn here."""
+    """A test image of coloured shapes."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", (336, 252), "white")
@@ -100,7 +100,7 @@ def picture() -> Image.Image:
 
 
 def facts(backbone: TransformersBackbone, size: Size) -> Iterator[tuple[str, str]]:
-    """What the package sees of a model: label and value, line by line.
+    """Facts about a loaded model, as label and value.
 
     Raises:
         ModelError: the processor cannot encode a chat with or without an image.
@@ -146,7 +146,7 @@ def facts(backbone: TransformersBackbone, size: Size) -> Iterator[tuple[str, str
 
 
 def collapsed(tokenizer: Any, ids: list[int], places: set[int]) -> str:
-    """A prompt as text, runs of image tokens shown once with their number."""
+    """A prompt as text; repeated image tokens are shown once with their count."""
     parts: list[str] = []
     for is_image, group in groupby(ids, places.__contains__):
         run = list(group)
@@ -178,6 +178,6 @@ def check_defenses(backbone: Backbone, names: Iterable[str] | None = None) -> It
 
 
 def short(chosen: type[Settings]) -> Settings:
-    """A defense with its defaults, captions and self-checks cut short."""
+    """A defense with its defaults, but with short captions and self-checks."""
     limits = ("caption_max_new_tokens", "tell_max_new_tokens")
     return chosen(**{name: NEW_TOKENS for name in limits if name in chosen.model_fields})

@@ -27,7 +27,7 @@ REFUSED = 2
 
 
 class Job(BaseModel):
-    """What `shiftdc-eval run` asks of the process."""
+    """Parameters passed by `shiftdc-eval run`."""
 
     report: Path
     """File for the report."""
@@ -44,7 +44,7 @@ class Job(BaseModel):
 
 
 class Report(BaseModel):
-    """What the process left."""
+    """What the process wrote, or why it refused."""
 
     error: str = ""
     """What was wrong with the input; empty where nothing was."""
@@ -56,7 +56,7 @@ class Report(BaseModel):
 
 @dataclass
 class Saved:
-    """Watches lmms-eval save: no file is shared with another run, no secret gets in, and all is reported."""
+    """Wraps lmms-eval's saving: file names unique to this run, secrets redacted, paths and row counts reported."""
 
     report: Report = field(default_factory=Report)
 
@@ -92,7 +92,7 @@ def leave_out_zero_errors(results: Mapping[str, Any]) -> None:
 
 
 def claimed(folder: Path, date: str) -> Path:
-    """A results file of our own, made empty: two runs that end in one second would write one file."""
+    """Create an empty results file under an unused name: runs that end in the same second would share one."""
     folder.mkdir(parents=True, exist_ok=True)
     number = 0
     while True:
@@ -106,7 +106,7 @@ def claimed(folder: Path, date: str) -> Path:
 
 
 def is_wrong_input(error: BaseException | None) -> bool:
-    """Whether an error's message says all that the user needs."""
+    """Whether an error is wrong input, whose message suffices without a traceback."""
     return isinstance(error, ShiftDCError) or (
         isinstance(error, ValueError) and str(error).startswith(LMMS_MESSAGES)
     )
@@ -134,7 +134,7 @@ def one_line_for_wrong_input(command: Any, tell: Callable[[str], None], *, stop:
 
 
 def defended(given: Mapping[str, str]) -> None:
-    """Check what only an imported defense can know, before lmms-eval begins.
+    """Check the defense's settings before lmms-eval starts.
 
     Raises:
         ConfigError: a line a problem.

@@ -23,7 +23,7 @@ class Ahead(Generic[Item, Result]):
         self._waiting: tuple[Sequence[Item], Future[Result]] | None = None
 
     def get(self, batch: Sequence[Item], then: Sequence[Item]) -> Result:
-        """The prepared batch; begins to prepare `then`. Another batch than was announced is prepared anew."""
+        """The prepared batch; begins to prepare `then`. A batch that was not announced is prepared now."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None and list(waiting[0]) == list(batch):
             result = waiting[1].result()

@@ -31,7 +31,7 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 
 
 def refuse(problems: Iterable[str]) -> None:
-    """Stop where there are problems.
+    """Raise if there are problems.
 
     Raises:
         ConfigError: all of them, a line each.
@@ -41,7 +41,7 @@ def refuse(problems: Iterable[str]) -> None:
 
 
 def said_by(check: Callable[[], object]) -> list[str]:
-    """What a check that raises has to say."""
+    """The error lines of a check that raises; empty if it passes."""
     try:
         check()
     except ShiftDCError as error:
@@ -53,7 +53,7 @@ def said_by(check: Callable[[], object]) -> list[str]:
 
 
 def model_problems(model: ModelArguments) -> Iterator[str]:
-    """A model that cannot be there: no such folder, no hub id, not cached while the hub is out of reach."""
+    """A model that cannot be loaded: no such folder, not a hub id, or not cached while offline."""
     from shiftdc_eval.backbones.bundled.registry import BUNDLED
 
     name = model.pretrained
@@ -121,7 +121,7 @@ def _matches(pattern: str, known: Iterable[str]) -> bool:
 
 
 def task_problems(names: Sequence[str], folders: Sequence[str] = ()) -> Iterator[str]:
-    """Tasks that nobody knows, and folders of tasks that are not there.
+    """Unknown tasks and missing task folders.
 
     Args:
         names: as given: names, patterns with `*`, or paths of yaml files and folders.
@@ -140,7 +140,7 @@ def task_problems(names: Sequence[str], folders: Sequence[str] = ()) -> Iterator
 
 
 def data_problems(names: Sequence[str], limit: str | None = None, judges: Sequence[str] = ()) -> list[str]:
-    """What is wrong with the data of our tasks, and with the judges of those that name their own.
+    """Problems with the data of our tasks and with the judges that they name.
 
     Args:
         names: tasks, groups and patterns; those that are not ours are passed over.
@@ -162,7 +162,7 @@ def data_problems(names: Sequence[str], limit: str | None = None, judges: Sequen
 
 
 def judge_problems(chosen: Sequence[str] = ()) -> Iterator[str]:
-    """Judges that cannot be made, share a column, or lack the key that their server asks for.
+    """Judges that cannot be constructed, share a column, or lack their API key or model.
 
     Args:
         chosen: specs of the command line; without any, those of the variable `SHIFTDC_JUDGES`.
@@ -183,7 +183,7 @@ def judge_problems(chosen: Sequence[str] = ()) -> Iterator[str]:
 
 
 def _usable(judge: Any) -> None:
-    """Make sure that a judge has its key, or its model.
+    """Check a judge's API key or local model.
 
     Raises:
         ShiftDCError: it has not.
@@ -202,7 +202,7 @@ def _usable(judge: Any) -> None:
 
 
 def argument_problems(given: Mapping[str, Any]) -> Iterator[str]:
-    """Model arguments, as far as no defense has to be imported: adapter, names, files."""
+    """Model arguments that can be checked without importing a defense."""
     from shiftdc_eval.defenses.registry import DEFENSES
 
     defense = given.get("defense")
@@ -221,7 +221,7 @@ def argument_problems(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def needs_defense(given: Mapping[str, Any]) -> bool:
-    """Whether the defense has to be imported to know that its settings are right."""
+    """Whether checking these arguments requires importing the defense."""
     own_contrast = Path(str(given.get("pretrained", ""))) / "contrast.jsonl"
     return (
         bool(given.keys() - AdapterArguments.model_fields.keys())
@@ -261,7 +261,7 @@ def defense_problems(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def output_problems(folder: Path, option: str) -> Iterator[str]:
-    """A folder of results that cannot be made or written."""
+    """An output folder that cannot be created or written."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not there.is_dir():
         yield f"{option} {folder}: {there} is a file, not a folder"

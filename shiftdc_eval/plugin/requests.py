@@ -32,21 +32,21 @@ class Sample:
     chat: Callable[[], Chat]
     """Makes what is asked, images decoded: called when its batch comes, so that memory stays flat."""
     seed: str
-    """Fixes the sampling of this request."""
+    """Seed of this request's sampling."""
     length: tuple[int, int]
-    """Sort key that puts requests of like size side by side: images, then characters."""
+    """Sort key that groups requests of similar size: number of images, then characters."""
     settings: GenerationSettings
     """How the answer is decoded."""
     notes: tuple[str, ...]
-    """What was ignored of the task's generation settings."""
+    """Which of the task's generation settings were ignored."""
     question: str
-    """What the item is about in words, where its document says so (FigStep: the instruction in the image)."""
+    """The request in words, if its document has it (FigStep: the instruction in the image)."""
     words: str
-    """The text prompt, normalised, to find items that a direction was fitted on."""
+    """The normalised text prompt, to detect items in a direction's contrast set."""
     image_text: str | None
-    """What the image shows, in words, where the task's data says so."""
+    """The text in the image, if the task's data has it."""
     padding: bool
-    """A copy that only evens out the ranks of a data-parallel run: answered, never journalled."""
+    """Padding copy that equalises the ranks of a data-parallel run: answered, never journalled."""
 
     def request(self) -> Request:
         """The request, ready for a defense."""
@@ -143,11 +143,11 @@ def made(record: Mapping[str, Any]) -> Made:
 
 
 def task_of(instance: Any) -> Any:
-    """The lmms-eval task that made an instance, or None."""
+    """The lmms-eval task of an instance, or None."""
     return getattr(instance.args[1], "__self__", None)
 
 
 def image_text_of(instance: Any, document: Any) -> str | None:
-    """What a document's image shows, in words; None where its task does not say."""
+    """The text in a document's image; None if its task does not provide it."""
     said = getattr(task_of(instance), "image_text", None)
     return said(document) if callable(said) else None

@@ -1,4 +1,4 @@
-"""The run record: what a run cost and what it rests on, gathered from all processes, written last."""
+"""Counts and cost of a run, summed over all processes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from shiftdc_eval.plugin.requests import Sample
 
 @dataclass
 class Tally:
-    """What one process has answered so far, and at what cost."""
+    """Answer counts and cost of one process."""
 
     hardware: str = ""
-    """What this process answers on: only seconds that were measured on it count."""
+    """Hardware of this process; only timings measured on it count."""
     seconds: float = 0.0
     timed: int = 0
-    """Answers that the seconds are of."""
+    """Number of timed answers."""
     reused: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     captions_made: int = 0
     captions_reused: int = 0
     leaked: int = 0
-    """Items that the direction was fitted on."""
+    """Items in the direction's contrast set."""
     answered: Counter[str] = field(default_factory=Counter)
     """Answers by task."""
     spent: dict[str, Counter[str]] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Tally:
         return Tally(**{name: getattr(self, name) + getattr(other, name) for name in names}, spent=spent)
 
     def task_cost(self, task: str) -> Cost:
-        """What one task's answers cost."""
+        """Cost of one task's answers."""
         spent = self.spent.get(task, Counter())
         return Cost(
             seconds=round(float(spent["seconds"]), 3),
@@ -86,7 +86,7 @@ class Tally:
         )
 
     def cost(self) -> Cost:
-        """The cost as it is recorded."""
+        """The cost for the run record."""
         return Cost(
             seconds=round(self.seconds, 3),
             samples=sum(self.answered.values()),

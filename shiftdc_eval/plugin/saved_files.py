@@ -1,4 +1,4 @@
-"""Whether lmms-eval has written what it had to: it only warns when it cannot save."""
+"""Verifies lmms-eval's output files: it only logs a warning when saving fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shiftdc_eval.core.errors import RecordError
 
 
 def require_whole(results: Path, samples: Mapping[Path, int]) -> None:
-    """Read back the files of one run.
+    """Read the files of one run back and count their rows.
 
     Args:
         results: the results file.
