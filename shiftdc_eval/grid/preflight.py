@@ -10,7 +10,9 @@ from typing import Any
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.provenance import secret_in
 from shiftdc_eval.defenses.arguments import known
+from shiftdc_eval.defenses.registry import DEFENSES
 from shiftdc_eval.grid.file import Cell, CellChange, CellSettings, Grid, place
+from shiftdc_eval.grid.plan import checked, why_run
 from shiftdc_eval.plugin import preflight
 from shiftdc_eval.plugin.options import gen_kwargs_problems
 
@@ -27,10 +29,16 @@ def refuse(path: Path, grid: Grid, cells: Sequence[Cell], out: Path) -> None:
     Raises:
         ConfigError: a line a problem, with its place in the grid file.
     """
-    problems = [*problems_of(path, grid, cells), *preflight.output_problems(out, "--out")]
+    todo = [cell for cell in cells if _to_run(cell, out)]
+    problems = [*problems_of(path, grid, todo), *preflight.output_problems(out, "--out")]
     if any(cell.defense.settings for cell in cells):  # to know what is right takes the import of torch
         problems += _defense_problems(path, grid, cells)
     preflight.refuse(problems)
+
+
+def _to_run(cell: Cell, out: Path) -> bool:
+    """Whether a cell needs its model and data: a finished one does not."""
+    return cell.defense.name not in DEFENSES or bool(why_run(cell, out))
 
 
 def problems_of(path: Path, grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
@@ -84,9 +92,6 @@ def problems_of(path: Path, grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
 
 
 def _defense_problems(path: Path, grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
-    from shiftdc_eval.defenses.registry import DEFENSES
-    from shiftdc_eval.grid.plan import checked
-
     for number, defense in enumerate(grid.defenses):
         if defense.name not in DEFENSES:
             continue  # said already

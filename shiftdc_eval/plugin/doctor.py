@@ -62,7 +62,6 @@ def main(args: argparse.Namespace) -> int:
     from shiftdc_eval.backbones import ModelSpec
     from shiftdc_eval.backbones.loading import load_transformers
     from shiftdc_eval.backbones.tiny_random import load_twin, size_of
-    from shiftdc_eval.plugin.preflight import model_problems, refuse
 
     spec = ModelSpec(
         args.model,
@@ -71,8 +70,6 @@ def main(args: argparse.Namespace) -> int:
         device=args.device,
         device_map=args.device_map,
     )
-    if not args.random_weights:
-        refuse(model_problems(spec))
     if args.random_weights:
         backbone, size = load_twin(spec)
         print("random weights: a small twin runs below; the sizes are those of the real model")

@@ -396,7 +396,7 @@ def test_a_grid_killed_at_random_goes_on_and_loses_and_repeats_nothing(
 
 
 def test_a_cell_of_code_that_answered_otherwise_is_not_complete(
-    tmp_path: Path, tiny_llava: Path, capsys: pytest.CaptureFixture[str]
+    grid_file: Path, tmp_path: Path, tiny_llava: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "grid.yaml", tmp_path / "out"
     path.write_text(f"models: [{tiny_llava}]\ndefenses: [none]\ntasks: [figstep_benign]\n")
