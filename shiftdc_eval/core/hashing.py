@@ -1,4 +1,4 @@
-"""Hashes under which texts, images, files and JSON values are known."""
+"""Hashes of texts, images, files and JSON values."""
 
 from __future__ import annotations
 

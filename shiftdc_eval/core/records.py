@@ -88,7 +88,7 @@ class VerdictRecord(Record):
     tokens_out: Count | None = None
     """Reply tokens of the judge; None when unknown."""
     seconds: Seconds | None = None
-    """Share of the wall time of judging; a verdict from the cache has what it took when it was made."""
+    """Share of the wall time of judging; a cached verdict keeps its original time."""
     price: Price | None = None
     """USD; None when unknown, 0 only where no model was asked."""
 
@@ -113,9 +113,9 @@ class SampleField(Record):
     run: str | None = None
     """Id of the run that produced the answer; None when a model other than ours answered."""
     groups: dict[str, str] = Field(default_factory=dict)
-    """What results are split by: topic, scenario, image type, capability, subtask."""
+    """Groups for which results are also computed: topic, scenario, image type, capability, subtask."""
     flags: list[str] = Field(default_factory=list)
-    """What a reader should know of this item: `clipped`, `rendered`, `clear_harm`, ..."""
+    """Properties of the item that affect its result: `clipped`, `rendered`, `clear_harm`, ..."""
     reasoning: list[str] = Field(default_factory=list)
     """Reasoning that was taken off the response before it was judged, by opening tag; the response keeps it."""
     reasoning_tags: list[Annotated[tuple[str, str], Field(strict=False)]] | None = None
@@ -144,14 +144,14 @@ class StoredItem(BaseModel):
 
 
 class Cost(Record):
-    """What a run cost."""
+    """Cost of a run."""
 
     seconds: Seconds
-    """Wall seconds spent answering, without loading; what is reused costs what it cost when made."""
+    """Wall seconds spent answering, without loading; reused answers count with their original time."""
     samples: Count
     """Answers, reused ones included."""
     timed: Count | None = None
-    """Answers that `seconds` is of: those made on this run's hardware; None: all of them."""
+    """Answers that `seconds` covers: those made on this run's hardware; None: all of them."""
     reused: Count
     """Answers taken from the journal."""
     tokens_in: Count
@@ -167,10 +167,10 @@ class Cost(Record):
 
 
 class JudgeCost(Record):
-    """What one judge's verdicts cost; each sum is None as soon as one of its parts is unknown."""
+    """Cost of one judge's verdicts; a sum is None when one of its parts is unknown."""
 
     seconds: Seconds | None = None
-    """Wall seconds, without loading a local judge; reused verdicts cost what they cost when made."""
+    """Wall seconds, without loading a local judge; reused verdicts count with their original time."""
     tokens_in: Count | None = None
     """Prompt tokens."""
     tokens_out: Count | None = None
@@ -297,11 +297,11 @@ class TaskRecord(Record):
     """How scores make one number: their mean, a hundred times it (grades of 0 to 1, shown as 0 to 100), or MME's sum
     over subtasks of accuracy and paired accuracy."""
     cost: Cost | None = None
-    """What this task alone cost, where the run had several; None: the run's cost is shared out by answers."""
+    """Cost of this task, where the run had several; None: the run's cost is divided by number of answers."""
 
 
 class RunRecord(Record):
-    """What the adapter knew when a run's answers were made."""
+    """Model, defense, settings, tasks and cost of a run."""
 
     record_version: Literal[1] = RECORD_VERSION
     """Version of this schema."""
@@ -354,8 +354,8 @@ class RunRecord(Record):
     hardware: str = ""
     """Processor or accelerator, in words."""
     answer_version: int = 1
-    """Hand-raised number of the code that makes answers."""
+    """Version of the code that makes answers, raised by hand."""
     notes: list[str] = Field(default_factory=list)
     """Facts that change what the number means (`leakage: ...`, `not_applicable: 50 items`)."""
     extra: dict[str, Any] = Field(default_factory=dict)
-    """Room for what a defense wants to tell."""
+    """Further facts of a defense."""

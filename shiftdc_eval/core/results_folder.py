@@ -1,7 +1,7 @@
-"""Reading what `lmms-eval --output_path DIR --log_samples` left, and the run records beside it.
+"""Reading the files of `lmms-eval --output_path DIR --log_samples` and the run records beside them.
 
 Layout (lmms-eval 0.7.3): `DIR/<model>/<date>_results.json` and `DIR/<model>/<date>_samples_<task>.jsonl`.
-Rows are told apart by the field `shiftdc` alone: never by `doc_hash`, by their order or by a filter.
+Rows are identified by the field `shiftdc` alone, never by `doc_hash`, order or filter.
 """
 
 from __future__ import annotations

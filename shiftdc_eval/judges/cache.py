@@ -1,7 +1,7 @@
-"""Verdicts already given, by content: what makes a judge's work survive a kill.
+"""The cache of verdicts, by content: an interrupted judge continues from it.
 
 A key is the hash of the judge's fingerprint and of the exact prompt, so a changed rubric, model or
-response is judged anew. Only scored verdicts are kept: a failure is asked again.
+response is judged again. Only scored verdicts are kept; failures are asked again.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def resumed(
     rest: Callable[[list[int]], Iterator[Verdict]],
     on_verdict: OnVerdict | None,
 ) -> list[Verdict]:
-    """Verdicts from the cache, and of what it lacks from the judge, kept one by one.
+    """Verdicts from the cache; missing ones from the judge, stored one by one.
 
     Args:
         obstacles: the unscored verdict of each item that cannot be judged, else None.

@@ -1,4 +1,4 @@
-"""Judge the stored answers of a run again, without a model, and list where judges disagree."""
+"""Judge the stored answers of a run again, and list where judges disagree."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from shiftdc_eval.judges.verdict import Judge, rubric_hash
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one judge did to one samples file."""
+    """Result of one judge on one samples file."""
 
     path: Path
     judge: str
     judged: int
     """Answers judged now."""
     kept: int
-    """Answers that had this judge's verdict already."""
+    """Answers that already had a verdict of this judge."""
     values: dict[str, int]
     """Count of each value among all answers of the file, `unscored` included; scores count as `scored`."""
     cost: JudgeCost = field(default_factory=JudgeCost)
-    """What all of this judge's verdicts in the file cost."""
+    """Cost of all of this judge's verdicts in the file."""
     skipped: bool = False
-    """True for a utility task, whose answers this judge is not asked about."""
+    """True for a utility task, which this judge skips."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Disagreement:
 
 
 def rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str] = ()) -> Iterator[Outcome]:
-    """Let every judge see every stored answer it has not judged; each judge's verdicts are written at once.
+    """Let every judge judge the stored answers without its verdict; its verdicts are written before the next one's.
 
     An interrupted LLM or local judge finds its finished verdicts in the cache.
 

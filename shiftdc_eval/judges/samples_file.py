@@ -1,7 +1,7 @@
-"""lmms-eval's samples files: which answers stand in them, and adding verdicts to them.
+"""Reading answers from lmms-eval's samples files and adding verdicts to them.
 
 A row is judged from its field `shiftdc_item` (request, prompt, response, scenario, reference); verdicts go
-into its field `shiftdc`. Nothing else of a row changes, and no verdict is ever taken out.
+into its field `shiftdc`. Nothing else in a row changes, and verdicts are never removed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from shiftdc_eval.core.results_folder import FIELD, sample_field, sample_file, s
 from shiftdc_eval.judges.verdict import Item, Verdict
 
 Key = tuple[str, int]
-"""(item, repeat): what names an answer of one run."""
+"""(item, repeat): identifies an answer of one run."""
 Place = tuple[str, int, str | None]
-"""(item, repeat, hash of the response): whose verdict it is, also where a file holds the rows of two runs."""
+"""(item, repeat, hash of the response): identifies an answer in a file that may hold several runs."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Answer:
 
     @property
     def place(self) -> Place:
-        """The rows that a verdict on it belongs to."""
+        """Its identity in the file."""
         return *self.key, self.field.response_sha256
 
 
@@ -49,7 +49,7 @@ class SamplesFile:
 
     @property
     def is_utility(self) -> bool:
-        """True where answers are scored against references: nobody asks whether they refuse or do harm."""
+        """True where answers are scored against references; refusal and harm judges skip such files."""
         kinds = {verdict.kind for answer in self.answers for verdict in answer.field.verdicts.values()}
         return kinds <= {"score"} and all(answer.item.reference for answer in self.answers)
 

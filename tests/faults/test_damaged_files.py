@@ -265,9 +265,12 @@ def refused_or_read(state: State, what: str, ended: list[tuple[int, str]]) -> No
 def test_a_damaged_file_is_refused_by_name_or_read_as_far_as_it_is_whole(
     state: State, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = state.path.read_bytes()
+    whole, tried = state.path.read_bytes(), 0
     for what, damage in WHOLE_FILE.items():
-        refused_or_read(state, what, read_damaged(state, damage(whole), capsys))
+        ended = read_damaged(state, damage(whole), capsys)
+        refused_or_read(state, what, ended)
+        tried += len(ended)
+    print(f"{state.path.name}: {tried} readings of a damaged file")
 
 
 def test_a_record_with_a_field_missing_or_of_another_type_is_refused_by_name_or_read(
@@ -276,6 +279,7 @@ def test_a_record_with_a_field_missing_or_of_another_type_is_refused_by_name_or_
     whole = state.path.read_bytes()
     lines = whole.splitlines(keepends=True)
     record = whole if state.line is None else lines[state.line - 1]
+    number = 0
     for number, (what, changed_record) in enumerate(each_field(record)):
         if state.line is None:
             content = changed_record
@@ -283,6 +287,7 @@ def test_a_record_with_a_field_missing_or_of_another_type_is_refused_by_name_or_
             content = b"".join([*lines[: state.line - 1], changed_record + b"\n", *lines[state.line :]])
         one = State(state.path, [state.read[number % len(state.read)]], state.line, state.place)
         refused_or_read(one, what, read_damaged(one, content, capsys))
+    print(f"{state.path.name}: {number + 1} readings of a record with a wrong field")
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut in half", "zeros", "not UTF-8", "a folder", "words"])

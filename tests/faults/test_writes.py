@@ -296,11 +296,17 @@ def program(request: pytest.FixtureRequest) -> Any:
 
 @pytest.mark.slow
 def test_a_kill_at_any_write_loses_nothing_and_the_next_run_completes(
-    program: Program, tmp_path: Path
+    program: Program, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    assert kill_everywhere(program, tmp_path) >= 4
+    tried = kill_everywhere(program, tmp_path)
+    print(f"{request.node.callspec.id}: {tried} kills")
+    assert tried >= 4
 
 
 @pytest.mark.slow
-def test_a_failing_write_is_one_line_and_the_next_run_completes(program: Program, tmp_path: Path) -> None:
-    assert fail_everywhere(program, tmp_path) >= 4
+def test_a_failing_write_is_one_line_and_the_next_run_completes(
+    program: Program, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    tried = fail_everywhere(program, tmp_path)
+    print(f"{request.node.callspec.id}: {tried} failing writes")
+    assert tried >= 4

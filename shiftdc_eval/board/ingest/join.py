@@ -29,9 +29,9 @@ class Draft:
     kept: dict[str, RunSource] = field(default_factory=dict)
     """Runs of the cell that is on the board already."""
     owners: dict[Part, RunSource] = field(default_factory=dict)
-    """Which run each new part is from; of several the earliest, whatever the order of the files."""
+    """The earliest run that gave each new part, whatever the order of the files."""
     stamps: dict[Part, tuple[str, ...]] = field(default_factory=dict)
-    """How old each new verdict is."""
+    """Age of each new verdict, for comparison."""
 
     def add(self, key: RowKey, row: Row, run: RunSource, date: str = "") -> None:
         """Take in one row; an identical one is dropped, new verdicts on a known answer are added.
@@ -76,7 +76,7 @@ class Draft:
 
     @property
     def runs(self) -> list[RunSource]:
-        """The runs that gave something, by id."""
+        """The runs that contributed, by id."""
         found = self.kept | {run.id: run for run in self.owners.values()}
         return [found[run] for run in sorted(found)]
 

@@ -1,4 +1,4 @@
-"""What a cell is of, from the run record or, for models that are not ours, from lmms-eval's results file."""
+"""Task, model, defense and run of a cell: from the run record or, for other lmms-eval models, from the results file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shiftdc_eval.core.records import Cost, RunRecord, TaskRecord
 from shiftdc_eval.core.results_folder import RunRecords, SampleFile
 
 ABLATIONS: Mapping[str, str] = {"random": "random direction control"}
-"""Defenses that exist to be compared with and never rank."""
+"""Control defenses, which never rank."""
 ABSOLUTE = re.compile(
     r"(?<![\w.:/~])(?:file:(?://)?)?(?:~[\w.-]*)?/(?:[^\s/,'\"=]+/)+(?=[^\s/,'\"=])"
     r"|(?<!\w)[A-Za-z]:\\(?:[^\s\\,'\"=]+\\)+(?=[^\s\\,'\"=])"
@@ -127,7 +127,7 @@ def _control(record: RunRecord) -> str:
 
 
 def task_cost(record: RunRecord, task: TaskRecord) -> Cost:
-    """What one task of a run cost; where only the run's cost is known, its share by number of answers."""
+    """Cost of one task of a run; where only the run's cost is known, its share by number of answers."""
     if task.cost is not None or len(record.tasks) == 1:
         return task.cost or record.cost
     share = task.answered / max(1, sum(other.answered for other in record.tasks))
@@ -146,7 +146,7 @@ def task_cost(record: RunRecord, task: TaskRecord) -> Cost:
 
 
 def _bare_head(file: SampleFile, results: Mapping[str, Any]) -> Head:
-    """What lmms-eval's own results file tells of a model that is not ours."""
+    """The head from lmms-eval's results file, for other lmms-eval models."""
 
     def part(*names: str) -> Mapping[str, Any]:
         found: Any = results

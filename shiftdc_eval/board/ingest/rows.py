@@ -1,4 +1,4 @@
-"""Answers as rows: what is joined before it becomes a cell, and what a cell turns into to be joined again."""
+"""Answers as rows, from which cells are joined and to which cells are converted back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Spent = tuple[float | None, float | None, float | None, float | None]
 
 @dataclass(frozen=True)
 class JudgeId:
-    """What tells one verdict column from another."""
+    """Identity of a verdict column."""
 
     name: str
     fingerprint: str
@@ -49,7 +49,7 @@ class Row:
     models: dict[JudgeId, frozenset[str]] = field(default_factory=dict)
     """Models that judged, by judge; none for judges without one."""
     spent: dict[JudgeId, Spent] = field(default_factory=dict)
-    """What the verdicts cost, where it is recorded."""
+    """Cost of the verdicts, where it is recorded."""
     rubrics: dict[JudgeId, str] = field(default_factory=dict)
     """Hash of the judges' rubrics, where it is recorded."""
 
@@ -132,7 +132,7 @@ def row_of(sample: SampleField, source: str) -> tuple[RowKey, Row]:
 
 
 def spent_of(cost: VerdictRecord | JudgeCost) -> Spent:
-    """What a verdict, or a column of them, cost."""
+    """Cost of a verdict, or of a column."""
     return cost.seconds, cost.tokens_in, cost.tokens_out, cost.price
 
 
