@@ -74,19 +74,20 @@ def make_folder(path: Path, instead: str = "") -> None:
             os.makedirs(path, exist_ok=True)
 
 
-def atomic_write(path: Path, content: str | bytes, mode: int | None = None) -> None:
+def atomic_write(path: Path, content: str | bytes, mode: int | None = None, instead: str = "") -> None:
     """Write a file whole or not at all: temporary file beside it, fsync, rename, fsync of the folder.
 
     Args:
         content: text, written as UTF-8, or bytes.
         mode: permissions; None: those of any new file, as the umask has them.
+        instead: how to name another place, where the user can.
 
     Raises:
         WriteError: it cannot be written; an older file of that name is as it was.
     """
     # a lone surrogate, which UTF-8 has no bytes for, becomes an escape as JSON writes it
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    with replaced(path) as temporary:
+    with replaced(path, instead) as temporary:
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
             _write_all(file, data)
@@ -97,14 +98,14 @@ def atomic_write(path: Path, content: str | bytes, mode: int | None = None) -> N
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path, instead: str = "") -> Iterator[Path]:
     """A temporary path beside a file, for a library that writes by itself; takes the file's place at the end.
 
     Raises:
         WriteError: it cannot be written; an older file of that name is as it was.
     """
-    with writing(path):
-        make_folder(path.parent)
+    with writing(path, instead):
+        make_folder(path.parent, instead)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         remove_leftovers(path.parent)

@@ -97,6 +97,8 @@ def plot(rows: Sequence[LayerSeparation], path: Path, *, title: str) -> None:
     """Write a plot of AUROC and cosine to the next layer, over layers."""
     from matplotlib.figure import Figure
 
+    from shiftdc_eval.core.files import replaced
+
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(
@@ -107,5 +109,5 @@ def plot(rows: Sequence[LayerSeparation], path: Path, *, title: str) -> None:
     axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="decoder layer", ylim=(-0.05, 1.05), title=title)
     axes.legend(loc="lower right")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replaced(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:] or "png")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from shiftdc_eval.backbones import Backbone, Chat
 from shiftdc_eval.core.errors import ConfigError, ItemError, ModelError
-from shiftdc_eval.core.locks import FileLock
+from shiftdc_eval.core.locks import locked
 from shiftdc_eval.core.paths import cache_dir
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet, Side, load_contrast
 from shiftdc_eval.defenses.refusal_layer import LayerChoice, choose_layer
@@ -174,8 +174,7 @@ def _kept(
     backbone: Backbone, contrast: ContrastSet, what: Sequence[object], make: Callable[[], SafetyDirection]
 ) -> SafetyDirection:
     path = cache_dir() / "directions" / f"{_key(backbone, contrast, what)}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # the other ranks of a data-parallel run wait and load it
+    with locked(path.with_suffix(".lock")):  # the other ranks of a data-parallel run wait and load it
         if not path.exists():
             with _fitting():
                 found = make()

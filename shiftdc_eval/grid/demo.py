@@ -91,6 +91,8 @@ def plot(index: Index, path: Path) -> None:
     """ASR against utility: the mean over the attack tasks and over the score tasks, one point a defense."""
     from matplotlib.figure import Figure
 
+    from shiftdc_eval.core.files import replaced
+
     figure = Figure(figsize=(8.4, 4.4), layout="constrained")
     axes = figure.subplots()
     marks, colours = itertools.cycle("osD^vP*Xh<>d"), itertools.cycle(COLOURS)
@@ -112,5 +114,5 @@ def plot(index: Index, path: Path) -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replaced(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:] or "png")

@@ -25,7 +25,8 @@ from shiftdc_eval.backbones.bundled.smol_base import base_file, verified
 from shiftdc_eval.backbones.bundled.smol_delta import Delta, load_delta, pairs
 from shiftdc_eval.backbones.revision import folder_revision, record
 from shiftdc_eval.core.errors import ModelError
-from shiftdc_eval.core.locks import FileLock
+from shiftdc_eval.core.files import writing
+from shiftdc_eval.core.locks import locked
 from shiftdc_eval.core.paths import cache_dir
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,10 @@ def _cached(cache: Path, delta_file: Path, _: int, base: Path | None) -> Path:
     delta = load_delta(delta_file)
     revision = revision_of(delta)
     folder = cache / "models" / f"smol-{revision[:16]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):  # other processes wait and load what this one merged
+    with (
+        locked(folder.with_suffix(".lock")),
+        writing(folder, "set SHIFTDC_CACHE to another folder"),
+    ):  # other processes wait and load what this one merged
         for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a merge that was killed
             shutil.rmtree(left)
         if folder.is_dir():
