@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from shiftdc_eval.core.errors import ShiftDCError
+from shiftdc_eval.core.files import ADVICE
 from shiftdc_eval.core.provenance import redact, redacted
 
 LMMS_MESSAGES = ("Tasks not found:", "Model '")
@@ -106,10 +107,17 @@ def claimed(folder: Path, date: str) -> Path:
 
 
 def is_wrong_input(error: BaseException | None) -> bool:
-    """Whether an error is wrong input, whose message suffices without a traceback."""
-    return isinstance(error, ShiftDCError) or (
-        isinstance(error, ValueError) and str(error).startswith(LMMS_MESSAGES)
+    """Whether an error is wrong input or names a file, so that its message suffices without a traceback."""
+    return (
+        isinstance(error, ShiftDCError)
+        or _names_a_file(error)
+        or (isinstance(error, ValueError) and str(error).startswith(LMMS_MESSAGES))
     )
+
+
+def _names_a_file(error: BaseException | None) -> bool:
+    """A full disk or a forbidden folder where lmms-eval saves: the message names file and reason."""
+    return isinstance(error, OSError) and error.errno in ADVICE and error.filename is not None
 
 
 def one_line_for_wrong_input(command: Any, tell: Callable[[str], None], *, stop: bool = True) -> None:

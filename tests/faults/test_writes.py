@@ -251,7 +251,7 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Progra
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data", 1)))
     known = manager()
     monkeypatch.setattr(grid_run, "task_manager", lambda include: known)
-    monkeypatch.setattr(grid_run, "load_backbone", lambda model: EchoBackbone(asked))
+    monkeypatch.setattr(grid_run, "load_backbone", lambda *_, **__: EchoBackbone(asked))
     monkeypatch.setattr(grid_run, "gc", SimpleNamespace(collect=lambda: None))
     file = tmp_path / "grid.yaml"
     file.write_text(

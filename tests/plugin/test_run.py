@@ -1,5 +1,6 @@
 """What `shiftdc-eval run` makes of what lmms-eval has done: its own files, whole, or not 0."""
 
+import errno
 import io
 import json
 import sys
@@ -35,6 +36,7 @@ def command_module() -> Any:
     "error",
     [
         ConfigError("model argument alpha=big"),
+        OSError(errno.ENOSPC, "No space left on device", "x_results.json"),
         ValueError("Tasks not found: figstepp."),
         ValueError("Model 'shiftdc_lava' not found"),
     ],

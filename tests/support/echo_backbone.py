@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class EchoBackbone:
 
     def __init__(self, asked: Path) -> None:
         self._asked = asked
+        self.edits_made: Counter[str] = Counter()
 
     def generate(self, chats: Sequence[Chat], settings: GenerationSettings, **_: Any) -> list[Generated]:
         file = os.open(self._asked, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
