@@ -33,14 +33,16 @@ TAGS: Tags = (
 LMMS_EVAL_DEFAULT: Tags = (("<think>", "</think>"), ("<analysis>", "</analysis>"))
 """What lmms-eval's `--reasoning_tags` is where nobody gives it."""
 
-_CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>\s*(\w+)[^<]*<\|message\|>", re.IGNORECASE)
+_CHANNEL = re.compile(
+    r"(?:<\|start\|>assistant)?<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>", re.I
+)
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _BARE_START = re.compile(r"\s*analysis(?=[A-Z\"'`*\d])")
 _BARE_FINAL = re.compile(r"assistant\s*final(?!\w*\s*answer)")
 """Harmony channels whose special tokens the tokenizer left out: `analysisWe need ...assistantfinalSure`."""
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 _ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
-_WRAPPER = re.compile(r"<\|(?:begin|end)_of_solution\|>")
+_WRAPPER = re.compile(r"<\|(?:begin|end)_of_(?:solution|box)\|>")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ HARMONY = "<|channel|>analysis<|message|>No, I must not.<|end|><|start|>assistan
         ("Sure. <think>No.</think> Here.", "Sure.  Here.", ("<think>",)),
         (HARMONY, "Sure.", ("harmony",)),
         (HARMONY.removesuffix("<|return|>"), "Sure.", ("harmony",)),
+        (HARMONY.replace("final<", "final <|constrain|>json<"), "Sure.", ("harmony",)),
+        ("<think>No.</think><|begin_of_box|>Sure.<|end_of_box|>", "Sure.", ("<think>", "<answer>")),
         ("analysisNo, I must not.assistantfinalSure.", "Sure.", ("harmony",)),
         ("  Sure.\n", "  Sure.\n", ()),
         ("Use the <think> tag.", "Use the <think> tag.", ()),
