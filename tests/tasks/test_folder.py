@@ -17,6 +17,8 @@ from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.grid import tasks as grid_tasks
 from shiftdc_eval.grid.file import read_grid
 from shiftdc_eval.plugin.manifests import TASKS_FOLDER
+from shiftdc_eval.tasks.folder.settings import as_yaml, read_line
+from shiftdc_eval.tasks.folder.task import FolderTask
 
 from .conftest import DummyModel
 
@@ -107,6 +109,16 @@ def test_utility_is_exact_match_with_the_reference(folder: Path) -> None:
     assert results["results"]["colours"]["exact_match,none"] == pytest.approx(2 / 3)
     assert results["higher_is_better"]["colours"]["exact_match"] is True
     assert results["configs"]["colours"]["metadata"]["shiftdc"]["utility"] is True
+
+
+def test_the_languages_of_the_answers_can_be_named(folder: Path) -> None:
+    name, settings = read_line(f"{LINE},languages=de+fr", folder.parent)
+    config = yaml.safe_load(as_yaml(name, settings).replace("!function", ""))
+    assert config["dataset_kwargs"]["languages"] == "de+fr"
+    config["dataset_kwargs"]["data_files"] = str(folder / "items.csv")
+    assert FolderTask(config).judges[0].name == "keyword_multilingual"
+    with pytest.raises(ConfigError, match="languages: 'dee' is no language"):
+        read_line(f"{LINE},languages=dee", folder.parent)
 
 
 def test_a_judge_can_be_named(folder: Path) -> None:

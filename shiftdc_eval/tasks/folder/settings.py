@@ -18,6 +18,7 @@ from shiftdc_eval.core.entry_points import installed
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.validation import nearest, validated
 from shiftdc_eval.judges.installed import GROUP
+from shiftdc_eval.judges.language import codes
 from shiftdc_eval.judges.registry import JUDGES, parse_spec
 
 PREFIX = "folder:"
@@ -50,6 +51,8 @@ class FolderSettings(BaseModel):
     """Column of the reference answer."""
     judges: list[str] = Field(default_factory=list)
     """Judge specs; without them, the usual ones of the kind."""
+    languages: list[str] | str = Field(default_factory=list)
+    """Languages that answers are expected in: codes, or one text of them joined by +."""
 
 
 def checked(settings: Mapping[str, Any], what: str) -> FolderSettings:
@@ -68,6 +71,7 @@ def checked(settings: Mapping[str, Any], what: str) -> FolderSettings:
     found = validated(FolderSettings, settings, what=f"{what}:")
     for spec in found.judges:
         require_judge(spec, what)
+    codes(found.languages, f"{what}: languages")
     return found
 
 
