@@ -6,7 +6,8 @@ are written from the published prompt formats and cut to what a plain chat needs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -23,8 +24,9 @@ from shiftdc_eval.backbones.native.qwen_vl import QwenVLConfig, QwenVLForConditi
 LAYERS = 4
 HIDDEN = 32
 PINPOINTS = [[28, 56], [56, 28], [56, 56]]
+HEAD = 8
+"""Width of an attention head of the decoder; `larger_heads` changes it while models are made."""
 TEXT = {
-    "hidden_size": HIDDEN,
     "intermediate_size": 64,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 4,
@@ -161,7 +163,32 @@ class Family:
 def common(tokenizer: Any, **more: Any) -> dict[str, Any]:
     """Text settings that depend on the tokenizer."""
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    return {**TEXT, "vocab_size": len(tokenizer), **ids, "max_position_embeddings": 4096, **more}
+    sized = {"hidden_size": width(), "vocab_size": len(tokenizer), "max_position_embeddings": 4096}
+    return {
+        **TEXT,
+        **sized,
+        **ids,
+        **{name: value * HEAD // 8 if name in OF_A_HEAD else value for name, value in more.items()},
+    }
+
+
+OF_A_HEAD = ("head_dim", "query_pre_attn_scalar")
+
+
+def width() -> int:
+    """Hidden size of the decoder."""
+    return HIDDEN * HEAD // 8
+
+
+@contextmanager
+def larger_heads(head: int) -> Iterator[None]:
+    """Make models with wider heads meanwhile: vLLM on a CPU takes multiples of 32 alone."""
+    global HEAD
+    before, HEAD = HEAD, head
+    try:
+        yield
+    finally:
+        HEAD = before
 
 
 def clip(size: int = 28) -> Any:
@@ -245,13 +272,18 @@ def qwen_parts(t: Any, patch: int) -> dict[str, Any]:
 
 
 def mrope(*sections: int, **more: Any) -> dict[str, Any]:
-    return {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": list(sections), **more}
+    return {
+        "rope_type": "default",
+        "rope_theta": 10_000.0,
+        "mrope_section": [one * HEAD // 8 for one in sections],
+        **more,
+    }
 
 
 def qwen2_vl() -> Built:
     t = tiny_tokenizer(QWEN_SPECIAL)
     config = hf.Qwen2VLConfig(
-        vision_config={"depth": 2, "embed_dim": 16, "hidden_size": HIDDEN, "num_heads": 2, "mlp_ratio": 2},
+        vision_config={"depth": 2, "embed_dim": 16, "hidden_size": width(), "num_heads": 2, "mlp_ratio": 2},
         text_config=common(t, rope_parameters=mrope(1, 1, 2)),
         **qwen_ids(t),
     )
@@ -269,7 +301,7 @@ def qwen2_5_vl() -> Built:
         vision_config={
             "depth": 2,
             "hidden_size": 16,
-            "out_hidden_size": HIDDEN,
+            "out_hidden_size": width(),
             "intermediate_size": 32,
             "num_heads": 2,
             "window_size": 28,
@@ -292,7 +324,7 @@ def qwen3_vl() -> Built:
         vision_config={
             "depth": 3,
             "hidden_size": 16,
-            "out_hidden_size": HIDDEN,
+            "out_hidden_size": width(),
             "intermediate_size": 32,
             "num_heads": 2,
             "num_position_embeddings": 16,
@@ -364,6 +396,7 @@ def gemma3() -> Built:
         "eoi_token": "<end_of_image>",
     }
     t = tiny_tokenizer(("<start_of_turn>", "<end_of_turn>"), named=named, bos=True)
+    t.add_tokens(["\n" * count for count in range(1, 5)])  # as published; vLLM looks them up
     text = hf.Gemma3TextConfig(
         **common(t, head_dim=8, query_pre_attn_scalar=8, sliding_window=16),
         layer_types=["sliding_attention", "full_attention"] * 2,
@@ -507,7 +540,7 @@ def paligemma2() -> Built:
     t = tiny_tokenizer(("<image>",), bos=True)
     t.add_tokens([f"<loc{i:04}>" for i in range(1024)] + [f"<seg{i:03}>" for i in range(128)])
     vision = siglip(28)
-    vision.projection_dim = HIDDEN
+    vision.projection_dim = width()
     text = hf.Gemma2Config(
         **common(t, head_dim=8, query_pre_attn_scalar=8, sliding_window=4096),
         layer_types=["sliding_attention", "full_attention"] * 2,
@@ -516,8 +549,8 @@ def paligemma2() -> Built:
         vision_config=vision,
         text_config=text,
         image_token_index=token(t, "<image>"),
-        projection_dim=HIDDEN,
-        hidden_size=HIDDEN,
+        projection_dim=width(),
+        hidden_size=width(),
     )
     image_processor = hf.SiglipImageProcessor(size=square(28))
     image_processor.image_seq_length = 4
@@ -596,7 +629,7 @@ def qwen_vl() -> Built:
             **VISION,
             "image_size": 56,
             "patch_size": 14,
-            "output_dim": HIDDEN,
+            "output_dim": width(),
             "pool_heads": 1,
             "queries": 4,
         },

@@ -16,7 +16,10 @@ from shiftdc_eval.backbones.parts import Parts
 from shiftdc_eval.backbones.vllm.engine import installed
 from shiftdc_eval.core.model_spec import ModelArguments
 
-CHECKED = frozenset({"llava"})
+CHECKED = frozenset(
+    {"llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"}
+    | {"idefics3", "smolvlm", "mistral3"}
+)
 """`model_type` of families whose activations, edits and answers in vLLM were compared with transformers'."""
 EXPRESSIBLE = frozenset({"repetition_penalty", "suppress_tokens"})
 """Settings of a model's generation configuration that vLLM applies as transformers does."""

@@ -128,6 +128,10 @@ class Engine:
 
 def _shut_down(llm: Any) -> None:
     llm.llm_engine.engine_core.shutdown()
+    if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":  # the engine ran in this process
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        cleanup_dist_env_and_memory()
 
 
 def _line(error: BaseException) -> str:
