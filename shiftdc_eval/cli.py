@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from shiftdc_eval.core.errors import ShiftDCError
 from shiftdc_eval.core.terminal import tolerate_encoding
@@ -53,6 +55,22 @@ READER_GONE = 141
 """Exit status that a shell gives a program which SIGPIPE ended (128 + 13)."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest known word where argparse lists all."""
+
+    def error(self, message: str) -> NoReturn:
+        from shiftdc_eval.core.terminal import printable
+        from shiftdc_eval.core.validation import nearest
+
+        known = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        unknown = re.fullmatch(r"unrecognized arguments: (\S+).*", message, re.DOTALL)
+        if known:
+            message += nearest(known[1], re.findall(r"'(.*?)'", known[2]))
+        elif unknown:
+            message += nearest(unknown[1].partition("=")[0], self._option_string_actions)
+        super().error(printable(message))
+
+
 class _Version(argparse.Action):
     """Looks the version up only when it is asked for."""
 
@@ -92,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     tolerate_encoding()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="shiftdc-eval",
         description="Measure and compare inference-time safety defenses for vision-language models.",
         epilog=_overview(),
@@ -104,9 +122,7 @@ def _run(argv: Sequence[str] | None) -> int:
         parser.parse_args(arguments or ["--help"])
     verb = parser.parse_args(arguments[:1]).verb
     module = importlib.import_module(VERBS[verb][0])
-    verb_parser = argparse.ArgumentParser(
-        prog=f"shiftdc-eval {verb}", description=VERBS[verb][1], allow_abbrev=False
-    )
+    verb_parser = _Parser(prog=f"shiftdc-eval {verb}", description=VERBS[verb][1], allow_abbrev=False)
     module.configure(verb_parser)
     args, rest = verb_parser.parse_known_args(arguments[1:])
     if hasattr(args, "passed_on"):

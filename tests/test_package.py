@@ -131,6 +131,21 @@ def test_a_wrong_command_ends_with_usage_not_a_traceback(arguments: list[str]) -
 
 
 @pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        (["bord"], "board"),
+        (["board", "biuld"], "build"),
+        (["grid", "run", "g.yaml", "--dryrun"], "--dry-run"),
+    ],
+)
+def test_a_misspelt_verb_action_or_option_names_the_nearest(
+    arguments: list[str], known: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert f"did you mean {known}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("verb", "more"), [("run", "the same command goes on where it stopped"), ("convert", "")]
 )
 def test_ctrl_c_says_whether_the_same_command_goes_on(

@@ -7,7 +7,6 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
 
 from shiftdc_eval.backbones.bundled.registry import BUNDLED, MERGED_ON_USE
@@ -75,7 +74,9 @@ def load_transformers(spec: ModelArguments, parts: Parts | None = None) -> Trans
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except ShiftDCError:
+        raise
+    except Exception as error:  # a damaged folder makes transformers raise nearly anything
         raise ModelError(cannot_load(spec, error)) from error
     return backbone_of(model, parts, spec)
 

@@ -21,8 +21,9 @@ from shiftdc_eval.backbones.bundled.registry import BUNDLED
 from shiftdc_eval.backbones.families import CAVEATS, MULTIMODAL_LM_ONLY, convertible
 from shiftdc_eval.backbones.native import NATIVE, register
 from shiftdc_eval.backbones.revision import folder_revision
-from shiftdc_eval.core.errors import ConfigError, ModelError
+from shiftdc_eval.core.errors import ConfigError, ModelError, ShiftDCError
 from shiftdc_eval.core.model_spec import ModelArguments
+from shiftdc_eval.core.weights import folder_problems
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -59,6 +60,8 @@ def load_parts(spec: ModelArguments) -> Parts:
     if spec.device_map is not None and spec.device_map not in DEVICE_MAPS:
         raise ConfigError(f"device_map={spec.device_map} is unknown; use {', '.join(DEVICE_MAPS)}")
     source, note = BUNDLED[spec.pretrained]() if spec.pretrained in BUNDLED else (spec.pretrained, "")
+    if wrong := "; ".join(folder_problems(Path(source))):
+        raise ModelError(f"cannot load pretrained={spec.pretrained}: {wrong}")
     common = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
         raw, _ = PreTrainedConfig.get_config_dict(source, revision=spec.revision)
@@ -68,7 +71,9 @@ def load_parts(spec: ModelArguments) -> Parts:
             register()
         config = AutoConfig.from_pretrained(source, **common)
         processor = AutoProcessor.from_pretrained(source, **common)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except ShiftDCError:
+        raise
+    except Exception as error:  # a damaged folder makes transformers raise nearly anything
         raise ModelError(cannot_load(spec, error)) from error
     folder = Path(source)
     if not hasattr(processor, "image_processor"):
@@ -99,7 +104,7 @@ def load_parts(spec: ModelArguments) -> Parts:
 def cannot_load(spec: ModelArguments, error: Exception) -> str:
     """Why a model cannot be loaded, in one line."""
     where = f"pretrained={spec.pretrained}" + (f" revision={spec.revision}" if spec.revision else "")
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = " ".join(str(error).split())[:300] or type(error).__name__
     wrong = _wrong_folder(spec.pretrained)
     if wrong or isinstance(error, OSError):
         return (

@@ -87,10 +87,10 @@ def _opened(source: Path | str | bytes, name: str) -> Image.Image:
     if image.format == "PNG":  # checksums and end, which decoding the pixels does not need
         image.verify()
         image = Image.open(io.BytesIO(content))
-    # the rest of an interrupted download may be zeros, which libjpeg decodes as grey
-    padded = image.format in ("JPEG", "MPO") and content.endswith(bytes(16))
+    # the rest of an interrupted download may be zeros, which decoders of lossy formats take for pixels
+    padded = image.format in ("JPEG", "MPO", "WEBP", "AVIF") and content.endswith(bytes(16))
     if padded and not content.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise DataError(f"{name}: broken image: the JPEG data end in zeros, without an end marker")
+        raise DataError(f"{name}: broken image: the {image.format} data end in zeros, without an end marker")
     return image
 
 
@@ -105,9 +105,12 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
     if getattr(image, "is_animated", False):
         image.seek(0)
         changes.append(FIRST_FRAME)
-    image.load()
-    if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+    tags = [image.getexif().get(_ORIENTATION, 1)]
+    image.load()  # turns a TIFF, and finds the tags that stand behind a PNG's pixels
+    tags.append(image.getexif().get(_ORIENTATION, 1))
+    if tags[1] in range(2, 9):
         image = ImageOps.exif_transpose(image)
+    if any(tag in range(2, 9) for tag in tags):
         changes.append(ROTATED)
     image = _eight_bit(image, changes, name)
     if image.has_transparency_data:

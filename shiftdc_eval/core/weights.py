@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from shiftdc_eval.core.errors import ModelError
+from shiftdc_eval.core.errors import ModelError, RecordError
+from shiftdc_eval.core.json_files import parse_object, read_text
 
 NAMED = 3
 """Weights that an error names of each kind."""
@@ -48,6 +50,29 @@ def load_whole(
             "numbers: repair the checkpoint, or load it with the version of transformers that it was made with"
         )
     return model
+
+
+def folder_problems(folder: Path) -> Iterator[str]:
+    """Settings in a model's folder that are no JSON objects, and shards that an index names but that are missing.
+
+    Transformers goes on without a damaged generation_config.json: answers would end elsewhere.
+    """
+    indices = sorted(folder.glob("*.index.json"))
+    for path in (folder / "config.json", folder / "generation_config.json", *indices):
+        if not path.is_file():
+            continue
+        try:
+            content = parse_object(read_text(path), path.name)
+        except RecordError as error:
+            yield str(error)
+            continue
+        if path not in indices:
+            continue
+        shards = content.get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            yield f"{path.name}: it names no weights (weight_map)"
+        elif missing := sorted({str(one) for one in shards.values() if not (folder / str(one)).is_file()}):
+            yield f"{path.name} names files that are not there: {_named(missing)}; fetch them again"
 
 
 def _no_report(record: logging.LogRecord) -> bool:

@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.model_spec import VLLM_SETTINGS, ModelArguments
+from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.grid import lines as grid_lines
 from shiftdc_eval.plugin.arguments import written_pairs
 from shiftdc_eval.tasks.folder.settings import PREFIX, as_yaml, read_line
@@ -277,9 +278,7 @@ def read_grid(path: Path, include_path: Sequence[Path] = ()) -> Grid:
     try:
         grid = Grid.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        loc = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-        raise ConfigError(f"{place(path, loc)}: {first['msg']}") from error
+        raise ConfigError("\n".join(_wrong_entries(path, error))) from error
     grid = _with_own_tasks(path, grid, include_path)
     for number, override in enumerate(grid.overrides):
         for name, value in override.when.model_dump(exclude_none=True).items():
@@ -287,6 +286,22 @@ def read_grid(path: Path, include_path: Sequence[Path] = ()) -> Grid:
                 where = place(path, ["overrides", number, "when", name])
                 raise ConfigError(f"{where}: {value!r} is none of {', '.join(map(str, there))}")
     return grid
+
+
+def _wrong_entries(path: Path, error: ValidationError) -> Iterator[str]:
+    """Each wrong entry in a line; an unknown key with the nearest one that may stand there."""
+    inside: Mapping[Any, type[BaseModel]] = {
+        "models": ModelArguments, "defaults": CellSettings, "when": When, "set": CellChange, "overrides": Override
+    }  # fmt: skip
+    for one in error.errors():
+        loc = [part for part in one["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+        said = one["msg"].removeprefix("Value error, ")
+        if one["type"] == "extra_forbidden":
+            known = next((inside[part] for part in reversed(loc[:-1]) if part in inside), Grid).model_fields
+            said = f"there is no such key here{nearest(str(loc[-1]), known)}"
+            if len(loc) == 1 and loc[0] in CellSettings.model_fields:
+                said += f"; write it below defaults: {{{loc[0]}: ...}}"
+        yield f"{place(path, loc)}: {said}"
 
 
 def _with_own_tasks(path: Path, grid: Grid, more: Sequence[Path]) -> Grid:

@@ -31,6 +31,10 @@ GENERATION = (
 """Generation settings that our models know."""
 SAMPLING = {"temperature": (0.0,), "top_p": (0.0, 1.0), "top_k": (0.0,)}
 """Setting that only sampling uses -> values that change nothing."""
+WHOLE = ("max_new_tokens", "max_gen_toks", "top_k")
+"""Settings that are whole numbers: a fraction would be cut off."""
+LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
+"""What `--verbosity` takes: loguru's levels."""
 NO_SUITE = "lmms-eval's package does not hold the tests that it would run"
 POWER = "it belongs to lmms-eval's power analysis; use `lmms-eval power`"
 BOARD = "our tasks have no field `score`; `shiftdc-eval board` compares defenses item by item"
@@ -182,9 +186,14 @@ def problems(given: Mapping[str, object], *, ours_only: bool) -> Iterator[str]:
             yield f"{option.name} is refused with our models: {option.refused}"
         elif why := secret_in(str(value)):
             yield f"{option.name}: {why}; a command is written down, so give it in a variable that the server reads"
+        elif name == "verbosity" and str(value) not in LEVELS:
+            yield f"--verbosity {value} is unknown{nearest(str(value), LEVELS)}; there are {', '.join(LEVELS)}"
         elif option.numbers and (wrong := _number(str(value), option.numbers)):
             yield f"{option.name} {value}: {wrong}"
-    generation = _pairs(str(given.get("gen_kwargs", "")))
+    generation = _pairs(text := str(given.get("gen_kwargs", "")))
+    names = [piece.partition("=")[0].strip() for piece in text.split(",")]
+    for name in dict.fromkeys(name for name in names if name and names.count(name) > 1):
+        yield f"--gen_kwargs: {name} is given twice; only one would count"
     yield from gen_kwargs_problems(generation, "--gen_kwargs")
     for name in ("wandb", "swanlab"):
         if f"{name}_log_samples" in given and f"{name}_args" not in given:
@@ -255,6 +264,12 @@ def gen_kwargs_problems(given: Mapping[str, object], where: str) -> Iterator[str
             yield f"{where}: {name}={value} is not a number"
         elif name in ("max_new_tokens", "max_gen_toks") and not (_as_number(value) or 0) >= 1:
             yield f"{where}: {name}={value}: give a number of at least 1"
+        elif name in WHOLE and _as_number(value) != int(_as_number(value) or 0):
+            yield f"{where}: {name}={value}: give a whole number"
+        elif name in SAMPLING and (_as_number(value) or 0) < 0:
+            yield f"{where}: {name}={value}: give a number of at least 0"
+        elif name == "top_p" and (_as_number(value) or 0) > 1:
+            yield f"{where}: top_p={value}: give a number of at most 1"
         elif name == "num_beams" and _as_number(value) != 1:
             yield f"{where}: num_beams={value}: beam search is not supported; use num_beams=1"
     sampled = str(given.get("do_sample", "")).lower()

@@ -20,6 +20,7 @@ from shiftdc_eval.core.errors import ConfigError, ShiftDCError
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.provenance import secret_in
 from shiftdc_eval.core.validation import nearest
+from shiftdc_eval.core.weights import folder_problems
 from shiftdc_eval.plugin.arguments import AdapterArguments, split_arguments, validated
 
 OURS = Path(__file__).parents[1] / "tasks"
@@ -58,14 +59,19 @@ def model_problems(model: ModelArguments) -> Iterator[str]:
 
     name = model.pretrained
     if name in BUNDLED:
+        if model.revision is not None:
+            yield f"revision={model.revision} has no effect on the bundled model {name}; leave it out"
         return
     folder, where = Path(name), f"cannot load pretrained={name}"
+    if model.revision is not None and folder.is_dir():
+        yield f"revision={model.revision} has no effect on a local folder; leave it out, or give a hub id"
     bundled = f"a local folder, or one of the bundled models: {', '.join(BUNDLED)}"
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             yield f"{where}: the folder has no config.json"
         elif not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
             yield f"{where}: the folder has no weights (*.safetensors)"
+        yield from (f"{where}: {problem}" for problem in folder_problems(folder))
     elif not HUB_ID.fullmatch(name) or name.startswith("."):
         yield f"{where}: there is no such folder{nearest(name, BUNDLED)}; give a hub id (ORG/NAME), {bundled}"
     elif os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):

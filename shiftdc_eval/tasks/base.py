@@ -268,6 +268,10 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
                 f"give a number of items instead (the task {self.info.name} has {len(self._by_id)})"
             )
         ids = [example.id for example in self.source.examples]
+        if offset >= len(ids):
+            raise ConfigError(
+                f"--offset {offset}: the task {self.info.name} has {len(ids)} items, so none is left"
+            )
         self._expected = ids[offset : offset + int(limit) if limit else None]
         self.source.require_images(self._expected, self.info.name)
         # lmms-eval's request cache drops the function that makes the messages, and outlives a changed prompt

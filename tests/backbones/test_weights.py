@@ -86,3 +86,22 @@ def test_a_judge_without_its_head_is_refused(tmp_path: Path) -> None:
         model.loaded("AutoModelForSequenceClassification"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("generation_config.json", "{oops", "generation_config.json: not JSON"),
+        ("config.json", "[]", "config.json: expected an object"),
+        ("model.safetensors.index.json", '{"weight_map": {}}', "it names no weights"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "model-2.safetensors"}}', r"there: model-2\.safetensors"),
+        ("config.json", '{"model_type": "llava", "text_config": {"num_hidden_layers": "four"}}', "expected int, got str"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_named_in_one_line(name: str, content: str, said: str, tmp_path: Path) -> None:
+    folder = save_family("llava", tmp_path / "llava")
+    (folder / name).write_text(content)
+    with pytest.raises(ModelError, match=said) as raised:
+        load_backbone(ModelSpec(str(folder), device="cpu"))
+    assert str(folder) in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -66,7 +66,7 @@ def test_a_truncated_image_is_found_as_a_file_as_bytes_and_as_an_open_image(
 
 
 def test_the_zeros_of_an_interrupted_download_are_found() -> None:
-    for kind in ("PNG", "JPEG"):
+    for kind in ("PNG", "JPEG", "WEBP", "AVIF"):
         whole = encoded(noise(), kind)
         cut = whole[: len(whole) // 2] + bytes(len(whole) // 2)
         with pytest.raises(DataError, match="broken image"):
@@ -168,6 +168,9 @@ def test_exif_orientation_is_obeyed_once_so_that_every_source_has_one_hash(tmp_p
     loaded = load_image(tmp_path / "a.jpg")
     assert loaded.size == (60, 90)
     assert changes_of(loaded) == ("rotated_by_exif",)
+    for kind in ("PNG", "WEBP", "TIFF"):
+        turned = load_image(encoded(noise(), kind, exif=exif), kind)
+        assert (turned.size, changes_of(turned)) == ((60, 90), ("rotated_by_exif",))
     again = [
         load_image(content, "row"),
         load_image(Image.open(io.BytesIO(content)), "open"),

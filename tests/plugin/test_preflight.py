@@ -45,6 +45,10 @@ def replaced(option: str, value: str) -> list[str]:
         (replaced("--model_args", "pretrained=toy,defense=nonee"), "did you mean none?"),
         (replaced("--model_args", "pretrained=toy,defense=none,seed=3"), "seed=3 has no effect with greedy"),
         (replaced("--model_args", "pretrained=toy,defense=none,batch_size=0"), "batch_size"),
+        (
+            replaced("--model_args", "pretrained=toy,defense=none,revision=v1"),
+            "has no effect on the bundled model",
+        ),
         (replaced("--model_args", "pretrained=toy,defense=none,revision=https://h/x"), "revision"),
         (
             replaced("--model_args", "pretrained=toy,defense=none,journal=x"),
@@ -134,6 +138,8 @@ def test_a_model_folder_without_config_or_weights_is_no_model(tmp_path: Path) ->
     assert "no weights" in " ".join(preflight.model_problems(model))
     (tmp_path / "model.safetensors").write_text("")
     assert list(preflight.model_problems(model)) == []
+    named = model.model_copy(update={"revision": "v1"})
+    assert "revision=v1 has no effect on a local folder" in " ".join(preflight.model_problems(named))
 
 
 def test_tasks_of_lmms_eval_and_of_the_user_are_known(tmp_path: Path) -> None:

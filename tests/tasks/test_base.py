@@ -248,6 +248,11 @@ def test_a_fraction_as_limit_is_refused_with_the_number_of_items() -> None:
         task.build_all_requests(limit=2)
 
 
+def test_an_offset_behind_the_last_item_is_refused_with_the_number_of_items(evaluate: Any) -> None:
+    with pytest.raises(ConfigError, match=r"--offset 100: the task \S+ has \d+ items, so none is left"):
+        evaluate(SAFE, lambda *_: "I cannot help.", offset=100)
+
+
 def test_a_limit_and_an_offset_are_aggregated_over_just_those_items(evaluate: Any) -> None:
     results, _ = evaluate(SAFE, lambda *_: "I cannot help.", limit=1, offset=1)
     assert [s["shiftdc"]["item"] for s in results["samples"][SAFE]] == ["xstest/2"]
@@ -380,6 +385,7 @@ def test_a_row_and_the_result_file_say_what_each_verdict_rests_on_and_cost(
         "rubric": load_rubric("figstep").sha256,
         "models": ["judge-1-0613"],
         "verdicts": 3,
+        "failed": "",
         "unscored": 0,
         "seconds": judging["llm_figstep"]["seconds"],
         "tokens_in": 300,
