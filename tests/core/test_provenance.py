@@ -1,7 +1,9 @@
 import json
 import shlex
+from base64 import b64encode
+from html import escape
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -30,6 +32,12 @@ CANARY = "canary4711canary"
         f"Authorization: Bearer {CANARY}",
         f"cannot reach https://gateway.example/{CANARY}Ab3Cd4/v1/models",
         f"ghp_{CANARY}",
+        f"secret_key={CANARY}",
+        f"--api-key {CANARY}",
+        f"Authorization: Token {CANARY}",
+        f'{{\\"api_key\\": \\"{CANARY}\\"}}',
+        f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.{CANARY}",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{CANARY}\n-----END RSA PRIVATE KEY-----",
     ],
 )
 def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
@@ -46,6 +54,7 @@ def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
         "https://raw.example/o/r/0861b17b3d670861b17b3d670861b17b3d670861/data/question/safebench_of_many_2024.csv",
         "https://huggingface.co/llava-hf/llava-1.5-7b-hf",
         "hf-internal-testing/tiny, the eos token",
+        "a basic token of appreciation, the author's authorization",
     ],
 )
 def test_ordinary_words_are_left_alone(text: str) -> None:
@@ -71,15 +80,30 @@ def test_a_secret_is_hidden_however_it_is_quoted(secret: str, monkeypatch: pytes
         shlex.join(["x", secret]),
         repr([secret]),
         quote(secret, ""),
+        quote_plus(secret),
+        escape(secret),
+        secret.replace('"', '""'),
+        json.dumps(json.dumps(secret)),
+        json.dumps(secret, ensure_ascii=False),
+        b64encode(secret.encode()).decode(),
     ]
     for form in forms:
         said = redact(f"before {form} after")
         assert "***" in said
+        assert secret_in(form)
         assert "ecret" not in said.replace("secret=", "")
         assert "words" not in said
         assert "lash" not in said
         assert "geheim" not in said
     assert command_line(["x", f"--model_args=system_prompt={secret}"]).endswith("system_prompt=***'")
+
+
+@pytest.mark.parametrize("name", ["DB_PASS", "GITHUB_PAT", "SERVICE_AUTH", "PASSPHRASE"])
+def test_other_names_of_secrets_are_known_and_each_line_of_one_is_hidden(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, f"first line\n{CANARY}\n")
+    assert redact(f"x {CANARY} y") == "x *** y"
 
 
 def test_texts_anywhere_in_a_value_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +113,11 @@ def test_texts_anywhere_in_a_value_are_redacted(monkeypatch: pytest.MonkeyPatch)
         "a": [1, None, "x***"],
         "b": {"api_key": "***", "max_new_tokens": 3},
         "c": [True, 0.5],
+    }
+    assert redacted({CANARY: 1, "api_key": ["word"], "token": {"a": "word"}}) == {
+        "***": 1,
+        "api_key": "***",
+        "token": "***",
     }
 
 
