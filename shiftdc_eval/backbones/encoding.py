@@ -78,7 +78,7 @@ def encode_chats(processor: Any, model_type: str, chats: Sequence[Chat], control
     return Encoded({key: value for key, value in features.items() if torch.is_tensor(value)})
 
 
-PROBE = "probe of the chat template"
+PROBE = """probe of <the> "chat" template's & text"""
 
 
 def template_problem(processor: Any, model_type: str, *, system: bool = False) -> str:
@@ -91,21 +91,28 @@ def template_problem(processor: Any, model_type: str, *, system: bool = False) -
     """
     if model_type in ENCODERS:
         return ""
-    plain = Chat.ask("request", system=PROBE) if system else Chat.ask(PROBE)
-    others = [] if system else [Chat.ask(PROBE, [Image.new("RGB", (8, 8))])]
+    image = Image.new("RGB", (8, 8))
+    chats = [
+        Chat.ask("request", images, system=PROBE) if system else Chat.ask(PROBE, images)
+        for images in ([], [image])
+    ]
     try:
         rendered = [
             str(processor.apply_chat_template(chat.messages(), tokenize=False, add_generation_prompt=True))
-            for chat in (plain, *others)
+            for chat in chats
         ]
     except ENCODING_ERRORS as error:
         said = str(error).strip().splitlines()
         return f"its chat template cannot render {_kind(system)}: {said[0] if said else type(error).__name__}"
-    if any(mark in rendered[0] for mark in ("{'type':", '{"type":')):
-        return f"its chat template prints {_kind(system)} as a list of parts, in Python's notation, and not as text"
-    if PROBE not in rendered[0]:
-        return f"its chat template leaves out {_kind(system)}"
-    return "its chat template leaves out images" if rendered[0] in rendered[1:] else ""
+    for text, beside in zip(rendered, ("", " where there is an image"), strict=True):
+        if any(mark in text for mark in ("{'type':", '{"type":')):
+            return (
+                f"its chat template prints {_kind(system)} as a list of parts, in Python's notation, and not as "
+                f"text{beside}"
+            )
+        if PROBE not in text:
+            return f"its chat template leaves out or changes {_kind(system)}{beside}"
+    return "its chat template leaves out images" if rendered[0] == rendered[1] else ""
 
 
 def _kind(system: bool) -> str:

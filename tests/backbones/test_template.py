@@ -15,9 +15,18 @@ USERS = "{% for m in messages if m['role'] == 'user' %}"
 PLAIN = "USER: {{ m['content'] }} {% endfor %}ASSISTANT:"
 PARTS = "{% for c in m['content'] %}{{ c['text'] if c['type'] == 'text' else '<image>' }}{% endfor %}{% endfor %}ASSISTANT:"
 TEXTS = "{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }}{% endfor %}{% endfor %}ASSISTANT:"
+ONE_PART = (
+    "{{ m['content'][0]['text'] if m['content'][0]['type'] == 'text' else '<image>' }}{% endfor %}ASSISTANT:"
+)
+LIST_WITHOUT_IMAGE = "{% if m['content'] | length == 1 %}{{ m['content'] }}{% else %}" + PARTS.replace(
+    "{% endfor %}{% endfor %}", "{% endfor %}{% endif %}{% endfor %}"
+)
 SYSTEM_AS_LIST = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}{% else %}"
     + PARTS.replace("{% endfor %}{% endfor %}", "{% endfor %}{% endif %}{% endfor %}")
+)
+SYSTEM_WITHOUT_IMAGE = (
+    "{% for m in messages if m['role'] == 'user' or messages[-1]['content'] | length == 1 %}" + PARTS
 )
 REFUSES_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -38,7 +47,10 @@ def folder(path: Path, template: str) -> str:
         (USERS + PLAIN, "prints the request as a list of parts"),
         (USERS + "{{ m['content'] | tojson }}{% endfor %}", "prints the request as a list of parts"),
         (USERS + TEXTS, "leaves out images"),
-        ("{% for m in messages %}<image>{% endfor %}", "leaves out the request"),
+        ("{% for m in messages %}<image>{% endfor %}", "leaves out or changes the request"),
+        (USERS + ONE_PART, "leaves out or changes the request where there is an image"),
+        (USERS + LIST_WITHOUT_IMAGE, "prints the request as a list of parts"),
+        (USERS + TEXTS.replace("c['text'] }}", "c['text'] | e }}"), "leaves out or changes the request"),
         ("{{ raise_exception('only text') }}", "cannot render the request: only text"),
     ],
 )
@@ -52,7 +64,8 @@ def test_a_request_that_is_not_rendered_ends_loading(template: str, said: str, t
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (USERS + PARTS, "leaves out the system prompt"),
+        (USERS + PARTS, "leaves out or changes the system prompt"),
+        (SYSTEM_WITHOUT_IMAGE, "leaves out or changes the system prompt where there is an image"),
         (SYSTEM_AS_LIST, "prints the system prompt as a list of parts"),
         (REFUSES_SYSTEM, "cannot render the system prompt: no system role"),
     ],
