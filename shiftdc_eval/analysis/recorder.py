@@ -7,7 +7,7 @@ it runs that prefill under the same edits and keeps the activations after them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -66,7 +66,7 @@ def calibrated(
         ModelError: the defense edits nothing.
     """
     recorder = Recorder(tools.backbone, answers=answers)
-    stand_in = Tools(recorder, tools.captions, tools.direction)
+    stand_in = Tools(cast(Backbone, recorder), tools.captions, tools.direction)
     given = defense.answer(stand_in, [Request(chat) for chat in chats], settings)
     if recorder.activations is None:
         raise ModelError(f"defense {defense.name} edits no activation: there is nothing to record")

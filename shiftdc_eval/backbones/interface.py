@@ -217,7 +217,9 @@ class Backbone(Protocol):
 
 
 class Wrapper:
-    """Base of a backbone that stands in front of another and changes some of its methods.
+    """Base of a backbone that stands in front of another and changes some of its methods; the rest is the other's.
+
+    A type checker cannot see that rest: `cast(Backbone, ...)` where a backbone is asked for.
 
     Args:
         inner: the backbone that everything else is asked of.
@@ -226,123 +228,7 @@ class Wrapper:
     def __init__(self, inner: Backbone) -> None:
         self.inner = inner
 
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        return self.inner.capabilities
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def revision(self) -> str:
-        return self.inner.revision
-
-    @property
-    def note(self) -> str:
-        return self.inner.note
-
-    @property
-    def architecture(self) -> str:
-        return self.inner.architecture
-
-    @property
-    def template_sha256(self) -> str:
-        return self.inner.template_sha256
-
-    @property
-    def contrast_file(self) -> Path | None:
-        return self.inner.contrast_file
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.inner.dtype
-
-    @property
-    def attention(self) -> str:
-        return self.inner.attention
-
-    @property
-    def engine(self) -> str:
-        return self.inner.engine
-
-    @property
-    def engine_version(self) -> str:
-        return self.inner.engine_version
-
-    @property
-    def edits_made(self) -> Counter[int]:
-        return self.inner.edits_made
-
-    @property
-    def hardware(self) -> str:
-        return self.inner.hardware
-
-    @property
-    def device(self) -> torch.device:
-        return self.inner.device
-
-    @property
-    def layers(self) -> Sequence[Any]:
-        return self.inner.layers
-
-    @property
-    def hidden_size(self) -> int:
-        return self.inner.hidden_size
-
-    @property
-    def context(self) -> int | None:
-        return self.inner.context
-
-    @property
-    def skipped_without_image(self) -> frozenset[int]:
-        return self.inner.skipped_without_image
-
-    @property
-    def tokenizer(self) -> Any:
-        return self.inner.tokenizer
-
-    @property
-    def refills(self) -> bool:
-        return self.inner.refills
-
-    def check_system_prompt(self) -> None:
-        self.inner.check_system_prompt()
-
-    def generate(self, chats: Sequence[Chat], settings: GenerationSettings, **rest: Any) -> list[Generated]:
-        return self.inner.generate(chats, settings, **rest)
-
-    def last_token_activations(
-        self,
-        chats: Sequence[Chat],
-        only: Sequence[int] | None = None,
-        *,
-        bare: bool = False,
-        edit: EditBuilder | None = None,
-        scope: Scope = PREFILL,
-    ) -> Tensor:
-        return self.inner.last_token_activations(chats, only, bare=bare, edit=edit, scope=scope)
-
-    def final_norm(self, activations: Tensor) -> Tensor:
-        return self.inner.final_norm(activations)
-
-    def next_token_logits(self, activations: Tensor) -> Tensor:
-        return self.inner.next_token_logits(activations)
-
-    def follower(self, chats: Sequence[Chat]) -> NextLogits:
-        return self.inner.follower(chats)
-
-    def sharing(self, chats: Sequence[Chat]) -> AbstractContextManager[None]:
-        return self.inner.sharing(chats)
-
-    def fitting_rows(self, chat: Chat, new_tokens: int) -> int | None:
-        return self.inner.fitting_rows(chat, new_tokens)
-
-    def limit_rows(self, rows: int) -> None:
-        self.inner.limit_rows(rows)
-
-    def release(self) -> None:
-        self.inner.release()
-
-    def set_aside(self) -> AbstractContextManager[None]:
-        return self.inner.set_aside()
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # not set yet: a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.inner, name)

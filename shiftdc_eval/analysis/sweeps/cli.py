@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from shiftdc_eval.core.errors import ConfigError
 
@@ -117,7 +117,7 @@ def _run(args: argparse.Namespace) -> int:
 
     def stand_in(backbone: Backbone) -> Backbone:
         sweep_sets.make_directions(directions, backbone)
-        return Remembering(backbone, store)
+        return cast("Backbone", Remembering(backbone, store))
 
     failures = run_cells(todo, args.out / "results", report=Progress(len(todo)), stand_in=stand_in)
     if todo:
