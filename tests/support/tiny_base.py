@@ -11,8 +11,8 @@ from gguf import GGUFWriter, TokenType
 from torch import Tensor
 
 from shiftdc_eval.backbones.bundled import smol_config as build
-from shiftdc_eval.backbones.bundled.smol_delta import save_delta
 from shiftdc_eval.core.hashing import file_sha256
+from training.smol.training.delta_file import save_delta
 
 HIDDEN, INNER, LAYERS, HEADS, KV_HEADS = 32, 48, 2, 4, 2
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", build.UNUSED_TOKEN)

@@ -22,12 +22,13 @@ import torch
 
 from shiftdc_eval.backbones.bundled.smol_base import SHA256, base_file
 from shiftdc_eval.backbones.bundled.smol_config import build_tokenizer
-from shiftdc_eval.backbones.bundled.smol_delta import load_delta, save_delta
+from shiftdc_eval.backbones.bundled.smol_delta import load_delta
 from shiftdc_eval.backbones.bundled.smol_merge import read_base
 from shiftdc_eval.core.errors import ShiftDCError
 from shiftdc_eval.core.hashing import file_sha256
 from training.smol.corpus.gather import gather
 from training.smol.corpus.stored import Stored
+from training.smol.training.delta_file import save_delta
 from training.smol.training.network import Network
 from training.smol.training.recipe import STAGES, Recipe, changed, named_numbers
 from training.smol.training.row_buffer import Shelf

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from shiftdc_eval.core.errors import ModelError
@@ -26,9 +24,6 @@ FORMAT = "shiftdc-eval smol delta"
 VERSION = 1
 SCALE = ".scale"
 LORA_A, LORA_B = ".lora_a", ".lora_b"
-LEVELS = 127
-REQUIRED = ("base_sha256", "rank", "seed", "training_log_sha256")
-"""Metadata that a delta must name beside its format, version and own hash."""
 
 
 @dataclass(frozen=True)
@@ -41,39 +36,6 @@ class Delta:
     """`base_sha256`, `rank`, `seed`, `training_log_sha256`, and what else the writer noted."""
     sha256: str
     """Hash of tensors and metadata, hex."""
-
-
-def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """8-bit form of a delta: matrices symmetric int8 by rows, vectors float16.
-
-    Raises:
-        ModelError: a tensor is not finite, has no dimension, or does not fit into float16.
-    """
-    packed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        values = tensor.detach().float().cpu()
-        if name.endswith(SCALE) or values.ndim == 0 or not torch.isfinite(values).all():
-            raise ModelError(
-                f"delta: {name!r} {list(values.shape)} cannot be packed: it must be a vector or matrix of finite "
-                f"numbers, and its name must not end in {SCALE!r}"
-            )
-        if values.ndim == 1:
-            packed[name] = values.half()
-        else:
-            packed[name], packed[name + SCALE] = _quantised(values.flatten(1))
-        if not torch.isfinite(packed.get(name + SCALE, packed[name])).all():
-            raise ModelError(f"delta: {name!r} has values beyond float16; its training has diverged")
-    return packed
-
-
-def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
-    exact = rows.abs().amax(1) / LEVELS
-    scale = exact.half()
-    # rounded up, so that no value is clipped; the levels are those of the stored scale
-    short = scale.float() < exact
-    scale[short] = torch.nextafter(scale[short], torch.tensor(float("inf"), dtype=torch.half))
-    levels = (rows / scale.float().clamp_min(torch.finfo(torch.float).tiny)[:, None]).round()
-    return levels.clamp(-LEVELS, LEVELS).to(torch.int8), scale
 
 
 def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -107,27 +69,6 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def truncate(state: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """The same state with each low-rank pair replaced by its best approximation of a lower rank (SVD).
-
-    Pairs of this rank or less are left alone, and so is everything that is no pair.
-
-    Raises:
-        ModelError: half of a pair is missing, or its halves do not fit.
-    """
-    made = dict(state)
-    for module, (a, b) in pairs(state).items():
-        if a.shape[0] <= rank:
-            continue
-        # the product of the two QR factors is small, so no matrix of the weight's size is decomposed
-        left, right = torch.linalg.qr(b.double()), torch.linalg.qr(a.double().T)
-        u, s, v = torch.linalg.svd(left.R @ right.R.T)
-        root = s[:rank].sqrt()
-        made[module + LORA_B] = ((left.Q @ u[:, :rank]) * root).to(b.dtype)
-        made[module + LORA_A] = (root[:, None] * (right.Q @ v[:rank].T).T).to(a.dtype)
-    return made
-
-
 def pairs(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Module -> its `lora_a` `[rank, in]` and `lora_b` `[out, rank]`.
 
@@ -147,37 +88,8 @@ def pairs(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-def save_delta(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Pack a state and write it, whole or not at all; gives the delta's hash.
-
-    Args:
-        path: the file.
-        state: float tensors by name.
-        metadata: all of `REQUIRED`, and what else is worth knowing.
-
-    Raises:
-        ModelError: metadata or half of a pair is missing, or a tensor cannot be packed.
-    """
-    if missing := [name for name in REQUIRED if not metadata.get(name)]:
-        raise ModelError(
-            f"delta: metadata {', '.join(missing)} is missing; name all of {', '.join(REQUIRED)}"
-        )
-    pairs(state)
-    packed = {name: tensor.contiguous() for name, tensor in pack(state).items()}
-    facts = {**metadata, "format": FORMAT, "version": str(VERSION)}
-    facts["sha256"] = _content_sha256(packed, facts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        save_file(packed, partial, metadata=facts)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return facts["sha256"]
-
-
 def load_delta(path: Path) -> Delta:
-    """Read and verify a file written by `save_delta`.
+    """Read and verify a file written by `training.smol.training.delta_file.save_delta`.
 
     Raises:
         ModelError: no such file, damaged, changed after it was written, or no delta of this version.
@@ -196,7 +108,7 @@ def load_delta(path: Path) -> Delta:
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged or not a delta: {error}; reinstall the package") from error
     recorded = metadata.pop("sha256", "")
-    if _content_sha256(packed, metadata) != recorded:
+    if content_sha256(packed, metadata) != recorded:
         raise ModelError(
             f"{path} does not match its own hash: it was changed after it was written; reinstall"
         )
@@ -204,7 +116,8 @@ def load_delta(path: Path) -> Delta:
     return Delta(unpack(packed), facts, recorded)
 
 
-def _content_sha256(packed: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def content_sha256(packed: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Hash of tensors and metadata, hex."""
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(packed):
         tensor = packed[name]

@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shiftdc_eval.backbones.bundled.smol_delta import (
-    LEVELS,
-    load_delta,
-    pack,
-    pairs,
-    save_delta,
-    truncate,
-    unpack,
-)
+from shiftdc_eval.backbones.bundled.smol_delta import load_delta, pairs, unpack
 from shiftdc_eval.core.errors import ModelError
+from training.smol.training.delta_file import LEVELS, pack, save_delta
 
 METADATA = {"base_sha256": "ab", "rank": "4", "seed": "0", "training_log_sha256": "cd"}
 
@@ -60,26 +53,6 @@ def test_matrices_are_bytes_and_vectors_halves() -> None:
 def test_what_does_not_fit_is_not_packed(bad: Tensor) -> None:
     with pytest.raises(ModelError, match="'x'"):
         pack({"x": bad})
-
-
-def test_truncating_to_the_true_rank_changes_no_product() -> None:
-    torch.manual_seed(1)
-    a, b = torch.randn(3, 24), torch.randn(16, 3)
-    mix = torch.randn(8, 3)
-    wide = {"m.lora_a": torch.linalg.pinv(mix).T @ a, "m.lora_b": b @ mix.T, "v": torch.ones(2)}
-    narrow = truncate(wide, 3)
-    assert narrow["m.lora_a"].shape == (3, 24)
-    before, after = (s["m.lora_b"] @ s["m.lora_a"] for s in (wide, narrow))
-    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
-    assert narrow["v"] is wide["v"]
-
-
-def test_truncating_is_the_best_approximation_of_its_rank() -> None:
-    state = _state(8)
-    whole = state["decoder.q.lora_b"] @ state["decoder.q.lora_a"]
-    cut = truncate(state, 2)
-    error = (whole - cut["decoder.q.lora_b"] @ cut["decoder.q.lora_a"]).norm()
-    torch.testing.assert_close(error, torch.linalg.svdvals(whole)[2:].norm(), atol=1e-4, rtol=1e-4)
 
 
 def test_half_a_pair_is_refused(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from torch import Tensor
 from shiftdc_eval.backbones import Chat, GenerationSettings, ModelSpec, load_backbone, loading
 from shiftdc_eval.backbones.bundled import smol_base as base_module
 from shiftdc_eval.backbones.bundled import smol_merge as merge_module
-from shiftdc_eval.backbones.bundled.smol_delta import load_delta, pack, save_delta, unpack
+from shiftdc_eval.backbones.bundled.smol_delta import load_delta, unpack
 from shiftdc_eval.backbones.bundled.smol_merge import apply, cached_folder, merge, revision_of, tower_size
 from shiftdc_eval.backbones.revision import FILE, recorded_revision
 from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.core.paths import cache_dir
+from training.smol.training.delta_file import pack, save_delta
 
 pytest.importorskip("gguf", reason="the base is a GGUF file: pip install gguf")
 

@@ -11,9 +11,10 @@ from tiny_base import base_config, tiny_tokenizer
 from torch import Tensor
 
 from shiftdc_eval.backbones.bundled.smol_config import IMAGE_TOKEN, IMAGE_TOKENS, SIZE
-from shiftdc_eval.backbones.bundled.smol_delta import load_delta, save_delta
+from shiftdc_eval.backbones.bundled.smol_delta import load_delta
 from shiftdc_eval.backbones.bundled.smol_merge import apply
 from shiftdc_eval.core.errors import ModelError
+from training.smol.training.delta_file import save_delta
 from training.smol.training.lowrank import block, tower_block
 from training.smol.training.network import Network
 from training.smol.training.recipe import Recipe
