@@ -10,6 +10,7 @@ from shiftdc_eval.tasks.toy.world.vocabulary import (
     BENIGN_VERBS,
     COLOURS,
     HARMFUL_VERBS,
+    QUESTIONS,
     THINGS,
     YES_NO_SUFFIX,
     Split,
@@ -19,30 +20,6 @@ WORDS = BENIGN_VERBS + HARMFUL_VERBS + THINGS + COLOURS
 """Words that a word board may show: all of the vocabulary, without the meaning of a request."""
 NUMBERS = ("zero", "one", "two", "three")
 
-IS_THERE: dict[Split, tuple[str, ...]] = {
-    "train": ("Is there a {x} in the picture?", "Do you see a {x} in the image?", "Is a {x} in the image?"),
-    "test": ("Is there a {x} in the image?", "Do you see a {x} in the picture?"),
-}
-SAYS: dict[Split, tuple[str, ...]] = {
-    "train": (
-        "Is the word {x} in the picture?",
-        "Do you see the word {x} in the image?",
-        "Is {x} written here?",
-    ),
-    "test": ("Is the word {x} in the image?", "Do you see the word {x} in the picture?"),
-}
-COLOUR_OF: dict[Split, tuple[str, ...]] = {
-    "train": ("What colour is the {x}?", "Which colour is the {x} in the image?"),
-    "test": ("What colour is the {x} in the picture?",),
-}
-HOW_MANY: dict[Split, tuple[str, ...]] = {
-    "train": ("How many things are in the picture?", "How many things do you see?"),
-    "test": ("How many things are in the image?",),
-}
-WHICH: dict[Split, tuple[str, ...]] = {
-    "train": ("Which thing is {x}?", "What is the {x} thing in the image?"),
-    "test": ("What is the {x} thing in the picture?",),
-}
 Q = tuple[str, str]
 """A question and its answer."""
 
@@ -59,7 +36,7 @@ def word_board_words(rng: random.Random, n: int) -> list[str]:
 def yes_no_pair(rng: random.Random, split: Split, picture: Picture) -> tuple[Q, Q]:
     """One question whose answer is Yes and one of the same form whose answer is No."""
     if picture.pictograms:
-        form = rng.choice(IS_THERE[split])
+        form = rng.choice(QUESTIONS["is_there"][split])
         shown = rng.choice(picture.pictograms)
         things = [p.thing for p in picture.pictograms]
         if rng.random() < 0.5:
@@ -68,7 +45,7 @@ def yes_no_pair(rng: random.Random, split: Split, picture: Picture) -> tuple[Q, 
             yes = f"{shown.colour} {shown.thing}"
             no = f"{rng.choice([c for c in COLOURS if c != shown.colour])} {shown.thing}"
     else:
-        form = rng.choice(SAYS[split])
+        form = rng.choice(QUESTIONS["says"][split])
         words = [w for w in " ".join(line for t in picture.texts for line in t.lines).split() if w in WORDS]
         yes, no = rng.choice(words), rng.choice([w for w in WORDS if w not in words])
     return (
@@ -83,7 +60,7 @@ def short_question(rng: random.Random, split: Split, picture: Picture) -> Q:
     colours = [p.colour for p in picture.pictograms]
     draw = rng.random()
     if draw < 0.4:
-        return rng.choice(COLOUR_OF[split]).format(x=shown.thing), shown.colour
+        return rng.choice(QUESTIONS["colour_of"][split]).format(x=shown.thing), shown.colour
     if draw < 0.7 or colours.count(shown.colour) > 1:
-        return rng.choice(HOW_MANY[split]), NUMBERS[len(picture.pictograms)]
-    return rng.choice(WHICH[split]).format(x=shown.colour), shown.thing
+        return rng.choice(QUESTIONS["how_many"][split]), NUMBERS[len(picture.pictograms)]
+    return rng.choice(QUESTIONS["which"][split]).format(x=shown.colour), shown.thing
