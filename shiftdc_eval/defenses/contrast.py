@@ -83,6 +83,18 @@ class ContrastSet:
         """
         return [pair.prompts(side)[-1] for pair in self.pairs] if bare else self.prompts(side)
 
+    def spread(self) -> list[ContrastPair]:
+        """The pairs in an order whose every beginning has all categories alike; it follows from hashes of the ids."""
+        by_category: defaultdict[str, list[tuple[str, ContrastPair]]] = defaultdict(list)
+        for pair in self.pairs:
+            by_category[pair.category].append((hashlib.sha256(pair.id.encode()).hexdigest(), pair))
+        order = [
+            ((rank + 0.5) / len(members), digest, pair)
+            for members in by_category.values()
+            for rank, (digest, pair) in enumerate(sorted(members, key=lambda member: member[0]))
+        ]
+        return [pair for _, _, pair in sorted(order, key=lambda place: place[:2])]
+
     def split(self, held_out_fraction: float = 0.2) -> tuple[ContrastSet, ContrastSet]:
         """The pairs to fit on and the pairs held out, which come from all categories alike.
 
@@ -94,17 +106,9 @@ class ContrastSet:
         """
         if not 0 < held_out_fraction < 1:
             raise ConfigError(f"held_out_fraction is {held_out_fraction}; give a number between 0 and 1")
-        by_category: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-        for pair in self.pairs:
-            by_category[pair.category].append((hashlib.sha256(pair.id.encode()).hexdigest(), pair.id))
-        # Ranks relative to the size of the category: the first n of this order are spread over all of them.
-        order = sorted(
-            ((rank + 0.5) / len(hashes), digest, pair_id)
-            for hashes in by_category.values()
-            for rank, (digest, pair_id) in enumerate(sorted(hashes))
-        )
+        order = self.spread()
         count = min(max(round(len(order) * held_out_fraction), 1), len(order) - 1)
-        chosen = {pair_id for _, _, pair_id in order[:count]}
+        chosen = {pair.id for pair in order[:count]}
         return (
             ContrastSet(tuple(pair for pair in self.pairs if pair.id not in chosen), f"{self.name} (fit)"),
             ContrastSet(tuple(pair for pair in self.pairs if pair.id in chosen), f"{self.name} (held out)"),

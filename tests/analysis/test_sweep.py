@@ -13,7 +13,6 @@ from adapter_harness import manager, write_figstep
 from shiftdc_eval.analysis.sweeps.cli import shipped
 from shiftdc_eval.analysis.sweeps.inputs import (
     make_directions,
-    spread,
     with_entries,
     with_files,
     write_contrast,
@@ -56,7 +55,13 @@ def test_at_least_twenty_random_directions_are_shipped() -> None:
 def test_contrast_sets_are_cut_and_shuffled(tmp_path: Path) -> None:
     whole = load_contrast(None).pairs
     cut = load_contrast(write_contrast("some/model", "20", tmp_path)).pairs
-    assert [pair.id for pair in cut] == [pair.id for pair in spread(whole)[:20]]
+    # one of every category before a second of any
+    assert [pair.id for pair in cut[:4]] == [
+        "illegal-access-17",
+        "misinformation-08",
+        "malware-09",
+        "dangerous-advice-15",
+    ]
     assert {pair.category for pair in cut} == {pair.category for pair in whole}
     assert {pair.id for pair in load_contrast(write_contrast("some/model", "10", tmp_path)).pairs} < {
         pair.id for pair in cut

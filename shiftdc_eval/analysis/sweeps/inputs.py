@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,13 +138,14 @@ def write_contrast(model: str, which: str, folder: Path) -> Path:
     Raises:
         ConfigError: none of these, or more pairs than the set has.
     """
-    pairs = load_contrast(own_contrast(model)).pairs
+    contrast = load_contrast(own_contrast(model))
+    pairs = contrast.pairs
     if which == "built_in":
         return BUILT_IN
     if which == "shuffled":
         rows = _shuffled(pairs)
     elif which.isdigit() and 8 <= int(which) <= len(pairs):
-        rows = [_row(pair, swap=False) for pair in spread(pairs)[: int(which)]]
+        rows = [_row(pair, swap=False) for pair in contrast.spread()[: int(which)]]
     else:
         raise ConfigError(
             f"contrast: {CONTRAST}{which}: give {CONTRAST}shuffled, {CONTRAST}built_in or a number from 8 to "
@@ -155,19 +155,6 @@ def write_contrast(model: str, which: str, folder: Path) -> Path:
     path = folder / f"{which}-{_short(text.encode())}.jsonl"
     atomic_write(path, text)
     return path
-
-
-def spread(pairs: Sequence[ContrastPair]) -> list[ContrastPair]:
-    """The pairs in an order whose every beginning has all categories alike."""
-    by_category: defaultdict[str, list[tuple[str, ContrastPair]]] = defaultdict(list)
-    for pair in pairs:
-        by_category[pair.category].append((hashlib.sha256(pair.id.encode()).hexdigest(), pair))
-    order = [
-        ((rank + 0.5) / len(members), digest, pair)
-        for members in by_category.values()
-        for rank, (digest, pair) in enumerate(sorted(members, key=lambda member: member[0]))
-    ]
-    return [pair for _, _, pair in sorted(order, key=lambda place: place[:2])]
 
 
 def _shuffled(pairs: Sequence[ContrastPair]) -> list[dict[str, str]]:
