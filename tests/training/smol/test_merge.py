@@ -146,7 +146,7 @@ def test_what_a_killed_merge_left_is_no_model_and_is_cleared(
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
     folder = _cached(parts)
-    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, f"{folder.name}.lock"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name]
 
 
 @pytest.mark.slow
