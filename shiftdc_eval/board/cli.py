@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.terminal import say
 
 DEFAULT_BOARD = Path("leaderboards")
@@ -66,7 +67,12 @@ def main(args: argparse.Namespace) -> int:
     from shiftdc_eval.board.cell_files import CELLS
     from shiftdc_eval.board.export import export
 
-    files = export(CELLS.all_of(args.board), args.out)
+    cells = CELLS.all_of(args.board)
+    if not cells:
+        raise RecordError(
+            f"{args.board}: no board with cells; name the folder that `shiftdc-eval board build` wrote"
+        )
+    files = export(cells, args.out)
     for line in [*files, f"export {args.out}: {len(files)} files"]:
         say(line)
     return 0

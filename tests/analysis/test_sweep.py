@@ -279,6 +279,8 @@ def test_a_finished_sweep_becomes_a_table_and_a_plot(
 def test_an_unknown_sweep_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "show", "nothing"]) == 2
     assert "neither a grid file nor one of alpha, " in capsys.readouterr().err
+    assert main(["sweep", "show", "alpah"]) == 2
+    assert "did you mean alpha?" in capsys.readouterr().err
 
 
 def test_an_unknown_task_of_a_sweep_is_named_with_its_line(

@@ -148,3 +148,12 @@ def test_exporting_twice_gives_the_same_bytes(results: Path, board: Path, tmp_pa
     first = {path.name: path.read_bytes() for path in exported(results, board, tmp_path / "one")}
     second = {path.name: path.read_bytes() for path in exported(results, board, tmp_path / "two")}
     assert first == second
+
+
+def test_a_folder_that_is_no_board_is_not_exported(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (results, tmp_path / "none"):
+        assert cli.main(["board", "export", str(folder), "--out", str(tmp_path / "out")]) == 2
+        assert "no board with cells" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

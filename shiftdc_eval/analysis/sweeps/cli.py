@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.validation import nearest
 
 if TYPE_CHECKING:
     from shiftdc_eval.backbones import Backbone
@@ -79,7 +80,9 @@ def _file(name: str) -> Path:
     if name in known:
         return known[name]
     if not Path(name).is_file():
-        raise ConfigError(f"no sweep {name!r}: neither a grid file nor one of {', '.join(known)}")
+        raise ConfigError(
+            f"no sweep {name!r}{nearest(name, known)}: neither a grid file nor one of {', '.join(known)}"
+        )
     return Path(name)
 
 
