@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.core.model_spec import ModelSpec
+from shiftdc_eval.core import model_options
+from shiftdc_eval.core.errors import ConfigError, said_by
 from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.plugin.preflight import refuse
 
@@ -52,10 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=64, help="length of the answers")
     parser.add_argument("--caption-max-new-tokens", type=int, default=1024, help="length of the captions")
     parser.add_argument("--batch-size", type=int, default=16, help="items run together, and items a shard")
-    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    parser.add_argument("--device-map", help="auto shards one model over the devices")
+    model_options.add_options(parser)
     parser.add_argument("--recorded", action="store_true", help="analyse what --out holds; loads no model")
 
 
@@ -114,7 +111,7 @@ def _record(args: argparse.Namespace, folder: Path) -> None:
         max_new_tokens=args.max_new_tokens,
         caption_max_new_tokens=args.caption_max_new_tokens,
     )
-    backbone = load_backbone(_spec(args))
+    backbone = load_backbone(model_options.spec_of(args.model, args))
     directions = Directions(
         backbone, path=args.direction, contrast=args.contrast, batch_size=max(args.batch_size, 8)
     )
@@ -123,12 +120,6 @@ def _record(args: argparse.Namespace, folder: Path) -> None:
     record(plan, tools, folder, notes)
     _write_directions(args, backbone, tools, folder)
     print(f"captions: {tools.captions.made} made, {tools.captions.reused} found in the store")
-
-
-def _spec(args: argparse.Namespace) -> ModelSpec:
-    return ModelSpec(
-        args.model, revision=args.revision, dtype=args.dtype, device=args.device, device_map=args.device_map
-    )
 
 
 def _problems(args: argparse.Namespace) -> Iterator[str]:
@@ -152,12 +143,12 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
         yield f"no task {name!r}{nearest(name, TASKS)}; there are: {', '.join(TASKS)}"
     harmful = [name for name in _names(args.tasks) if name in TASKS and not TASKS[name].benign]
     if args.tasks and not unknown and not args.benign and harmful == _names(args.tasks):
-        yield from preflight.said_by(lambda: twins(harmful))
+        yield from said_by(lambda: twins(harmful))
     yield from preflight.data_problems(named)
-    yield from preflight.said_by(lambda: get_judge(args.judge))
-    yield from preflight.model_problems(_spec(args))
+    yield from said_by(lambda: get_judge(args.judge))
+    yield from preflight.model_problems(model_options.spec_of(args.model, args))
     for path in filter(None, [args.contrast, *args.compare]):
-        yield from preflight.said_by(lambda path=path: load_contrast(path))  # type: ignore[misc]
+        yield from said_by(lambda path=path: load_contrast(path))  # type: ignore[misc]
     if args.direction and not args.direction.is_file():
         yield f"--direction {args.direction}: there is no such file"
     yield from preflight.output_problems(args.out, "--out")

@@ -16,6 +16,8 @@ Each message says what was wrong, where the value came from and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class ShiftDCError(Exception):
     """Base of every error this package raises on purpose."""
@@ -64,3 +66,12 @@ class RecordError(ShiftDCError):
 
 class WriteError(ShiftDCError):
     """A file cannot be written: the disk is full, the folder is read-only, something else stands there."""
+
+
+def said_by(check: Callable[[], object]) -> list[str]:
+    """The error lines of a check that raises; empty if it passes."""
+    try:
+        check()
+    except ShiftDCError as error:
+        return str(error).splitlines()
+    return []

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shiftdc_eval.core import model_options
+
 if TYPE_CHECKING:
     from shiftdc_eval.backbones import Backbone
     from shiftdc_eval.defenses.contrast import ContrastSet
@@ -23,10 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ):
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument("--pretrained", required=True, help="hub id, folder or bundled model (toy)")
-        action.add_argument("--revision", help="branch, tag or commit of a hub id")
-        action.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-        action.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-        action.add_argument("--device-map", help="auto shards one model over the devices")
+        model_options.add_options(action)
         action.add_argument(
             "--contrast", type=Path, help="contrast set (JSONL); the built-in one when left out"
         )
@@ -40,16 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Fit and write, or show."""
-    from shiftdc_eval.backbones import ModelSpec, load_backbone
+    from shiftdc_eval.backbones import load_backbone
     from shiftdc_eval.defenses.contrast import load_contrast
 
-    spec = ModelSpec(
-        args.pretrained,
-        revision=args.revision,
-        dtype=args.dtype,
-        device=args.device,
-        device_map=args.device_map,
-    )
+    spec = model_options.spec_of(args.pretrained, args)
     given = load_contrast(args.contrast) if args.contrast else None  # wrong ones before the weights
     backbone = load_backbone(spec)
     contrast = given or load_contrast(backbone.contrast_file)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError, said_by
 from shiftdc_eval.core.provenance import secret_in
 from shiftdc_eval.defenses.arguments import known
 from shiftdc_eval.defenses.registry import DEFENSES
@@ -73,7 +73,7 @@ def problems_of(path: Path, grid: Grid, cells: Sequence[Cell]) -> Iterator[str]:
         if why := secret_in(settings.system_prompt or ""):
             yield at(*loc, "system_prompt") + f"{why}; results are written down, leave it out"
     for number, defense in enumerate(grid.defenses):
-        yield from (at("defenses", number) + s for s in preflight.said_by(lambda d=defense: known(d.name)))  # type: ignore[misc]
+        yield from (at("defenses", number) + s for s in said_by(lambda d=defense: known(d.name)))  # type: ignore[misc]
         for name, value in [*defense.settings.items(), ("ablation", defense.ablation)]:
             if why := secret_in(str(value)):
                 yield at("defenses", number, name) + f"{why}; results are written down, leave it out"

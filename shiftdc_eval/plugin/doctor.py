@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from shiftdc_eval.core import model_options
 from shiftdc_eval.core.errors import ShiftDCError
 
 if TYPE_CHECKING:
@@ -48,10 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.description = __doc__
     parser.add_argument("model", metavar="MODEL", help="hub id, folder or bundled model (toy, smol)")
-    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    parser.add_argument("--device-map", help="auto shards one model over the devices")
+    model_options.add_options(parser)
     parser.add_argument(
         "--random-weights", action="store_true", help="check a small random twin; needs no weights"
     )
@@ -59,17 +57,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Load, print the facts, run the defenses; 0 when every defense answered."""
-    from shiftdc_eval.backbones import ModelSpec
     from shiftdc_eval.backbones.loading import load_transformers
     from shiftdc_eval.backbones.tiny_random import load_twin, size_of
 
-    spec = ModelSpec(
-        args.model,
-        revision=args.revision,
-        dtype=args.dtype,
-        device=args.device,
-        device_map=args.device_map,
-    )
+    spec = model_options.spec_of(args.model, args)
     if args.random_weights:
         backbone, size = load_twin(spec)
         print("random weights: a small twin runs below; the sizes are those of the real model")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from shiftdc_eval.core.environment import setting
-from shiftdc_eval.core.errors import ConfigError, ShiftDCError
+from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.provenance import secret_in
 from shiftdc_eval.core.validation import nearest
@@ -39,15 +39,6 @@ def refuse(problems: Iterable[str]) -> None:
     """
     if found := list(dict.fromkeys(problems)):
         raise ConfigError("\n".join(found))
-
-
-def said_by(check: Callable[[], object]) -> list[str]:
-    """The error lines of a check that raises; empty if it passes."""
-    try:
-        check()
-    except ShiftDCError as error:
-        return str(error).splitlines()
-    return []
 
 
 # ---- model --------------------------------------------------------------------------------------

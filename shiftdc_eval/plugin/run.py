@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from shiftdc_eval.core.errors import ConfigError, ShiftDCError
+from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
 from shiftdc_eval.core.provenance import redact
 from shiftdc_eval.core.validation import nearest, validated
 from shiftdc_eval.plugin import options
@@ -93,7 +93,7 @@ def checked(given: Mapping[str, str | bool], judges: list[str]) -> dict[str, str
         problems += preflight.judge_problems(judges)
         problems += preflight.data_problems(tasks, str(given.get("limit", "")), judges)
         mine = dict(DEFAULTS[str(given["model"])])
-        unread = preflight.said_by(lambda: mine.update(parse_pairs(str(given.get("model_args", "")))))
+        unread = said_by(lambda: mine.update(parse_pairs(str(given.get("model_args", "")))))
         problems += unread or _problems_of_arguments(given, mine, ours_only=preflight.all_ours(tasks))
         if problems and not unread and preflight.needs_defense(mine):
             # where nothing else is wrong, the child looks at them: it imports the defense anyway
@@ -143,9 +143,7 @@ def _problems_of_arguments(
     more = {name: given[name] for name in ("batch_size", "max_batch_size", "device") if name in given}
     yield from preflight.argument_problems({**more, **found})
     named = {name: found[name] for name in ("pretrained", "revision") if name in found}
-    if "pretrained" in named and not preflight.said_by(
-        lambda: validated(ModelArguments, named, what="model argument")
-    ):
+    if "pretrained" in named and not said_by(lambda: validated(ModelArguments, named, what="model argument")):
         yield from preflight.model_problems(ModelArguments(**named))
     if (
         ours_only

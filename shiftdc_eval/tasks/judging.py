@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import JudgeError, ShiftDCError
 from shiftdc_eval.core.reasoning import Tags
 from shiftdc_eval.core.records import VerdictRecord
 from shiftdc_eval.core.run_ids import Made
 from shiftdc_eval.judges.api.endpoint import redact
 from shiftdc_eval.judges.progress import judged
+from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.judges.spending import cost_of
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, unscored
 from shiftdc_eval.tasks.example import Example
@@ -121,6 +123,12 @@ def judging_cost(rows: Sequence[Mapping[str, VerdictRecord]]) -> InResultFile:
 def count_reasoning(rows: Sequence[Sequence[str]]) -> InResultFile:
     """How many answers had each kind of reasoning taken off, by opening tag."""
     return InResultFile(Counter(tag for row in rows for tag in row))
+
+
+def graders(named: Sequence[str]) -> list[Judge]:
+    """Graders that need a reference, among the judges that the task or the user names; none where nobody names one."""
+    chosen = judges_for(named) if named or setting(JUDGES_VARIABLE) else []
+    return [judge for judge in chosen if needs_reference(judge)]
 
 
 def needs_reference(judge: Judge) -> bool:

@@ -6,7 +6,7 @@ not decoded; tables of the hub are not downloaded, but the hub is asked for them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
 from importlib import import_module
@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from shiftdc_eval.core.environment import setting
-from shiftdc_eval.core.errors import ShiftDCError
+from shiftdc_eval.core.errors import said_by
 from shiftdc_eval.judges.local.model import LocalModel
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.tasks.example import Source, require_unique
@@ -37,9 +37,9 @@ def problems(names: Sequence[str], *, limit: int | None = None, judges: Sequence
     """
     found: list[str] = []
     if judges or setting(JUDGES_VARIABLE):
-        found += _caught(lambda: _require_judges(judges))
+        found += said_by(lambda: _require_judges(judges))
     for task in dict.fromkeys(task for name in names for task in tasks_of(name)):
-        found += _caught(partial(_require_task, task, limit))
+        found += said_by(partial(_require_task, task, limit))
     return list(dict.fromkeys(found))
 
 
@@ -48,14 +48,6 @@ def tasks_of(name: str) -> list[str]:
     content = _yaml_files().get(name, ("", {}))[1]
     members = content.get("task", name)
     return [name] if isinstance(members, str) else [task for member in members for task in tasks_of(member)]
-
-
-def _caught(check: Callable[[], None]) -> list[str]:
-    try:
-        check()
-    except ShiftDCError as error:
-        return [str(error)]
-    return []
 
 
 def _require_judges(chosen: Sequence[str], default: Sequence[str] = ()) -> None:

@@ -88,7 +88,7 @@ def test_a_grader_gives_scores_by_capability_and_a_failed_grade_is_unscored(
 ) -> None:
     grader = Grader()
     monkeypatch.setenv("SHIFTDC_JUDGES", "llm_mmvet:model=any")
-    monkeypatch.setattr("shiftdc_eval.tasks.mmvet.task.judges_for", lambda default: [grader])
+    monkeypatch.setattr("shiftdc_eval.tasks.judging.judges_for", lambda default: [grader])
     results, _ = evaluate("shiftdc_mmvet", lambda *_: "an answer")
     row = results["results"]["shiftdc_mmvet"]
     assert row["mmvet_score,none"] == pytest.approx(50.0)  # (1 + 0.5 + 0) / 3, the fourth is unscored

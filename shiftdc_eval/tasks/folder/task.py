@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from shiftdc_eval.core.environment import setting
-from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.judges.verdict import Judge
 from shiftdc_eval.tasks.exact_match import EXACT_MATCH
 from shiftdc_eval.tasks.example import Source
 from shiftdc_eval.tasks.folder.items import read
 from shiftdc_eval.tasks.folder.settings import checked
 from shiftdc_eval.tasks.info import RESOLVED, TaskInfo
-from shiftdc_eval.tasks.judging import needs_reference
+from shiftdc_eval.tasks.judging import graders
 from shiftdc_eval.tasks.safety import SafetyTask
 
 
@@ -57,8 +55,4 @@ class FolderTask(SafetyTask):
         """As every safety task; questions by the named graders that need a reference, else by exact match."""
         if not self.info.utility:
             return super().make_judges()
-        named = self.named_judges or setting(JUDGES_VARIABLE)
-        graders = (
-            [judge for judge in judges_for(self.named_judges) if needs_reference(judge)] if named else []
-        )
-        return graders or [EXACT_MATCH]
+        return graders(self.named_judges) or [EXACT_MATCH]

@@ -12,12 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from shiftdc_eval.core.environment import setting
-from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
 from shiftdc_eval.tasks.base import BenchmarkTask
 from shiftdc_eval.tasks.example import Example, Source
-from shiftdc_eval.tasks.judging import needs_reference
+from shiftdc_eval.tasks.judging import graders
 from shiftdc_eval.tasks.metrics import (
     NOTHING_SCORED,
     InResultFile,
@@ -60,10 +58,7 @@ class MMVet(BenchmarkTask):
 
     def make_judges(self) -> list[Judge]:
         """The graders among the judges named by the user, else `NoGrader`."""
-        if not (self.named_judges or setting(JUDGES_VARIABLE)):
-            return [NoGrader()]
-        graders = [judge for judge in judges_for(self.named_judges) if needs_reference(judge)]
-        return graders or [NoGrader()]
+        return graders(self.named_judges) or [NoGrader()]
 
     def load(self) -> Source:
         """See `files.load`."""
