@@ -18,7 +18,7 @@ from shiftdc_eval.core.entry_points import installed
 from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.judges.installed import GROUP, load
-from shiftdc_eval.judges.keyword import keyword_judge
+from shiftdc_eval.judges.keyword import FOLDER, keyword_judge
 from shiftdc_eval.judges.user_file import is_path
 from shiftdc_eval.judges.verdict import Judge
 
@@ -65,15 +65,7 @@ def _guard(rubric: str, model: str) -> Factory:
 
 
 JUDGES: Mapping[str, Factory] = {
-    "keyword_shiftdc": _keyword("shiftdc"),
-    "keyword_adashield": _keyword("adashield"),
-    "keyword_gcg": _keyword("gcg"),
-    "keyword_malicious_instruct": _keyword("malicious_instruct"),
-    "keyword_refusal_direction": _keyword("refusal_direction"),
-    "keyword_vlguard": _keyword("vlguard"),
-    "keyword_xstest": _keyword("xstest"),
-    "keyword_robust": _keyword("robust"),
-    "keyword_multilingual": _keyword("multilingual"),
+    **{f"keyword_{path.stem}": _keyword(path.stem) for path in sorted(FOLDER.glob("*.yaml"))},
     "keyword": _own_keyword,
     "llm_mm_safetybench": _llm("mm_safetybench"),
     "llm_mm_safetybench_tolerant": _llm("mm_safetybench", parser="labelled"),
@@ -103,7 +95,8 @@ JUDGES: Mapping[str, Factory] = {
     "local_classifier": _model_judge(lambda made, settings: made.classifier_judge(settings)),
     "local_reward": _model_judge(lambda made, settings: made.reward_judge(settings)),
 }
-"""Name -> factory of our own judges. Nothing heavy is imported before a factory that needs it is called."""
+"""Name -> factory of our own judges; every file of `keywords/` is one. Nothing heavy is imported before a factory that
+needs it is called."""
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:

@@ -15,6 +15,11 @@ from shiftdc_eval.judges import keyword as keyword_module
 KEYWORD_JUDGES = [name for name in JUDGES if name.startswith("keyword_")]
 
 
+def test_every_list_of_the_package_is_a_judge() -> None:
+    lists = "adashield gcg malicious_instruct multilingual refusal_direction robust shiftdc vlguard xstest"
+    assert sorted(KEYWORD_JUDGES) == [f"keyword_{name}" for name in lists.split()]
+
+
 @pytest.mark.parametrize("name", KEYWORD_JUDGES)
 def test_a_keyword_judge_carries_its_name_kind_and_a_stable_fingerprint(name: str) -> None:
     judge, again = get_judge(name), get_judge(name)
