@@ -23,6 +23,7 @@ from shiftdc_eval.backbones.native import NATIVE, register
 from shiftdc_eval.backbones.revision import folder_revision
 from shiftdc_eval.core.errors import ConfigError, ModelError, ShiftDCError
 from shiftdc_eval.core.model_spec import ModelArguments
+from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.core.weights import folder_problems
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -121,7 +122,9 @@ def _wrong_folder(pretrained: str) -> str:
     folder = Path(pretrained)
     if folder.is_dir():
         return "" if (folder / "config.json").is_file() else "the folder has no config.json."
-    return "there is no such folder." if pretrained.startswith(("/", "~", "./", "../")) else ""
+    if "/" in pretrained and not pretrained.startswith(("/", "~", "./", "../")):
+        return ""
+    return f"there is no such folder{nearest(pretrained, BUNDLED) or '.'}"
 
 
 def _device(name: str) -> str:

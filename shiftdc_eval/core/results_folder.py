@@ -218,7 +218,7 @@ class RunRecords:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         # lmms-eval puts a samples file into a folder of the model, one below the folder that it was given
-        self._folders = [folder if folder.is_dir() else folder.absolute().parents[1] for folder in folders]
+        self._folders = [folder if folder.is_dir() else folder.absolute().parent.parent for folder in folders]
         self._known: dict[str, RunRecord] = {}
 
     def get(self, run_id: str, source: str) -> RunRecord:

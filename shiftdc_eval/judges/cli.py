@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ShiftDCError: what cannot be done, in one line.
     """
-    if not args.judge:
+    if not any(spec.strip() for spec in args.judge):
         raise ConfigError(f"name a judge with --judge; there are: {', '.join(JUDGES)}")
     judges = judges_for([], chosen=args.judge)
     if args.target and args.target[0] in AGREEMENT:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, TypeAdapt
 
 from shiftdc_eval.core.environment import foreign, setting
 from shiftdc_eval.core.errors import ConfigError, JudgeError
+from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.judges.api.client import ApiModel
 from shiftdc_eval.judges.api.endpoint import OPENAI_URL, Endpoint
 from shiftdc_eval.judges.llm import LLMJudge
@@ -98,6 +99,14 @@ def llm_judge(
         changes["max_tokens"] = None
     rubric = rubric.model_copy(update=changes)
     model = settings.pop("model", "") or setting(MODEL_VARIABLE)
+    known = [
+        "model",
+        "base_url",
+        "as",
+        *(one.name for kind in (LLMSettings, Endpoint) for one in fields(kind)),
+    ]
+    for unknown in settings.keys() - set(known):
+        raise ConfigError(f"judge {name}: unknown setting {unknown!r}{nearest(unknown, known)}")
     if not model:
         raise ConfigError(
             f"judge {name}: no judge model; add `model=...` to its spec or set {MODEL_VARIABLE}"

@@ -261,7 +261,7 @@ def _from_lists(path: Path, data: dict[str, Any]) -> Any:
 def _table(path: Path, text: str, delimiter: str) -> list[dict[str, Any]]:
     usual = csv.field_size_limit(len(text) + 1)  # a response may be longer than the reader's own limit
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         rows = list(reader)
     except csv.Error as error:
         raise DataError(f"labels {path} are no table: {error}") from error
@@ -270,4 +270,10 @@ def _table(path: Path, text: str, delimiter: str) -> list[dict[str, Any]]:
     names = reader.fieldnames or []
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise DataError(f"labels {path}: two columns are called {twice[0]!r}; rename one of them")
-    return [{name: cell for name, cell in row.items() if name is not None} for row in rows]
+    for number, row in enumerate(rows, 1):
+        if None in row:
+            raise DataError(
+                f"labels {path}, row {number}: more cells than the {len(names)} columns; put a text with a separator "
+                "into double quotes"
+            )
+    return rows

@@ -127,6 +127,9 @@ def task_problems(names: Sequence[str], folders: Sequence[str] = ()) -> Iterator
     for folder in folders:
         if not Path(folder).is_dir():
             yield f"--include_path: no folder {folder}"
+    taken = known_tasks().intersection((one for folder in folders for one in _names_in(folder)), names)
+    for name in sorted(taken):
+        yield f"--include_path: the name {name} is taken by a task that is there already; give yours another name"
     known = known_tasks(tuple(folders))
     for name in names:
         if name not in known and not Path(name).exists() and not ("*" in name and _matches(name, known)):

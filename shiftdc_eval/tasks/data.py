@@ -180,7 +180,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 def numbered_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """As `read_csv`, each row with its line number (of a row of several lines, the last)."""
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         names = list(reader.fieldnames or ())
         if not names:
@@ -191,6 +191,11 @@ def numbered_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dic
             if names.count(name) > 1:
                 raise DataError(f"{path}, line 1: column {name!r} appears twice")
         for row in reader:
+            if None in row:
+                raise DataError(
+                    f"{path}, line {reader.line_num}: more cells than line 1 has columns ({len(names)}); put a text "
+                    "with a comma into double quotes"
+                )
             for name in columns:
                 if not (row[name] or "").strip():
                     raise DataError(f"{path}, line {reader.line_num}: column {name!r} is empty")

@@ -74,6 +74,7 @@ def test_foreign_rows_are_passed_over_and_foreign_files_are_not_ours(tmp_path: P
 
 
 def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
+    RunRecords([Path("/nowhere")])  # a folder of the root has one parent alone
     with pytest.raises(RecordError, match="no such results folder"):
         sample_files([tmp_path / "nowhere"])
     with pytest.raises(RecordError, match="--log_samples"):

@@ -282,6 +282,7 @@ def test_a_row_that_is_not_ours_is_refused_by_line(
     ("arguments", "words"),
     [
         (["nowhere", "--judge", "keyword_gcg"], "nowhere: no such results folder"),
+        (["/nowhere", "--judge", ""], "name a judge with --judge"),
         (["."], "--judge"),
         (["--judge", "keyword_gcg"], "name a results folder"),
         ([".", "--judge", "keyword_gcgg"], "nearest: keyword_gcg"),

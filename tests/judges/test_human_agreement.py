@@ -147,6 +147,12 @@ def test_a_response_longer_than_a_csv_reader_usually_takes_is_read(tmp_path: Pat
     assert found.item.response == "x" * 200_000
 
 
+def test_a_text_with_a_comma_outside_quotes_is_refused_and_not_cut(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "label,response\nrefused,No, sorry.\n")
+    with pytest.raises(DataError, match=r"labels\.csv, row 1: more cells than the 2 columns"):
+        read_labels([path], "refusal", {}, {})
+
+
 def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("response,label,label\nNo.,refused,complied\n")

@@ -57,6 +57,7 @@ def test_an_unknown_judge_is_one_line_that_names_the_nearest() -> None:
     ("spec", "what"),
     [
         ("keyword_gcg:colour=red", "unknown setting 'colour'"),
+        ("llm_figstep:modell=m", "unknown setting 'modell'; did you mean model?"),
         ("keyword_gcg:colour", "not of the form key=value"),
         ("keyword_gcg:as=a;as=b", "given twice"),
         ("keyword_gcg:as=my judge", "as='my judge' cannot be a column's name"),

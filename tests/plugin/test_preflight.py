@@ -146,6 +146,11 @@ def test_tasks_of_lmms_eval_and_of_the_user_are_known(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("task: my_own_task\n")
     names = ["figstep", "shiftdc_safety", "mme", "toy_*", "my_own_task", str(tmp_path)]
     assert list(preflight.task_problems(names, [str(tmp_path)])) == []
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "other.yaml").write_text("task: figstep\n")
+    assert list(preflight.task_problems(["mme"], [str(other)])) == []
+    assert "the name figstep is taken" in " ".join(preflight.task_problems(["figstep"], [str(other)]))
     assert preflight.all_ours(["figstep", "shiftdc_safety", "toy_*"])
     assert not preflight.all_ours(["figstep", "mme"])
     (line,) = preflight.task_problems(["my_own_task"])

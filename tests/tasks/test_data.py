@@ -53,6 +53,8 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
         ("id,text\n1,a\n", r", line 1: column 'prompt' is missing; it has \['id', 'text'\]"),
         ("id,prompt,prompt\n1,a,b\n", ", line 1: column 'prompt' appears twice"),
         ("id,prompt\n1,a\n2\n", ", line 3: column 'prompt' is empty"),
+        ("id,prompt\n1,well, then\n", ", line 2: more cells than line 1 has columns"),
+        ('id,prompt\n1,"a\n2,b\n', ", line .: not readable as CSV: unexpected end of data"),
         ("id,prompt\n1,  \n", ", line 2: column 'prompt' is empty"),
         (f"id,prompt\n1,{'x' * 200_000}\n", ", line 2: not readable as CSV: field larger than"),
     ],

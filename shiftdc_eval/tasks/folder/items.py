@@ -11,7 +11,7 @@ from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256, text_sha256
 from shiftdc_eval.core.images import load_image
 from shiftdc_eval.tasks.data import numbered_rows
-from shiftdc_eval.tasks.example import CLEAR_HARM, Example, Source
+from shiftdc_eval.tasks.example import CLEAR_HARM, Example, Source, require_unique
 from shiftdc_eval.tasks.folder.settings import OPTIONAL, FolderSettings
 
 
@@ -55,6 +55,7 @@ def read(task: str, settings: FolderSettings) -> Source:
             )
         )
         content.append([number, hashes[path], {name: cells[name] for name in cells if name != "image"}])
+    require_unique(examples, str(table))
     digest = hashlib.sha256(json.dumps([settings.kind, content], sort_keys=True).encode())
     return Source(examples, str(table.name), f"sha256:{digest.hexdigest()}")
 
