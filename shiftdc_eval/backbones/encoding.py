@@ -41,12 +41,8 @@ class Encoded:
             yield Encoded({name: value[start : start + rows] for name, value in self.inputs.items()})
 
     def to(self, device: torch.device) -> Encoded:
-        """The same batch on a device; from pinned memory the copy does not wait."""
-        return Encoded({name: value.to(device, non_blocking=True) for name, value in self.inputs.items()})
-
-    def pinned(self) -> Encoded:
-        """The same batch in memory that a GPU reads without waiting."""
-        return Encoded({name: value.pin_memory() for name, value in self.inputs.items()})
+        """The same batch on a device."""
+        return Encoded({name: value.to(device) for name, value in self.inputs.items()})
 
 
 ENCODING_ERRORS = (
@@ -117,22 +113,6 @@ def template_problem(processor: Any, model_type: str, *, system: bool = False) -
 
 def _kind(system: bool) -> str:
     return "the system prompt" if system else "the request"
-
-
-def unexpanded(
-    processor: Any, model_type: str, chats: Sequence[Chat], control: Sequence[str]
-) -> list[list[int]] | None:
-    """Token ids of rendered chats before the processor makes room for images: one image token an image.
-
-    Does not read the images. None for families whose prompts do not come from a chat template.
-    """
-    if model_type in ENCODERS:
-        return None
-    texts = processor.apply_chat_template(
-        [spelled_out(chat, control).messages() for chat in chats], tokenize=False, add_generation_prompt=True
-    )
-    ids: list[list[int]] = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return ids
 
 
 def control_tokens(tokenizer: Any, processor: Any) -> list[str]:

@@ -144,17 +144,12 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, name: str, dtype: torch.dtype, ends: Iterable[int | None], width: int) -> None:
         self._said = f"the logits of {name} are not finite in {str(dtype).removeprefix('torch.')}"
         self._ends, self._width = [end for end in ends if end is not None], width
-        self.rows: Sequence[int] | None = None
-        """The request that each row of the scores belongs to; -1 for a row without any; None: every row has one."""
 
-    def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         wrong = ~scores.amax(-1).isfinite()  # NaN wins, and tokens that are ruled out are at -inf
         if wrong.any():
-            if self.rows is not None:
-                wrong &= torch.tensor(self.rows, device=scores.device) >= 0
-            if input_ids is not None:
-                ends = torch.tensor(self._ends, device=input_ids.device, dtype=input_ids.dtype)
-                wrong &= ~torch.isin(input_ids[:, self._width :], ends).any(-1)
+            ends = torch.tensor(self._ends, device=input_ids.device, dtype=input_ids.dtype)
+            wrong &= ~torch.isin(input_ids[:, self._width :], ends).any(-1)
             if wrong.any():
                 raise ItemError(
                     "no number: its logits are not finite",
@@ -173,15 +168,9 @@ class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
             )
             for seed in seeds
         ]
-        self.rows: Sequence[int] = range(len(seeds))
-        """The seed that each row of the scores belongs to; -1 for a row without any."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        width = scores.shape[-1]
-        nothing = torch.full((width,), 0.5)
-        uniform = torch.stack(
-            [torch.rand(width, generator=self._generators[at]) if at >= 0 else nothing for at in self.rows]
-        )
+        uniform = torch.stack([torch.rand(scores.shape[-1], generator=one) for one in self._generators])
         noise = -torch.log(-torch.log(uniform.clamp(1e-30, 1 - 1e-7)))
         return scores.float() + noise.to(scores.device)
 

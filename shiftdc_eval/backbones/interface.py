@@ -34,7 +34,7 @@ Capability = Literal["generate", "activations", "edit_prefill", "edit_decode", "
 EVERYTHING: frozenset[Capability] = frozenset(get_args(Capability))
 IN_VLLM: frozenset[Capability] = frozenset({"generate", "activations", "edit_prefill", "final_norm"})
 ENGINES: dict[str, frozenset[Capability]] = {
-    **dict.fromkeys(("auto", "plain", "fast"), EVERYTHING),
+    **dict.fromkeys(("auto", "transformers"), EVERYTHING),
     "vllm": IN_VLLM,
 }
 """`engine=NAME` -> what its backbones can do, known before anything is loaded."""
@@ -196,14 +196,8 @@ class Backbone(Protocol):
     def follower(self, chats: Sequence[Chat]) -> NextLogits:
         """Runs the tokens of an answer after other prompts (contrastive decoding)."""
 
-    def sharing(self, chats: Sequence[Chat]) -> AbstractContextManager[None]:
-        """Several prompts about these chats' images follow: what they share may be kept meanwhile."""
-
     def fitting_rows(self, chat: Chat, new_tokens: int) -> int | None:
         """Chats like this one that can be answered together; None where that is not known."""
-
-    def limit_rows(self, rows: int) -> None:
-        """Answer so many chats together at most."""
 
     @property
     def refills(self) -> bool:

@@ -21,7 +21,6 @@ from shiftdc_eval.backbones.encoding import (
     encode_chats,
     plain,
     template_problem,
-    unexpanded,
 )
 from shiftdc_eval.backbones.families import image_placeholders, layers_that_need_an_image, mend_attention
 from shiftdc_eval.backbones.layers import find_decoder_layers
@@ -58,8 +57,6 @@ class LoadedModel:
         """Distribution and version of the engine; empty for transformers, whose version is recorded anyway."""
         self.edits_made: Counter[int] = Counter()
         """Decoder layer -> requests in which it was edited, where the engine counts."""
-        self.rows_at_once: int | None = None
-        """Rows that the fast engine answers together at most; None: as many as it is given."""
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if getattr(processor, "chat_template", None) is None:
@@ -187,10 +184,6 @@ class LoadedModel:
                 f"the processor of {self.name} ({type(self.processor).__name__}) cannot encode "
                 f"{'a chat' if len(chats) == 1 else f'{len(chats)} chats'} with {shown}: {said}",
             ) from error
-
-    def rendered(self, chats: Sequence[Chat]) -> list[list[int]] | None:
-        """Token ids of the chats' prompts before the processor makes room for images; None where unknown."""
-        return unexpanded(self.processor, self.model.config.model_type, chats, self._control)
 
     @cached_property
     def _control(self) -> list[str]:

@@ -90,7 +90,6 @@ def backbone_of(model: Any, parts: Parts, spec: ModelArguments) -> TransformersB
         revision=parts.revision,
         note=parts.note,
         folder=parts.source if Path(parts.source).is_dir() else None,
-        engine="auto" if spec.engine == "vllm" else spec.engine,
     )
 
 

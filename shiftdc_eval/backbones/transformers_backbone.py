@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
-from typing import Any, Literal
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +12,6 @@ from transformers import LogitsProcessorList
 
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.encoding import Encoded, prefill_kwargs
-from shiftdc_eval.backbones.fast.engine import FastEngine
-from shiftdc_eval.backbones.fast.refusal import refusal, window
-from shiftdc_eval.backbones.fast.selfcheck import failure
 from shiftdc_eval.backbones.follower import Follower
 from shiftdc_eval.backbones.generation import (
     FiniteLogits,
@@ -30,11 +25,12 @@ from shiftdc_eval.backbones.layers import reachable, source
 from shiftdc_eval.backbones.loaded_model import LoadedModel
 from shiftdc_eval.backbones.offload import set_aside
 from shiftdc_eval.core.errors import ConfigError, ModelError
-from shiftdc_eval.steering import PREFILL, Edit, Scope, edit_tokens, record_last_token
+from shiftdc_eval.steering import PREFILL, Scope, edit_tokens, record_last_token
 
-logger = logging.getLogger(__name__)
 PASS_TOKENS = 32_768
 """Largest number of tokens of text-only prompts in one forward pass, which bounds memory."""
+MEMORY_SHARE = 0.9
+"""Share of a GPU's free memory that a batch may take."""
 PROMPT_ROOM = 128
 """Tokens that another prompt about a request may add to it."""
 
@@ -46,6 +42,7 @@ class TransformersBackbone(LoadedModel):
     """
 
     capabilities = EVERYTHING
+    engine = "transformers"
 
     def __init__(
         self,
@@ -56,90 +53,39 @@ class TransformersBackbone(LoadedModel):
         revision: str,
         note: str = "",
         folder: str | None = None,
-        engine: Literal["auto", "plain", "fast"] = "auto",
     ) -> None:
         super().__init__(model, processor, name=name, revision=revision, note=note, folder=folder)
         self.forward_passes = 0
         """Forward passes of whole prompts since loading (prefills), for tests and cost tables."""
-        self.asked_engine: Literal["auto", "plain", "fast"] = "auto"
-        """`auto` takes the fast engine where it is exact for this model; `plain` never takes it."""
-        self.choose_engine(engine)
-
-    @property
-    def fast_refusal(self) -> str | None:
-        """Why the fast engine is not used; None where it is."""
-        if self.asked_engine == "plain":
-            return "engine=plain was asked for"
-        return refusal(self.model, self.placements) or (
-            self._untrusted if self.asked_engine == "auto" else None
-        )
-
-    @cached_property
-    def _untrusted(self) -> str | None:
-        """What the fast engine's self-check found, made once, on GPUs: on the CPU it would cost whole seconds."""
-        if self.device.type != "cuda":
-            return None
-        found = failure(self)
-        if found:
-            logger.warning("%s: going on with the plain engine: %s", self.name, found)
-        return found
-
-    def choose_engine(self, engine: Literal["auto", "plain", "fast"]) -> None:
-        """Use another engine from now on.
-
-        Raises:
-            ConfigError: the fast engine is not exact for this model.
-        """
-        self.release()
-        self.asked_engine = engine
-        if engine == "fast" and (reason := self.fast_refusal):
-            raise ConfigError(f"engine=fast cannot be used with {self.name}: {reason}; use engine=auto")
-
-    @property
-    def engine(self) -> Literal["plain", "fast"]:
-        """The engine that answers: `plain` is transformers' own `generate`."""
-        return "plain" if self.fast_refusal else "fast"
-
-    @cached_property
-    def fast(self) -> FastEngine:
-        """The fast engine of this model; it takes no memory before its first answer."""
-        return FastEngine(self)
-
-    @contextmanager
-    def sharing(self, chats: Sequence[Chat]) -> Iterator[None]:
-        """Several prompts about these chats' images follow: keep what they share, where the engine can."""
-        if self.engine == "plain":
-            yield
-            return
-        with self.fast.sharing(chats):
-            yield
-
-    def limit_rows(self, rows: int) -> None:
-        """Let the fast engine answer so many rows together at most; further rows take the places of finished ones."""
-        self.rows_at_once = rows
 
     @property
     def refills(self) -> bool:
-        """Whether rows beyond `rows_at_once` are worth handing over: places are filled again on a GPU."""
-        return self.engine == "fast" and self.device.type == "cuda"
+        """False: `generate` goes on until the longest answer of the batch has ended."""
+        return False
 
     def fitting_rows(self, chat: Chat, new_tokens: int) -> int | None:
         """Rows like this one that fit into a GPU's free memory, their answers and longer prompts about them included.
 
-        None where that is not known: on a CPU, and for the plain engine.
+        None on a CPU and for a model on several devices. An estimate: keys and values, twice while they grow by a
+        token, and the widest activations of the prefill; what does not fit after all is halved by the caller.
         """
-        if not self.refills:
+        if self.device.type != "cuda" or len(self.placements) > 1:
             return None
-        return self.fast.capacity(self.features([chat]).width + PROMPT_ROOM + new_tokens)
+        text, columns = self.model.config.get_text_config(), self.features([chat]).width + PROMPT_ROOM
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        cached = 2 * 2 * len(self.layers) * heads * size
+        prefill = 4 * text.hidden_size + 3 * text.intermediate_size
+        row = ((columns + new_tokens) * cached + columns * prefill) * self.dtype.itemsize
+        free, _ = torch.cuda.mem_get_info(self.device)
+        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return max(1, int(MEMORY_SHARE * (free + unused) / row))
 
     def release(self) -> None:
-        """Give back memory that is kept between calls."""
-        if "fast" in vars(self):
-            self.fast.release()
+        """Nothing is kept between calls."""
 
     def set_aside(self) -> AbstractContextManager[None]:
         """Keep the weights in main memory for as long as the context lasts."""
-        self.release()
         return set_aside(self.model)
 
     @torch.inference_mode()
@@ -154,12 +100,6 @@ class TransformersBackbone(LoadedModel):
     ) -> Tensor:
         """As `Backbone.last_token_activations`."""
         indices = list(range(len(self.layers)) if only is None else only)
-        fast = not bare and edit is None and self.engine == "fast" and self.fast.shares(chats)
-        if fast and self._in_window(chats, 0):
-            shared = self.fast.activations(chats, indices)
-            if shared is not None:
-                self.forward_passes += 1
-                return shared
         rows: list[Tensor | None] = [None] * len(chats)
         for group in _by_images(chats):
             shown = [chats[row] for row in group]
@@ -253,43 +193,15 @@ class TransformersBackbone(LoadedModel):
                 "steering the newest token of every decode step needs a KV cache; leave out use_cache=false"
             )
         seeds = seeds if seeds is not None else [str(row) for row in range(len(chats))]
-        simple = processors is None and (edit is None or scope == PREFILL) and settings.use_cache
         answers: dict[int, Generated] = {}
         for group in _by_images(chats):
             shown, seeded = [chats[row] for row in group], [seeds[row] for row in group]
-            if simple and self.engine == "fast" and self._in_window(shown, settings.max_new_tokens):
-                found = self._fast(shown, settings, seeded, group, edit)
-            else:
-                found = self._plain(shown, settings, seeded, group, edit, scope, processors)
+            found = self._answered(shown, settings, seeded, group, edit, scope, processors)
             answers.update(zip(group, found, strict=True))
         return [answers[row] for row in range(len(chats))]
 
-    def _in_window(self, chats: Sequence[Chat], new_tokens: int) -> bool:
-        """Whether every token sees all tokens before it, which the fast engine takes for granted."""
-        width = window(self.model)
-        return width is None or self.features(chats).width + new_tokens <= width
-
-    def _fast(
-        self,
-        chats: Sequence[Chat],
-        settings: GenerationSettings,
-        seeds: Sequence[str],
-        group: Sequence[int],
-        edit: EditBuilder | None,
-    ) -> list[Generated]:
-        self.forward_passes += 1
-
-        def edits(rows: list[int]) -> Mapping[int, Edit]:
-            assert edit is not None
-            return edit([group[row] for row in rows])
-
-        rows = self.fast.generate(
-            chats, settings, seeds=seeds, edits=edits if edit else None, extra=[self._watch(0)]
-        )
-        return [self._finished(ids, length, settings) for length, ids in rows]
-
     @torch.inference_mode()
-    def _plain(
+    def _answered(
         self,
         chats: Sequence[Chat],
         settings: GenerationSettings,
@@ -301,7 +213,10 @@ class TransformersBackbone(LoadedModel):
     ) -> list[Generated]:
         encoded = self.encode(chats)
         extra = LogitsProcessorList(processors(group, encoded) if processors else [])
-        extra += [self._watch(encoded.width), *sampling_processors(settings, seeds)]
+        extra += [
+            FiniteLogits(self.name, self.dtype, self.end_ids(), encoded.width),
+            *sampling_processors(settings, seeds),
+        ]
         edits = reachable(edit(group), self._passed_by(bool(chats[0].images)), scope.site) if edit else {}
         where, every_pass = _where(scope, encoded.width, settings.use_cache)
         with edit_tokens(self.layers, edits, where, every_pass=every_pass, site=scope.site) as made:
@@ -313,9 +228,6 @@ class TransformersBackbone(LoadedModel):
             self._finished(self._unpadded(ids), length, settings)
             for length, ids in zip(encoded.lengths, sequences.tolist(), strict=True)
         ]
-
-    def _watch(self, width: int) -> FiniteLogits:
-        return FiniteLogits(self.name, self.dtype, self.end_ids(), width)
 
     def _unpadded(self, ids: list[int]) -> list[int]:
         """Answer tokens without the padding that follows an answer that a stop string ended."""

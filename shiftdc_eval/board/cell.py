@@ -227,7 +227,7 @@ class RunSource(Record):
     hardware: Text = ""
     """Processor or accelerator."""
     engine: Text = ""
-    """Engine, `plain` or `fast`; empty when unknown."""
+    """Engine, as in the run record; empty when unknown."""
     batch_size: Annotated[int, Field(ge=1, strict=True)] | None = None
     """Requests per batch; None when unknown."""
     cost: Cost | None = None
@@ -303,7 +303,10 @@ class Cell(Record):
 
 
 def telling_engine(dtype: str, engines: Iterable[str]) -> str:
-    """The engines beside `plain` that answered in 16 bit, else empty: in float32 all give the same tokens."""
+    """The engines beside `transformers` that answered in 16 bit, else empty: in float32 all give the same tokens.
+
+    `fast`, an engine of this package's own, answered older runs.
+    """
     named = sorted(set(engines) & {"fast", "vllm"})
     return "" if dtype == "float32" else " + ".join(named)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -38,10 +39,9 @@ class ModelArguments(BaseModel):
     """`sdpa`, `eager`, `flash_attention_2`; the model's default when None."""
     trust_remote_code: bool = False
     """Run code that comes with the model; only when the user says so for this model."""
-    engine: Literal["auto", "plain", "fast", "vllm"] = "auto"
-    """`vllm`: vLLM, with the edits made inside it; `plain`: transformers' `generate`; `fast`: stored image prefixes and
-    a static cache; `auto`: vllm where it is installed, on a GPU, for a family that was checked; else fast where it is
-    exact."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """`vllm`: vLLM, with the edits made inside it; `transformers`: transformers' `generate`; `auto`: vllm where it is
+    installed, on a GPU, for a family that was checked; else transformers."""
     tensor_parallel_size: int | None = Field(default=None, ge=1)
     """`engine=vllm`: cards over which each layer is spread."""
     pipeline_parallel_size: int | None = Field(default=None, ge=1)
@@ -58,6 +58,18 @@ class ModelArguments(BaseModel):
     """`engine=vllm`: how the weights are quantised (`fp8`, `awq` ...); as the checkpoint says when None."""
     enforce_eager: bool | None = None
     """`engine=vllm`: no CUDA graphs: slower answers, faster start."""
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _former_engine(cls, value: object) -> object:
+        if value == "fast":
+            raise ValueError(
+                "engine=fast is gone; use engine=vllm on a GPU, engine=transformers elsewhere, or auto"
+            )
+        if value == "plain":
+            warnings.warn("engine=plain is called engine=transformers now", FutureWarning, stacklevel=2)
+            return "transformers"
+        return value
 
     @model_validator(mode="after")
     def _fits_the_engine(self) -> Self:

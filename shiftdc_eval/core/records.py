@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -300,6 +301,10 @@ class TaskRecord(Record):
     """Cost of this task, where the run had several; None: the run's cost is divided by number of answers."""
 
 
+def _present_name(engine: object) -> object:
+    return "transformers" if engine == "plain" else engine
+
+
 class RunRecord(Record):
     """Model, defense, settings, tasks and cost of a run."""
 
@@ -333,8 +338,8 @@ class RunRecord(Record):
     """Compute dtype."""
     attention: str = ""
     """Attention kernel."""
-    engine: str = ""
-    """Engine that answered: `plain` (transformers' own generate), `fast` or `vllm`; empty in older records."""
+    engine: Annotated[str, BeforeValidator(_present_name)] = ""
+    """Engine that answered: `transformers` or `vllm`; older records also have `fast`, or none."""
     batch_size: int | None = None
     """Requests answered together at the end of the run (halved where memory ran out)."""
     seed: Seed

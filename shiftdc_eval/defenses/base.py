@@ -104,7 +104,7 @@ class Settings(BaseModel):
     source: ClassVar[str] = ""
     """Paper or repository, for `shiftdc-eval defenses`."""
     shares_prefixes: ClassVar[bool] = False
-    """Whether several prompts about the same images are run, so that keeping their prefixes saves time."""
+    """Whether several prompts about the same images are run: fewer requests at a time keep the prefixes stored."""
     extra_cost: ClassVar[str] = "-"
     """What an answer costs beyond the undefended one, in words."""
     needs: ClassVar[frozenset[Capability]] = frozenset({"generate"})

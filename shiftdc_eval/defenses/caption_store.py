@@ -163,7 +163,7 @@ class CaptionStore:
 def engine_key(backbone: Backbone) -> dict[str, str]:
     """The engine where it may change an answer: in float32 all give the same tokens, in 16 bit they may not."""
     exact = str(backbone.dtype).removeprefix("torch.") == "float32"
-    if exact or backbone.engine == "plain":
+    if exact or backbone.engine == "transformers":
         return {}
     return {"engine": f"{backbone.engine} {getattr(backbone, 'engine_version', '')}".strip()}
 

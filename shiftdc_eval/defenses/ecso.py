@@ -40,12 +40,11 @@ class Ecso(Settings):
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """First answers where the self-check passes, answers from a caption where it does not."""
-        with tools.backbone.sharing([request.chat for request in requests]):
-            return split_by_image(
-                requests,
-                with_image=lambda shown: self._checked(tools, shown, settings),
-                without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-            )
+        return split_by_image(
+            requests,
+            with_image=lambda shown: self._checked(tools, shown, settings),
+            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
+        )
 
     def extra_passes(self) -> list[Pass]:
         """First answer and self-check; the caption at most: an answer that passes the check needs none."""

@@ -162,12 +162,11 @@ class ShiftDC(Settings):
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Calibrated answers; requests without an image are answered undefended and marked."""
         calibrating = self._with_preset()
-        with tools.backbone.sharing([r.chat for r in requests if self.shares_prefixes]):
-            return split_by_image(
-                requests,
-                with_image=lambda shown: calibrating._calibrated(tools, shown, settings),
-                without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-            )
+        return split_by_image(
+            requests,
+            with_image=lambda shown: calibrating._calibrated(tools, shown, settings),
+            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
+        )
 
     def extra_passes(self) -> list[Pass]:
         """Caption and text-only counterpart; unless `online` one more over the image."""

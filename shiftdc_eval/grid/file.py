@@ -181,6 +181,8 @@ class Cell:
         model = self.model.model_dump(exclude={"device", "device_map"})
         if self.model.engine == "auto":
             del model["engine"]  # cells made before engines could be named keep their folder
+        elif self.model.engine == "transformers":
+            model["engine"] = "plain"  # its name when such cells were first made: they keep their folder too
         for name in VLLM_SETTINGS:
             if model[name] is None:
                 del model[name]

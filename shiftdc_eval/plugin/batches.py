@@ -61,7 +61,6 @@ class Batches:
             start = 0
             coming = Ahead(_requests)
             while start < len(same):
-                backbone.limit_rows(self.size)
                 width = self._rows_a_call(defense, backbone)
                 batch = same[start : start + width]
                 begun, untimed = clock(backbone) + captions.reused_seconds, captions.untimed
@@ -112,7 +111,7 @@ class Batches:
 
     def _rows_a_call(self, defense: Defense, backbone: Backbone) -> int:
         """Requests per call: several batches if the engine refills the rows of finished answers, unless the defense
-        keeps the image prefixes of all of them."""
+        asks several prompts about each image."""
         refills = backbone.refills and not defense.shares_prefixes
         return self.size * (REFILL_BATCHES if refills else 1)
 

@@ -116,8 +116,7 @@ def facts(backbone: TransformersBackbone, size: Size) -> Iterator[tuple[str, str
     if backbone.skipped_without_image:
         skipped = ", ".join(map(str, sorted(backbone.skipped_without_image)))
         yield "cross-attention", f"layers {skipped} run only with an image (docs/models.md says what follows)"
-    reason = backbone.fast_refusal
-    yield "engine", f"{backbone.engine}: {reason}" if reason else f"{backbone.engine}"
+    yield "engine", backbone.engine
     if kept := penalties(backbone.model.generation_config):
         settings = ", ".join(f"{name}={value}" for name, value in kept.items())
         yield "generation", f"the model's own settings stay in force: {settings}"

@@ -124,9 +124,9 @@ def random_llava(shape: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]
     return model, processor
 
 
-def backbone_of(model: Any, processor: Any, shape: str, engine: Any) -> TransformersBackbone:
-    """The model behind an engine."""
-    return TransformersBackbone(model, processor, name=f"random {shape}", revision="random", engine=engine)
+def backbone_of(model: Any, processor: Any, shape: str) -> TransformersBackbone:
+    """The model behind transformers' `generate`."""
+    return TransformersBackbone(model, processor, name=f"random {shape}", revision="random")
 
 
 def requests(count: int, side: int, text_tokens: int, *, phrase: str = "") -> list[Request]:

@@ -506,7 +506,12 @@ def test_seconds_are_relative_to_none_on_the_same_hardware(results: Path, board:
 
 @pytest.mark.parametrize(
     ("base", "own", "said"),
-    [("fast", "plain", True), ("plain", "plain", False), ("", "plain", False), ("fast", "", False)],
+    [
+        ("fast", "transformers", True),
+        ("transformers", "plain", False),
+        ("", "transformers", False),
+        ("fast", "", False),
+    ],
 )
 def test_a_time_beside_one_of_another_engine_says_so(
     results: Path, board: Path, base: str, own: str, said: bool
@@ -514,7 +519,10 @@ def test_a_time_beside_one_of_another_engine_says_so(
     Made(defense="none", engine=base).write(results)
     Made(defense="cmrm", engine=own).write(results)
     (cell,) = (one for one in index(results, board).cells if one.defense == "cmrm")
-    assert any("answered by the plain engine, `none` by the fast one" in note for note in cell.notes) == said
+    assert (
+        any("answered by the transformers engine, `none` by the fast one" in note for note in cell.notes)
+        == said
+    )
 
 
 def test_seconds_are_over_the_answers_that_were_made_on_the_hardware(results: Path, board: Path) -> None:
@@ -541,15 +549,15 @@ def test_two_engines_are_two_rows_where_they_may_answer_otherwise(
     def answered(engine: str) -> Callable[[str], str]:
         return lambda item: f"{engine if dtype != 'float32' else 'same'} answer to {item}"
 
-    for engine in ("plain", "fast", ""):
-        Made(dtype=dtype, engine=engine, run=f"by-{engine}", responses=answered(engine or "plain")).write(
-            results
-        )
+    for engine in ("transformers", "fast", ""):
+        Made(
+            dtype=dtype, engine=engine, run=f"by-{engine}", responses=answered(engine or "transformers")
+        ).write(results)
     found = index(results, board)
     assert sorted(cell.engine for cell in found.cells) == rows
     assert len(found.comparisons) == len(rows)
     settings = [line.setting for section in sections_of(found) for line in section.lines]
-    assert sorted(settings) == (["engine=fast", "engine=plain"] if len(rows) == 2 else [""])
+    assert sorted(settings) == (["engine=fast", "engine=transformers"] if len(rows) == 2 else [""])
     assert ("fast engine" in (board / "index.html").read_text()) == (len(rows) == 2)
     assert check(board) == []
 

@@ -1,4 +1,4 @@
-"""One tiny model twice: as the plain loops run it, and as the package's backbone, batched and with either engine."""
+"""One tiny model twice: as the plain loops run it, and as the package's backbone, batched."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from plain_cases import CASES, REQUESTS, Case, Reference, write_contrast
@@ -21,7 +21,6 @@ from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.directions import Directions
 
-Engine = Literal["plain", "fast"]
 FAMILIES = ("llava", "qwen2_vl")
 TOKENS = 8
 
@@ -32,7 +31,7 @@ class Package:
 
     texts: list[str]
     stream: Tensor | None
-    """`[requests, layers + 1, hidden]` of the pass that answers; None for the fast engine."""
+    """`[requests, layers + 1, hidden]` of the pass that answers."""
 
 
 class SeenDirections:
@@ -60,8 +59,8 @@ class Bench:
     contrast: Path
     texts: Texts
     _references: dict[tuple[str, int], list[Answered]] = field(default_factory=dict)
-    _answers: dict[tuple[str, Engine], Package] = field(default_factory=dict)
-    _directions: dict[Engine, Directions] = field(default_factory=dict)
+    _answers: dict[str, Package] = field(default_factory=dict)
+    _directions: Directions | None = None
 
     def reference(self, name: str, reference: Reference, tokens: int = TOKENS) -> list[Answered]:
         """The plain loop's answers; `name` is the key under which they are kept."""
@@ -70,30 +69,27 @@ class Bench:
             self._references[key] = [reference(self.plain, p, self.texts, tokens) for p in REQUESTS]
         return self._references[key]
 
-    def tools(self, engine: Engine = "plain") -> Tools:
-        """What a defense needs; directions are fitted once an engine."""
-        if engine not in self._directions:
-            self._directions[engine] = Directions(self.backbone, contrast=self.contrast)
-        return Tools(self.backbone, CaptionStore(None), SeenDirections(self._directions[engine]))
+    def tools(self) -> Tools:
+        """What a defense needs; directions are fitted once."""
+        if self._directions is None:
+            self._directions = Directions(self.backbone, contrast=self.contrast)
+        return Tools(self.backbone, CaptionStore(None), SeenDirections(self._directions))
 
-    def ask(
-        self, case: Case, engine: Engine, prompts: Sequence[Prompt] = REQUESTS, tokens: int = TOKENS
-    ) -> Package:
+    def ask(self, case: Case, prompts: Sequence[Prompt] = REQUESTS, tokens: int = TOKENS) -> Package:
         """The package's answers to all prompts at once."""
-        self.backbone.choose_engine(engine)
         requests = [Request(Chat.ask(prompt.text, prompt.images)) for prompt in prompts]
         settings = GenerationSettings(max_new_tokens=tokens)
         defense: Any = DEFENSES[case.defense](**case.settings)
         with last_tokens(self.backbone) as passes:
-            answers = defense.answer(self.tools(engine), requests, settings)
+            answers = defense.answer(self.tools(), requests, settings)
         stream = next((one for one in reversed(passes) if one is not None), None)
-        return Package([answer.text for answer in answers], stream if engine == "plain" else None)
+        return Package([answer.text for answer in answers], stream)
 
-    def answered(self, name: str, engine: Engine) -> Package:
+    def answered(self, name: str) -> Package:
         """The package's answers in one of the cases, made once."""
-        if (name, engine) not in self._answers:
-            self._answers[name, engine] = self.ask(CASES[name], engine)
-        return self._answers[name, engine]
+        if name not in self._answers:
+            self._answers[name] = self.ask(CASES[name])
+        return self._answers[name]
 
 
 @contextmanager
@@ -150,7 +146,7 @@ def save_loud(family: str, folder: Path, hidden: int = 32) -> Path:
 def make_bench(folder: Path, root: Path) -> Bench:
     """The model in a folder, with the contrast set."""
     contrast = write_contrast(root / "contrast.jsonl")
-    backbone = load_backbone(ModelSpec(str(folder), device="cpu", engine="plain"))
+    backbone = load_backbone(ModelSpec(str(folder), device="cpu"))
     return Bench(PlainModel(folder), backbone, contrast, fit_texts(contrast))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from plain_bench import TOKENS, Bench, Engine, SeenDirections, distance, make_bench, make_benches, save_loud
+from plain_bench import TOKENS, Bench, SeenDirections, distance, make_bench, make_benches, save_loud
 from plain_cases import ARDITI, CASES, CMRM, ONLINE, OURS, REQUESTS, Case, picture
 from plain_defenses import (
     ADASHIELD,
@@ -76,7 +76,6 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 def test_the_fitted_direction_is_the_plain_one(benches: dict[str, Bench], family: str, name: str) -> None:
     bench = benches[family]
     settings, _ = FITS[name]
-    bench.backbone.choose_engine("plain")
     tools = bench.tools()
     requests = [Request(Chat.ask("list the items", [picture(3, 30, 90)]))]
     defense: Any = DEFENSES["shiftdc"](**settings)
@@ -98,7 +97,7 @@ def test_a_random_direction_is_projected_on_like_the_fitted_one(bench: Bench, se
     lines = []
     for seed in seeds:
         settings = {"variant": "paper", "layers": "2", "random_seed": seed, "caption_max_new_tokens": 8}
-        found = bench.ask(Case("shiftdc", ONLINE, settings), "plain", tokens=1).stream
+        found = bench.ask(Case("shiftdc", ONLINE, settings), tokens=1).stream
         assert found is not None
         assert torch.allclose(found[:, :3], undefended[:, :3], atol=1e-4)
         edits = (found - undefended)[:, 3]
@@ -126,18 +125,16 @@ TEXT = Prompt("write a short poem about a lock and a key")
 MIXED = (REQUESTS[2], TWO, TEXT, REQUESTS[0])
 
 
-@pytest.mark.parametrize("engine", ["plain", "fast"])
 @pytest.mark.parametrize("name", ["cmrm", "coca", "refusal_direction"])
-def test_text_alone_and_two_images_may_stand_in_one_batch(bench: Bench, name: str, engine: Engine) -> None:
+def test_text_alone_and_two_images_may_stand_in_one_batch(bench: Bench, name: str) -> None:
     """Where there is no image, a blank image and no image are the same prompt and nothing is taken away."""
     case = CASES[name]
-    found = bench.ask(case, engine, MIXED)
+    found = bench.ask(case, MIXED)
     assert found.texts == plain_texts(bench, case.reference, MIXED)
 
 
-@pytest.mark.parametrize("engine", ["plain", "fast"])
-def test_shiftdc_leaves_a_request_without_image_as_it_is(bench: Bench, engine: Engine) -> None:
-    found = bench.ask(CASES["shiftdc online"], engine, MIXED).texts
+def test_shiftdc_leaves_a_request_without_image_as_it_is(bench: Bench) -> None:
+    found = bench.ask(CASES["shiftdc online"], MIXED).texts
     assert found[2] == bench.plain.say(TEXT, TOKENS)
     images = [MIXED[at] for at in (0, 1, 3)]
     assert [found[at] for at in (0, 1, 3)] == plain_texts(bench, ONLINE, images)
@@ -149,7 +146,7 @@ def test_published_strips_the_caption_prompt_as_a_whole_and_other_prompts_by_the
     """As the authors' run_caption.py and hf.py do: white space before the request stays inside that one prompt."""
     prompts = [Prompt(" \n list the items \n", (picture(6, 40, 40),)), REQUESTS[1]]
     case = CASES["shiftdc published"]
-    found = bench.ask(case, "plain", prompts)
+    found = bench.ask(case, prompts)
     wanted = [case.reference(bench.plain, prompt, bench.texts, TOKENS) for prompt in prompts]
     assert found.texts == [answer.text for answer in wanted]
     assert found.stream is not None
@@ -158,24 +155,20 @@ def test_published_strips_the_caption_prompt_as_a_whole_and_other_prompts_by_the
     assert distance(found.stream, stripped) > 1e-3
 
 
-@pytest.mark.parametrize("engine", ["plain", "fast"])
-def test_coca_adds_four_times_the_difference_to_the_run_with_the_principle(
-    bench: Bench, engine: Engine
-) -> None:
+def test_coca_adds_four_times_the_difference_to_the_run_with_the_principle(bench: Bench) -> None:
     """On requests where a neighbouring strength, or the other run as base (the same as three), would show."""
     prompts = [Prompt("list the items", (picture(seed, 40, 40),)) for seed in (7, 9)]
-    found = bench.ask(CASES["coca"], engine, prompts).texts
+    found = bench.ask(CASES["coca"], prompts).texts
     assert found == plain_texts(bench, CoCA(), prompts)
     for wrong in (CoCA(base="without"), CoCA(alpha=3.0), CoCA(alpha=5.0)):
         assert found != plain_texts(bench, wrong, prompts)
 
 
-@pytest.mark.parametrize("engine", ["plain", "fast"])
-def test_no_answer_of_coca_holds_a_token_that_stands_for_an_image(bench: Bench, engine: Engine) -> None:
+def test_no_answer_of_coca_holds_a_token_that_stands_for_an_image(bench: Bench) -> None:
     coca = CASES["coca"]
     wanted = [coca.reference(bench.plain, p, bench.texts, 12) for p in REQUESTS]
     assert sum(answer.barred for answer in wanted) > 0, "nothing was forbidden: this test shows nothing"
-    assert bench.ask(coca, engine, tokens=12).texts == [answer.text for answer in wanted]
+    assert bench.ask(coca, tokens=12).texts == [answer.text for answer in wanted]
 
 
 # --- CMRM against noise -----------------------------------------------------------------------------------
@@ -185,9 +178,8 @@ def the_same(image: Image.Image, _request: Image.Image) -> Image.Image:
     return image
 
 
-@pytest.mark.parametrize("engine", ["plain", "fast"])
 def test_cmrm_against_noise_takes_away_what_its_own_noise_image_does(
-    bench: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: dict[str, Image.Image] = {}
     original = bench.backbone.last_token_activations
@@ -198,7 +190,7 @@ def test_cmrm_against_noise_takes_away_what_its_own_noise_image_does(
 
     monkeypatch.setattr(bench.backbone, "last_token_activations", spy)
     case = Case("cmrm", CMRM, {"against": "noise", "alpha": 1.0})
-    found = bench.ask(case, engine)
+    found = bench.ask(case)
     wanted = []
     for prompt in REQUESTS:
         noise = shown[prompt.text]
@@ -209,12 +201,12 @@ def test_cmrm_against_noise_takes_away_what_its_own_noise_image_does(
         wanted.append(how(bench.plain, prompt, bench.texts, TOKENS).text)
     assert found.texts == wanted
     first = dict(shown)
-    alone = bench.ask(case, engine, REQUESTS[1:2])
+    alone = bench.ask(case, REQUESTS[1:2])
     assert alone.texts == found.texts[1:2]
     assert first[REQUESTS[1].text].tobytes() == shown[REQUESTS[1].text].tobytes(), (
         "the noise is not drawn anew"
     )
-    assert found.texts != bench.answered("cmrm", engine).texts
+    assert found.texts != bench.answered("cmrm").texts
 
 
 # --- refusal direction with a layer of its own choice -----------------------------------------------------
@@ -225,7 +217,7 @@ def test_the_layer_chosen_by_itself_is_edited_as_a_named_one(bench: Bench, refer
     settings: dict[str, Any] = {"alpha": 2.0}
     if reference is OURS:
         settings |= {"positions": "last", "passes": "prefill", "site": "output"}
-    found = bench.ask(Case("refusal_direction", reference, settings), "plain", REQUESTS[:2], tokens=5).texts
+    found = bench.ask(Case("refusal_direction", reference, settings), REQUESTS[:2], tokens=5).texts
     layers = range(len(bench.plain.layers))
     by_layer = {at: plain_texts(bench, replace(reference, layer=at), REQUESTS[:2], 5) for at in layers}
     assert len({tuple(texts) for texts in by_layer.values()}) == len(layers)
@@ -235,16 +227,15 @@ def test_the_layer_chosen_by_itself_is_edited_as_a_named_one(bench: Bench, refer
 # --- AdaShield on FigStep's prompt ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["plain", "fast"])
-def test_adashield_ends_figsteps_prompt_with_a_line_break_both_times(bench: Bench, engine: Engine) -> None:
+def test_adashield_ends_figsteps_prompt_with_a_line_break_both_times(bench: Bench) -> None:
     prompts = [Prompt(FIGSTEP, (picture(7, 60, 60),)), REQUESTS[0]]
-    found = bench.ask(CASES["adashield_s"], engine, prompts).texts
+    found = bench.ask(CASES["adashield_s"], prompts).texts
     assert found == plain_texts(bench, ADASHIELD, prompts)
     twice = Prompt(f"{FIGSTEP}\n{SHIELD}{FIGSTEP}\n", prompts[0].images)
     assert found[0] == bench.plain.say(twice, TOKENS)
     for wrong in (f"{FIGSTEP}{SHIELD}{FIGSTEP}", f"{FIGSTEP}\n{SHIELD}{FIGSTEP}"):
         assert found[0] != bench.plain.say(Prompt(wrong, prompts[0].images), TOKENS)
-    undefended = bench.ask(CASES["none"], engine, prompts).texts
+    undefended = bench.ask(CASES["none"], prompts).texts
     assert undefended == plain_texts(bench, Rewritten(), prompts), "the prompt stays as it is elsewhere"
 
 
@@ -284,7 +275,6 @@ def test_ecso_asks_what_the_authors_ask_and_takes_only_a_bare_yes_for_unsafe(
         asked.extend(keys)
         return [Generated(script[key], 1, 1, (5,)) for key in keys]
 
-    bench.backbone.choose_engine("plain")
     monkeypatch.setattr(bench.backbone, "generate", scripted)
     requests = [Request(Chat.ask(query, [image]))]
     ecso: Any = DEFENSES["ecso"]()
@@ -348,7 +338,7 @@ ECSO_CASE = Case("ecso", ECSO(), {"caption_max_new_tokens": 8, "tell_max_new_tok
 @pytest.fixture(scope="module")
 def ecso_texts(wary: Bench) -> list[str]:
     """What the package answers with ECSO, white space around it left out."""
-    return [text.strip() for text in wary.ask(ECSO_CASE, "plain").texts]
+    return [text.strip() for text in wary.ask(ECSO_CASE).texts]
 
 
 def test_ecso_answers_anew_what_the_model_calls_harmful(wary: Bench, ecso_texts: list[str]) -> None:
@@ -356,7 +346,6 @@ def test_ecso_answers_anew_what_the_model_calls_harmful(wary: Bench, ecso_texts:
     wanted = plain_texts(wary, ECSO(), REQUESTS)
     assert [a == b for a, b in zip(first, wanted, strict=True)] == [False, True, False]
     assert ecso_texts == [text.strip() for text in wanted]
-    assert [text.strip() for text in wary.ask(ECSO_CASE, "fast").texts] == ecso_texts
 
 
 @pytest.mark.parametrize(

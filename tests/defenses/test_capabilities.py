@@ -26,7 +26,7 @@ class Answering(Wrapper):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENGINES, "plain", frozenset({"generate"}))
+    monkeypatch.setitem(ENGINES, "transformers", frozenset({"generate"}))
     monkeypatch.setattr(
         "shiftdc_eval.plugin.adapter.load_backbone", lambda *_: pytest.fail("a model was loaded")
     )
@@ -38,16 +38,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_adapter_refuses_it_before_a_model_is_loaded(defense: str, missing: str) -> None:
     with pytest.raises(
-        ConfigError, match=f"needs {missing}, which engine=plain does not offer.*: {PROMPTS_ALONE}$"
+        ConfigError, match=f"needs {missing}, which engine=transformers does not offer.*: {PROMPTS_ALONE}$"
     ):
-        ShiftDCVlm(pretrained="toy", engine="plain", defense=defense)
+        ShiftDCVlm(pretrained="toy", engine="transformers", defense=defense)
 
 
 @pytest.mark.usefixtures("server")
 def test_a_grid_refuses_it_before_a_model_is_loaded(tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text(
-        "models: [{pretrained: toy, engine: plain}]\ndefenses: [none, cmrm]\ntasks: [toy_malicious]\n"
+        "models: [{pretrained: toy, engine: transformers}]\ndefenses: [none, cmrm]\ntasks: [toy_malicious]\n"
     )
     with pytest.raises(ConfigError, match=f"defense=cmrm .*: {PROMPTS_ALONE}$"):
         checked(list(read_grid(file).cells()))

@@ -46,7 +46,7 @@ def test_another_model_answers_for_itself(change: dict[str, Any]) -> None:
 def test_another_engine_answers_for_itself_where_it_rounds_otherwise(dtype: torch.dtype, made: int) -> None:
     store = CaptionStore(None)
     asked(store, Model(dtype=dtype))
-    assert asked(store, Model(dtype=dtype, engine="fast")) == made
+    assert asked(store, Model(dtype=dtype, engine="vllm")) == made
 
 
 @pytest.mark.parametrize(

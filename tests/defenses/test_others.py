@@ -1,6 +1,5 @@
 """Every defense but ShiftDC, each against a hand-written account of the calls it makes."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,10 +43,7 @@ class Scripted:
     dtype = torch.float32
     attention = "sdpa"
     hardware = "here"
-    engine = "plain"
-
-    def sharing(self, _chats: list[Chat]) -> nullcontext[None]:
-        return nullcontext()
+    engine = "transformers"
 
     def __init__(self, script: dict[str, str]) -> None:
         self.script = script
@@ -262,7 +258,7 @@ def test_a_stored_answer_is_missed_when_the_model_differs(change: str) -> None:
 
     chat = shown().chat
     here = SimpleNamespace(
-        revision="r", template_sha256="t", dtype="float32", attention="sdpa", engine="plain"
+        revision="r", template_sha256="t", dtype="float32", attention="sdpa", engine="transformers"
     )
     other = SimpleNamespace(**{**vars(here), change: "other"})
     assert answer_key(here, chat, SETTINGS) == answer_key(here, chat, SETTINGS)  # type: ignore[arg-type]

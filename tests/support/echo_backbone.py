@@ -25,7 +25,7 @@ class EchoBackbone:
     template_sha256 = "0" * 64
     dtype = torch.float32
     attention = "sdpa"
-    engine = asked_engine = "plain"
+    engine = "transformers"
     hardware = "nothing"
     device = torch.device("cpu")
     devices = (torch.device("cpu"),)
@@ -44,10 +44,6 @@ class EchoBackbone:
         os.write(file, "".join(f"{chat.request!r}\n" for chat in chats).encode())
         os.close(file)
         return [Generated(f"Echo: {chat.request}", 3, 2, (1, 2)) for chat in chats]
-
-    def choose_engine(self, engine: str) -> None: ...
-
-    def limit_rows(self, rows: int) -> None: ...
 
     def fitting_rows(self, chat: Chat, tokens: int) -> int | None:
         return None

@@ -17,7 +17,7 @@ class Model:
     template_sha256: str = "t"
     dtype: torch.dtype = torch.float32
     attention: str = "sdpa"
-    engine: str = "plain"
+    engine: str = "transformers"
     hardware: str = "here"
 
     def generate(self, chats: list[Chat], settings: GenerationSettings) -> list[Generated]:

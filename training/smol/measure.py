@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--alpha", type=float, default=1.0, help="ShiftDC's strength")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--engine", default="auto", choices=("auto", "plain", "fast"))
+    parser.add_argument("--engine", default="auto", choices=("auto", "transformers"))
     parser.add_argument("--table", type=Path, nargs="+", help="only print the table of these files")
     parser.add_argument("--write", type=Path, help="Markdown file whose measured part --table replaces")
     args = parser.parse_args(arguments)

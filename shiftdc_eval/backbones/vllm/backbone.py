@@ -131,7 +131,7 @@ class VllmBackbone(LoadedModel):
         if not chats:
             return []
         if processors is not None:
-            raise ModelError("engine=vllm takes no logits processors; use engine=plain")
+            raise ModelError("engine=vllm takes no logits processors; use engine=transformers")
         decoding = self._decoding(settings, seeds, len(chats))
         roles = self._roles(len(chats), edit, scope)
         asked = [
@@ -185,7 +185,7 @@ class VllmBackbone(LoadedModel):
         for packed in self.vllm.rpc("shiftdc_norm", save({"rows": rows})):
             if packed:
                 return load(packed)["rows"].reshape(activations.shape)
-        raise ModelError(f"{self.architecture} shows no final norm inside vLLM; use engine=plain")
+        raise ModelError(f"{self.architecture} shows no final norm inside vLLM; use engine=transformers")
 
     def next_token_logits(self, activations: Tensor) -> Tensor:
         """Not offered.
@@ -193,7 +193,7 @@ class VllmBackbone(LoadedModel):
         Raises:
             ModelError: always.
         """
-        raise ModelError("engine=vllm does not show the language-model head; use engine=plain")
+        raise ModelError("engine=vllm does not show the language-model head; use engine=transformers")
 
     def follower(self, chats: Sequence[Chat]) -> NextLogits:
         """Not offered.
@@ -201,20 +201,12 @@ class VllmBackbone(LoadedModel):
         Raises:
             ModelError: always.
         """
-        raise ModelError("engine=vllm runs no answer after another prompt; use engine=plain")
-
-    @contextmanager
-    def sharing(self, chats: Sequence[Chat]) -> Iterator[None]:
-        """Several prompts about these chats' images follow: vLLM keeps their prefixes by itself."""
-        yield
+        raise ModelError("engine=vllm runs no answer after another prompt; use engine=transformers")
 
     def fitting_rows(self, chat: Chat, new_tokens: int) -> int | None:
         """Chats like this one whose keys and values fit into the cache, longer prompts about them included."""
         tokens = self.vllm.tokens
         return None if tokens is None else max(1, tokens // (self.features([chat]).width + ROOM + new_tokens))
-
-    def limit_rows(self, rows: int) -> None:
-        """The scheduler decides how many are answered together."""
 
     def release(self) -> None:
         """Free what the workers keep and nobody needs."""
@@ -265,7 +257,7 @@ class VllmBackbone(LoadedModel):
         if self._dtype == torch.float32:
             raise ConfigError(
                 "engine=vllm draws other samples than transformers does, and in float32 their answers would be taken "
-                "for the same; use engine=plain, or dtype=bfloat16"
+                "for the same; use engine=transformers, or dtype=bfloat16"
             )
         drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
         return [{**shared, **drawn, "seed": _number(seed)} for seed in seeds]
@@ -282,11 +274,13 @@ class VllmBackbone(LoadedModel):
         if scope != PREFILL:
             raise ModelError(
                 "engine=vllm edits the last prompt token in prefill, at the output of layers, and nothing else; "
-                "use engine=plain"
+                "use engine=transformers"
             )
         made = wired(edit(list(range(rows))), rows)
         if read and set(read) - set(made.plan.layers):
-            raise ModelError("engine=vllm reads edited runs at the edited layers alone; use engine=plain")
+            raise ModelError(
+                "engine=vllm reads edited runs at the edited layers alone; use engine=transformers"
+            )
         stored = made.stored
         if made.vectors is not None:
             stored = [f"{SENT}{key}" for key in keys]
@@ -355,7 +349,7 @@ class VllmBackbone(LoadedModel):
                     raise ModelError(
                         f"engine=vllm made {sum(made.values())} edits of a request for which "
                         f"{len(planned)} layers in {passes} passes were planned: its answers are not the "
-                        "defense's; use engine=plain"
+                        "defense's; use engine=transformers"
                     )
         return restored
 

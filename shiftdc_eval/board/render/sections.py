@@ -193,7 +193,7 @@ def settings_of(index: Index, comparisons: list[Comparison]) -> list[str]:
                 "revision": cell.model_revision[:12],
                 "dtype": cell.dtype,
                 "attention": cell.attention,
-                "engine": cell.engine or "plain",
+                "engine": cell.engine or "transformers",
                 "seed": ", ".join(map(str, found.seeds)),
                 **cell.generation,
             }

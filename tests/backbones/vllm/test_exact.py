@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(folder: Path) -> TransformersBackbone:
-    return load_transformers(ModelSpec(str(folder), device="cpu", engine="plain"))
+    return load_transformers(ModelSpec(str(folder), device="cpu"))
 
 
 @pytest.fixture(scope="module")

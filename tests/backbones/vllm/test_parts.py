@@ -170,7 +170,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llava(tmp_path_factory.mktemp("parts") / "llava")
 
 
-@pytest.mark.parametrize("engine", ["auto", "plain", "fast"])
+@pytest.mark.parametrize("engine", ["auto", "transformers"])
 def test_settings_of_vllm_belong_to_vllm(engine: str) -> None:
     given = {"pretrained": "toy", "engine": engine, "tensor_parallel_size": 2}
     with pytest.raises(
