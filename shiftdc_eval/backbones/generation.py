@@ -142,7 +142,9 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
     """
 
     def __init__(self, name: str, dtype: torch.dtype, ends: Iterable[int | None], width: int) -> None:
-        self._said = f"the logits of {name} are not finite in {str(dtype).removeprefix('torch.')}"
+        wider = "load the model with dtype=bfloat16 or dtype=float32"
+        remedy = wider if dtype == torch.float16 else "weights that are not finite do this: fetch them again"
+        self._said = f"the logits of {name} are not finite in {str(dtype).removeprefix('torch.')}; {remedy}"
         self._ends, self._width = [end for end in ends if end is not None], width
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -153,7 +155,7 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
             if wrong.any():
                 raise ItemError(
                     "no number: its logits are not finite",
-                    f"no number: {self._said}; load the model with dtype=bfloat16 or dtype=float32",
+                    f"no number: {self._said}",
                 )
         return scores
 

@@ -7,8 +7,10 @@ rule each, and the image says which rules were applied (`changes_of`). A plain R
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +70,9 @@ def load_image(source: Path | str | bytes | Image.Image, where: str = "") -> Ima
             f"{name}: broken image: the content is in no image format that Pillow reads"
         ) from error
     # what Pillow's decoders raise for damaged content; MemoryError: a size that no file of ours has
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError, OverflowError) as error:
+    except (
+        OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError, OverflowError, zlib.error, struct.error
+    ) as error:  # fmt: skip
         raise DataError(f"{name}: broken image: {_one_line(error)}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: image refused: more than {MAX_PIXELS} pixels") from error
@@ -87,11 +91,31 @@ def _opened(source: Path | str | bytes, name: str) -> Image.Image:
     if image.format == "PNG":  # checksums and end, which decoding the pixels does not need
         image.verify()
         image = Image.open(io.BytesIO(content))
+        _require_rows(content, name)
     # the rest of an interrupted download may be zeros, which decoders of lossy formats take for pixels
     padded = image.format in ("JPEG", "MPO", "WEBP", "AVIF") and content.endswith(bytes(16))
     if padded and not content.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise DataError(f"{name}: broken image: the {image.format} data end in zeros, without an end marker")
     return image
+
+
+def _require_rows(content: bytes, name: str) -> None:
+    """Refuse a PNG whose checksums are right but whose pixels end early: Pillow leaves the rest black."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
+    if interlaced or width * height > MAX_PIXELS:
+        return
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
+    missing = height * (1 + (width * channels * depth + 7) // 8)
+    place, unpack = 8, zlib.decompressobj()
+    while place + 8 <= len(content) and missing > 0:
+        size = int.from_bytes(content[place : place + 4], "big")
+        data = content[place + 8 : place + 8 + size] if content[place + 4 : place + 8] == b"IDAT" else b""
+        while data and missing > 0:  # by the megabyte: a bomb unpacks to far more
+            missing -= len(unpack.decompress(data, 1 << 20))
+            data = unpack.unconsumed_tail
+        place += size + 12
+    if missing > 0:
+        raise DataError(f"{name}: broken image: the PNG's rows end early")
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:

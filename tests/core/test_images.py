@@ -74,6 +74,20 @@ def test_the_zeros_of_an_interrupted_download_are_found() -> None:
     assert load_image(encoded(noise(), "JPEG") + bytes(64), "padding after the end marker").size == (90, 60)
 
 
+def test_a_png_whose_rows_end_early_is_found_although_its_checksums_are_right() -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    def png(rows: int) -> bytes:
+        pixels = zlib.compress(b"".join(b"\0" + b"\x50" * 24 for _ in range(rows)))
+        head = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+    assert load_image(png(8), "x").getpixel((7, 7)) == (0x50, 0x50, 0x50)
+    with pytest.raises(DataError, match="x: broken image: the PNG's rows end early"):
+        load_image(png(4), "x")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
