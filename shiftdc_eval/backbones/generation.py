@@ -131,6 +131,14 @@ def penalties(generation_config: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None and value != NEUTRAL[name]}
 
 
+def not_finite(name: str, dtype: torch.dtype) -> ItemError:
+    """What is raised where the logits of a request hold NaN or infinity: any token chosen from them means nothing."""
+    wider = "load the model with dtype=bfloat16 or dtype=float32"
+    remedy = wider if dtype == torch.float16 else "weights that are not finite do this: fetch them again"
+    said = f"the logits of {name} are not finite in {str(dtype).removeprefix('torch.')}; {remedy}"
+    return ItemError("no number: its logits are not finite", f"no number: {said}")
+
+
 class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
     """Ends generation where the logits of a row hold NaN or infinity: any token chosen from them means nothing.
 
@@ -142,9 +150,7 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
     """
 
     def __init__(self, name: str, dtype: torch.dtype, ends: Iterable[int | None], width: int) -> None:
-        wider = "load the model with dtype=bfloat16 or dtype=float32"
-        remedy = wider if dtype == torch.float16 else "weights that are not finite do this: fetch them again"
-        self._said = f"the logits of {name} are not finite in {str(dtype).removeprefix('torch.')}; {remedy}"
+        self._error = not_finite(name, dtype)
         self._ends, self._width = [end for end in ends if end is not None], width
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -153,10 +159,7 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
             ends = torch.tensor(self._ends, device=input_ids.device, dtype=input_ids.dtype)
             wrong &= ~torch.isin(input_ids[:, self._width :], ends).any(-1)
             if wrong.any():
-                raise ItemError(
-                    "no number: its logits are not finite",
-                    f"no number: {self._said}",
-                )
+                raise self._error
         return scores
 
 

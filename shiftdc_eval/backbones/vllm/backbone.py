@@ -16,7 +16,7 @@ from torch import Tensor
 
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.encoding import plain
-from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut
+from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, not_finite
 from shiftdc_eval.backbones.interface import IN_VLLM, EditBuilder, NextLogits, ProcessorBuilder
 from shiftdc_eval.backbones.loaded_model import LoadedModel
 from shiftdc_eval.backbones.vllm.edited import EditedPrompts
@@ -126,6 +126,7 @@ class VllmBackbone(LoadedModel):
 
         Raises:
             ConfigError: sampling without seeds.
+            ItemError: logits of one of the chats are not finite.
             ModelError: what vLLM cannot do, or edits that were not made as planned.
         """
         if not chats:
@@ -138,7 +139,10 @@ class VllmBackbone(LoadedModel):
             _Asked(chat, ids, one, role)
             for chat, ids, one, role in zip(chats, self._ids(chats), decoding, roles, strict=True)
         ]
-        return [self._finished(found, settings) for found in self._run(asked)]
+        answers = self._run(asked)
+        if not all(answer.finite for answer in answers):
+            raise not_finite(self.name, self.dtype)
+        return [self._finished(answer, settings) for answer in answers]
 
     def last_token_activations(
         self,
@@ -246,6 +250,7 @@ class VllmBackbone(LoadedModel):
             "temperature": 0.0,
             "stop_token_ids": sorted(self.end_ids()),
             "ignore_eos": True,
+            "logprobs": 0,  # of the chosen token alone: NaN where the logits are not finite
             **({"logit_bias": dict.fromkeys(ruled_out, NEVER)} if ruled_out else {}),
         }
         if not settings.do_sample:

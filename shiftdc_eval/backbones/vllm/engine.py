@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import weakref
 from collections.abc import Sequence
@@ -48,6 +49,8 @@ class Finished:
     """Prompt token ids, image tokens included."""
     answer: tuple[int, ...]
     """Answer token ids, the end token included."""
+    finite: bool
+    """Every token was chosen from finite logits, as far as vLLM was asked to tell (`logprobs`)."""
 
 
 class Engine:
@@ -118,7 +121,16 @@ class Engine:
         except Exception as error:
             raise ModelError(f"vLLM failed: {_line(error)}") from error
         return [
-            Finished(tuple(output.prompt_token_ids), tuple(output.outputs[0].token_ids)) for output in outputs
+            Finished(
+                tuple(output.prompt_token_ids),
+                tuple(output.outputs[0].token_ids),
+                all(
+                    math.isfinite(one.logprob)
+                    for step in output.outputs[0].logprobs or ()
+                    for one in step.values()
+                ),
+            )
+            for output in outputs
         ]
 
     def again(self) -> Engine:

@@ -20,7 +20,7 @@ from shiftdc_eval.backbones.parts import load_parts
 from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.backbones.vllm.backbone import VllmBackbone
 from shiftdc_eval.backbones.vllm.start import start
-from shiftdc_eval.core.errors import ConfigError, ModelError
+from shiftdc_eval.core.errors import ConfigError, ItemError, ModelError
 from shiftdc_eval.steering import OnlineCalibration, Scope, Shift
 
 pytestmark = pytest.mark.slow
@@ -255,3 +255,16 @@ def test_what_vllm_cannot_do_is_refused_in_one_line(backbone: VllmBackbone) -> N
         backbone.generate(asked, SETTINGS, edit=lambda _rows: {1: lambda x: x})
     with pytest.raises(ConfigError, match="dtype=bfloat16"):
         backbone.generate(asked, GenerationSettings(do_sample=True), seeds=["a", "b"])
+
+
+def test_logits_that_are_not_finite_are_no_answer(backbone: VllmBackbone) -> None:
+    norm = backbone.vllm._llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
+    weight = norm.language_model.model.norm.weight
+    kept = weight.detach().clone()
+    try:
+        weight.data.fill_(float("nan"))
+        with pytest.raises(ItemError, match="the logits of .* are not finite in float32"):
+            backbone.generate(chats(2), SETTINGS)
+    finally:
+        weight.data.copy_(kept)
+    assert len(backbone.generate(chats(2), SETTINGS)) == 2
