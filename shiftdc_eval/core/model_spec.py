@@ -76,6 +76,11 @@ class ModelArguments(BaseModel):
         given = [name for name in VLLM_SETTINGS if getattr(self, name) is not None]
         if given and self.engine != "vllm":
             raise ValueError(f"{', '.join(given)} belongs to engine=vllm, not to engine={self.engine}")
+        if self.device_map is not None and self.device not in ("auto", "cuda"):
+            raise ValueError(
+                f"device={self.device} has no effect beside device_map={self.device_map}, which takes all devices; "
+                "leave one of them out"
+            )
         return self
 
     @field_validator("pretrained", "revision")

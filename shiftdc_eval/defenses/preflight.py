@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from shiftdc_eval.backbones import Backbone
 from shiftdc_eval.backbones.interface import ENGINES
 from shiftdc_eval.backbones.loading import shape_on_disk
-from shiftdc_eval.core.errors import ShiftDCError
+from shiftdc_eval.core.errors import ConfigError, ShiftDCError
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.validation import explained
 from shiftdc_eval.defenses.arguments import require
@@ -74,18 +75,51 @@ def problems(
     if shape:
         seen = cast(Backbone, SimpleNamespace(layers=range(shape[0]), hidden_size=shape[1]))
         yield from _said(lambda: checked.resolved(seen))
-    if given:
-        yield from _said(lambda: _uses(checked, given))
+    if direction or contrast:
+        yield from _said(lambda: require_use(checked, given, direction=direction, contrast=contrast))
 
 
-def _uses(defense: Defense, given: SafetyDirection) -> object:
-    """Let a defense ask for its direction where a file has been given."""
+class _Asked:
+    """Stands for the fitted directions: notes which of them a defense asks for."""
 
-    def source(**how: bool) -> SafetyDirection:
-        refuse_for_a_file(**how)
-        return given
+    def __init__(self, given: SafetyDirection | None) -> None:
+        self.given = given
+        self.files: list[str] = []
+        """Arguments that what was asked for is made from."""
 
-    return defense.direction_of(cast(Tools, SimpleNamespace(direction=source)))
+    def __call__(self, **how: bool) -> SafetyDirection | None:
+        self.files += ["direction", "contrast"]
+        if self.given is not None:
+            refuse_for_a_file(**how)
+        return self.given
+
+    def image_shift(self, against: str) -> None:
+        self.files.append("contrast")
+
+
+def require_use(
+    defense: Defense, given: SafetyDirection | None = None, *, direction: Path | None, contrast: Path | None
+) -> None:
+    """Refuse files that a defense does not look at.
+
+    Args:
+        defense: the defense with its settings.
+        given: what `direction` holds, where it has been read.
+        direction: file of a safety direction.
+        contrast: file of a contrast set.
+
+    Raises:
+        ConfigError: names the file.
+    """
+    asked = _Asked(given)
+    with suppress(AttributeError):  # there may be no direction to go on with
+        defense.direction_of(cast(Tools, SimpleNamespace(direction=asked)))
+    for name, path in (("direction", direction), ("contrast", contrast)):
+        if path and name not in asked.files:
+            raise ConfigError(
+                f"model argument {name}={path} has no effect: defense={defense.name} at these settings does not "
+                "use it; leave it out"
+            )
 
 
 def _said(check: Callable[[], object]) -> Iterator[str]:

@@ -34,6 +34,10 @@ class ShiftDCCaptioned(ShiftDC):
     def _is_no_published_code(self) -> Self:
         if self.variant == "official":
             raise ValueError("variant=official captions the image itself; use online or paper")
+        if "caption_max_new_tokens" in self.model_fields_set:
+            raise ValueError(
+                "caption_max_new_tokens has no effect: defense=shiftdc_captioned makes no captions; leave it out"
+            )
         return self
 
     @property

@@ -31,6 +31,7 @@ from shiftdc_eval.defenses.arguments import require
 from shiftdc_eval.defenses.base import OVER_CONTEXT
 from shiftdc_eval.defenses.caption_store import CaptionStore, engine_key
 from shiftdc_eval.defenses.directions import Directions
+from shiftdc_eval.defenses.preflight import require_use
 from shiftdc_eval.judges.language import expect
 from shiftdc_eval.plugin.arguments import (
     DEFAULTS,
@@ -79,6 +80,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         engine = self.arguments.engine
         offered = backbone.capabilities if backbone else ENGINES[engine]
         require(self.defense, offered, engine, use_cache=self.arguments.use_cache)
+        require_use(self.defense, direction=self.arguments.direction, contrast=self.arguments.contrast)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             atexit.register(leave_process_group)
             if not torch.distributed.is_initialized():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.model_spec import ModelArguments
@@ -41,6 +41,19 @@ class AdapterArguments(ModelArguments):
     """Languages that answers are expected in (ISO 639 codes joined by +), for the default judges of the tasks."""
     use_cache: bool = True
     """Decode with a KV cache."""
+
+    @model_validator(mode="after")
+    def _all_count(self) -> Self:
+        if self.max_batch_size is not None and self.batch_size != "auto":
+            raise ValueError(
+                f"max_batch_size={self.max_batch_size} has no effect with batch_size={self.batch_size}; use it with "
+                "batch_size=auto, or set batch_size alone"
+            )
+        if not self.use_cache and self.engine == "vllm":
+            raise ValueError(
+                "use_cache=false belongs to engine=transformers; vLLM always decodes with a KV cache"
+            )
+        return self
 
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
 from shiftdc_eval.core.provenance import redact
 from shiftdc_eval.core.validation import nearest, validated
@@ -98,6 +99,11 @@ def checked(given: Mapping[str, str | bool], judges: list[str]) -> dict[str, str
         if problems and not unread and preflight.needs_defense(mine):
             # where nothing else is wrong, the child looks at them: it imports the defense anyway
             problems += preflight.defense_problems(mine)
+        if mine.get("languages") and (judges or setting("SHIFTDC_JUDGES")):
+            problems.append(
+                f"model argument languages={mine['languages']} has no effect on judges that are chosen (--judge, "
+                "SHIFTDC_JUDGES); set it there, as keyword_multilingual:languages=de"
+            )
         found = {name: str(value) for name, value in mine.items()}
     preflight.refuse(problems)
     return found

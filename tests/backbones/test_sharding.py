@@ -102,14 +102,14 @@ def test_layers_that_lie_elsewhere_are_calibrated_too(whole: Backbone, sharded: 
 
 
 def test_a_device_map_can_be_asked_for_when_loading(folder: Path, whole: Backbone) -> None:
-    mapped = load_backbone(ModelSpec(str(folder), device="cpu", device_map="auto", dtype="float32"))
+    mapped = load_backbone(ModelSpec(str(folder), device_map="auto", dtype="float32"))
     wanted = [answer.ids for answer in whole.generate(chats(), SETTINGS)]
     assert [answer.ids for answer in mapped.generate(chats(), SETTINGS)] == wanted
 
 
 def test_an_unknown_device_map_names_the_known_ones(folder: Path) -> None:
     with pytest.raises(ConfigError, match="device_map=both is unknown; use auto, balanced"):
-        load_backbone(ModelSpec(str(folder), device="cpu", device_map="both"))
+        load_backbone(ModelSpec(str(folder), device_map="both"))
 
 
 @pytest.fixture

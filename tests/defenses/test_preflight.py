@@ -1,6 +1,7 @@
 """What is wrong with a defense is known without weights; stored files are checked as they are read."""
 
 import dataclasses
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,29 @@ def test_all_that_is_wrong_is_said_at_once_without_a_weight(tiny_llava: Path, tm
     (line,) = problems("none", {}, model=ModelSpec(str(model)))
     assert "contrast.jsonl line 1 is not JSON" in line
     assert list(problems("shiftdc", {"layers": "1-2"}, model=ModelSpec("toy"))) == []
+
+
+def test_a_file_or_setting_that_a_defense_does_not_look_at_is_refused(tmp_path: Path) -> None:
+    file, texts = tmp_path / "d.safetensors", tmp_path / "c.jsonl"
+    direction(4).save(file)
+    pairs = [json.dumps({"unsafe": f"first {number}", "safe": f"second {number}"}) for number in range(8)]
+    texts.write_text("\n".join(pairs), encoding="utf-8")
+
+    def refused(name: str, **settings: Any) -> list[str]:
+        said = [
+            list(problems(name, settings, direction=file)),
+            list(problems(name, settings, contrast=texts)),
+        ]
+        for lines, given in zip(said, ("direction", "contrast"), strict=True):
+            assert all(f"{given}=" in line and "has no effect" in line for line in lines)
+        return [given for lines, given in zip(said, ("direction", "contrast"), strict=True) if lines]
+
+    both = ["direction", "contrast"]
+    assert [refused(name) for name in ("none", "ecso", "cmrm", "coca")] == [both] * 4
+    assert refused("cmrm", level="dataset") == ["direction"]
+    assert [refused(name) for name in ("shiftdc", "random", "refusal_direction")] == [[]] * 3
+    (line,) = problems("shiftdc_captioned", {"caption_max_new_tokens": "32"})
+    assert "caption_max_new_tokens has no effect" in line
 
 
 @pytest.mark.parametrize(

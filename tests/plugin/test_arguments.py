@@ -79,6 +79,9 @@ def test_a_key_given_as_an_argument_is_refused_without_repeating_it() -> None:
         ({"dtype": "float8"}, "dtype"),
         ({"seed": "-1"}, "seed"),
         ({"trust_remote_code": "perhaps"}, "trust_remote_code"),
+        ({"max_batch_size": "4"}, "max_batch_size=4 has no effect with batch_size=1"),
+        ({"device": "cuda:1", "device_map": "auto"}, "device=cuda:1 has no effect"),
+        ({"engine": "vllm", "use_cache": "false"}, "use_cache=false belongs to engine=transformers"),
     ],
 )
 def test_ill_typed_adapter_arguments_name_themselves(values: dict[str, str], said: str) -> None:

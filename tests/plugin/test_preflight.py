@@ -56,6 +56,14 @@ def replaced(option: str, value: str) -> list[str]:
         ),
         (replaced("--model_args", "pretrained=toy,defense=none,contrast=/no/such"), "there is no such file"),
         (replaced("--model_args", 'pretrained=toy,defense=none,system_prompt="a, b'), "is not closed"),
+        ([*RIGHT, "--max_batch_size", "4"], "max_batch_size=4 has no effect with batch_size=1"),
+        (
+            [
+                *replaced("--model_args", "pretrained=toy,defense=none,languages=de"),
+                *("--judge", "keyword_robust"),
+            ],
+            "languages=de has no effect on judges that are chosen",
+        ),
         ([*RIGHT, "--include_path", "/no/such"], "--include_path: no folder /no/such"),
         ([*RIGHT, "--config", "x.yaml"], "--config is not taken here"),
         ([*RIGHT, "--output", "x"], "unknown option --output; did you mean --output_path?"),
