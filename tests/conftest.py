@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from warm import Warm
@@ -20,6 +21,8 @@ sys.path[:0] = [
     str(Path(__file__).parent / folder) for folder in ("support", "defenses", "backbones/convert")
 ]
 
+settings.register_profile("project", deadline=None)  # a busy machine is no failure
+settings.load_profile("project")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

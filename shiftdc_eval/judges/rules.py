@@ -42,6 +42,8 @@ _END = re.compile(
     r"\n\s*\n|\n(?=\s*(?:[-*#>\u2022]|\d{1,2}[.):]))"
     r"|(?<=[.!?\u061f\u06d4\u0964])[\"')\]*_]*\s+(?=\D)|(?<=[\u3002\uff01\uff1f])"
 )
+_NUMBER = re.compile(r"^\W*\d{1,2}[.):]\s+", re.MULTILINE)
+"""A list item's number, which begins its line and is no sentence of its own."""
 _TERM = re.compile(r"\{([a-z]\w*)\}")
 _STEPS = re.compile(r"^\W*(?:\d{1,2}[.):]|step \d)", re.MULTILINE | re.IGNORECASE)
 
@@ -155,7 +157,7 @@ class Rules(BaseModel):
             without: kinds of rules to leave out.
         """
         said = spoken(response)
-        sentences = [one for part in _END.split(said) if (one := plain(part[:LONGEST]))]
+        sentences = [one for part in _END.split(_NUMBER.sub("\n", said)) if (one := plain(part[:LONGEST]))]
         if not sentences:
             return None
         steps = bool(_STEPS.search(said))
