@@ -7,6 +7,7 @@ rule each, and the image says which rules were applied (`changes_of`). A plain R
 from __future__ import annotations
 
 import io
+import re
 import struct
 import threading
 import warnings
@@ -29,6 +30,14 @@ CHANGES = (TRANSPARENT, SIXTEEN_BIT, ROTATED, FIRST_FRAME, CMYK)
 """Names of the rules, as they stand in the flags of a sample."""
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is opened: Pillow's own limit, which a program may have switched off."""
+
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""What ends the data of a JPEG's scan."""
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+OTHER_CODING = (0xC3, 0xC5, 0xC6, 0xC7, *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+"""Markers of JPEGs without Huffman codes, lossless or hierarchical."""
+MORE = bytes.fromhex("5aa53cc3") * 64
+"""Data of a scan that decode to something else than zeros."""
 
 _KEY = "shiftdc_changes"
 _ORIENTATION = 0x0112
@@ -96,7 +105,40 @@ def _opened(source: Path | str | bytes, name: str) -> Image.Image:
     padded = image.format in ("JPEG", "MPO", "WEBP", "AVIF") and content.endswith(bytes(16))
     if padded and not content.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise DataError(f"{name}: broken image: the {image.format} data end in zeros, without an end marker")
+    if image.format in ("JPEG", "MPO") and image.width * image.height <= MAX_PIXELS:
+        _require_scan(image, content, name)
     return image
+
+
+def _require_scan(image: Image.Image, content: bytes, name: str) -> None:
+    """Refuse a JPEG that was cut and closed with an end marker: the decoder fills the rest with grey.
+
+    A whole scan's decoder never looks at bytes that are put in front of the end marker, a cut one's does. Arithmetic
+    coding, which may leave out zeros at its end, is not looked at.
+    """
+    place = 2
+    while content[place : place + 1] == b"\xff" and place + 4 <= len(content):
+        marker, size = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
+        if marker == 0xFF:  # a fill byte
+            place += 1
+            continue
+        if marker in OTHER_CODING:
+            return
+        place += 2 + size
+        if place > len(content):
+            raise DataError(f"{name}: broken image: the JPEG ends inside a segment")
+        if marker == START_OF_SCAN:
+            found = MARKER.search(content, place)
+            if found is None:  # Pillow tells what lacks its end
+                return
+            place = found.start()
+            if content[place + 1] == END_OF_IMAGE:
+                # bytes of 255 before a marker fill up
+                data = content[:place].rstrip(b"\xff") + MORE
+                longer = Image.open(io.BytesIO(data + content[place:]))
+                if longer.tobytes() != image.tobytes():
+                    raise DataError(f"{name}: broken image: the JPEG's data end early")
+                return
 
 
 def _require_rows(content: bytes, name: str) -> None:

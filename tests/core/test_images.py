@@ -74,6 +74,23 @@ def test_the_zeros_of_an_interrupted_download_are_found() -> None:
     assert load_image(encoded(noise(), "JPEG") + bytes(64), "padding after the end marker").size == (90, 60)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.6, 0.95])
+@pytest.mark.parametrize(
+    "settings", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"quality": 95, "subsampling": 0}]
+)
+def test_a_jpeg_that_was_cut_and_closed_with_an_end_marker_is_found(
+    settings: dict[str, object], share: float
+) -> None:
+    whole = encoded(noise(), "JPEG", **settings)
+    expected = np.array(Image.open(io.BytesIO(whole)))
+    for content in (whole, whole + b"trailing bytes", whole.replace(b"\xff\xd9", b"\xff\xff\xd9")):
+        assert np.array_equal(np.array(load_image(content)), expected)
+    start = whole.index(b"\xff\xda") + 14
+    cut = whole[: start + int((len(whole) - start) * share)].removesuffix(b"\xff")
+    with pytest.raises(DataError, match="early|inside a segment"):
+        load_image(cut + b"\xff\xd9", "item 7")
+
+
 def test_a_png_whose_rows_end_early_is_found_although_its_checksums_are_right() -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
