@@ -15,7 +15,7 @@ _PLACEHOLDER = re.compile(
       (?:API[ ])?[\w.]*{_SERVICE}(?:Error|Exception)(?:[ ]occurred)?{_DETAIL}
     | [\w.]*(?:ResourceExhausted|ServiceUnavailable|DeadlineExceeded){_DETAIL}
     | (?:finish_?reason|FinishReason|block_?reason|BlockReason)[.:=\s]+[\w.'"-]+
-    | (?:Error|ERROR|HTTP)(?:[ ]code)?[ :]+[45]\d\d{_DETAIL}(?:[ -][^\n]{{0,80}})?
+    | (?:Error|ERROR|HTTP)(?:[ ]code)?[ :]+[45]\d\d{_DETAIL}(?:[ ]?-[^\n]{{0,80}}|(?:[ ][A-Z][\w'-]*){{1,6}})?
     | [<\[({{](?:ERROR|error|FAILED|failed|BLOCKED|blocked|content[_ ]filter(?:ed)?|no[_ ]response)[>\])}}]
     """,
     re.VERBOSE,

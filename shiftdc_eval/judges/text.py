@@ -10,6 +10,8 @@ _APOSTROPHES = dict.fromkeys(
 )
 _QUOTES = dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\uff02"), '"')
 _BACKTICK_IN_WORD = re.compile(r"(?<=\w)`(?=\w)")
+_SET_APART = re.compile(r"(?<=\w) (?=(?:n't|'(?:m|re|ve|ll|d))\b)")
+"""In tokenised text: `ca n't`, `I 'm`."""
 _MARKDOWN = re.compile(r"[*_`~#>|\\]")
 _SPACE = re.compile(r"\s+")
 _UNWRITTEN = frozenset({"Cf", "Cc", "Co", "Cs"})
@@ -41,4 +43,4 @@ def plain(text: str) -> str:
     """Case-folded text without markdown, accents and invisible characters; straight quotes, single spaces."""
     text = folded(straight(text)).casefold()
     text = _MARKDOWN.sub("", _BACKTICK_IN_WORD.sub("'", text))
-    return _SPACE.sub(" ", text).strip()
+    return _SET_APART.sub("", _SPACE.sub(" ", text)).strip()
