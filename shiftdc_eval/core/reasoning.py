@@ -42,6 +42,7 @@ _BARE_FINAL = re.compile(r"assistant\s*final(?!\w*\s*answer)")
 """Harmony channels whose special tokens the tokenizer left out: `analysisWe need ...assistantfinalSure`."""
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 _ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
+_FENCE = re.compile(r"^[^\S\n]*(?:```|~~~)", re.MULTILINE)
 _WRAPPER = re.compile(r"<\|(?:begin|end)_of_(?:solution|box)\|>")
 
 
@@ -95,11 +96,26 @@ def _cut(form: str, stripped: Sequence[str]) -> Final:
 def _without_block(text: str, opening: str, closing: str, *, any_case: bool) -> str | None:
     """The text without the blocks of one pair of tags; None where one that begins a line is never closed."""
     flags = re.DOTALL | (re.IGNORECASE if any_case else 0)
-    start, end = re.escape(opening), re.escape(closing)
+    start, end = _tag(opening, any_case), _tag(closing, any_case)
     text = re.sub(f"{start}.*?{end}", "", text, flags=flags)
     # nested blocks, and an opening tag that stood in the prompt
-    text = re.split(end, text, flags=flags)[-1]
+    ends = [found.end() for found in re.finditer(end, text, flags) if not _in_code(text, found)]
+    text = text[ends[-1] :] if ends else text
     return None if re.search(rf"(?:\A|\n)[^\S\n]*{start}", text, flags=flags) else text
+
+
+def _tag(tag: str, any_case: bool) -> str:
+    """Pattern of a tag; of those that we know also with blanks and attributes (`<think type="long">`)."""
+    with_attributes = any_case and tag.startswith("<") and not tag.startswith("<|")
+    return rf"{re.escape(tag[:-1])}(?:\s[^<>]*)?>" if with_attributes else re.escape(tag)
+
+
+def _in_code(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag is spoken about: between backticks, or in a code block that is opened and closed around it."""
+    before, after = text[: tag.start()], text[tag.end() :]
+    if before.endswith("`") and after.startswith("`"):
+        return True
+    return len(_FENCE.findall(before)) % 2 == 1 == len(_FENCE.findall(after)) % 2
 
 
 def _final_channel(text: str) -> str | None:

@@ -33,6 +33,11 @@ HARMONY = "<|channel|>analysis<|message|>No, I must not.<|end|><|start|>assistan
         (HARMONY.replace("final<", "final <|constrain|>json<"), "Sure.", ("harmony",)),
         ("<think>No.</think><|begin_of_box|>Sure.<|end_of_box|>", "Sure.", ("<think>", "<answer>")),
         ("analysisNo, I must not.assistantfinalSure.", "Sure.", ("harmony",)),
+        ('<think type="long">No.</think >Sure.', "Sure.", ("<think>",)),
+        # a closing tag that is spoken about closes nothing
+        ("Write `</think>` here.", "Write `</think>` here.", ()),
+        ("Sure:\n```html\n</think>\n```\nDone.", "Sure:\n```html\n</think>\n```\nDone.", ()),
+        ("Hm.\n```py\nNo.</think>Sure.\n```\nx\n```", "Sure.\n```\nx\n```", ("<think>",)),
         ("  Sure.\n", "  Sure.\n", ()),
         ("Use the <think> tag.", "Use the <think> tag.", ()),
         ("analysis of the picture: No.", "analysis of the picture: No.", ()),
@@ -50,6 +55,7 @@ def test_the_final_answer_is_what_stands_outside_the_reasoning(
     [
         "<think>No, I must",
         "Sure.\n<think>\nNo",
+        '<think type="long">No',
         "\u25c1think\u25b7No",
         "<|channel|>analysis<|message|>No, I",
         "<|channel|>analysis<|message|>No.<|end|><|start|>assistant<|channel|>commentary<|message|>x",
