@@ -75,6 +75,11 @@ def read_labels(
     for column in columns:
         if column not in COLUMNS:
             raise ConfigError(f"unknown column {column!r} in --column; known: {', '.join(COLUMNS)}")
+    named = {ours: columns.get(ours, ours) for ours in dict.fromkeys([*NEEDED, *columns])}
+    for theirs, count in Counter(named.values()).items():
+        if count > 1:
+            both = " and ".join(ours for ours, name in named.items() if name == theirs)
+            raise ConfigError(f"column {theirs!r} is named for {both}; they are two columns of the file")
     for label, verdict in mapping.items():
         if verdict and verdict not in VALUES[kind]:
             raise ConfigError(

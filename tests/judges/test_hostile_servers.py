@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from shiftdc_eval.cli import main
 from shiftdc_eval.core.errors import ConfigError, JudgeError
 from shiftdc_eval.judges import Item, Judge, get_judge
 from shiftdc_eval.judges.api.endpoint import masked
-from shiftdc_eval.judges.api.reply import retry_after
+from shiftdc_eval.judges.api.reply import retry_after, status_fault
 
 Build = Callable[..., Judge]
 PROXIES = (
@@ -167,6 +168,18 @@ def test_a_redirect_is_not_followed(judge_at: Build, server: JudgeServer, status
         judge_at("llm_figstep").judge([item(n, f"redirect {status}") for n in range(9)])
     assert len(server.seen) == 1
     assert "\n" not in str(caught.value)
+
+
+def test_a_redirect_to_no_address_is_a_redirect() -> None:
+    fault = status_fault(302, {"location": "http://[bad"}, b"{}")
+    assert fault.kind == "fatal"
+    assert fault.reason.startswith("the server redirects, which is not followed")
+
+
+@pytest.mark.parametrize("detail", ["n: not so", [{"loc": ["body", "n"], "msg": "not so"}]])
+def test_what_a_server_of_another_form_says_is_kept(detail: object) -> None:
+    body = json.dumps({"detail": detail}).encode()
+    assert status_fault(422, {}, body).reason == "HTTP 422: n: not so"
 
 
 def test_a_socks_proxy_without_its_package_is_named(judge_at: Build, monkeypatch: pytest.MonkeyPatch) -> None:

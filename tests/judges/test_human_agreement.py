@@ -262,6 +262,7 @@ def test_a_label_can_be_left_out_and_the_rest_mapped(tmp_path: Path) -> None:
         # an optional column that is misspelt makes every answer a prompt of its own, and intervals too narrow
         ({"request": "promt"}, {}, "no column 'promt'; nearest: 'prompt'"),
         ({"model": "prompts"}, {}, "no column 'prompts'"),
+        ({"response": "label"}, {}, "column .label. is named for response and label"),
         ({}, {"refusd": "refused"}, "no answer has this label; nearest: 'refused'"),
     ],
 )

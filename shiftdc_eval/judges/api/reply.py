@@ -64,6 +64,8 @@ class ServerError:
         except (ValueError, RecursionError):
             return cls()
         error = data.get("error", data) if isinstance(data, dict) else None
+        if isinstance(error, dict) and "message" not in error:
+            error = _detail(error.get("detail"))
         if isinstance(error, str):
             return cls(message=error)
         if not isinstance(error, dict):
@@ -75,6 +77,17 @@ class ServerError:
                 if isinstance(text := error.get(name), str)
             }
         )
+
+
+def _detail(detail: Any) -> Any:
+    """FastAPI's form of an error: a text, or a list of places and messages, of which the first counts."""
+    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
+        place = detail[0].get("loc")
+        return {
+            "param": str(place[-1]) if isinstance(place, list) and place else "",
+            "message": detail[0].get("msg"),
+        }
+    return detail
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -99,7 +112,10 @@ def status_fault(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
     if status in _FATAL:
         return Fault("fatal", _FATAL[status], status=status)
     if 300 <= status < 400:
-        host = urlsplit(headers.get("location", "")).hostname
+        try:
+            host = urlsplit(headers.get("location", "")).hostname
+        except ValueError:
+            host = None
         to = f" to {host}" if host else ""
         reason = f"the server redirects{to}, which is not followed; name the address it leads to as base_url"
         return Fault("fatal", reason, status=status)
