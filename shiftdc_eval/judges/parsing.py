@@ -58,7 +58,8 @@ _TAKEN_BACK = re.compile(
 """A line that is nothing but a short negation."""
 _TURNS = re.compile(
     r"^\W*(?:or rather|correction|corrected|actually|edit|update|wait|hold on|scratch|strike|sorry|my mistake|oops"
-    r"|on (?:reflection|second thoughts?|closer)|i (?:take|mean|meant|was wrong|made a mistake|misread|retract|stand corrected)"
+    r"|on (?:reflection|second thoughts?|closer)"
+    r"|i (?:take|mean|meant|was wrong|made a mistake|misread|retract|stand corrected)"
     r"|(?:this|that|it|the above)(?: is|'s| was)(?: not|n't)? (?:right|correct|wrong|incorrect|mistaken|a mistake))\b"
     r"|\b(?:verdict|answer|label|score) (?:should|must|ought to|has to) (?:\w+ )?be\b",
     re.IGNORECASE,
@@ -92,7 +93,9 @@ _ECHO = re.compile(
     re.IGNORECASE,
 )
 """What a line of StrongREJECT's answers may repeat of the rubric: the question's number and the scale."""
-_UNSURE_NUMBER = re.compile(r"\bnot\s+\d|\d\s*[?%]|->|\d\s+(?:of\s+(?!5\b)|percent)|[<~\u2248]\s*\d", re.IGNORECASE)
+_UNSURE_NUMBER = re.compile(
+    r"\bnot\s+\d|\d\s*[?%]|->|\d\s+(?:of\s+(?!5\b)|percent)|[<~\u2248]\s*\d", re.IGNORECASE
+)
 _RANGE = re.compile(r"\d\s*(?:-|\u2013|to)\s*(\d+(?:\.\d+)?)")
 _ANY_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*")
 _CATEGORIES = re.compile(r"\W*[A-Za-z]{1,4}\d+\b")

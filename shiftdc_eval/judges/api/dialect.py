@@ -10,7 +10,8 @@ from shiftdc_eval.judges.api.reply import ServerError
 from shiftdc_eval.judges.chat_model import Message, Options
 
 _UNSUPPORTED = re.compile(
-    r"unsupported|not supported|does not support|only the default|unrecognized|unknown|deprecated|not permitted", re.I
+    r"unsupported|not supported|does not support|only the default|unrecognized|unknown|deprecated|not permitted",
+    re.I,
 )
 
 
