@@ -63,6 +63,8 @@ class JudgeServer:
     always: str = ""
     """The order that every request without one of its own carries."""
     retry_after: float = 0.3
+    raw: dict[str, bytes] = field(default_factory=dict)
+    """Name -> all bytes that `[[raw NAME]]` is answered with before the connection is closed."""
     seen: list[Seen] = field(default_factory=list)
     sent: int = 0
     """Bytes of the last endless body."""
@@ -160,6 +162,11 @@ class JudgeServer:
         writer.write(head.encode() + raw)
         await writer.drain()
         return True
+
+    async def _raw(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        writer.write(self.raw[seen.order.partition(" ")[2]])
+        await writer.drain()
+        return False
 
     async def _429_seconds(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
         return await self._send(writer, 429, {}, {"Retry-After": f"{self.retry_after:g}"})

@@ -14,6 +14,7 @@ from pydantic import Field, FiniteFloat, PositiveInt
 
 from shiftdc_eval.core.environment import foreign, setting
 from shiftdc_eval.core.errors import ConfigError, JudgeError
+from shiftdc_eval.core.terminal import printable
 
 KEY_VARIABLES = ("SHIFTDC_JUDGE_API_KEY", "OPENAI_API_KEY")
 OPENAI_URL = "https://api.openai.com/v1"
@@ -98,7 +99,7 @@ def redact(text: str) -> str:
 
 def masked(text: str) -> str:
     """A server's words on one line, at most 200 characters, without anything that looks like a key."""
-    return _SECRET.sub("[key]", redact(" ".join(text.split())))[:200]
+    return printable(_SECRET.sub("[key]", redact(" ".join(text.split()))))[:200]
 
 
 def _read(variable: str) -> str:
