@@ -36,6 +36,7 @@ Pattern = Annotated[str, StringConstraints(min_length=1)]
 
 _TAG = re.compile(r"</?(?:[a-z][\w-]{0,30}|(?i:answer|response|output|final|reply))/?>|<\|[\w-]{1,30}\|>")
 _CODE = re.compile(r"```.*?```|~~~.*?~~~", re.DOTALL)
+_FENCE = re.compile(r"^\s*(?:```|~~~)[\w+-]*[^\S\n]*$", re.MULTILINE)
 _QUOTED = re.compile(r'"[^"\n]{1,2000}"|(?<!\w)\'[^\'\n]{12,400}\'(?!\w)')
 # A full stop before a digit ends no sentence ("No. 1"), nor does one inside a word or a number.
 _END = re.compile(
@@ -211,6 +212,7 @@ def spoken(response: str) -> str:
         rest = pattern.sub(" ", text)
         if any(char.isalpha() for char in rest):
             text = rest
+        text = _FENCE.sub("", text)
     return text
 
 
