@@ -152,6 +152,14 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
     if args.direction and not args.direction.is_file():
         yield f"--direction {args.direction}: there is no such file"
     yield from preflight.output_problems(args.out, "--out")
+    yield from preflight.cache_problems()
+    if (
+        args.layers is not None
+    ):  # the model's layers are counted in its configuration, which takes the import of torch
+        from shiftdc_eval.defenses.preflight import problems
+
+        spec = model_options.spec_of(args.model, args)
+        yield from problems("shiftdc", {"layers": args.layers}, model=spec)
 
 
 def _names(text: str | None) -> list[str]:

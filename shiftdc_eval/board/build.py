@@ -27,6 +27,7 @@ from shiftdc_eval.board.render.markdown import markdown
 from shiftdc_eval.board.render.page import page
 from shiftdc_eval.board.reported import REPORTED, Reported
 from shiftdc_eval.board.seed_pooling import over_seeds
+from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.hashing import content_hash
 from shiftdc_eval.core.json_files import canonical, record_text, write_text
 from shiftdc_eval.core.locks import locked
@@ -52,6 +53,10 @@ def build(results: Sequence[Path], board: Path, replace: bool = False, *, times:
         WriteError: the board cannot be written.
     """
     new = not board.exists()
+    if not results and not any(shelf.paths(board) for shelf in (CELLS, REPORTED, CALIBRATIONS)):
+        raise RecordError(
+            f"{board}: no board is there, and no results are given: name folders that `shiftdc-eval run` wrote"
+        )
     try:
         with locked(board / LOCK, f"{board}: another process is building this board; waiting for it"):
             remove_leftovers(board)

@@ -50,6 +50,8 @@ SECRET_NAME = re.compile(
 )
 SHORTEST = 8
 """Characters that a variable's value has at least to be taken for a secret."""
+SHORT = re.compile(r"(?=\S*[A-Za-z])(?=\S*[0-9])\S{6,7}")
+"""Shorter ones that are: letters and digits, so that no word of a text and no number is taken out."""
 
 
 def versions() -> dict[str, str]:
@@ -94,12 +96,14 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
 def secret_values() -> Iterator[tuple[str, str]]:
     """Name and value of every environment variable whose name says that it holds a secret; paths of files are none."""
     for name, value in os.environ.items():
-        if len(value.strip()) >= SHORTEST and SECRET_NAME.search(name) and not os.path.exists(value):
-            yield name, value.strip()
+        secret = value.strip()
+        told = len(secret) >= SHORTEST or SHORT.fullmatch(secret)
+        if told and SECRET_NAME.search(name) and not os.path.exists(value):
+            yield name, secret
 
 
 def _forms(value: str) -> set[str]:
-    """A secret as it may be written, longer than `SHORTEST`."""
+    """A secret as it may be written: itself, and forms and lines of at least `SHORTEST`."""
     forms = {
         quote(value),
         quote(value, ""),
@@ -111,7 +115,7 @@ def _forms(value: str) -> set[str]:
     forms |= {shlex.quote(value).removeprefix("'").removesuffix("'"), b64encode(value.encode()).decode()}
     for in_json in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
         forms |= {in_json[1:-1], json.dumps(in_json)[3:-3]}
-    return {form for form in {value, *value.splitlines(), *forms} if len(form) >= SHORTEST}
+    return {form for form in {value, *value.splitlines(), *forms} if len(form) >= SHORTEST or form == value}
 
 
 def redact(text: str) -> str:

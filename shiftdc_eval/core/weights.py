@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from shiftdc_eval.core.errors import ModelError, RecordError
 from shiftdc_eval.core.json_files import parse_object, read_text
 
+SETTINGS = re.compile(r'"(?:quantization|compression)_config"\s*:\s*\{')
+"""How config.json says that a model is quantised."""
+INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32")
+"""Types of safetensors that hold packed or scaled numbers where weights are meant."""
 NAMED = 3
 """Weights that an error names of each kind."""
 
@@ -49,14 +54,49 @@ def load_whole(
             f"the weights in {source} are not those of {type(model).__name__}: {said}; missing ones would be random "
             "numbers: repair the checkpoint, or load it with the version of transformers that it was made with"
         )
+    if not Path(source).is_dir() and (whole := [*_without_scales(_snapshot(source, options))]):
+        raise ModelError(f"cannot load {source}: {whole[0]}")
     return model
 
 
+def _snapshot(source: Any, options: Mapping[str, Any]) -> Path | None:
+    """Folder in the hub's cache that a model was loaded from."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(str(source), "config.json", revision=options.get("revision"))
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _without_scales(folder: Path | None) -> Iterator[str]:
+    """Weights that are stored as integers while nothing says what they stand for: they would be plain numbers."""
+    if folder is None or SETTINGS.search(
+        (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+    ):
+        return
+    kinds: dict[str, str] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            kinds |= {name: one["dtype"] for name, one in header.items() if name != "__metadata__"}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
+            return  # damaged: loading says so
+    if whole := [
+        f"{name} {kind}" for name, kind in kinds.items() if kind in INTEGERS and name.endswith("weight")
+    ]:
+        yield (
+            f"{len(whole)} weights are integers ({_named(whole)}) and config.json has no quantization_config that says "
+            "what they stand for: save the model again with its settings, or take the original"
+        )
+
+
 def folder_problems(folder: Path) -> Iterator[str]:
-    """Settings in a model's folder that are no JSON objects, and shards that an index names but that are missing.
+    """Settings in a model's folder that are no JSON objects, integers that they do not tell of, and missing shards.
 
     Transformers goes on without a damaged generation_config.json: answers would end elsewhere.
     """
+    if (folder / "config.json").is_file():
+        yield from _without_scales(folder)
     indices = sorted(folder.glob("*.index.json"))
     for path in (folder / "config.json", folder / "generation_config.json", *indices):
         if not path.is_file():

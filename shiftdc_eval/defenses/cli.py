@@ -12,13 +12,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(_args: argparse.Namespace) -> int:
     """Print the table."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from shiftdc_eval.core.errors import ConfigError
     from shiftdc_eval.defenses import DEFENSES
 
-    table = Table(title="Defenses (defense=NAME in --model_args)", show_lines=True)
+    table = Table(title="Defenses (defense=NAME in --model_args)", box=box.SIMPLE, pad_edge=False)
     for column in ("name", "source", "extra cost of an answer"):
         table.add_column(column, overflow="fold")
     table.add_column("settings (default)", no_wrap=True)
@@ -32,5 +33,5 @@ def main(_args: argparse.Namespace) -> int:
         settings = "\n".join(f"{field}={info.default}" for field, info in fields.items()) or "-"
         source = "\n".join(filter(None, (defense.source, DEFENSES.distribution(name))))
         table.add_row(name, source, defense.extra_cost, settings)
-    Console(width=max(Console().width, 110)).print(table)
+    Console().print(table)
     return 0

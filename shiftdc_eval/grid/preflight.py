@@ -30,7 +30,11 @@ def refuse(path: Path, grid: Grid, cells: Sequence[Cell], out: Path) -> None:
         ConfigError: a line a problem, with its place in the grid file.
     """
     todo = [cell for cell in cells if _to_run(cell, out)]
-    problems = [*problems_of(path, grid, todo), *preflight.output_problems(out, "--out")]
+    problems = [
+        *problems_of(path, grid, todo),
+        *preflight.output_problems(out, "--out"),
+        *preflight.cache_problems(),
+    ]
     if any(cell.defense.settings for cell in cells):  # to know what is right takes the import of torch
         problems += _defense_problems(path, grid, cells)
     preflight.refuse(problems)

@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.records import JudgeCost
 from shiftdc_eval.core.terminal import say
+from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.judges.human_labels import read_labels
 from shiftdc_eval.judges.registry import JUDGES, judges_for
 from shiftdc_eval.judges.rejudge import disagreements, rejudge
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
 REASONS = 5
 """Reasons for unscored answers that are printed for a judge, the commonest first."""
 DESCRIPTION = """Judge the stored answers of a run again, without a model:
-  shiftdc-eval judge RUN --judge keyword_robust --judge 'llm_figstep:model=gpt-4o-mini'
-RUN is a results folder (with samples files) or one samples file. Interrupted work is resumed.
+  shiftdc-eval judge RUN --judge keyword_robust --judge 'llm_figstep:model=M'
+RUN is a results folder (with samples files) or one samples file.
+Interrupted work is resumed.
 
-Compare a judge with human labels (CSV, TSV, JSON or JSONL with the columns response and label):
-  shiftdc-eval judge human-agreement LABELS --judge keyword_robust --map full_refusal=refused"""
+Compare a judge with human labels (CSV, TSV, JSON or JSONL with the columns
+response and label):
+  shiftdc-eval judge human-agreement LABELS --judge keyword_robust \\
+    --map full_refusal=refused"""
 AGREEMENT = ("human-agreement", "calibrate")
 """The first target that asks for a comparison with labels, and its name of earlier versions."""
 
@@ -35,7 +40,7 @@ AGREEMENT = ("human-agreement", "calibrate")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.description = DESCRIPTION
-    parser.epilog = "judges: " + ", ".join(JUDGES)
+    parser.epilog = fill("judges: " + ", ".join(JUDGES), 78, break_on_hyphens=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("target", nargs="*", metavar="RUN | human-agreement LABELS", help="what to judge")
     parser.add_argument(
@@ -99,6 +104,9 @@ def main(args: argparse.Namespace) -> int:
         return _human_agreement(args, judges)
     if not args.target:
         raise ConfigError("name a results folder or a samples file")
+    first = args.target[0]
+    if (like := nearest(first, AGREEMENT)) and not Path(first).exists():
+        raise ConfigError(f"{first}: no such results folder or samples file{like}")
     return _rejudge([Path(target) for target in args.target], judges, args.task, args.disagreements)
 
 

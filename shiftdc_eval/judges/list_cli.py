@@ -10,8 +10,6 @@ from shiftdc_eval.judges.keyword import load_list
 from shiftdc_eval.judges.registry import JUDGES
 from shiftdc_eval.judges.rubric import FOLDER, IMAGES, load_rubric
 
-WIDTH = 120
-"""Columns the table needs at least: a pipe has no width of its own."""
 VARIANTS = ("_guarded", "_tolerant")
 """Endings of judges that ask by a rubric in another way."""
 OPEN = {
@@ -31,10 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(_args: argparse.Namespace) -> int:
     """Print the table."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Judges (--judge NAME, settings after a colon: docs/judges.md)", show_lines=True)
+    title = "Judges (--judge NAME, settings after a colon: docs/judges.md)"
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
     for column in ("name", "verdict", "asks", "source"):
         table.add_column(column, no_wrap=column == "name", overflow="fold")
     for name in JUDGES:
@@ -44,7 +44,7 @@ def main(_args: argparse.Namespace) -> int:
         # nothing of a package is imported for a table
         source = f"refused: {refused}" if refused else distribution(entries[0])
         table.add_row(name, "its own", "an installed package", source)
-    Console(width=max(Console().width, WIDTH)).print(table)
+    Console().print(table)
     return 0
 
 

@@ -7,9 +7,10 @@ import logging
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -70,6 +71,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     """Command to record as reproducing the run; empty: this process's own command line."""
     token: str = ""
     """Suffix of this process's run ids, by which its parent finds them; empty: a random one per run."""
+    opened: ClassVar[Callable[[Path], object]] = lambda journal: None
+    """Is told which journal a run goes on with, before the first answer."""
 
     def __init__(self, backbone: Backbone | None = None, **given: Any) -> None:
         super().__init__()
@@ -182,6 +185,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         folder = self.arguments.journal or journal_dir()
         tally = Tally(hardware=self._hardware)
         with Journal(folder, self._config(), rank=self.rank) as journal:
+            type(self).opened(journal.path)
             done = self._answer_all(samples, journal, tally)
         tally.leaked = leaked_items(samples, self._directions.texts()) if self._direction_sha256 else 0
         run_id, total = gathered(self._new_id(started), tally)

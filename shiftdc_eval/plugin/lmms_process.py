@@ -11,6 +11,8 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -53,6 +55,10 @@ class Report(BaseModel):
     """The results file."""
     samples: dict[Path, int] = {}
     """Samples file -> rows it should have."""
+    journal: Path | None = None
+    """The journal, as soon as it is open."""
+    unsent: dict[str, str] = {}
+    """Service that the results were to be sent to -> why they were not."""
 
 
 @dataclass
@@ -79,6 +85,42 @@ class Saved:
             save_samples(this, task_name, samples)
 
         tracker.save_results_aggregated, tracker.save_results_samples = results_saved, samples_saved
+
+
+def guarded(service: str, logger: Any, unsent: dict[str, str]) -> Callable[..., Any]:
+    """Let lmms-eval's logger of a service end nothing: it is made before a model is loaded, and again at the end.
+
+    Args:
+        service: name of the service and of its package.
+        logger: lmms-eval's class.
+        unsent: is told why the service failed; it is then left alone.
+    Returns:
+        what takes the class's place.
+    """
+
+    def attempt(call: Callable[[], Any]) -> Any:
+        if service in unsent:
+            return None
+        try:
+            return call()
+        except Exception as error:  # whatever a service raises: logged out, no network, a wrong project
+            said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+            missing = find_spec(service) is None
+            unsent[service] = redact(f"pip install {service}: it is not installed" if missing else said)
+            print(f"{service} failed, the run goes on without it: {unsent[service]}", flush=True)
+            return None
+
+    def made(**options: Any) -> Any:
+        inner = attempt(lambda: logger(**options))
+
+        def method(name: str) -> Callable[..., Any]:
+            return lambda *args: attempt(lambda: attrgetter(name)(inner)(*args))
+
+        names = ("post_init", "log_eval_result", "log_eval_samples", "finish")
+        run = SimpleNamespace(finish=method("run.finish"))
+        return SimpleNamespace(run=run, **{name: method(name) for name in names})
+
+    return made
 
 
 def leave_out_zero_errors(results: Mapping[str, Any]) -> None:
@@ -162,6 +204,13 @@ def main(words: list[str]) -> NoReturn:
     def tell(message: str) -> None:
         saved.report.error = message
 
+    def opened(journal: Path) -> None:
+        saved.report.journal = journal
+        write_report()  # a killed process writes none later
+
+    def write_report() -> None:
+        job.report.write_text(saved.report.model_dump_json(), encoding="utf-8")
+
     try:
         if job.judges:
             os.environ["SHIFTDC_JUDGES"] = ",".join(job.judges)
@@ -175,7 +224,10 @@ def main(words: list[str]) -> NoReturn:
         for model in (ShiftDCVlm, ShiftDCLlava):
             model.defaults = {**model.defaults, "journal": job.folder}
         ShiftDCVlm.command, ShiftDCVlm.token = job.command, job.token
+        ShiftDCVlm.opened = opened
         one_line_for_wrong_input(command, tell)
+        command.WandbLogger = guarded("wandb", command.WandbLogger, saved.report.unsent)
+        command.SwanLabLogger = guarded("swanlab", command.SwanLabLogger, saved.report.unsent)
         saved.watch(EvaluationTracker)
         sys.argv = ["lmms-eval", *words[1:]]
         command.cli_evaluate()
@@ -186,7 +238,7 @@ def main(words: list[str]) -> NoReturn:
         status = stop.code
     except KeyboardInterrupt:
         status = 130
-    job.report.write_text(saved.report.model_dump_json(), encoding="utf-8")
+    write_report()
     sys.exit(status)
 
 

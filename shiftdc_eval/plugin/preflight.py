@@ -260,6 +260,12 @@ def defense_problems(given: Mapping[str, Any]) -> Iterator[str]:
 # ---- files --------------------------------------------------------------------------------------
 
 
+def cache_problems() -> Iterator[str]:
+    """A folder of captions, directions and verdicts that cannot be created or written."""
+    if given := setting("SHIFTDC_CACHE"):
+        yield from output_problems(Path(given), "the variable SHIFTDC_CACHE:")
+
+
 def output_problems(folder: Path, option: str) -> Iterator[str]:
     """An output folder that cannot be created or written."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())

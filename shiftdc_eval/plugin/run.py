@@ -27,6 +27,7 @@ from shiftdc_eval.core.provenance import redact
 from shiftdc_eval.core.validation import nearest, validated
 from shiftdc_eval.plugin import options
 from shiftdc_eval.plugin.arguments import DEFAULTS, parse_pairs
+from shiftdc_eval.plugin.saved_files import has_answers, require_whole
 
 DEFAULT_OUTPUT = "results"
 MOST_DISAGREEMENTS = 10
@@ -91,6 +92,7 @@ def checked(given: Mapping[str, str | bool], judges: list[str]) -> dict[str, str
     if given.get("model") in DEFAULTS:
         tasks = [name for name in str(given.get("tasks", "")).split(",") if name]
         problems += options.problems(given, ours_only=preflight.all_ours(tasks))
+        problems += preflight.cache_problems()
         problems += preflight.judge_problems(judges)
         problems += preflight.data_problems(tasks, str(given.get("limit", "")), judges)
         mine = dict(DEFAULTS[str(given["model"])])
@@ -165,7 +167,6 @@ def _problems_of_arguments(
 def _concluded(job: Any, status: int) -> int:
     """Exit status of a run whose process has ended; says why where it failed."""
     from shiftdc_eval.plugin.lmms_process import Report
-    from shiftdc_eval.plugin.saved_files import require_whole
 
     try:
         report = Report.model_validate_json(job.report.read_text(encoding="utf-8"))
@@ -195,8 +196,14 @@ def _concluded(job: Any, status: int) -> int:
                 f"`shiftdc-eval judge {report.results.parent if report.results else ''} --judge ...`",
                 file=sys.stderr,
             )
-        return 1 if failed else 0
-    if any(job.folder.glob("journal-*.jsonl")):
+        for service, reason in report.unsent.items():
+            print(
+                f"shiftdc-eval run: nothing was sent to {service}: {reason}; the results are saved in "
+                f"{report.results.parent if report.results else job.folder}",
+                file=sys.stderr,
+            )
+        return 1 if failed or report.unsent else 0
+    if report.journal is not None and has_answers(report.journal):
         said += "; finished answers are in the journal there: the same command goes on from them"
     print(f"shiftdc-eval run: failed: {said}", file=sys.stderr)
     return 130 if status == 130 else 1

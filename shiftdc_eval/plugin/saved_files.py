@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from shiftdc_eval.core.errors import RecordError
@@ -40,6 +42,15 @@ def require_whole(results: Path, samples: Mapping[Path, int]) -> None:
             ) from error
         if rows != count:
             raise RecordError(f"{path} has {rows} rows where {count} were answered; is the disk full?")
+
+
+def has_answers(journal: Path) -> bool:
+    """Whether a journal, one of its processes' at least, holds more than the line that names its configuration."""
+    for path in journal.parent.glob(f"{journal.name.partition('.rank')[0]}.rank*.jsonl"):
+        with suppress(OSError), path.open("rb") as file:
+            if sum(1 for line in islice(file, 2) if line.endswith(b"\n")) == 2:
+                return True
+    return False
 
 
 def _reason(error: Exception) -> str:

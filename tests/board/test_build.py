@@ -458,3 +458,15 @@ def test_two_builds_at_once_keep_the_cells_of_both(results: Path, board: Path) -
         list(pool.map(lambda folder: build([folder], board), sorted(results.iterdir())))
     assert len(CELLS.all_of(board)) == 4
     assert check(board) == []
+
+
+def test_a_new_board_needs_results_and_an_old_one_is_built_again_without(
+    results: Path, board: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["board", "build", "--out", str(board)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no results are given" in line
+    assert not board.exists()
+    Made(size=2).write(results)
+    build([results], board)
+    assert cli.main(["board", "build", "--out", str(board)]) == 0

@@ -129,3 +129,10 @@ def test_only_what_must_be_a_secret_is_refused(monkeypatch: pytest.MonkeyPatch, 
     assert "looks like a key" in secret_in("sk-proj-0123456789abcdef")
     for harmless in ("hf_internal-testing/tiny", f"{tmp_path}/out", "Be kind.", "https://host/v1"):
         assert secret_in(harmless) == ""
+
+
+def test_a_short_secret_is_taken_out_where_it_is_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"k4n4ry": "***", "can4ry7": "***", "danger": "danger", "123456": "123456", "a1b2c": "a1b2c"}
+    for secret, shown in said.items():
+        monkeypatch.setenv("MY_API_KEY", secret)
+        assert redact(f"the value {secret} here") == f"the value {shown} here"

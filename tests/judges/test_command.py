@@ -435,3 +435,9 @@ def test_a_stored_answer_is_judged_without_its_reasoning_as_the_run_had_it(tmp_p
     assert main(["judge", str(folder), "--judge", "keyword_shiftdc"]) == 0
     assert values(folder, "keyword_shiftdc") == ["complied", None, "refused"]
     assert [one["shiftdc_item"]["response"] for one in samples(folder)] == [raw, "<think>Sure.", raw]
+
+
+def test_a_misspelt_human_agreement_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["judge", "human-agrement", "labels.csv", "--judge", "keyword_robust"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "did you mean human-agreement?" in line

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from shiftdc_eval.cli import main
-from shiftdc_eval.core.model_spec import ModelArguments
+from shiftdc_eval.core.model_spec import ModelArguments, ModelSpec
 from shiftdc_eval.plugin import preflight, run
 
 RIGHT = ["--model", "shiftdc_vlm", "--model_args", "pretrained=toy,defense=none", "--tasks", "toy_figstep"]
@@ -148,6 +150,45 @@ def test_a_model_folder_without_config_or_weights_is_no_model(tmp_path: Path) ->
     assert list(preflight.model_problems(model)) == []
     named = model.model_copy(update={"revision": "v1"})
     assert "revision=v1 has no effect on a local folder" in " ".join(preflight.model_problems(named))
+
+
+def test_integers_without_quantisation_settings_are_no_weights(tiny_llava: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((tiny_llava / "config.json").read_text())
+    assert list(preflight.model_problems(ModelSpec(str(tiny_llava)))) == []
+    for kind in (np.int8, np.uint8):
+        save_file(
+            {"a.weight": np.ones(3, kind), "b.bias": np.ones(3, np.float32)}, tmp_path / "m.safetensors"
+        )
+        (line,) = preflight.model_problems(ModelSpec(str(tmp_path)))
+        assert "1 weights are integers (a.weight" in line
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
+    (tmp_path / "config.json").write_text(json.dumps(quantised))
+    assert list(preflight.model_problems(ModelSpec(str(tmp_path)))) == []
+
+
+def test_a_cache_that_is_a_file_is_told_before_loading(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SHIFTDC_CACHE", str(tmp_path / "file"))
+    (line,) = said(capsys, *RIGHT)
+    assert "SHIFTDC_CACHE: " in line
+    assert "is a file, not a folder" in line
+    assert main(["analyse", "toy", "--tasks", "toy_figstep", "--layers", "99-120"]) == 2
+    lines = capsys.readouterr().err
+    assert "SHIFTDC_CACHE: " in lines
+    assert "layers=99-120 does not fit a model with decoder layers 0 to 7" in lines
+
+
+@pytest.mark.parametrize("words", [["defenses"], ["judges"], ["judge", "--help"]])
+def test_tables_and_help_fit_eighty_columns(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 20
+    assert max(map(len, lines)) <= 80
 
 
 def test_tasks_of_lmms_eval_and_of_the_user_are_known(tmp_path: Path) -> None:

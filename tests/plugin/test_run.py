@@ -19,6 +19,7 @@ from shiftdc_eval.plugin.lmms_process import (
     Report,
     Saved,
     claimed,
+    guarded,
     leave_out_zero_errors,
     one_line_for_wrong_input,
 )
@@ -165,12 +166,9 @@ def test_only_the_files_of_its_own_run_count(tmp_path: Path, capsys: pytest.Capt
     # another run has just written a whole result into the same folder
     report = saved(tmp_path)
     (tmp_path / "run-20261130T100000-ffffffff.json").write_text("{}")
-    (tmp_path / "journal-x.rank0.jsonl").write_text("{}\n")
     mine.report.write_text(Report().model_dump_json())
     assert run._concluded(mine, 0) == 1
-    said = capsys.readouterr().err
-    assert "no complete run record" in said
-    assert "the same command goes on" in said
+    assert "no complete run record" in capsys.readouterr().err
     (tmp_path / "run-20261130T100000-4711abcd.json").write_text("{}")
     assert run._concluded(mine, 0) == 1
     assert "no results file" in capsys.readouterr().err
@@ -194,8 +192,67 @@ def test_a_refused_run_is_one_line_whatever_stands_in_the_folder(
 
 
 def test_a_killed_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run._concluded(job(tmp_path), -9) == 1
-    assert "ended by signal 9" in capsys.readouterr().err
+    mine, journal = job(tmp_path), tmp_path / "journal-mine.rank0.jsonl"
+    (tmp_path / "journal-another.rank0.jsonl").write_text("{}\n{}\n")
+    goes_on = []
+    for report in (None, Report(), Report(journal=journal)):
+        for lines in ("", "{}\n", '{}\n{"key', "{}\n{}\n"):
+            if report:
+                mine.report.write_text(report.model_dump_json())
+            journal.write_text(lines)
+            assert run._concluded(mine, -9) == 1
+            said = capsys.readouterr().err
+            assert "ended by signal 9" in said
+            goes_on.append("the same command goes on" in said)
+    assert goes_on == [False] * 11 + [True], "only where this run's own journal holds an answer"
+
+
+class Service:
+    """Stands in for lmms-eval's logger of a service."""
+
+    def __init__(self, fails: str, **options: str) -> None:
+        self.fails, self.calls, self.run = fails, [str(options)], self
+        self._called("init")
+
+    def _called(self, name: str) -> None:
+        if name == self.fails:
+            raise RuntimeError(f"api_key not configured (no-tty)\n  {name}")
+        self.calls.append(name)
+
+    def post_init(self, results: object) -> None:
+        self._called(f"post_init {results}")
+
+    def finish(self) -> None:
+        self._called("finish")
+
+
+@pytest.mark.parametrize("fails", ["", "init", "post_init {}", "finish", "missing"])
+def test_a_service_that_fails_ends_nothing_and_the_run_is_no_success(
+    fails: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unsent: dict[str, str] = {}
+    made: list[Service] = []
+
+    def logger(**options: str) -> Service:
+        made.append(Service("init" if fails == "missing" else fails, **options))
+        return made[-1]
+
+    service = guarded("no_such_package" if fails == "missing" else "json", logger, unsent)(project="p")
+    service.post_init({})
+    service.run.finish()
+    capsys.readouterr()
+    mine, report = job(tmp_path), saved(tmp_path)
+    (tmp_path / "run-20261130T100000-4711abcd.json").write_text("{}")
+    mine.report.write_text(report.model_copy(update={"unsent": unsent}).model_dump_json())
+    assert run._concluded(mine, 0) == (1 if fails else 0)
+    lines = capsys.readouterr().err.splitlines()
+    if fails:
+        assert len(lines) == 1
+        assert ("pip install no_such_package" if fails == "missing" else f"(no-tty) {fails}") in lines[0]
+        assert f"the results are saved in {tmp_path / 'model'}" in lines[0]
+    else:
+        assert lines == []
+        assert made[0].calls == ["{'project': 'p'}", "init", "post_init {}", "finish"]
 
 
 def test_a_claimed_name_is_taken_by_nobody_else(tmp_path: Path) -> None:

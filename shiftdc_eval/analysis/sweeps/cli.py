@@ -101,7 +101,13 @@ def _run(args: argparse.Namespace) -> int:
     file = _file(args.name)
     grid = sweep_sets.with_entries(read_grid(file), args.contrast, args.direction)
     wanted = selected(list(grid.cells()), [], args.limit)
-    preflight.refuse([*problems_of(file, grid, wanted), *preflight.output_problems(args.out, "--out")])
+    preflight.refuse(
+        [
+            *problems_of(file, grid, wanted),
+            *preflight.output_problems(args.out, "--out"),
+            *preflight.cache_problems(),
+        ]
+    )
     require_tasks(file, grid.tasks)
     grid, directions = sweep_sets.with_files(grid, args.out / "sets", file.parent)
     if len(grid.seeds) > 1:
