@@ -167,4 +167,4 @@ def check_defenses(backbone: Backbone, names: Iterable[str] | None = None) -> It
 def short(chosen: type[Settings]) -> Settings:
     """A defense with its defaults, but with short captions and self-checks."""
     limits = ("caption_max_new_tokens", "tell_max_new_tokens")
-    return chosen(**{name: NEW_TOKENS for name in limits if name in chosen.model_fields})
+    return chosen().model_copy(update={name: NEW_TOKENS for name in limits if name in chosen.model_fields})
