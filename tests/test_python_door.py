@@ -80,7 +80,7 @@ def test_answers_are_those_of_the_adapter(
         CHATS,
         tmp_path / "journal",
         defense=defense,
-        direction=tmp_path / "direction.safetensors",
+        **({"direction": tmp_path / "direction.safetensors"} if defense == "shiftdc" else {}),
         **settings,
     )
     ours = model.answer(CHATS, defense=defense, max_new_tokens=8, **settings)

@@ -34,12 +34,6 @@ class ShiftDCCaptioned(ShiftDC):
     def _is_no_published_code(self) -> Self:
         if self.variant == "official":
             raise ValueError("variant=official captions the image itself; use online or paper")
-        if (
-            self.caption_max_new_tokens != type(self).model_fields["caption_max_new_tokens"].default
-        ):  # records hold it
-            raise ValueError(
-                "caption_max_new_tokens has no effect: defense=shiftdc_captioned makes no captions; leave it out"
-            )
         return self
 
     @property

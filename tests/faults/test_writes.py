@@ -199,6 +199,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lmms_eval.utils, "_git_output", lambda *_, **__: "", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def own_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that ran in this process offers its model's memory to no later test."""
+    from shiftdc_eval.core import model_memory
+
+    monkeypatch.setattr(model_memory, "_tenants", [])
+
+
 @pytest.fixture
 def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Program:
     """A short run: three answers in two batches, journal and run record."""

@@ -162,6 +162,8 @@ def read_completion(body: bytes, cut_reply_counts: bool) -> Reply:
     if finish == "length" and not cut_reply_counts:
         raise Fault("final", "the judge's reply was cut at the token limit", status=200, spent=spent)
     text = message.get("content")
+    if isinstance(text, list):  # some servers answer in parts
+        text = "".join(str(part.get("text") or "") for part in text if isinstance(part, dict))
     if not isinstance(text, str) or not text.strip():
         raise Fault("transient", "the judge's reply is empty", status=200, spent=spent)
     model = data.get("model")
