@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shiftdc_eval.core import model_options
+from shiftdc_eval.core.terminal import say
 
 if TYPE_CHECKING:
     from shiftdc_eval.backbones import Backbone
@@ -54,7 +55,7 @@ def _fit(args: argparse.Namespace, backbone: Backbone, contrast: ContrastSet) ->
 
     direction = fit(backbone, contrast, batch_size=args.batch_size)
     direction.save(args.out)
-    print(
+    say(
         f"{args.out}: {direction.layers} layers x {direction.hidden}, {direction.samples_safe} safe and "
         f"{direction.samples_unsafe} unsafe texts of {contrast.name}, sha256 {direction.sha256[:16]}"
     )
@@ -82,7 +83,7 @@ def _show(args: argparse.Namespace, backbone: Backbone, contrast: ContrastSet) -
     Console().print(table)
     if args.plot:
         plot(rows, args.plot, title=f"{backbone.name}, {contrast.name}")
-        print(f"plot: {args.plot}")
+        say(f"plot: {args.plot}")
     return 0
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError
-from shiftdc_eval.core.terminal import printable
+from shiftdc_eval.core.terminal import printable, say
 from shiftdc_eval.grid.file import Cell, read_grid
 from shiftdc_eval.grid.plan import COMPLETE, checked, selected, why_run
 from shiftdc_eval.grid.preflight import refuse
@@ -106,10 +106,10 @@ def _print_results(cells: Sequence[Cell], out: Path) -> None:
     except ShiftDCError as error:
         console.print(f"no table: {printable(error)}", markup=False)
     quoted = shlex.quote(str(out))
-    print(
+    say(
         f"next: shiftdc-eval board build {quoted} --out {shlex.quote(str(out / 'board'))}   (page, comparisons)"
     )
-    print(f"      shiftdc-eval view {quoted}   (every sample)")
+    say(f"      shiftdc-eval view {quoted}   (every sample)")
 
 
 def _print_plan(cells: Sequence[Cell], reasons: Sequence[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from shiftdc_eval.core.terminal import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -43,6 +45,8 @@ def defenses(index: Index) -> list[str]:
 
 def tables(index: Index) -> Iterator[Table]:
     """One table for each model and seed."""
+    from rich.text import Text
+
     cells = [cell for cell in index.cells if cell.measures]
     groups: dict[tuple[object, ...], list[IndexCell]] = {}
     for cell in cells:
@@ -51,13 +55,14 @@ def tables(index: Index) -> Iterator[Table]:
     for (model, _, dtype, _, seed), mine in groups.items():
         made = table(index.model_copy(update={"cells": mine}))
         if len(groups) > 1:
-            made.title = f"{model}, {dtype}, seed {seed}: {made.title}"
+            made.title = Text(f"{printable(f'{model}, {dtype}')}, seed {seed}: {made.title}")
         yield made
 
 
 def table(index: Index) -> Table:
     """One row per defense, one column per task."""
     from rich.table import Table
+    from rich.text import Text
 
     from shiftdc_eval.board.render.format import METRIC_NAMES
 
@@ -77,5 +82,8 @@ def table(index: Index) -> Table:
         made.add_column(f"{name}\n{METRIC_NAMES[metric]}", justify="right", no_wrap=True)
     for defense in defenses(index):
         row = [cells.get((defense, task)) for task in tasks]
-        made.add_row(defense, *("" if cell is None else shown(main_measure(cell)) for cell in row))
+        # as it is: brackets in it are no markup
+        made.add_row(
+            Text(printable(defense)), *("" if cell is None else shown(main_measure(cell)) for cell in row)
+        )
     return made

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shiftdc_eval.core import model_options
 from shiftdc_eval.core.errors import ShiftDCError
+from shiftdc_eval.core.terminal import say
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,11 +69,11 @@ def main(args: argparse.Namespace) -> int:
         backbone = load_transformers(spec)
         size = size_of(backbone.model.config, sum(p.numel() for p in backbone.model.parameters()))
     for label, value in facts(backbone, size):
-        print(f"{label:<18} {value}")
+        say(f"{label:<18} {value}")
     problems = 0
     for checked in check_defenses(backbone):
         problems += bool(checked.problem)
-        print(f"defense={checked.name:<18} {checked.problem or f'ok, {checked.seconds:.2f} s'}")
+        say(f"defense={checked.name:<18} {checked.problem or f'ok, {checked.seconds:.2f} s'}")
     return 1 if problems else 0
 
 

@@ -87,11 +87,12 @@ def _end_wrong_input_in_one_line() -> None:
     command = sys.modules.get("lmms_eval.__main__")
     if command is None or getattr(command, "traceback", None) is not traceback:
         return  # used as a library, or done already
+    from shiftdc_eval.core.terminal import printable
     from shiftdc_eval.plugin.lmms_process import one_line_for_wrong_input
 
     def tell(message: str) -> None:
         for line in message.splitlines():
-            print(f"shiftdc-eval: {line}", file=sys.stderr, flush=True)
+            print(f"shiftdc-eval: {printable(line)}", file=sys.stderr, flush=True)
 
     # a file of several runs goes on with the next one
     several = any(word.partition("=")[0] == "--config" for word in sys.argv)

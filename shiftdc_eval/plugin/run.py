@@ -24,6 +24,7 @@ from typing import IO, Any
 from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
 from shiftdc_eval.core.provenance import redact
+from shiftdc_eval.core.terminal import say
 from shiftdc_eval.core.validation import nearest, validated
 from shiftdc_eval.plugin import options
 from shiftdc_eval.plugin.arguments import DEFAULTS, parse_pairs
@@ -191,10 +192,10 @@ def _concluded(job: Any, status: int) -> int:
         _list_disagreements([*report.samples])
         failed = _failed_judges(report.results) if report.results else {}
         for judge, reason in failed.items():
-            print(
+            say(
                 f"shiftdc-eval run: {judge}: {reason}; the answers are stored: judge them with "
                 f"`shiftdc-eval judge {report.results.parent if report.results else ''} --judge ...`",
-                file=sys.stderr,
+                error=True,
             )
         for service, reason in report.unsent.items():
             print(
@@ -205,7 +206,7 @@ def _concluded(job: Any, status: int) -> int:
         return 1 if failed or report.unsent else 0
     if report.journal is not None and has_answers(report.journal):
         said += "; finished answers are in the journal there: the same command goes on from them"
-    print(f"shiftdc-eval run: failed: {said}", file=sys.stderr)
+    say(f"shiftdc-eval run: failed: {said}", keep="\n", error=True)
     return 130 if status == 130 else 1
 
 

@@ -26,6 +26,13 @@ Program = Callable[[], int]
 KILL = 0
 """The fault that is no error: SIGKILL, in the middle of the write."""
 ERRORS = (errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS)
+MOMENTS = {
+    "half": lambda size: size // 2,
+    "one byte": lambda size: min(1, size),
+    "all but the last byte": lambda size: max(0, size - 1),
+}
+"""How much of a write a kill leaves; that it leaves none or all of it is the kill after the last point or before the
+next."""
 CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 SQLITE = {
     errno.ENOSPC: "database or disk is full",
@@ -57,21 +64,26 @@ class Injector:
     at: int = 0
     fault: int = KILL
     stays: bool = False
+    moment: str = "half"
     count: int = 0
     _paths: dict[int, str] = field(default_factory=dict)
 
-    def point(self, name: str, path: Any, half: Callable[[], Any] = lambda: None) -> None:
-        """One write; `half` does a part of it before a kill."""
+    def point(self, name: str, path: Any, part: Callable[[], Any] = lambda: None) -> None:
+        """One write; `part` does a part of it before a kill."""
         self.count += 1
         REAL["write"](self.log, f"{name} {Path(str(path)).name}\n".encode())
         if self.count == self.at or (self.stays and 0 < self.at < self.count):
             if self.fault == KILL:
-                half()
+                part()
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(self.fault, os.strerror(self.fault), str(path))
 
     def ours(self, path: Any) -> bool:
         return str(self.under) in os.path.abspath(os.fsdecode(path)) if not isinstance(path, int) else False
+
+    def part(self, content: Any) -> Any:
+        """What a kill leaves of a write."""
+        return content[: MOMENTS[self.moment](len(content))]
 
     def _of(self, file: int) -> str:
         return self._paths.get(file) or os.readlink(f"/proc/self/fd/{file}")
@@ -104,12 +116,10 @@ class Injector:
             def call(file: int, *rest: Any) -> Any:
                 path = self._of(file)
                 if self.ours(path):
-                    half = (
-                        (lambda: REAL["write"](file, rest[0][: len(rest[0]) // 2]))
-                        if rest
-                        else (lambda: None)
+                    some = (
+                        (lambda: REAL["write"](file, self.part(rest[0]))) if name == "write" else lambda: None
                     )
-                    self.point(name, path, half if name == "write" else lambda: None)
+                    self.point(name, path, some)
                 # a kill does not take what the system has not yet put on disk
                 return None if name == "fsync" else REAL[name](file, *rest)
 
@@ -126,12 +136,12 @@ class Injector:
             file = REAL["open_file"](path, mode, *rest, **options)
             write = file.write
 
-            def half(content: Any) -> None:
-                write(content[: len(content) // 2])
+            def part(content: Any) -> None:
+                write(self.part(content))
                 file.flush()
 
             def call(content: Any) -> Any:
-                self.point("write", path, lambda: half(content))
+                self.point("write", path, lambda: part(content))
                 return write(content)
 
             file.write = call
@@ -179,7 +189,14 @@ REAL: dict[str, Any] = {
 
 
 def run(
-    program: Program, under: Path, aside: Path, *, at: int = 0, fault: int = KILL, stays: bool = False
+    program: Program,
+    under: Path,
+    aside: Path,
+    *,
+    at: int = 0,
+    fault: int = KILL,
+    stays: bool = False,
+    moment: str = "half",
 ) -> Ended:
     """Run a program in a process of its own, with a fault at its `at`-th write below a folder.
 
@@ -189,12 +206,13 @@ def run(
         aside: folder outside of it, for what the process prints.
         at: 0: no fault.
         stays: the writes after it fail as well, as on a full disk.
+        moment: one of `MOMENTS`, how much of a write a kill leaves.
     """
     output, log = aside / "output.txt", aside / "points.txt"
     gc.freeze()  # else its rounds in the child copy the parent's memory
     child = os.fork()
     if child == 0:
-        _in_child(program, Injector(under, _opened(log), at, fault, stays), _opened(output))
+        _in_child(program, Injector(under, _opened(log), at, fault, stays, moment), _opened(output))
     _, status = os.waitpid(child, 0)
     points = log.read_text(encoding="utf-8").splitlines()
     return Ended(
@@ -214,6 +232,7 @@ def _in_child(program: Program, injector: Injector, output: int) -> None:
         sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(output, "w"), "utf-8", write_through=True)
         injector.install()
         status = program()
+        injector.point("end", injector.under)
     except SystemExit as stop:
         status = int(stop.code or 0)
     except BaseException:

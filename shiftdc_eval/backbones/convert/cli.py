@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shiftdc_eval.core.terminal import say
+
 if TYPE_CHECKING:
     from shiftdc_eval.backbones.convert.checkpoint import Report
 
@@ -47,15 +49,15 @@ def main(args: argparse.Namespace) -> int:
     from shiftdc_eval.backbones.convert.checkpoint import REPORT, into_folder
 
     report = into_folder(args.destination, _writer(args))
-    print(f"{args.destination}: {report.used} published tensors became {len(report.written)}")
+    say(f"{args.destination}: {report.used} published tensors became {len(report.written)}")
     reasons: dict[str, int] = {}
     for reason in report.unused.values():
         reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in reasons.items():
-        print(f"unused: {count} ({reason})")
+        say(f"unused: {count} ({reason})")
     for note in report.notes:
-        print(f"note: {note}")
-    print(f"every key is listed in {args.destination / REPORT}")
+        say(f"note: {note}")
+    say(f"every key is listed in {args.destination / REPORT}")
     return 0
 
 
