@@ -20,7 +20,8 @@ def main(_args: argparse.Namespace) -> int:
     from shiftdc_eval.defenses import DEFENSES
 
     table = Table(title="Defenses (defense=NAME in --model_args)", box=box.SIMPLE, pad_edge=False)
-    for column in ("name", "source", "extra cost of an answer"):
+    table.add_column("name", no_wrap=True)
+    for column in ("source", "extra cost of an answer"):
         table.add_column(column, overflow="fold")
     table.add_column("settings (default)", no_wrap=True)
     for name in DEFENSES:

@@ -226,7 +226,7 @@ def test_the_example_package_works_once_it_is_installed(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (target / "shiftdc_polite" / "german.yaml").is_file()
-    environment = {**os.environ, "PYTHONPATH": str(target)}
+    environment = {**os.environ, "PYTHONPATH": str(target), "COLUMNS": "160"}
 
     def said(*arguments: str) -> str:
         found = subprocess.run(

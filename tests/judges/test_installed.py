@@ -105,8 +105,9 @@ def test_nothing_of_a_package_is_imported_before_it_is_asked_for(site: Path) -> 
 
 
 def test_a_builtin_name_brought_again_is_refused_with_the_distribution(
-    site: Path, capsys: pytest.CaptureFixture[str]
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     install(site, "my-length", CODE, {"keyword_gcg": "Length", "length": "Length"})
     with pytest.raises(ConfigError) as caught:
         get_judge("keyword_gcg")
