@@ -57,15 +57,15 @@ def main(args: argparse.Namespace) -> int:
         RecordError: no such sample, or a run that does not say which model answered.
         ConfigError, DirectionError, ModelError: the task, direction or model is not the run's any more.
     """
-    from shiftdc_eval.core.terminal import printable
+    from shiftdc_eval.core.terminal import say
 
     found = find(args.run, args.sample)
     shown = explain(found, args)
     for line in in_words(shown):
-        print(printable(line, keep="\n\t"))
+        say(line, keep="\n\t")
     if args.out:
         _write_page(shown, args.out)
-        print(f"page: {args.out}")
+        say(f"page: {args.out}")
     return 0
 
 

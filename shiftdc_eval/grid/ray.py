@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.terminal import printable
 from shiftdc_eval.grid.file import Cell
 
 RETRIES = 3
@@ -61,5 +62,6 @@ def run_with_ray(cells: Sequence[Cell], out: Path, work: Work) -> dict[str, str]
             reason = f"its worker failed: {str(error).strip().splitlines()[0]}"
             failures |= {cell.label: reason for cell in mine}
         finished += len(mine)
-        print(f"[{finished}/{len(cells)}] {mine[0].model.pretrained}: {len(mine)} cells finished", flush=True)
+        name = printable(mine[0].model.pretrained)
+        print(f"[{finished}/{len(cells)}] {name}: {len(mine)} cells finished", flush=True)
     return failures
