@@ -1,4 +1,4 @@
-"""`shiftdc-eval demo`: all defenses on the embedded tiny VLM, offline, in about a minute.
+"""`shiftdc-eval demo`: a dozen defenses on the embedded tiny VLM, offline, in about a minute.
 
 Shows the distortion and its repair: runs a grid file through lmms-eval's evaluator, builds a board from it and
 prints one table, defenses down, tasks across, with 95 % intervals.
