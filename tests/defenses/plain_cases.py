@@ -13,6 +13,7 @@ from PIL import Image
 from plain_defenses import (
     ADASHIELD,
     ECSO,
+    GUARDRAIL,
     PUBLISHED,
     SHIELD,
     CoCA,
@@ -335,6 +336,17 @@ CASES: dict[str, Case] = {
             "the shield stands before the request": Rewritten(f"{SHIELD}{{}}"),
             "the shield stands behind the request": Rewritten(f"{{}}{SHIELD}"),
             "line breaks stand between": Rewritten(f"{{}}\n{SHIELD}\n{{}}"),
+        },
+    ),
+    "uniguard_text": Case(
+        "uniguard_text",
+        Rewritten(f"{{}}\n{GUARDRAIL}"),
+        edits=False,
+        both=True,
+        wrong={
+            "the guardrail stands before the request, as the optimised one": Rewritten(f"{GUARDRAIL}\n{{}}"),
+            "a blank stands for the line break": Rewritten(f"{{}} {GUARDRAIL}"),
+            "its full stop is left out": Rewritten(f"{{}}\n{GUARDRAIL[:-1]}"),
         },
     ),
 }

@@ -38,6 +38,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("ecso", {**SHORT, "tell_max_new_tokens": 3}),
     ("ecso_caption", SHORT),
     ("adashield_s", {}),
+    ("uniguard_text", {}),
     ("cmrm", {}),
     ("refusal_direction", {"positions": "last", "passes": "prefill", "site": "output", "layers": "2"}),
 ]
