@@ -12,7 +12,7 @@ from shiftdc_eval.board.cell import Cell
 from shiftdc_eval.board.cell_files import CELLS, remove_leftovers
 from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.defense_labels import defense_labels
-from shiftdc_eval.board.index import PARTIAL, Index, IndexCell
+from shiftdc_eval.board.index import BLANK_CONTROL, PARTIAL, Index, IndexCell
 from shiftdc_eval.board.ingest.join import join
 from shiftdc_eval.board.judge_calibrations import (
     CALIBRATIONS,
@@ -31,7 +31,7 @@ from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.hashing import content_hash
 from shiftdc_eval.core.json_files import canonical, record_text, write_text
 from shiftdc_eval.core.locks import locked
-from shiftdc_eval.core.records import Calibration
+from shiftdc_eval.core.records import BLANK_IMAGES, Calibration
 
 GENERATED = ("index.json", "leaderboard.md", "index.html")
 LOCK = ".build.lock"
@@ -183,6 +183,7 @@ def reasons_not_to_rank(cell: Cell, notes: Sequence[str]) -> list[str]:
         PARTIAL: cell.partial,
         "ablation": bool(cell.ablation),
         "calibration items were evaluated": any(note.startswith(LEAKAGE) for note in notes),
+        BLANK_CONTROL: any(note.startswith(BLANK_IMAGES) for note in notes),
     }
     return [reason for reason, holds in reasons.items() if holds]
 

@@ -15,6 +15,9 @@ MAX_UNSCORED = 0.02
 PARTIAL = "partial"
 UNSCORED = "more than 2 % unscored"
 ALONE = "nothing to rank against"
+BLANK_CONTROL = "blank-image control"
+BLANK = "_blank"
+"""End of the names of tasks whose cells are such controls."""
 DIGITS = 6
 """Decimals that are stored: more than are shown, so that nothing is rounded twice."""
 
@@ -148,6 +151,16 @@ class IndexCell(Record):
     """Identifies this model with this defense over all tasks and seeds."""
     measures: list[Measure]
     agreement: list[Agreement] = Field(default_factory=list)
+
+    @property
+    def twin_of(self) -> str:
+        """The task that this one asks with blank images; empty for a task of its own."""
+        return self.task.removesuffix(BLANK) if BLANK_CONTROL in self.not_ranked else ""
+
+    @property
+    def task_title(self) -> str:
+        """The task as readers are shown it."""
+        return f"{self.twin_of}, blank images" if self.twin_of else self.task
 
 
 class Pair(Record):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from shiftdc_eval.board.cell import Samples
-from shiftdc_eval.board.index import DIGITS, Official
+from shiftdc_eval.board.index import BLANK, DIGITS, Official
 from shiftdc_eval.core.statistics import Floats
 
 FACTS = Path(__file__).with_name("benchmarks.json")
@@ -37,7 +37,8 @@ class Means:
 
 @cache
 def means_of(task: str) -> Means:
-    """What `benchmarks.json` says of a task."""
+    """What `benchmarks.json` says of a task, or of the task that a blank-image twin asks."""
+    task = task.removesuffix(BLANK)
     for entry in json.loads(FACTS.read_text(encoding="utf-8")):
         if task in entry["tasks"]:
             summed = frozenset(entry.get("summed", ()))

@@ -12,7 +12,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -85,6 +85,11 @@ def load_image(source: Path | str | bytes | Image.Image, where: str = "") -> Ima
         raise DataError(f"{name}: broken image: {_one_line(error)}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: image refused: more than {MAX_PIXELS} pixels") from error
+
+
+def plain_grey(load: Callable[[], Image.Image]) -> Image.Image:
+    """A plain grey image (128, 128, 128) of the same size."""
+    return Image.new("RGB", load().size, (128, 128, 128))
 
 
 def changes_of(image: Image.Image) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from shiftdc_eval.core.hashing import text_sha256
 from shiftdc_eval.core.paths import cache_dir
 from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.grid.file import place
-from shiftdc_eval.tasks.catalogue import TASKS
+from shiftdc_eval.tasks.catalogue import TASKS, TWINS
 from shiftdc_eval.tasks.folder.items import read
 from shiftdc_eval.tasks.folder.settings import CLASS, checked
 
@@ -43,8 +43,8 @@ def task_facts(name: str, include_path: Sequence[str] = ()) -> dict[str, dict[st
     """
     if include_path:
         task_manager(include_path)
-    if name in TASKS:
-        return {name: {"version": str(TASKS[name].version), "revision": TASKS[name].revision}}
+    if info := TASKS.get(name) or TWINS.get(name):
+        return {name: {"version": str(info.version), "revision": info.revision}}
     if name not in _index():
         return {}
     found: dict[str, dict[str, str]] = {}

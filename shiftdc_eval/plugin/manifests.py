@@ -62,6 +62,7 @@ def _patch(module: ModuleType) -> None:
     original = manager.initialize_tasks
     if not getattr(original, "_shiftdc", False):
         manager.initialize_tasks = _with_our_tasks(original)
+        manager._get_config = _with_blank_images(manager._get_config)
 
 
 def _with_our_tasks(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -73,10 +74,33 @@ def _with_our_tasks(original: Callable[..., dict[str, Any]]) -> Callable[..., di
         for entry in ours.values():
             if entry["type"] == "python_task":
                 entry["type"] = "task"  # otherwise `--tasks list_subtasks` would leave it out
-        return {**ours, **index}  # a name that lmms-eval or the user's include_path knows wins
+        from shiftdc_eval.tasks.catalogue import TWINS
+
+        twins = {name: ours[info.twin_of] for name, info in TWINS.items() if info.twin_of in ours}
+        # a name that lmms-eval or the user's include_path knows wins
+        return {**twins, **ours, **index}
 
     initialize_tasks._shiftdc = True  # type: ignore[attr-defined]
     return initialize_tasks
+
+
+def _with_blank_images(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A blank-image twin has no yaml file of its own: it is its task's with another name and `image: blank`."""
+
+    @functools.wraps(original)
+    def _get_config(self: Any, name: str) -> dict[str, Any]:
+        from shiftdc_eval.tasks.catalogue import TWINS
+
+        config: dict[str, Any] = original(self, name)
+        if config.get("task") == name or name not in TWINS:
+            return config
+        return {
+            **config,
+            "task": name,
+            "dataset_kwargs": {**config.get("dataset_kwargs", {}), "image": "blank"},
+        }
+
+    return _get_config
 
 
 def _end_wrong_input_in_one_line() -> None:

@@ -22,6 +22,7 @@ from shiftdc_eval.core.provenance import secret_in
 from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.core.weights import folder_problems
 from shiftdc_eval.plugin.arguments import AdapterArguments, split_arguments, validated
+from shiftdc_eval.tasks.catalogue import TWINS
 
 OURS = Path(__file__).parents[1] / "tasks"
 NAME_LINE = re.compile(r"^(?:task|group|tag):[ \t]*['\"]?([^\s'\"\[{#]+)", re.MULTILINE)
@@ -83,12 +84,12 @@ def known_tasks(folders: tuple[str, ...] = ()) -> frozenset[str]:
     """
     spec = find_spec("lmms_eval")
     theirs = [Path(place) / "tasks" for place in (spec.submodule_search_locations or ())] if spec else []
-    return frozenset().union(*map(_names_in, [str(OURS), *map(str, theirs), *folders]))
+    return frozenset(TWINS).union(*map(_names_in, [str(OURS), *map(str, theirs), *folders]))
 
 
 def our_tasks() -> frozenset[str]:
-    """Names of our tasks and groups."""
-    return _names_in(str(OURS))
+    """Names of our tasks, their blank-image twins and groups."""
+    return _names_in(str(OURS)) | TWINS.keys()
 
 
 @cache

@@ -23,13 +23,13 @@ from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.hashing import image_sha256, text_sha256
 from shiftdc_eval.core.images import changes_of
 from shiftdc_eval.core.reasoning import Tags, final_answer, reasoning_tags
-from shiftdc_eval.core.records import SampleField, VerdictRecord
+from shiftdc_eval.core.records import BLANK_IMAGES, SampleField, VerdictRecord
 from shiftdc_eval.core.run_ids import made_of, run_of
 from shiftdc_eval.judges.language import codes
 from shiftdc_eval.judges.samples_file import verdict_record
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, rubric_hash
-from shiftdc_eval.tasks.example import Example, Source, named, require_unique
-from shiftdc_eval.tasks.info import TaskInfo
+from shiftdc_eval.tasks.example import Example, Source, blanked, named, require_unique
+from shiftdc_eval.tasks.info import BLANK, TaskInfo
 from shiftdc_eval.tasks.judging import (
     Answer,
     ask,
@@ -91,13 +91,20 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         super().__init__(config=settings)
 
     def describe(self, settings: Mapping[str, Any]) -> TaskInfo:
-        """The entry of `infos` that the yaml names.
+        """The entry of `infos` that the yaml names; with the setting `image: blank` its blank-image twin.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or another value of `image`.
         """
         name = settings.get("task", "")
-        found = next((info for info in self.infos if info.name == name), None)
+        image = (settings.get("dataset_kwargs") or {}).get("image")
+        twins = [info.blank_twin() for info in self.infos if info.images]
+        found = next((info for info in (twins if image else self.infos) if info.name == name), None)
+        if image and (image != "blank" or found is None):
+            raise ConfigError(
+                f"task {name!r}: image: {image}: `image: blank` is the only value, of a task with images whose name "
+                f"then ends in {BLANK}, so that its results are kept apart: {', '.join(one.name for one in twins)}"
+            )
         if found is None:
             raise ConfigError(
                 f"task {name!r} is not described: no entry of {type(self).__name__}.infos has its name"
@@ -143,7 +150,12 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         """Load the examples, once and without retries."""
         source, name = self.load(), self.info.name
         require_unique(source.examples, f"{name} ({source.dataset})")
-        self.source = replace(source, examples=[named(example, name) for example in source.examples])
+        examples = [named(example, name) for example in source.examples]
+        if self.info.twin_of:
+            examples = [blanked(example) for example in examples]
+            note = f"{BLANK_IMAGES}: every image of {self.info.twin_of} is replaced by a grey one of its size"
+            source = replace(source, notes=(*source.notes, note))
+        self.source = replace(source, examples=examples)
         if self.missing():
             logger.warning("%s: %s", name, self._incomplete())
         self._by_id = {example.id: example for example in self.source.examples}

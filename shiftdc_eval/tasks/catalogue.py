@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from shiftdc_eval.tasks.info import TaskInfo
+from shiftdc_eval.tasks.info import BLANK, TaskInfo
 
 TASKS: dict[str, TaskInfo] = {
     info.name: info
@@ -13,3 +13,8 @@ TASKS: dict[str, TaskInfo] = {
     for info in import_module(f"shiftdc_eval.tasks.{path.parent.name}.facts").TASKS
 }
 """Task name -> its facts."""
+
+TWINS: dict[str, TaskInfo] = {
+    f"{info.name}{BLANK}": info.blank_twin() for info in TASKS.values() if info.images
+}
+"""Name of a blank-image twin -> its facts; `tasks.base` makes it of its task by the setting `image: blank`."""

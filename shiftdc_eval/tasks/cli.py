@@ -13,7 +13,7 @@ from rich.table import Table
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.validation import nearest
-from shiftdc_eval.tasks.catalogue import TASKS
+from shiftdc_eval.tasks.catalogue import TASKS, TWINS
 from shiftdc_eval.tasks.folder.items import read
 from shiftdc_eval.tasks.folder.settings import PREFIX, as_yaml, read_line
 from shiftdc_eval.tasks.info import TaskInfo
@@ -41,9 +41,10 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.task is not None and args.task.startswith(PREFIX):
         return _describe_folder(args.task)
-    if args.task is not None and args.task not in TASKS:
-        raise ConfigError(f"no task {args.task!r}{nearest(args.task, TASKS)}; there are: {', '.join(TASKS)}")
-    chosen = [TASKS[args.task]] if args.task else list(TASKS.values())
+    known = TASKS | TWINS
+    if args.task is not None and args.task not in known:
+        raise ConfigError(f"no task {args.task!r}{nearest(args.task, known)}; there are: {', '.join(TASKS)}")
+    chosen = [known[args.task]] if args.task else list(TASKS.values())
     console = Console()
     if args.json:
         # soft_wrap: a pipe has no width, and JSON must not be broken in the middle of a word

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from shiftdc_eval.core.errors import DataError
+from shiftdc_eval.core.images import plain_grey
 
 CLEAR_HARM = "clear_harm"
 """Flag of items whose topic is harmful by itself (not unlicensed advice or politics)."""
@@ -90,6 +92,13 @@ def named(example: Example, task: str) -> Example:
             raise DataError(f"{task}, item {example.id}: {error}") from error
 
     return example if load is None else replace(example, image=image)
+
+
+def blanked(example: Example) -> Example:
+    """The example with a plain grey image of the same size in place of its own; one without an image as it is."""
+    if example.image is None:
+        return example
+    return replace(example, image=partial(plain_grey, example.image), image_text=None)
 
 
 def require_unique(examples: Sequence[Example], source: str) -> None:

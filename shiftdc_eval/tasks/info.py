@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 RESOLVED = "at run time"
 """Revision of data that is pinned when it is loaded."""
+BLANK = "_blank"
+"""End of the name of a task's blank-image twin."""
 OWN = "this package"
 """Source of data that ships with this package or is drawn by it."""
 
@@ -57,3 +59,16 @@ class TaskInfo:
     """Means over groups; None for a task without groups that are averaged."""
     parts: Mapping[str, int] = field(default_factory=dict)
     """Group of items (scenario, topic, subtask) -> its size in the full task; empty where it is not known."""
+    images: bool = True
+    """False where no request has an image."""
+    twin_of: str = ""
+    """Of a blank-image twin the task whose requests it asks; else empty."""
+
+    def blank_twin(self) -> TaskInfo:
+        """The same requests with `image: blank`: a control, since any image at all changes refusals (2609.26174)."""
+        return replace(
+            self,
+            name=f"{self.name}{BLANK}",
+            twin_of=self.name,
+            about=f"{self.about}; control: every image is replaced by a grey one of its size",
+        )

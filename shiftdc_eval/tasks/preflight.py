@@ -19,6 +19,7 @@ from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import said_by
 from shiftdc_eval.judges.local.model import LocalModel
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
+from shiftdc_eval.tasks.catalogue import TWINS
 from shiftdc_eval.tasks.example import Source, require_unique
 from shiftdc_eval.tasks.folder import items as folder_items
 from shiftdc_eval.tasks.folder import settings as folder_settings
@@ -63,6 +64,8 @@ def _require_task(name: str, limit: int | None) -> None:
         folder_items.read(task, settings)
         if not setting(JUDGES_VARIABLE):
             _require_judges((), settings.judges)
+    elif name in TWINS:
+        _require_task(TWINS[name].twin_of, limit)
     elif name == "figstep_benign":
         if setting("SHIFTDC_FONT"):
             find_font(FREE_MONO_BOLD)

@@ -19,6 +19,9 @@ FRESH = [sys.executable, "-c"]
 
 
 class _Manager:
+    def _get_config(self, name: str) -> dict[str, Any]:
+        return {"task": name}
+
     def initialize_tasks(self, include_path: Any = None, include_defaults: bool = True) -> dict[str, Any]:
         return {"figstep": {"type": "task", "yaml_path": "theirs"}}
 

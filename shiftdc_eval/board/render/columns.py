@@ -111,7 +111,7 @@ def _companions(section: Section) -> list[Column]:
             value,
             lambda found, metric: found.text,
             percent=own.metric in RATES,
-            task=f"{own.task} ({own.setting})" if own.setting else own.task,
+            task=own.title.partition(": ")[2],
             hint=lambda line: "; ".join(found.reasons) if (found := value(line)) else "",
         )
 

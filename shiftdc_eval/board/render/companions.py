@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os.path import commonprefix
 
-from shiftdc_eval.board.index import ALONE, PARTIAL, Entry, Index, IndexCell, Measure, Metric
+from shiftdc_eval.board.index import ALONE, BLANK_CONTROL, PARTIAL, Entry, Index, IndexCell, Measure, Metric
 from shiftdc_eval.board.render.format import METRIC_NAMES, differing, show
 
 MAX_BESIDE: dict[Metric, int] = {"over_refusal": 3, "score": 2}
@@ -78,12 +78,28 @@ class Beside:
     metric: Metric
     setting: str = ""
     """Distinguishes it from another column of the same task."""
+    shown: str = ""
+    """The task as readers are shown it; empty: by its name."""
 
     @property
     def title(self) -> str:
         """Metric and task."""
-        title = f"{METRIC_NAMES[self.metric]}: {self.task}"
+        title = f"{METRIC_NAMES[self.metric]}: {self.shown or self.task}"
         return f"{title} ({self.setting})" if self.setting else title
+
+
+def blank_twin(results: Sequence[Result], judge: str, task: str, metric: Metric) -> list[Beside]:
+    """The control beside a task: the same judge's metric with every image blank, under its commonest settings."""
+    found = Counter(
+        Beside(*data_of(result.cell), judge, metric, shown=result.cell.task_title)
+        for result in results
+        if result.cell.twin_of == task and (result.measure.judge, result.measure.metric) == (judge, metric)
+    )
+    return (
+        [min(found, key=lambda one: (-found[one], one.version, one.revision, one.generation))]
+        if found
+        else []
+    )
 
 
 def beside_of(results: Sequence[Result], judge: str, task: str) -> list[Beside]:
@@ -95,10 +111,14 @@ def beside_of(results: Sequence[Result], judge: str, task: str) -> list[Beside]:
     found: dict[tuple[Metric, str, str, str, str], set[Beside]] = defaultdict(set)
     for result in results:
         metric, cell = result.measure.metric, result.cell
-        if metric in MAX_BESIDE:
+        if metric in MAX_BESIDE and not cell.twin_of:
             found[metric, *data_of(cell)].add(Beside(*data_of(cell), result.measure.judge, metric))
     # several judges of a cell count once
-    counted = {(result.measure.metric, result.cell.path): result.cell for result in results}
+    counted = {
+        (result.measure.metric, result.cell.path): result.cell
+        for result in results
+        if not result.cell.twin_of
+    }
     seen = Counter((metric, *data_of(cell)) for (metric, _), cell in counted.items())
     chosen: list[Beside] = []
     for metric, most in MAX_BESIDE.items():
@@ -142,6 +162,7 @@ def value_beside(column: Beside, row: Sequence[str], results: Sequence[Result]) 
     wanted = (column.task, column.version, column.revision, column.generation, column.judge, column.metric)
     for result in results:
         if (*data_of(result.cell), result.measure.judge, result.measure.metric) == wanted:
-            reasons = (one for one in result.not_ranked if one == PARTIAL or one not in row)
+            shown = {*row, BLANK_CONTROL} - {PARTIAL}
+            reasons = (one for one in result.not_ranked if one not in shown)
             return BesideValue(result, tuple(reasons))
     return None

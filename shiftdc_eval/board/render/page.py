@@ -103,7 +103,7 @@ def contents(sections: Sequence[Section]) -> dict[str, list[tuple[int, str]]]:
     """Number and name of each section, counted from 1, by task."""
     found: dict[str, dict[int, Section]] = defaultdict(dict)
     for number, section in enumerate(sections, 1):
-        found[section.task][number] = section
+        found[section.title][number] = section
     return {task: list(zip(own, _names(list(own.values())), strict=True)) for task, own in found.items()}
 
 

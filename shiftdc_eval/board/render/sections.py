@@ -17,6 +17,7 @@ from shiftdc_eval.board.render.companions import (
     BesideValue,
     Result,
     beside_of,
+    blank_twin,
     measure_of,
     results_of,
     value_beside,
@@ -102,8 +103,15 @@ class Section:
 
     @property
     def remark(self) -> str:
-        """A caveat about the share; empty for most tasks."""
-        return means_of(self.task).remark
+        """Caveats about the share; empty for most tasks."""
+        control = self.lines[0].cell.twin_of if self.lines else ""
+        said = [f"Control: the requests of {control} with a plain grey image each."] if control else []
+        return " ".join([*said, *filter(None, [means_of(self.task).remark])])
+
+    @property
+    def title(self) -> str:
+        """The task as readers are shown it."""
+        return self.lines[0].cell.task_title if self.lines else self.task
 
     @property
     def name(self) -> str:
@@ -111,7 +119,9 @@ class Section:
         models = sorted({model for line in self.lines for model in line.measure.models})
         judge = f"{self.judge} ({', '.join(models)})" if models else self.judge
         mark = f" · {self.mark}" if self.mark else ""
-        return f"{self.task} v{self.version.removeprefix('v')} · {METRIC_NAMES[self.metric]} by {judge}{mark}"
+        return (
+            f"{self.title} v{self.version.removeprefix('v')} · {METRIC_NAMES[self.metric]} by {judge}{mark}"
+        )
 
 
 Key = tuple[str, str, str, str, Metric, Mark]
@@ -137,7 +147,8 @@ def _section(
     task, _, _, judge, metric, _ = key
     systems = {index.cells[entry.cell].system for found in comparisons for entry in found.entries}
     others = [result for system in sorted(systems) for result in results[system]]
-    beside = [] if metric in ("over_refusal", "score") else beside_of(others, judge, task)
+    beside = blank_twin(others, judge, task, metric)
+    beside += [] if metric in ("over_refusal", "score") else beside_of(others, judge, task)
     lines, power = [], []
     ordered = sorted(comparisons, key=lambda found: (found.model, index.cells[found.entries[0].cell].path))
     for found, setting in zip(ordered, settings_of(index, ordered), strict=True):

@@ -39,7 +39,12 @@ _SHARED = TaskInfo(
     ),
 )
 _FULL = tuple(
-    replace(_SHARED, name=f"mm_safetybench_{kind.name}", about=f"13 scenarios, {kind.about}")
+    replace(
+        _SHARED,
+        name=f"mm_safetybench_{kind.name}",
+        about=f"13 scenarios, {kind.about}",
+        images=bool(kind.folder),
+    )
     for kind in KINDS.values()
 )
 TASKS = (

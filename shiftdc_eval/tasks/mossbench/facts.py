@@ -26,6 +26,7 @@ TASKS = (
         MOSSBENCH,
         name="mossbench_text_only",
         about="MOSSBench's questions without their images",
+        images=False,
         defects=("not the benchmark: what makes models refuse is in the images",),
     ),
 )

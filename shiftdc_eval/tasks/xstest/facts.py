@@ -11,6 +11,7 @@ FILES = "xstest_prompts.csv"
 
 SAFE = TaskInfo(
     name="xstest_safe",
+    images=False,
     about="safe prompts that look unsafe; text only",
     dataset="paul-rottger/exaggerated-safety",
     revision=REVISION,
