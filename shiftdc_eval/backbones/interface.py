@@ -21,13 +21,16 @@ from shiftdc_eval.backbones.encoding import Encoded
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings
 from shiftdc_eval.steering import PREFILL, Edit, Scope
 
-Capability = Literal["generate", "activations", "edit_prefill", "edit_decode", "final_norm", "logits"]
+Capability = Literal[
+    "generate", "activations", "edit_prefill", "edit_decode", "edit_image", "final_norm", "logits"
+]
 """What a backbone can do:
 
 - `generate`: answer chats.
 - `activations`: `last_token_activations`, the residual stream of the last prompt token after each decoder layer.
 - `edit_prefill`: `generate(edit=...)` at the output of decoder layers, last prompt token, in prefill (`PREFILL`).
-- `edit_decode`: every other `Scope`, and `layers` that take hooks.
+- `edit_decode`: `Scope` of the newest or all tokens, at any pass and site, and `layers` that take hooks.
+- `edit_image`: `Scope` of the image tokens, and `word_embeddings`.
 - `final_norm`: the norm before the language-model head.
 - `logits`: logits processors, `follower` and `next_token_logits`.
 """
@@ -162,7 +165,8 @@ class Backbone(Protocol):
             ConfigError: the settings do not fit together.
             ItemError: one of the chats cannot be answered, others can: an image that the processor refuses, logits
                 that are not finite.
-            ModelError: a layer that was to be edited was not reached.
+            ModelError: a layer that was to be edited was not reached, or images are no tokens of the prompt (Mllama)
+                where these are to be edited.
         """
 
     def last_token_activations(
@@ -192,6 +196,9 @@ class Backbone(Protocol):
 
     def next_token_logits(self, activations: Tensor) -> Tensor:
         """Logits of the next token from activations of a decoder layer: `[..., vocabulary]`, float32."""
+
+    def word_embeddings(self, words: Sequence[str]) -> Tensor:
+        """Mean row of the input embedding matrix over the tokens of each word: `[words, hidden]`, float32."""
 
     def follower(self, chats: Sequence[Chat]) -> NextLogits:
         """Runs the tokens of an answer after other prompts (contrastive decoding)."""

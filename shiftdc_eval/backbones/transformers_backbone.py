@@ -12,6 +12,7 @@ from transformers import LogitsProcessorList
 
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.encoding import Encoded, prefill_kwargs
+from shiftdc_eval.backbones.families import image_placeholders
 from shiftdc_eval.backbones.follower import Follower
 from shiftdc_eval.backbones.generation import (
     FiniteLogits,
@@ -111,7 +112,7 @@ class TransformersBackbone(LoadedModel):
             parts = []
             # edits are of all rows
             for part in [encoded] if with_image or edits else encoded.parts(PASS_TOKENS):
-                where, _ = _where(scope, part.width, use_cache=True)
+                where, _ = self._where(scope, part, use_cache=True)
                 # registered in this order, so that what is recorded is what the edits have left
                 with (
                     edit_tokens(self.layers, edits, where, site=scope.site),
@@ -155,6 +156,13 @@ class TransformersBackbone(LoadedModel):
             cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
             return logits if cap is None else torch.tanh(logits / cap) * cap
 
+    @torch.inference_mode()
+    def word_embeddings(self, words: Sequence[str]) -> Tensor:
+        """As `Backbone.word_embeddings`."""
+        found = [self.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        embed = self.model.get_input_embeddings()
+        return torch.stack([embed(torch.tensor(ids, device=self.device)).float().mean(0) for ids in found])
+
     def forward(self, encoded: Encoded) -> None:
         """One forward pass of the prompt through the decoder, without the language-model head.
 
@@ -168,6 +176,25 @@ class TransformersBackbone(LoadedModel):
         )
         inputs.pop("logits_to_keep", None)
         self.model.base_model(**inputs)
+
+    def _where(self, scope: Scope, encoded: Encoded, use_cache: bool) -> tuple[int | slice | Tensor, bool]:
+        """Tokens of a pass that are edited, and whether passes after the first are edited.
+
+        Without a KV cache every pass holds the whole prompt again, so that edits of the prompt are made in every pass.
+        """
+        every = scope.passes == "every"
+        if scope.positions == "image":
+            if self.skipped_without_image:
+                raise ModelError(
+                    f"{self.name} ({self.architecture}) shows images to cross-attention layers and not as tokens of "
+                    "the prompt: there are no image tokens to edit"
+                )
+            ids = encoded.inputs["input_ids"]
+            places = torch.tensor(image_placeholders(self.model.config), device=ids.device)
+            return torch.isin(ids, places) & encoded.inputs["attention_mask"].bool(), not use_cache
+        if scope.positions == "last":
+            return (-1 if every else encoded.width - 1), every or not use_cache
+        return slice(None) if every else slice(0, encoded.width), every or not use_cache
 
     def _passed_by(self, with_image: bool) -> frozenset[int]:
         """Layers that a prompt skips."""
@@ -218,7 +245,7 @@ class TransformersBackbone(LoadedModel):
             *sampling_processors(settings, seeds),
         ]
         edits = reachable(edit(group), self._passed_by(bool(chats[0].images)), scope.site) if edit else {}
-        where, every_pass = _where(scope, encoded.width, settings.use_cache)
+        where, every_pass = self._where(scope, encoded, settings.use_cache)
         with edit_tokens(self.layers, edits, where, every_pass=every_pass, site=scope.site) as made:
             sequences = self._decode(encoded, settings, extra)
         missed = [layer for layer, count in made.items() if not count]
@@ -266,17 +293,6 @@ class TransformersBackbone(LoadedModel):
         text = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
         until = (*settings.until, *self.stop_strings)
         return Generated(cut(text, until), length, stop, tuple(ids[:stop]))
-
-
-def _where(scope: Scope, width: int, use_cache: bool) -> tuple[int | slice, bool]:
-    """Tokens of a pass that are edited, and whether passes after the first are edited.
-
-    Without a KV cache every pass holds the whole prompt again, so that edits of the prompt are made in every pass.
-    """
-    every = scope.passes == "every"
-    if scope.positions == "last":
-        return (-1 if every else width - 1), every or not use_cache
-    return slice(None) if every else slice(0, width), every or not use_cache
 
 
 def _by_images(chats: Sequence[Chat]) -> list[list[int]]:

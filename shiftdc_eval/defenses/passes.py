@@ -26,5 +26,7 @@ UNDEFENDED = Pass("answers", ("undefended",))
 """The undefended greedy answer."""
 STEERS: frozenset[Capability] = frozenset({"generate", "activations", "edit_prefill"})
 """What a backbone must be able to do for a calibration of the last prompt token."""
+CHOOSES: frozenset[Capability] = STEERS | {"edit_decode", "final_norm", "logits"}
+"""What it takes to steer every token and to choose the layer by the model's next tokens."""
 TEXT_ALONE = Pass("activations", ("text", "none", False))
 """The request without its image, in the chat template."""

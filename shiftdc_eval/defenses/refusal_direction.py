@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
-from shiftdc_eval.backbones.interface import EVERYTHING, Capability
+from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
-from shiftdc_eval.defenses.passes import STEERS
+from shiftdc_eval.defenses.passes import CHOOSES, STEERS
 from shiftdc_eval.steering import PREFILL, AdaptiveShift, Edit, SafetyDirection, Scope, Shift
 
 
@@ -30,7 +30,7 @@ class RefusalDirection(Settings):
     source: ClassVar[str] = "arXiv 2406.11717; andyrdt/refusal_direction 9d852fa"
     extra_cost: ClassVar[str] = "none (once: the layer is chosen on held-out pairs)"
     answer_changes: ClassVar[int] = 1
-    needs: ClassVar[frozenset[Capability]] = EVERYTHING
+    needs: ClassVar[frozenset[Capability]] = CHOOSES
 
     layers: LayerRange = None
     """Decoder layers, `first-last`; `auto`, or None: one, chosen on held-out pairs."""
@@ -68,7 +68,7 @@ class RefusalDirection(Settings):
     def needed(self) -> frozenset[Capability]:
         """At given layers and with ShiftDC's scope no more than ShiftDC needs."""
         given = self.layers not in (None, "auto")
-        return STEERS if given and self._scope == PREFILL else EVERYTHING
+        return STEERS if given and self._scope == PREFILL else CHOOSES
 
     @property
     def needs_kv_cache(self) -> bool:

@@ -23,8 +23,9 @@ from shiftdc_eval.steering.edits import Edit
 class Scope:
     """Where edits act: by default the last prompt token, in prefill, at the output of a decoder layer."""
 
-    positions: Literal["last", "all"] = "last"
-    """`last`: the newest token of a pass; `all`: every token of the pass."""
+    positions: Literal["last", "all", "image"] = "last"
+    """`last`: the newest token of a pass; `all`: every token of the pass; `image`: the prompt's tokens that stand for
+    images, whatever `passes` says: an edit is called once a row then, with `[tokens of that row, hidden]`."""
     passes: Literal["prefill", "every"] = "prefill"
     """`prefill`: the prompt alone; `every`: decode steps too."""
     site: Literal["output", "input"] = "output"
@@ -77,18 +78,19 @@ def _hooks(
 
 @contextmanager
 def record_last_token(
-    layers: Sequence[nn.Module], position: int, *, only: Sequence[int] | None = None
+    layers: Sequence[nn.Module], position: int | slice, *, only: Sequence[int] | None = None
 ) -> Iterator[dict[int, Tensor]]:
     """Record the activation of the token at `position` after each decoder layer, in the first forward pass.
 
     Args:
         layers: decoder layers, in order.
         position: index of the token in the (padded) sequence; with left padding the last prompt token of
-            every row is at `width - 1`.
+            every row is at `width - 1`. Or a slice of tokens.
         only: layer indices to record; all when None.
 
     Yields:
-        Layer index -> `[batch, hidden]`, filled by the forward pass; a detached copy.
+        Layer index -> `[batch, hidden]` (`[batch, tokens, hidden]` for a slice), filled by the forward pass; a
+        detached copy.
 
     Example:
         >>> with record_last_token(layers, position=inputs["input_ids"].shape[1] - 1) as seen:
@@ -137,7 +139,7 @@ def edit_last_token(
 def edit_tokens(
     layers: Sequence[nn.Module],
     edits: Mapping[int, Edit],
-    where: int | slice,
+    where: int | slice | Tensor,
     *,
     every_pass: bool = False,
     site: Literal["output", "input"] = "output",
@@ -146,8 +148,9 @@ def edit_tokens(
 
     Args:
         layers: decoder layers, in order.
-        edits: layer index -> edit of `[batch, hidden]`, or of `[batch, tokens, hidden]` where `where` is a slice.
-        where: index of the token in the (padded) sequence, or a slice of tokens.
+        edits: layer index -> edit of `[batch, hidden]`, or of `[batch, tokens, hidden]` where `where` is a slice, or,
+            where it is a mask, of `[tokens, hidden]`: the masked tokens of one row, row by row.
+        where: index of the token in the (padded) sequence, a slice of tokens, or a mask `[batch, prompt tokens]`.
         every_pass: as in `edit_last_token`.
         site: the layer's `output`, or its `input`: the residual stream that it reads and adds to.
 
@@ -162,7 +165,12 @@ def edit_tokens(
     def edited(index: int, hidden: Tensor) -> Tensor:
         made[index] += 1
         changed = hidden.clone()
-        changed[:, where] = edits[index](changed[:, where])
+        if not isinstance(where, Tensor):
+            changed[:, where] = edits[index](changed[:, where])
+            return changed
+        for row, mask in zip(changed, where.to(hidden.device), strict=True):
+            if mask.any():  # row is a view: a longer one (no KV cache) ends in answer tokens
+                row[: len(mask)][mask] = edits[index](row[: len(mask)][mask])
         return changed
 
     def after(index: int) -> Callable[..., Any]:

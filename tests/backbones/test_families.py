@@ -1,6 +1,6 @@
 """The contract of every model family: one test each, run over tiny random models of all families."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from tiny_families import FAMILIES, HIDDEN, LAYERS, Family, save_family
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, ModelSpec, load_backbone
 from shiftdc_eval.backbones.families import image_placeholders
-from shiftdc_eval.core.errors import DirectionError
+from shiftdc_eval.core.errors import DirectionError, ModelError
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.contrast import ContrastPair, ContrastSet
@@ -19,6 +19,7 @@ from shiftdc_eval.defenses.directions import check, fit
 from shiftdc_eval.steering import (
     OnlineCalibration,
     SafetyDirection,
+    Scope,
     Shift,
     edit_last_token,
     safety_coordinate,
@@ -238,6 +239,64 @@ def test_an_edit_changes_the_chosen_layers_and_nothing_below_or_beside(backbone:
     assert torch.equal(plain[2][:, :-1], edited[2][:, :-1])
     torch.testing.assert_close(edited[2][:, -1], plain[2][:, -1] + 1)
     assert not torch.allclose(plain[3][:, -1], edited[3][:, -1])
+
+
+def below_layer_1(backbone: Backbone, run: Callable[[], object]) -> torch.Tensor:
+    """What enters decoder layer 1 in the first pass of a run, `[batch, tokens, hidden]`."""
+    seen: list[torch.Tensor] = []
+    handle = backbone.layers[1].register_forward_pre_hook(
+        lambda _m, args, kwargs: seen.append((args or (kwargs["hidden_states"],))[0].clone()),
+        with_kwargs=True,
+    )
+    try:
+        run()
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def test_an_edit_of_image_tokens_changes_them_and_nothing_beside(backbone: Backbone, family: Family) -> None:
+    chats = [*image_chats()[:3], Chat.ask("two", [picture(0), picture(1)])]
+    scope = Scope(positions="image")
+    edits = {0: Shift(torch.full((HIDDEN,), 3.0))}
+
+    def edited(some: list[Chat], settings: GenerationSettings = GREEDY) -> list[Generated]:
+        return backbone.generate(some, settings, edit=lambda _rows: edits, scope=scope)
+
+    if backbone.skipped_without_image:
+        with pytest.raises(ModelError, match="no image tokens to edit"):
+            edited(chats)
+        return
+    ids = backbone.encode(chats).inputs["input_ids"]
+    mask = ids == backbone.tokenizer.convert_tokens_to_ids(family.image_token)
+    assert mask.any(-1).all()
+    plain = below_layer_1(backbone, lambda: backbone.generate(chats, GREEDY))
+    found = below_layer_1(backbone, lambda: edited(chats))
+    assert torch.equal((found != plain).any(-1), mask), "padding and text are untouched"
+    torch.testing.assert_close(found[mask], plain[mask] + 3)
+    measured = below_layer_1(
+        backbone,
+        lambda: backbone.last_token_activations(chats, edit=lambda _rows: edits, scope=scope),
+    )
+    torch.testing.assert_close(measured, found)
+    single = [edited([chat])[0].ids for chat in chats]
+    assert [answer.ids for answer in edited(chats)] == single
+    uncached = edited(chats, GenerationSettings(max_new_tokens=STEPS, use_cache=False))
+    assert [answer.ids for answer in uncached] == single
+
+
+def test_a_words_embedding_is_the_mean_over_its_tokens(backbone: Backbone) -> None:
+    table = backbone.model.get_input_embeddings().weight
+    ids = [
+        backbone.tokenizer(w, add_special_tokens=False)["input_ids"] for w in ("describe", "describe list")
+    ]
+    assert len(ids[0]) < len(ids[1])
+    found = backbone.word_embeddings(["describe", "describe list"])
+    wanted = torch.stack([table[row].mean(0) for row in ids])
+    # Gemma's rows are scaled on the way in
+    torch.testing.assert_close(
+        found / found.norm(dim=-1, keepdim=True), wanted / wanted.norm(dim=-1, keepdim=True)
+    )
 
 
 def test_online_calibration_meets_the_text_only_coordinate_exactly(backbone: Backbone) -> None:

@@ -7,6 +7,7 @@ from shiftdc_eval.steering import (
     OnlineCalibration,
     Shift,
     edit_last_token,
+    edit_tokens,
     record_last_token,
     safety_coordinate,
 )
@@ -138,3 +139,51 @@ def test_what_is_recorded_keeps_no_other_token_alive() -> None:
     for activation in seen.values():
         assert activation.untyped_storage().nbytes() == activation.numel() * activation.element_size()
         assert not activation.requires_grad
+
+
+def masked(*rows: str) -> torch.Tensor:
+    """One character a token: `x` is edited."""
+    return torch.tensor([[mark == "x" for mark in row] for row in rows])
+
+
+@pytest.mark.parametrize("tuples", [False, True])
+def test_a_mask_names_the_tokens_of_each_row(tuples: bool) -> None:
+    torch.manual_seed(0)
+    stack = Stack(3, 8, tuples=tuples)
+    x = torch.randn(3, 5, 8)
+    mask = masked(".xx..", ".....", "x...x")
+
+    def tokens() -> torch.Tensor:
+        with record_last_token(list(stack.blocks), slice(0, 5)) as seen:
+            stack(x)
+        return torch.stack([seen[index] for index in range(3)])
+
+    calls: list[tuple[int, ...]] = []
+
+    def one_more(activation: torch.Tensor) -> torch.Tensor:
+        calls.append(tuple(activation.shape))
+        return activation + 1
+
+    plain = tokens()
+    with edit_tokens(list(stack.blocks), {1: one_more}, mask):
+        edited = tokens()
+    assert torch.equal(plain[0], edited[0])
+    assert torch.equal(plain[1][~mask], edited[1][~mask])
+    torch.testing.assert_close(edited[1][mask], plain[1][mask] + 1)
+    assert calls == [(2, 8), (2, 8)], "one call a row with tokens to edit"
+
+
+def test_a_mask_is_of_the_prompt_and_reaches_no_answer_token() -> None:
+    torch.manual_seed(0)
+    stack = Stack(1, 4)
+    longer = torch.randn(2, 5, 4)
+    mask = masked("x..", ".x.")
+    plain = stack(longer)
+    edits = {0: Shift(torch.ones(4))}
+    with edit_tokens(list(stack.blocks), edits, mask, every_pass=True):
+        edited = stack(longer)
+    assert torch.equal(plain[:, 3:], edited[:, 3:])
+    assert torch.equal((plain != edited).any(-1)[:, :3], mask)
+    with edit_tokens(list(stack.blocks), edits, mask):
+        stack(longer[:, :3])
+        assert torch.equal(stack(longer[:, :1]), plain[:, :1]), "a decode step"

