@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,9 +16,12 @@ from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.steering import SafetyDirection
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from shiftdc_eval.defenses.contrast import ContrastSet
     from shiftdc_eval.defenses.refusal_layer import LayerChoice
 
+Choice = TypeVar("Choice")
 NOT_APPLICABLE = "not_applicable"
 """Note on an answer that was left undefended because the request has no image."""
 OVER_CONTEXT = "over_context"
@@ -80,6 +83,12 @@ class DirectionSource(Protocol):
 
     def refusal_layer(self) -> LayerChoice:
         """The layer at whose input a refusal direction is added, chosen on the held-out pairs."""
+
+    def fitted(self, kind: str, vectors: Callable[[ContrastSet, int], Tensor]) -> SafetyDirection:
+        """Other vectors of the contrast set, fitted once and cached under `kind`; see `Directions.fitted`."""
+
+    def chosen(self, kind: str, choose: Callable[[ContrastSet, ContrastSet, int], Choice]) -> Choice:
+        """What is chosen on the contrast set, once in a process; see `Directions.chosen`."""
 
 
 @dataclass(frozen=True)

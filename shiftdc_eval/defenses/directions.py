@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from PIL import Image
@@ -31,8 +31,9 @@ ANCHOR_SIZE = (224, 224)
 """Width and height of the meaningless image whose mean shift CMRM's data-set level subtracts."""
 
 
-_LAYERS: dict[str, LayerChoice] = {}
-"""Layers chosen in this process, cached because every cell of a grid asks for one."""
+Choice = TypeVar("Choice")
+_CHOSEN: dict[str, Any] = {}
+"""What was chosen in this process, cached because every cell of a grid asks for it."""
 
 
 def meaningless(size: tuple[int, int], kind: Literal["blank", "noise"]) -> Image.Image:
@@ -324,17 +325,54 @@ class Directions:
             )
         return self._made[kind]
 
+    def fitted(self, kind: str, vectors: Callable[[ContrastSet, int], Tensor]) -> SafetyDirection:
+        """Other vectors of the contrast set: from the cache, else fitted on the pairs that are not held out.
+
+        Args:
+            kind: names what is fitted, with every setting that changes it.
+            vectors: fits them, from those pairs and the number of texts a forward pass: `[layers, any width]`.
+        """
+
+        def fit() -> SafetyDirection:
+            pairs, _ = self._contrast.split(HELD_OUT)
+            return SafetyDirection(
+                vectors(pairs, self._batch_size),
+                self._backbone.name,
+                self._backbone.revision,
+                self._backbone.template_sha256,
+                f"{kind}-{self._contrast.sha256}",
+                len(pairs.prompts("safe")),
+                len(pairs.prompts("unsafe")),
+                kind,
+            )
+
+        if kind not in self._made:
+            self._made[kind] = _kept(self._backbone, self._contrast, [HELD_OUT, kind], fit)
+        return self._made[kind]
+
+    def chosen(self, kind: str, choose: Callable[[ContrastSet, ContrastSet, int], Choice]) -> Choice:
+        """What is chosen on the contrast set, once in a process.
+
+        Args:
+            kind: names what is chosen, with everything that changes it besides the model and the contrast set.
+            choose: chooses, from the fitted pairs, the held-out pairs and the number of texts a forward pass.
+        """
+        key = _key(self._backbone, self._contrast, [HELD_OUT, kind])
+        if key not in _CHOSEN:
+            with _fitting():
+                _CHOSEN[key] = choose(*self._contrast.split(HELD_OUT), self._batch_size)
+        found: Choice = _CHOSEN[key]
+        return found
+
     def refusal_layer(self) -> LayerChoice:
         """The layer at whose input a refusal direction is added, chosen on the held-out pairs."""
         direction = self()
-        key = _key(self._backbone, self._contrast, [HELD_OUT, "refusal_layer", direction.sha256])
-        if key not in _LAYERS:
-            fitted, held_out = self._contrast.split(HELD_OUT)
-            with _fitting():
-                _LAYERS[key] = choose_layer(
-                    self._backbone, direction, fitted, held_out, batch_size=self._batch_size
-                )
-        return _LAYERS[key]
+        return self.chosen(
+            f"refusal_layer {direction.sha256}",
+            lambda fitted, held_out, size: choose_layer(
+                self._backbone, direction, fitted, held_out, batch_size=size
+            ),
+        )
 
     def texts(self) -> set[str]:
         """Normalised requests that the direction was fitted on; empty (unknown) for a direction from a file."""

@@ -96,6 +96,9 @@ class _Asked:
     def image_shift(self, against: str) -> None:
         self.files.append("contrast")
 
+    def fitted(self, kind: str, vectors: object) -> None:
+        self.files.append("contrast")
+
 
 def require_use(
     defense: Defense, given: SafetyDirection | None = None, *, direction: Path | None, contrast: Path | None

@@ -24,6 +24,7 @@ BUILT_IN: Mapping[str, str] = {
     "shiftdc": "shiftdc.ShiftDC",
     "random": "shiftdc.RandomControl",
     "shiftdc_captioned": "shiftdc_captioned.ShiftDCCaptioned",
+    "subspace": "subspace.Subspace",
     "ecso": "ecso.Ecso",
     "ecso_caption": "ecso.EcsoCaption",
     "adashield_s": "adashield.AdaShieldS",

@@ -1,7 +1,7 @@
 """ShiftDC's mathematics and hooks: torch only, no files but the direction's own, no model classes."""
 
 from shiftdc_eval.steering.direction import SafetyDirection, fit_direction
-from shiftdc_eval.steering.edits import AdaptiveShift, Edit, OnlineCalibration, Shift
+from shiftdc_eval.steering.edits import AdaptiveShift, Edit, OnlineCalibration, Shift, SubspaceReplacement
 from shiftdc_eval.steering.hooks import (
     PREFILL,
     Scope,
@@ -21,6 +21,7 @@ __all__ = [
     "SafetyDirection",
     "Scope",
     "Shift",
+    "SubspaceReplacement",
     "ablate",
     "edit_last_token",
     "edit_tokens",

@@ -42,6 +42,31 @@ class OnlineCalibration:
 
 
 @dataclass(frozen=True)
+class SubspaceReplacement:
+    """Replace the part of an activation that lies in a subspace by `alpha` times the text-only run's part.
+
+    `x - (x - alpha * t) V^T V`: with one basis vector and alpha 1 this is `OnlineCalibration`.
+    """
+
+    text_only: Tensor
+    """Activations `t` of the text-only counterparts at this layer, `[batch, hidden]`."""
+    basis: Tensor
+    """`V`, `[rank, hidden]`, orthonormal rows; the first points towards "unsafe"."""
+    alpha: float = 1.0
+    """Share of the text-only part that is put in; 0 leaves the projection alone."""
+    gated: bool = False
+    """Edit only the rows whose text-only activation has a positive first coordinate."""
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        x = activation.to(torch.promote_types(activation.dtype, torch.float32))
+        text, basis = (part.to(device=x.device, dtype=x.dtype) for part in (self.text_only, self.basis))
+        change = (x - self.alpha * text) @ basis.T @ basis
+        if self.gated:
+            change = change * (text @ basis[0] > 0).unsqueeze(-1)
+        return (x - change).to(activation.dtype)
+
+
+@dataclass(frozen=True)
 class Shift:
     """Add a fixed vector: `x + vector` (`paper`, `official`, CMRM: the negative of a measured shift)."""
 

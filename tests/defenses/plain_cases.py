@@ -22,6 +22,7 @@ from plain_defenses import (
     RefusalDirection,
     Rewritten,
     ShiftDC,
+    Subspace,
     Texts,
 )
 from plain_runs import Answered, PlainModel, Prompt
@@ -82,6 +83,9 @@ ONLINE = ShiftDC(layers=(1, 2, 3))
 FIXED = ShiftDC(online=False, alpha=4.0)
 SWITCHES = replace(FIXED, bare_counterpart=True, bare_fit=True, post_norm_last=True, post_norm_fit=True)
 CMRM = Difference()
+GUARD = Subspace(rank=4, alpha=4.0, layers=(1, 2, 3))
+PUSH = Subspace(variant="push", rank=3, alpha=2.0, layers=(1, 2, 3))
+CAPTIONED = Subspace(query="caption", gated=False, alpha=0.5)
 BLANK = Difference(first="request", second="meaningless")
 DATASET = DatasetDifference()
 ARDITI = RefusalDirection(layer=1, alpha=2.0)
@@ -205,6 +209,47 @@ CASES: dict[str, Case] = {
             "white space stays": replace(PUBLISHED, strip=False),
             "captions are cut at eight tokens": replace(PUBLISHED, caption_tokens=8),
             "the current activation is compared": replace(PUBLISHED, online=True),
+        },
+    ),
+    "subspace": Case(
+        "subspace",
+        GUARD,
+        {"rank": 4, "alpha": 4.0, "layers": "1-3"},
+        both=True,
+        wrong={
+            "one singular vector is kept": replace(GUARD, rank=1),
+            "five are kept": replace(GUARD, rank=5),
+            "there is no gate": replace(GUARD, gated=False),
+            "the gate is open for the safe side": replace(GUARD, towards_safe=True),
+            "the text run's part is not put in": replace(GUARD, alpha=0.0),
+            "nothing is projected out": replace(GUARD, variant="push"),
+            "the differences are centred": replace(GUARD, centred=True),
+            "texts with captions are left out of the fit": replace(GUARD, requests_only=True),
+            "the text run has a caption": replace(GUARD, query="caption"),
+            "the first layer is left out": replace(GUARD, layers=(2, 3)),
+            "the last token but one is edited": replace(GUARD, positions="last but one"),
+            "decode steps are edited": replace(GUARD, positions="last and answer"),
+        },
+    ),
+    "subspace, push": Case(
+        "subspace",
+        PUSH,
+        {"variant": "push", "rank": 3, "alpha": 2.0, "layers": "1-3"},
+        wrong={
+            "the image run's part is projected out": replace(PUSH, variant="project_add"),
+            "alpha is left out": replace(PUSH, alpha=1.0),
+            "there is no gate": replace(PUSH, gated=False),
+            "all layers are edited": replace(PUSH, layers=(0, 1, 2, 3)),
+        },
+    ),
+    "subspace with a caption, half strength": Case(
+        "subspace",
+        CAPTIONED,
+        {"query": "caption", "alpha": 0.5, "caption_max_new_tokens": 8},
+        wrong={
+            "the request stands alone": replace(CAPTIONED, query="raw"),
+            "it is gated": replace(CAPTIONED, gated=True),
+            "alpha is one": replace(CAPTIONED, alpha=1.0),
         },
     ),
     "cmrm": Case(

@@ -221,6 +221,76 @@ PUBLISHED = ShiftDC(
 """What the authors' repository does (METHOD.md, section 2)."""
 
 
+# --- ShiftDC's relatives: a subspace, in the text-only run's place --------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """VLM-Guard as DEFENSES.md reads it; `V` has the leading eigenvectors of `A^T A`, `A` the pairs' differences."""
+
+    variant: Literal["project_add", "push"] = "project_add"
+    query: Literal["raw", "caption"] = "raw"
+    rank: int = 5
+    alpha: float = 1.0
+    gated: bool = True
+    layers: tuple[int, ...] = (2, 3)
+    positions: Positions = "last"
+    centred: bool = False
+    requests_only: bool = False
+    towards_safe: bool = False
+
+    def __call__(self, model: PlainModel, prompt: Prompt, texts: Texts, tokens: int) -> Answered:
+        """The answer."""
+        query = prompt.text
+        if self.query == "caption":
+            caption = model.say(Prompt(CAPTION.format(query=query), prompt.images), 8)
+            query = TEXT_ONLY.format(query=query, caption=caption.strip())
+        text = text_pass(model, query, False).outputs
+        edits = []
+        for at in self.layers:
+            basis = self.basis(model, texts, at)
+            is_open = not self.gated or float(text[at] @ basis[0]) > 0
+            edits.append(Edit(at, self._change(text[at], basis, is_open), "output", self.positions))
+        return model.answer([(model.chat(prompt), edits)], tokens)
+
+    def _change(self, text: Tensor, basis: Tensor, is_open: bool) -> Callable[[Tensor], Tensor]:
+        def inside(activation: Tensor) -> Tensor:
+            found = torch.zeros_like(activation)
+            for vector in basis:
+                found += (activation @ vector) * vector
+            return found
+
+        def change(row: Tensor) -> Tensor:
+            if not is_open:
+                return row
+            kept = row - inside(row) if self.variant == "project_add" else row
+            return kept + self.alpha * inside(text)
+
+        return lambda hidden: torch.stack([change(row) for row in hidden])
+
+    def basis(self, model: PlainModel, texts: Texts, layer: int) -> Tensor:
+        """`[rank, hidden]`: orthonormal, each with a positive mean product with unsafe minus safe."""
+        pairs = [
+            pair
+            for pair in zip(texts.unsafe, texts.safe, strict=True)
+            if not (self.requests_only and " Image Caption: " in pair[0])
+        ]
+        rows = [
+            text_pass(model, unsafe, False).outputs[layer].double()
+            - text_pass(model, safe, False).outputs[layer].double()
+            for unsafe, safe in pairs
+        ]
+        a = torch.stack(rows)
+        if self.centred:
+            a = a - a.mean(dim=0)
+        _, vectors = torch.linalg.eigh(a.T @ a)
+        found = vectors.T.flip(0)[: self.rank]
+        for at in range(self.rank):
+            if ((a @ found[at]).mean() < 0) != self.towards_safe:
+                found[at] *= -1
+        return found.float()
+
+
 # --- defenses that add something measured to every layer --------------------------------------------------
 
 

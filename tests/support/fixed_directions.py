@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
+from torch import Tensor
+
+from shiftdc_eval.defenses.contrast import ContrastSet, load_contrast
 from shiftdc_eval.defenses.refusal_layer import LayerChoice
 from shiftdc_eval.steering import SafetyDirection
 
@@ -23,3 +28,10 @@ class FixedDirections:
 
     def refusal_layer(self) -> LayerChoice:
         return LayerChoice(self.layer, within_limits=True, own_refusals=True)
+
+    def fitted(self, kind: str, vectors: Callable[[ContrastSet, int], Tensor]) -> SafetyDirection:
+        return replace(self.direction, vectors=vectors(ContrastSet(load_contrast().pairs[:8], "few"), 8))
+
+    def chosen(self, kind: str, choose: Callable[[ContrastSet, ContrastSet, int], Any]) -> Any:
+        pairs = load_contrast().pairs
+        return choose(ContrastSet(pairs[:8], "few"), ContrastSet(pairs[8:12], "others"), 8)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift
+from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift, SubspaceReplacement
 from shiftdc_eval.steering.edits import Edit
 
 
@@ -19,16 +19,18 @@ from shiftdc_eval.steering.edits import Edit
 class Plan:
     """The part of an edit that requests share; what is each request's own is stored in the workers under a name."""
 
-    kind: Literal["none", "online", "shift", "adaptive"]
-    """`online`: against stored activations; `shift`: by a stored vector, or by `vectors`; `none`: nothing is edited."""
+    kind: Literal["none", "online", "subspace", "shift", "adaptive"]
+    """`online`, `subspace`: against stored activations; `shift`: by a stored vector, or by `vectors`; `none`: nothing
+    is edited."""
     layers: tuple[int, ...]
     """Decoder layers that are read or edited."""
     vectors: Tensor | None = None
-    """`[layers, hidden]`, float32: directions, or what `shift` adds to every request."""
+    """`[layers, hidden]`, float32: directions, or what `shift` adds to every request; `subspace`: `[layers, rank,
+    hidden]`."""
     alpha: float = 1.0
     """Strength."""
     one_sided: bool = False
-    """As in `OnlineCalibration`."""
+    """`online`: as in `OnlineCalibration`; `subspace`: whether it is gated."""
     targets: tuple[float, ...] = field(default=())
     """`adaptive`: the coordinate to reach at each layer."""
 
@@ -39,6 +41,10 @@ class Plan:
             assert stored is not None
             assert vectors is not None
             return OnlineCalibration(stored, vectors, self.alpha, self.one_sided)
+        if self.kind == "subspace":
+            assert stored is not None
+            assert vectors is not None
+            return SubspaceReplacement(stored, vectors, self.alpha, self.one_sided)
         if self.kind == "adaptive":
             assert vectors is not None
             return AdaptiveShift(vectors, self.targets[at], self.alpha)

@@ -12,7 +12,7 @@ from torch import Tensor
 from shiftdc_eval.backbones.vllm.plan import Plan
 from shiftdc_eval.backbones.vllm.remote import RemoteRows
 from shiftdc_eval.core.errors import ModelError
-from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift
+from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift, SubspaceReplacement
 from shiftdc_eval.steering.edits import Edit
 
 
@@ -43,7 +43,15 @@ def wired(edits: Mapping[int, Edit], rows: int) -> Wired:
     if not made:
         return Wired(Plan("none", ()))
     if all(isinstance(edit, OnlineCalibration) for edit in made):
-        return _online([edit for edit in made if isinstance(edit, OnlineCalibration)], layers)
+        online = [edit for edit in made if isinstance(edit, OnlineCalibration)]
+        along = torch.stack([edit.direction.float().cpu() for edit in online])
+        one = _shared({(edit.alpha, edit.one_sided) for edit in online})
+        return _against([edit.text_only for edit in online], Plan("online", layers, along, *one))
+    if all(isinstance(edit, SubspaceReplacement) for edit in made):
+        replaced = [edit for edit in made if isinstance(edit, SubspaceReplacement)]
+        bases = torch.stack([edit.basis.float().cpu() for edit in replaced])
+        one = _shared({(edit.alpha, edit.gated) for edit in replaced})
+        return _against([edit.text_only for edit in replaced], Plan("subspace", layers, bases, *one))
     if all(isinstance(edit, Shift) for edit in made):
         vectors = [edit.vector for edit in made if isinstance(edit, Shift)]
         if all(vector.ndim == 1 for vector in vectors):
@@ -63,17 +71,18 @@ def wired(edits: Mapping[int, Edit], rows: int) -> Wired:
     )
 
 
-def _online(edits: Sequence[OnlineCalibration], layers: tuple[int, ...]) -> Wired:
-    shared = {(edit.alpha, edit.one_sided) for edit in edits}
-    if len(shared) > 1:
+def _shared(given: set[tuple[float, bool]]) -> tuple[float, bool]:
+    """Strength and switch, where all layers have the same."""
+    if len(given) > 1:
         raise ModelError(
             "strengths that differ by layer cannot be sent to vLLM's workers; use engine=transformers"
         )
-    alpha, one_sided = shared.pop()
-    directions = torch.stack([edit.direction.float().cpu() for edit in edits])
-    plan = Plan("online", layers, directions, alpha, one_sided)
-    texts: list[Any] = [edit.text_only for edit in edits]
-    stored = _stored(texts, layers)
+    return given.pop()
+
+
+def _against(texts: Sequence[Any], plan: Plan) -> Wired:
+    """A plan of edits against text-only activations, which the workers have already or are sent."""
+    stored = _stored(texts, plan.layers)
     if stored is not None:
         return Wired(plan, stored=stored)
     own = [torch.as_tensor(getattr(text, "tensor", text)).float().cpu() for text in texts]

@@ -25,7 +25,7 @@ from shiftdc_eval.backbones.vllm.wire import wired
 from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.validation import validated
-from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift
+from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift, SubspaceReplacement
 
 
 def step(
@@ -95,6 +95,7 @@ def test_edits_sent_away_do_what_they_did_here() -> None:
     x, own, direction = (torch.randn(2, 3, generator=generator) for _ in range(3))
     for edit in (
         OnlineCalibration(own, direction[0], 0.7, one_sided=True),
+        SubspaceReplacement(own, torch.linalg.qr(direction.T).Q.T, 0.7, gated=True),
         Shift(own),
         Shift(direction[0]),
         AdaptiveShift(direction[0], 0.1, 0.5),
