@@ -34,6 +34,9 @@ class Chat:
     """What a backbone answers. The request is the last user turn."""
 
     turns: tuple[Turn, ...]
+    begun: str = ""
+    """What the answer begins with: the model goes on from there, and the answer's text holds it. It is part of the
+    prompt, whose last token is then its last token."""
 
     def __post_init__(self) -> None:
         """Checks what a caller gives.
@@ -41,6 +44,9 @@ class Chat:
         Raises:
             ConfigError: no user turn, or a part that is neither a text nor an image with pixels.
         """
+        begun: object = self.begun
+        if not isinstance(begun, str):
+            raise ConfigError(f"the beginning of an answer is a {type(begun).__name__}, not a text")
         turns: object = self.turns
         if not isinstance(turns, tuple | list) or not all(isinstance(turn, Turn) for turn in turns):
             raise ConfigError(f"a chat is made of turns, not of {turns!r:.80}; write Chat.ask(text, [image])")
@@ -94,9 +100,8 @@ class Chat:
 
     def without_images(self) -> Chat:
         """The same chat without any image."""
-        return Chat(
-            tuple(replace(t, parts=tuple(p for p in t.parts if isinstance(p, str))) for t in self.turns)
-        )
+        kept = (replace(t, parts=tuple(p for p in t.parts if isinstance(p, str))) for t in self.turns)
+        return replace(self, turns=tuple(kept))
 
     def with_images(self, images: Sequence[Image.Image]) -> Chat:
         """The same chat with its images replaced one by one.
@@ -107,18 +112,21 @@ class Chat:
         if len(images) != len(self.images):
             raise ValueError(f"the chat has {len(self.images)} images, got {len(images)}")
         rest = iter(images)
-        return Chat(
-            tuple(
-                replace(t, parts=tuple(p if isinstance(p, str) else next(rest) for p in t.parts))
-                for t in self.turns
-            )
+        shown = (
+            replace(t, parts=tuple(p if isinstance(p, str) else next(rest) for p in t.parts))
+            for t in self.turns
         )
+        return replace(self, turns=tuple(shown))
+
+    def with_answer_begun(self, text: str) -> Chat:
+        """The same chat, whose answer begins with a text."""
+        return replace(self, begun=text)
 
     def _with_turn(self, index: int, turn: Turn) -> Chat:
-        return Chat((*self.turns[:index], turn, *self.turns[index + 1 :]))
+        return replace(self, turns=(*self.turns[:index], turn, *self.turns[index + 1 :]))
 
     def messages(self) -> list[dict[str, Any]]:
-        """The chat in the form of transformers' chat templates."""
+        """The chat in the form of transformers' chat templates, without the beginning of an answer."""
         return [
             {
                 "role": turn.role,
@@ -134,13 +142,14 @@ class Chat:
 
     def key(self) -> list[Any]:
         """Everything that can change an answer, JSON-ready: roles, texts and hashes of image pixels."""
-        return [
+        turns = [
             [
                 turn.role,
                 *(part if isinstance(part, str) else {"image": image_sha256(part)} for part in turn.parts),
             ]
             for turn in self.turns
         ]
+        return [*turns, {"begun": self.begun}] if self.begun else turns
 
 
 def _check_part(part: object, role: str) -> None:

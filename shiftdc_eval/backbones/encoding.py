@@ -130,23 +130,16 @@ def spelled_out(chat: Chat, control: Sequence[str]) -> Chat:
     A request may speak of `<image>` without showing an image: as a token it would ask for one that is not
     there and fail the whole batch, so it is encoded as plain text.
     """
-    if not control or not any(
-        token in part
-        for turn in chat.turns
-        for part in turn.parts
-        if isinstance(part, str)
-        for token in control
-    ):
+    texts = [chat.begun, *(part for turn in chat.turns for part in turn.parts if isinstance(part, str))]
+    if not any(token in text for text in texts for token in control):
         return chat
-    return Chat(
-        tuple(
-            replace(
-                turn,
-                parts=tuple(plain(part, control) if isinstance(part, str) else part for part in turn.parts),
-            )
-            for turn in chat.turns
+    turns = (
+        replace(
+            turn, parts=tuple(plain(part, control) if isinstance(part, str) else part for part in turn.parts)
         )
+        for turn in chat.turns
     )
+    return Chat(tuple(turns), plain(chat.begun, control))
 
 
 def plain(text: str, control: Sequence[str]) -> str:

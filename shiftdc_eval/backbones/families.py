@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from shiftdc_eval.backbones.begun import prompts
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.native.conversion import CONVERSION
 
@@ -16,11 +17,10 @@ PADDING: dict[str, Any] = {"padding": True, "padding_side": "left"}
 def encode_by_template(processor: Any, chats: Sequence[Chat]) -> Features:
     """Render chats with the processor's own chat template and tokenize them, left-padded."""
     features: Features = processor.apply_chat_template(
-        [chat.messages() for chat in chats],
+        **prompts(processor, chats),
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        add_generation_prompt=True,
         processor_kwargs=dict(PADDING),
     )
     return features
@@ -30,25 +30,41 @@ def encode_paligemma(processor: Any, chats: Sequence[Chat]) -> Features:
     """PaliGemma knows no roles: image tokens, begin-of-sequence, the texts of all turns, a newline.
 
     The whole prompt is a prefix (token type 0) that attends in both directions. Its processor refuses
-    chats without an image, so their prompt is tokenized here in the same form.
+    chats without an image, so their prompt is tokenized here in the same form. The beginning of an answer stands
+    behind the prefix (token type 1).
     """
     texts = ["\n".join(turn.text for turn in chat.turns if turn.text) for chat in chats]
     if chats[0].images:
-        prompts = [processor.image_token * len(c.images) + text for c, text in zip(chats, texts, strict=True)]
+        prefixes = [
+            processor.image_token * len(c.images) + text for c, text in zip(chats, texts, strict=True)
+        ]
         images = [list(chat.images) for chat in chats]
-        features = dict(processor(text=prompts, images=images, return_tensors="pt", **PADDING))
+        features = dict(processor(text=prefixes, images=images, return_tensors="pt", **PADDING))
         features.pop("labels", None)
-        return features
-    tokenizer = processor.tokenizer
-    return dict(
-        tokenizer(
-            [f"{tokenizer.bos_token}{text}\n" for text in texts],
-            return_tensors="pt",
-            return_token_type_ids=True,
-            add_special_tokens=False,
-            **PADDING,
+    else:
+        tokenizer = processor.tokenizer
+        features = dict(
+            tokenizer(
+                [f"{tokenizer.bos_token}{text}\n" for text in texts],
+                return_tensors="pt",
+                return_token_type_ids=True,
+                add_special_tokens=False,
+                **PADDING,
+            )
         )
-    )
+    begun = [chat.begun for chat in chats]
+    return _with_suffixes(processor.tokenizer, features, begun) if any(begun) else features
+
+
+def _with_suffixes(tokenizer: Any, features: dict[str, Any], suffixes: Sequence[str]) -> Features:
+    """PaliGemma's prompts with what their answers begin with, padded anew."""
+    rows = []
+    for row, suffix in enumerate(suffixes):
+        ids, real = features["input_ids"][row], features["attention_mask"][row].bool()
+        more = tokenizer(suffix, add_special_tokens=False)["input_ids"]
+        types = [*features["token_type_ids"][row][real].tolist(), *[1] * len(more)]
+        rows.append({"input_ids": [*ids[real].tolist(), *more], "token_type_ids": types})
+    return {**features, **tokenizer.pad(rows, return_tensors="pt", **PADDING)}
 
 
 ENCODERS: dict[str, Callable[[Any, Sequence[Chat]], Features]] = {"paligemma": encode_paligemma}

@@ -22,11 +22,12 @@ from shiftdc_eval.backbones.generation import Generated, GenerationSettings
 from shiftdc_eval.steering import PREFILL, Edit, Scope
 
 Capability = Literal[
-    "generate", "activations", "edit_prefill", "edit_decode", "edit_image", "final_norm", "logits"
+    "generate", "begin", "activations", "edit_prefill", "edit_decode", "edit_image", "final_norm", "logits"
 ]
 """What a backbone can do:
 
 - `generate`: answer chats.
+- `begin`: answer chats whose answer is begun.
 - `activations`: `last_token_activations`, the residual stream of the last prompt token after each decoder layer.
 - `edit_prefill`: `generate(edit=...)` at the output of decoder layers, last prompt token, in prefill (`PREFILL`).
 - `edit_decode`: `Scope` of the newest or all tokens, at any pass and site, and `layers` that take hooks.
@@ -35,7 +36,7 @@ Capability = Literal[
 - `logits`: logits processors, `follower` and `next_token_logits`.
 """
 EVERYTHING: frozenset[Capability] = frozenset(get_args(Capability))
-IN_VLLM: frozenset[Capability] = frozenset({"generate", "activations", "edit_prefill", "final_norm"})
+IN_VLLM: frozenset[Capability] = frozenset({"generate", "begin", "activations", "edit_prefill", "final_norm"})
 ENGINES: dict[str, frozenset[Capability]] = {
     **dict.fromkeys(("auto", "transformers"), EVERYTHING),
     "vllm": IN_VLLM,

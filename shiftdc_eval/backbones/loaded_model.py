@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from shiftdc_eval.backbones import machine
+from shiftdc_eval.backbones.begun import separator
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.encoding import (
     ENCODING_ERRORS,
@@ -22,7 +23,13 @@ from shiftdc_eval.backbones.encoding import (
     plain,
     template_problem,
 )
-from shiftdc_eval.backbones.families import image_placeholders, layers_that_need_an_image, mend_attention
+from shiftdc_eval.backbones.families import (
+    ENCODERS,
+    image_placeholders,
+    layers_that_need_an_image,
+    mend_attention,
+)
+from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut
 from shiftdc_eval.backbones.layers import find_decoder_layers
 from shiftdc_eval.core.errors import ItemError, ModelError
 
@@ -154,6 +161,18 @@ class LoadedModel:
                 f"{self.name}: {self._system_problem}; leave the system prompt out, or put its text into the request"
             )
 
+    def check_begun(self, chats: Sequence[Chat]) -> None:
+        """Make sure that the beginnings of the chats' answers reach the model.
+
+        Raises:
+            ModelError: its chat template has no place for them.
+        """
+        if self.model.config.model_type not in ENCODERS and any(chat.begun for chat in chats):
+            try:
+                separator(self.processor)
+            except ModelError as error:
+                raise ModelError(f"{self.name}: {error}") from error
+
     def encode(self, chats: Sequence[Chat]) -> Encoded:
         """Render, tokenize and left-pad chats that either all have images or all have none.
 
@@ -167,10 +186,11 @@ class LoadedModel:
 
         Raises:
             ItemError: the model's processor cannot take these chats.
-            ModelError: the chat template cannot render their system prompt.
+            ModelError: the chat template cannot render their system prompt, or the beginnings of their answers.
         """
         if any(turn.role == "system" for chat in chats for turn in chat.turns):
             self.check_system_prompt()
+        self.check_begun(chats)
         try:
             return encode_chats(self.processor, self.model.config.model_type, chats, self._control)
         except ENCODING_ERRORS as error:
@@ -205,6 +225,23 @@ class LoadedModel:
         """Ids that an answer must not hold: those that stand for images, and those the model rules out."""
         ruled_out = self.model.generation_config.suppress_tokens or []
         return sorted({*image_placeholders(self.model.config), *ruled_out})
+
+    def finished(
+        self, ids: Sequence[int], length: int, settings: GenerationSettings, begun: str = ""
+    ) -> Generated:
+        """An answer up to its end token, from its ids and the length of its prompt.
+
+        Args:
+            begun: what stands in front of the ids; part of the text, never cut.
+        """
+        ends = self.end_ids()
+        stop = next((at + 1 for at, token in enumerate(ids) if token in ends), len(ids))
+        # decoded together: some tokenizers leave out the blank in front of a text
+        before = self.tokenizer(begun, add_special_tokens=False)["input_ids"] if begun else []
+        text = self.tokenizer.decode([*before, *ids[:stop]], skip_special_tokens=True)
+        said = text[len(self.tokenizer.decode(before, skip_special_tokens=True)) :] if begun else text
+        until = (*settings.until, *self.stop_strings)
+        return Generated(begun + cut(said, until), length, stop, tuple(ids[:stop]))
 
     def end_ids(self) -> set[int]:
         """Ids that end an answer."""

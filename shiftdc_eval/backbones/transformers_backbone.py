@@ -18,7 +18,6 @@ from shiftdc_eval.backbones.generation import (
     FiniteLogits,
     Generated,
     GenerationSettings,
-    cut,
     sampling_processors,
 )
 from shiftdc_eval.backbones.interface import EVERYTHING, EditBuilder, ProcessorBuilder
@@ -252,8 +251,8 @@ class TransformersBackbone(LoadedModel):
         if missed:
             raise ModelError(f"decoder layers {missed} of {self.name} were not reached by the forward pass")
         return [
-            self._finished(self._unpadded(ids), length, settings)
-            for length, ids in zip(encoded.lengths, sequences.tolist(), strict=True)
+            self.finished(self._unpadded(ids), length, settings, chat.begun)
+            for length, ids, chat in zip(encoded.lengths, sequences.tolist(), chats, strict=True)
         ]
 
     def _unpadded(self, ids: list[int]) -> list[int]:
@@ -286,13 +285,6 @@ class TransformersBackbone(LoadedModel):
             **({"tokenizer": self.tokenizer} if self.stop_strings else {}),
         )
         return output[:, encoded.width :]
-
-    def _finished(self, ids: list[int], length: int, settings: GenerationSettings) -> Generated:
-        ends = self.end_ids()
-        stop = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
-        text = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
-        until = (*settings.until, *self.stop_strings)
-        return Generated(cut(text, until), length, stop, tuple(ids[:stop]))
 
 
 def _by_images(chats: Sequence[Chat]) -> list[list[int]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.encoding import plain
-from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut, not_finite
+from shiftdc_eval.backbones.generation import Generated, GenerationSettings, not_finite
 from shiftdc_eval.backbones.interface import IN_VLLM, EditBuilder, NextLogits, ProcessorBuilder
 from shiftdc_eval.backbones.loaded_model import LoadedModel
 from shiftdc_eval.backbones.vllm.edited import EditedPrompts
@@ -142,7 +142,10 @@ class VllmBackbone(LoadedModel):
         answers = self._run(asked)
         if not all(answer.finite for answer in answers):
             raise not_finite(self.name, self.dtype)
-        return [self._finished(answer, settings) for answer in answers]
+        return [
+            self.finished(answer.answer, len(answer.prompt), settings, chat.begun)
+            for answer, chat in zip(answers, chats, strict=True)
+        ]
 
     def last_token_activations(
         self,
@@ -242,6 +245,7 @@ class VllmBackbone(LoadedModel):
             self._unused.clear()
 
     def _ids(self, chats: Sequence[Chat]) -> list[list[int]]:
+        self.check_begun(chats)
         return prompt_ids(self.processor, self.tokenizer, chats, self._control)
 
     def _bare(self, texts: Sequence[str]) -> list[list[int]]:
@@ -372,14 +376,6 @@ class VllmBackbone(LoadedModel):
         for packed in self.vllm.rpc("shiftdc_take", list(keys)):
             found |= {int(layer): rows for layer, rows in (load(packed) if packed else {}).items()}
         return torch.stack([found[layer] for layer in layers], dim=1).to(self._dtype)
-
-    def _finished(self, found: Finished, settings: GenerationSettings) -> Generated:
-        ends = self.end_ids()
-        ids = found.answer
-        stop = next((at + 1 for at, token in enumerate(ids) if token in ends), len(ids))
-        text = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
-        until = (*settings.until, *self.stop_strings)
-        return Generated(cut(text, until), len(found.prompt), stop, ids[:stop])
 
 
 def _number(seed: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from shiftdc_eval.backbones.begun import prompts
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.encoding import spelled_out
 
@@ -14,7 +15,7 @@ def prompt_ids(
 ) -> list[list[int]]:
     """Token ids of rendered chats before the processor makes room for images, as its own call would have them."""
     texts: list[str] = processor.apply_chat_template(
-        [spelled_out(chat, control).messages() for chat in chats], tokenize=False, add_generation_prompt=True
+        **prompts(processor, [spelled_out(chat, control) for chat in chats]), tokenize=False
     )
     bos = tokenizer.bos_token
     begun = bool(bos) and all(text.startswith(bos) for text in texts)
