@@ -32,6 +32,7 @@ BUILT_IN: Mapping[str, str] = {
     "coca": "coca.Coca",
     "refusal_direction": "refusal_direction.RefusalDirection",
     "uniguard_text": "uniguard.UniGuardText",
+    "rai": "rai.Rai",
 }
 """Name -> module of this folder and class; imported when it is looked up, so that names can be checked at once."""
 

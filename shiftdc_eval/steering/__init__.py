@@ -1,7 +1,14 @@
 """ShiftDC's mathematics and hooks: torch only, no files but the direction's own, no model classes."""
 
 from shiftdc_eval.steering.direction import SafetyDirection, fit_direction
-from shiftdc_eval.steering.edits import AdaptiveShift, Edit, OnlineCalibration, Shift, SubspaceReplacement
+from shiftdc_eval.steering.edits import (
+    AdaptiveShift,
+    Edit,
+    OnlineCalibration,
+    PrototypePush,
+    Shift,
+    SubspaceReplacement,
+)
 from shiftdc_eval.steering.hooks import (
     PREFILL,
     Scope,
@@ -18,6 +25,7 @@ __all__ = [
     "AdaptiveShift",
     "Edit",
     "OnlineCalibration",
+    "PrototypePush",
     "SafetyDirection",
     "Scope",
     "Shift",

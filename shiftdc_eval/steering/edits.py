@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from shiftdc_eval.steering.projection import safety_component, safety_coordinate
 
@@ -98,3 +99,32 @@ class AdaptiveShift:
         s = self.direction.to(device=x.device, dtype=x.dtype)
         excess = (safety_coordinate(x, s) - self.target).clamp_min(0)
         return (x - self.alpha * excess.unsqueeze(-1) * s).to(activation.dtype)
+
+
+@dataclass(frozen=True)
+class PrototypePush:
+    """Push activations along the prototypes that they resemble, by their resemblance (RAI, arXiv 2602.03402).
+
+    `h + strength * sum_k cos(h, u_k) u_k / |u_k|` over the prototypes `u_k` with `cos(h, u_k) > tau`.
+    """
+
+    prototypes: Tensor
+    """`[prototypes, hidden]`; their lengths do not matter."""
+    tau: float
+    """Cosine above which a prototype counts."""
+    strength: float = 1.0
+    """0 changes nothing."""
+
+    def cosines(self, activation: Tensor) -> Tensor:
+        """`[..., prototypes]`, at least in float32."""
+        x = activation.to(torch.promote_types(activation.dtype, torch.float32))
+        return functional.normalize(x, dim=-1) @ self._unit(x).T
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        x = activation.to(torch.promote_types(activation.dtype, torch.float32))
+        cosines = self.cosines(x)
+        pushed = cosines.where(cosines > self.tau, 0.0) @ self._unit(x)
+        return (x + self.strength * pushed).to(activation.dtype)
+
+    def _unit(self, like: Tensor) -> Tensor:
+        return functional.normalize(self.prototypes.to(like), dim=-1)

@@ -169,8 +169,8 @@ def edit_tokens(
             changed[:, where] = edits[index](changed[:, where])
             return changed
         for row, mask in zip(changed, where.to(hidden.device), strict=True):
-            if mask.any():  # row is a view: a longer one (no KV cache) ends in answer tokens
-                row[: len(mask)][mask] = edits[index](row[: len(mask)][mask])
+            # row is a view; without a KV cache it may end in answer tokens, of which there is no mask
+            row[: len(mask)][mask] = edits[index](row[: len(mask)][mask])
         return changed
 
     def after(index: int) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ from plain_defenses import (
     CoCA,
     DatasetDifference,
     Difference,
+    Injection,
     RefusalDirection,
     Rewritten,
     ShiftDC,
@@ -90,6 +91,10 @@ BLANK = Difference(first="request", second="meaningless")
 DATASET = DatasetDifference()
 ARDITI = RefusalDirection(layer=1, alpha=2.0)
 OURS = RefusalDirection(layer=2, alpha=2.0, site="output", positions="last")
+
+WORDS = ("crime", "malware", "pornography", "hatred", "violence", "fraud", "drugs", "exploit", "weapon")
+RAI = Injection(WORDS, strength=80.0)
+"""A larger strength than the paper's: with 1 a tiny model's answers do not change."""
 
 CASES: dict[str, Case] = {
     "none": Case(
@@ -360,6 +365,34 @@ CASES: dict[str, Case] = {
         replace(OURS, positions="last and answer"),
         {"layers": "2", "alpha": 2.0, "positions": "last", "site": "output"},
         wrong={"the prefill alone is edited": OURS},
+    ),
+    "rai": Case(
+        "rai",
+        RAI,
+        {"strength": 80.0},
+        both=True,
+        wrong={
+            "the sign is flipped": replace(RAI, strength=-80.0),
+            "strength is one": replace(RAI, strength=1.0),
+            "every prototype counts": replace(RAI, tau=-1.0),
+            "tau is higher": replace(RAI, tau=0.3),
+            "a word more": replace(RAI, words=(*WORDS, "racism")),
+            "six words": replace(RAI, words=WORDS[:6]),
+            "text tokens are edited": replace(RAI, tokens="text"),
+            "the whole prompt is edited": replace(RAI, tokens="prompt"),
+            "the second layer is edited": replace(RAI, layer=1),
+            "the first layer's input is edited": replace(RAI, site="input"),
+            "a word is its first token": replace(RAI, word="first token"),
+            "prototypes keep their length": replace(RAI, length="own"),
+            "prototypes are not weighted": replace(RAI, weight="one"),
+            "the coordinate is the weight": replace(RAI, weight="dot product"),
+        },
+    ),
+    "rai with fewer words and a lower tau": Case(
+        "rai",
+        Injection(WORDS[:4], strength=30.0, tau=0.1),
+        {"strength": 30.0, "tau": 0.1, "k": 4},
+        wrong={"nine words": Injection(WORDS, strength=30.0, tau=0.1)},
     ),
     "ecso_caption": Case(
         "ecso_caption",

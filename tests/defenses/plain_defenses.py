@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 from PIL import Image
-from plain_runs import Answered, Edit, Pass, PlainModel, Positions, Prompt, Site
+from plain_runs import Answered, Edit, Inputs, Pass, PlainModel, Positions, Prompt, Site
 from torch import Tensor
 
 CAPTION = "Based on the given Request, describe the image. Request: {query}"
@@ -390,6 +390,63 @@ class RefusalDirection:
         added = self.alpha * self.vector(model, texts)
         edit = Edit(self.layer, lambda hidden: hidden + added, self.site, self.positions)
         return model.answer([(model.chat(prompt), [edit])], tokens)
+
+
+# --- defenses that edit other tokens than the last -------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Injection:
+    """RAI: `h <- h + sum of s_k * u_k / |u_k|` over the risk words with `s_k = cos(h, u_k) > tau`, at image tokens.
+
+    In prefill, at the output of the first layer; `u_k` is the mean of the embedding rows of a word's tokens.
+    """
+
+    words: tuple[str, ...]
+    strength: float = 1.0
+    tau: float = 0.15
+    layer: int = 0
+    site: Site = "output"
+    tokens: Literal["image", "text", "prompt", "all"] = "image"
+    word: Literal["mean", "first token"] = "mean"
+    length: Literal["one", "own"] = "one"
+    weight: Literal["cosine", "one", "dot product"] = "cosine"
+
+    def prototypes(self, model: PlainModel) -> list[Tensor]:
+        """One `[hidden]` a word."""
+        table = model.model.get_input_embeddings().weight.detach()
+        rows = [table[model.processor.tokenizer.encode(w, add_special_tokens=False)] for w in self.words]
+        return [row[0] if self.word == "first token" else row.mean(dim=0) for row in rows]
+
+    def pushed(self, h: Tensor, prototypes: Sequence[Tensor]) -> Tensor:
+        """What is added to one token `[hidden]`."""
+        total = torch.zeros_like(h)
+        for u in prototypes:
+            s = (h @ u) / (h.norm() * u.norm())
+            if s > self.tau:
+                weight = {"cosine": s, "one": 1.0, "dot product": h @ u / u.norm()}[self.weight]
+                total += weight * (u if self.length == "own" else u / u.norm())
+        return self.strength * total
+
+    def __call__(self, model: PlainModel, prompt: Prompt, _texts: Texts, tokens: int) -> Answered:
+        """The answer with the words injected."""
+        inputs = model.chat(prompt)
+        return model.answer([(inputs, [self.edit(model, inputs)])], tokens)
+
+    def edit(self, model: PlainModel, inputs: Inputs) -> Edit:
+        """The edit of one prompt."""
+        prototypes = self.prototypes(model)
+        image = [int(token) in model.forbidden for token in inputs["input_ids"][0]]
+
+        def change(hidden: Tensor) -> Tensor:
+            edited = hidden.clone()
+            for at, row in enumerate(hidden):
+                shown = at < len(image) and image[at]
+                if self.tokens in ("prompt", "all") or shown == (self.tokens == "image"):
+                    edited[at] = row + self.pushed(row, prototypes)
+            return edited
+
+        return Edit(self.layer, change, self.site, "all" if self.tokens == "all" else "prompt")
 
 
 # --- defenses that change prompts or logits ---------------------------------------------------------------

@@ -43,6 +43,19 @@ def test_the_adapter_refuses_it_before_a_model_is_loaded(defense: str, missing: 
         ShiftDCVlm(pretrained="toy", engine="transformers", defense=defense)
 
 
+@pytest.mark.parametrize(("defense", "missing"), [("rai", "edit_image")])
+def test_vllm_is_refused_for_what_it_does_not_edit(
+    monkeypatch: pytest.MonkeyPatch, defense: str, missing: str
+) -> None:
+    monkeypatch.setattr(
+        "shiftdc_eval.plugin.adapter.load_backbone", lambda *_: pytest.fail("a model was loaded")
+    )
+    with pytest.raises(
+        ConfigError, match=f"defense={defense} .* needs {missing}, which engine=vllm does not"
+    ):
+        ShiftDCVlm(pretrained="toy", engine="vllm", defense=defense)
+
+
 @pytest.mark.usefixtures("server")
 def test_a_grid_refuses_it_before_a_model_is_loaded(tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"

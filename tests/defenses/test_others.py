@@ -16,6 +16,7 @@ from shiftdc_eval.defenses.cmrm import Cmrm
 from shiftdc_eval.defenses.ecso import Ecso, EcsoCaption
 from shiftdc_eval.defenses.none import NoDefense
 from shiftdc_eval.defenses.prompts import prompt
+from shiftdc_eval.defenses.rai import Rai
 from shiftdc_eval.defenses.refusal_direction import RefusalDirection
 from shiftdc_eval.steering import SafetyDirection
 
@@ -175,7 +176,7 @@ def test_no_answer_depends_on_its_batch(tools: Tools, name: str) -> None:
     assert texts(defense, tools) == alone
 
 
-@pytest.mark.parametrize("off", [Cmrm(alpha=0), RefusalDirection(alpha=0)])
+@pytest.mark.parametrize("off", [Cmrm(alpha=0), RefusalDirection(alpha=0), Rai(strength=0)])
 def test_strength_zero_is_no_defense(tools: Tools, off: object) -> None:
     assert texts(off, tools) == texts(NoDefense(), tools)
 

@@ -170,7 +170,7 @@ def test_a_mask_names_the_tokens_of_each_row(tuples: bool) -> None:
     assert torch.equal(plain[0], edited[0])
     assert torch.equal(plain[1][~mask], edited[1][~mask])
     torch.testing.assert_close(edited[1][mask], plain[1][mask] + 1)
-    assert calls == [(2, 8), (2, 8)], "one call a row with tokens to edit"
+    assert calls == [(2, 8), (0, 8), (2, 8)], "one call a row"
 
 
 def test_a_mask_is_of_the_prompt_and_reaches_no_answer_token() -> None:
