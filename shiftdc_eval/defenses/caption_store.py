@@ -13,6 +13,7 @@ import json
 import math
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def clock(backbone: Backbone) -> float:
 
 
 class CaptionStore:
-    """SQLite file of greedy answers; safe for several processes, one transaction per batch.
+    """SQLite file of greedy answers; safe for several processes and threads, one transaction per batch.
 
     Args:
         path: the file; None keeps the answers in memory for the life of the store.
@@ -50,10 +51,14 @@ class CaptionStore:
         self.untimed = 0
         """Found answers that were made on other hardware; their seconds are not counted."""
         self._path = path
+        self._alone = threading.Lock()
+        """Held where the file is used and where the counts change."""
         if path is not None:
             make_folder(path.parent, "set SHIFTDC_CACHE to another folder")
         try:
-            self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
+            self._db = sqlite3.connect(
+                path or ":memory:", timeout=60, isolation_level=None, check_same_thread=False
+            )
             self._db.execute(
                 f"CREATE TABLE IF NOT EXISTS answers_{STORE_VERSION} (key TEXT PRIMARY KEY, text TEXT NOT NULL, "
                 "tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, seconds REAL NOT NULL)"
@@ -87,17 +92,18 @@ class CaptionStore:
         hardware = backbone.hardware
         found = self._get(keys, hardware)
         missing = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in found}
-        self.reused += len(keys) - len(missing)
         known = [found[key][1] for key in keys if key in found]
-        self.reused_seconds += sum(seconds for seconds in known if seconds is not None)
-        self.untimed += known.count(None)
+        with self._alone:
+            self.reused += len(known)
+            self.reused_seconds += sum(seconds for seconds in known if seconds is not None)
+            self.untimed += known.count(None)
+            self.made += len(missing)
         if missing:
             begun = clock(backbone)
             made = dict(zip(missing, backbone.generate(list(missing.values()), settings), strict=True))
             seconds = (clock(backbone) - begun) / len(missing)
             self._put(made, seconds, hardware)
             found |= {key: (answer, seconds) for key, answer in made.items()}
-            self.made += len(missing)
         return [found[key][0] for key in keys]
 
     def keep(
@@ -116,7 +122,8 @@ class CaptionStore:
     def _get(self, keys: Sequence[str], hardware: str) -> dict[str, tuple[Generated, float | None]]:
         """Answers by key, with their seconds; None where they were made on other hardware."""
         try:
-            return self._found(keys, hardware)
+            with self._alone:
+                return self._found(keys, hardware)
         except sqlite3.Error as error:
             raise self._broken(error) from error
 
@@ -151,7 +158,7 @@ class CaptionStore:
         insert = f"INSERT OR IGNORE INTO answers_{STORE_VERSION} VALUES (?, ?, ?, ?, ?)"  # noqa: S608
         place = f"INSERT OR IGNORE INTO made_on_{STORE_VERSION} VALUES (?, ?)"  # noqa: S608
         try:
-            with self._db:  # commits, or rolls back
+            with self._alone, self._db:  # commits, or rolls back
                 self._db.execute("BEGIN IMMEDIATE")
                 for row in rows:
                     if self._db.execute(insert, row).rowcount:  # an existing answer keeps its hardware

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Any, Literal
 
 import torch
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.core.errors import ModelError
-from shiftdc_eval.defenses import Defense, Request, Tools
+from shiftdc_eval.defenses import Answer, Defense, Request, Tools
 from shiftdc_eval.defenses.answering import answered
 from shiftdc_eval.defenses.caption_store import clock
 from shiftdc_eval.plugin.prefetch import Ahead
@@ -20,8 +22,9 @@ AUTO_BATCH_SIZE = 32
 """Batch size of `auto` if free memory is not measured (CPU)."""
 MOST_AUTO = 256
 """Upper bound of the measured batch size: larger ones are hardly faster."""
-REFILL_BATCHES = 4
-"""Batches per call if the engine refills the rows of finished answers."""
+LANES = 4
+"""Parts in which a batch runs side by side on an engine that refills rows: one part's prompts are read and preprocessed
+while the others' answers are decoded."""
 logger = logging.getLogger(__name__)
 
 
@@ -58,21 +61,13 @@ class Batches:
             )
             if self._auto:
                 self.fit(same[0], defense, settings, backbone)
-            start = 0
-            coming = Ahead(_requests)
-            while start < len(same):
-                width = self._rows_a_call(defense, backbone)
-                batch = same[start : start + width]
-                begun, untimed = clock(backbone) + captions.reused_seconds, captions.untimed
-                try:
-                    requests = coming.get(batch, then=same[start + width : start + 2 * width])
-                    answers = answered(defense, tools, requests, settings)
-                except torch.OutOfMemoryError as error:
-                    self.halve(backbone, error)
-                    continue
+            finished = self._side_by_side if backbone.refills else self._in_turn
+            begun, untimed = clock(backbone) + captions.reused_seconds, captions.untimed
+            for batch, answers in finished(same, defense, tools, settings):
                 # reused captions count with the seconds that they took when they were made
-                seconds = (clock(backbone) - begun + captions.reused_seconds) / len(batch)
+                now = clock(backbone) + captions.reused_seconds
                 measured_on = hardware if captions.untimed == untimed else ""
+                seconds = (now - begun) / len(batch)
                 yield (
                     batch,
                     [
@@ -80,7 +75,54 @@ class Batches:
                         for s, answer in zip(batch, answers, strict=True)
                     ],
                 )
-                start += len(batch)
+                begun = clock(backbone) + captions.reused_seconds
+                if (
+                    not backbone.refills
+                ):  # else a part that runs beside this one may have found the untimed captions
+                    untimed = captions.untimed
+
+    def _in_turn(
+        self, samples: Sequence[Sample], defense: Defense, tools: Tools, settings: GenerationSettings
+    ) -> Iterator[tuple[list[Sample], list[Answer]]]:
+        """One batch after the other; the next one's images are read meanwhile."""
+        start = 0
+        coming = Ahead(_requests)
+        while start < len(samples):
+            batch = list(samples[start : start + self.size])
+            try:
+                requests = coming.get(batch, then=samples[start + self.size : start + 2 * self.size])
+                answers = answered(defense, tools, requests, settings)
+            except torch.OutOfMemoryError as error:
+                self.halve(tools.backbone, error)
+                continue
+            yield batch, answers
+            start += len(batch)
+
+    def _side_by_side(
+        self, samples: Sequence[Sample], defense: Defense, tools: Tools, settings: GenerationSettings
+    ) -> Iterator[tuple[list[Sample], list[Answer]]]:
+        """Parts of a batch on threads, as they finish; where prefixes are shared, no more than a batch is under way.
+
+        After a failure no part is begun, and those that are under way are finished.
+        """
+        lanes = LANES * (1 if defense.shares_prefixes else 2)
+        width = max(1, self.size // LANES)
+        parts = (list(samples[start : start + width]) for start in range(0, len(samples), width))
+
+        def run(part: list[Sample]) -> tuple[list[Sample], list[Answer]]:
+            return part, answered(defense, tools, _requests(part), settings)
+
+        failure: BaseException | None = None
+        with ThreadPoolExecutor(lanes, thread_name_prefix="shiftdc-lane") as pool:
+            running = {pool.submit(run, part) for part in islice(parts, lanes)}
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                failure = failure or next((error for future in done if (error := future.exception())), None)
+                if failure is None:
+                    running |= {pool.submit(run, part) for part in islice(parts, len(done))}
+                yield from (future.result() for future in done if future.exception() is None)
+        if failure is not None:
+            raise failure
 
     def halve(self, backbone: Backbone, error: torch.OutOfMemoryError) -> None:
         """Halve the batch size after running out of memory.
@@ -108,12 +150,6 @@ class Batches:
         if fitting is not None:
             self.size = max(1, min(self._most, fitting))
             logger.warning("%s: batch size %d fits into free memory", backbone.name, self.size)
-
-    def _rows_a_call(self, defense: Defense, backbone: Backbone) -> int:
-        """Requests per call: several batches if the engine refills the rows of finished answers, unless the defense
-        asks several prompts about each image."""
-        refills = backbone.refills and not defense.shares_prefixes
-        return self.size * (REFILL_BATCHES if refills else 1)
 
 
 def _requests(batch: Sequence[Sample]) -> list[Request]:

@@ -1,4 +1,4 @@
-"""LLaVA-1.5 shapes with random weights, made where they are to run, and prompts of an exact number of tokens."""
+"""LLaVA shapes with random weights, made where they are to run, and prompts of an exact number of tokens."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
@@ -23,6 +27,15 @@ from shiftdc_eval.defenses import Request
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden": 128, "layers": 8, "heads": 4, "mlp": 256, "vision": (64, 2, 2, 128), "side": 84},
+    "tiny-next": {
+        "hidden": 128,
+        "layers": 8,
+        "heads": 4,
+        "mlp": 256,
+        "vision": (64, 2, 2, 128),
+        "side": 84,
+        "picture": 168,
+    },
     "small": {"hidden": 512, "layers": 8, "heads": 8, "mlp": 1376, "vision": (256, 4, 4, 1024), "side": 168},
     "llava-1.5-7b": {
         "hidden": 4096,
@@ -40,8 +53,21 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vision": (1024, 24, 16, 4096),
         "side": 336,
     },
+    "llava-1.6-34b": {
+        "hidden": 7168,
+        "layers": 60,
+        "heads": 56,
+        "kv_heads": 8,
+        "mlp": 20480,
+        "vision": (1024, 24, 16, 4096),
+        "side": 336,
+        "picture": 672,
+    },
 }
-"""Name -> sizes of the language model, of the vision tower (width, layers, heads, mlp), and the image's side."""
+"""Name -> sizes of the language model, of the vision tower (width, layers, heads, mlp), the tower's side, and that of a
+picture that is cut into tiles (LLaVA-NeXT)."""
+TILES = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+"""LLaVA-NeXT's resolutions, in sides of the tower."""
 VOCABULARY = 32_064
 PATCH = 14
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
@@ -89,32 +115,40 @@ def random_llava(shape: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]
         intermediate_size=size["mlp"],
         num_hidden_layers=size["layers"],
         num_attention_heads=size["heads"],
+        num_key_value_heads=size.get("kv_heads", size["heads"]),
         max_position_embeddings=4096,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=(size["side"] // PATCH) ** 2,
-    )
+    tiled = "picture" in size
+    resolutions = [[size["side"] * high, size["side"] * wide] for high, wide in TILES]
+    shared: dict[str, Any] = {
+        "vision_config": vision,
+        "text_config": text,
+        "image_token_index": tokenizer.convert_tokens_to_ids("<image>"),
+        "image_seq_length": (size["side"] // PATCH) ** 2,
+    }
+    config = LlavaNextConfig(**shared, image_grid_pinpoints=resolutions) if tiled else LlavaConfig(**shared)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = LlavaForConditionalGeneration(config)
+            model = (LlavaNextForConditionalGeneration if tiled else LlavaForConditionalGeneration)(config)
     finally:
         torch.set_default_dtype(before)
     model.generation_config.eos_token_id = None
     # what must not be answered: tokens without a word of their own would be lost when the answer is asked about
     model.generation_config.suppress_tokens = list(range(len(SPECIAL)))
     side = size["side"]
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(
-            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-        ),
+    sizes: dict[str, Any] = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    images = (
+        LlavaNextImageProcessor(**sizes, image_grid_pinpoints=resolutions)
+        if tiled
+        else CLIPImageProcessor(**sizes)
+    )
+    processor = (LlavaNextProcessor if tiled else LlavaProcessor)(
+        image_processor=images,
         tokenizer=tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy="default",

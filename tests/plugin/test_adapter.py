@@ -332,27 +332,6 @@ def test_answers_of_16_bit_keep_the_key_that_plain_had(tiny_llava: Path) -> None
     assert "engine" not in model(loaded)._config()
 
 
-def test_several_batches_are_handed_over_together_where_places_are_filled_again(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    straight = answers(evaluate(model(backbone, batch_size=2), TASK, gen_kwargs=GEN), TASK)
-    monkeypatch.setattr(type(backbone), "refills", True)
-    handed = []
-    for defense in ("none", "shiftdc"):
-        refilling = model(backbone, defense=defense, batch_size=2, journal=journal_dir() / defense)
-        whole = refilling.defense.answer
-
-        def counted(tools: Any, requests: Any, settings: Any, whole: Any = whole) -> Any:
-            handed.append(len(requests))
-            return whole(tools, requests, settings)
-
-        object.__setattr__(refilling.defense, "answer", counted)
-        backbone.release()
-        found = answers(evaluate(refilling, TASK, gen_kwargs=GEN), TASK)
-        assert defense == "shiftdc" or found == straight
-    assert handed == [8, 1, 2, 2, 2, 2, 1], "a defense that keeps prefixes was handed more than fit"
-
-
 def test_the_batch_size_is_found_from_free_memory_on_a_gpu(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,7 +55,7 @@ class _Asked:
 
 
 class VllmBackbone(LoadedModel):
-    """A model inside vLLM.
+    """A model inside vLLM; several threads may ask it at a time.
 
     Args:
         model: the model without weights (on the meta device), for its configuration.
@@ -90,12 +93,26 @@ class VllmBackbone(LoadedModel):
         """Calls of the engine, for tests and cost tables."""
         self.asked_again = 0
         """Requests answered once more because they had been preempted and gone on from stored blocks."""
-        self._edited = EditedPrompts()
         self._numbers = itertools.count()
+        self._unused: deque[str] = deque()
+        """Names of what the workers keep and nobody needs; a tensor that is let go puts its own in, on any thread."""
+        self._tokenizing = threading.Lock()
+        """A tokenizer serves one thread at a time."""
+        self._counting = threading.RLock()
+        """Held where plans, edited prompts and counts change."""
+        self._waited = threading.local()
+        self._begin()
+
+    def _begin(self) -> None:
+        """What this process knows of a vLLM that has just started."""
+        self._edited = EditedPrompts()
         self._plans: dict[str, Plan] = {}
         """Plans that the workers know."""
-        self._unused: list[str] = []
-        """Names of what the workers keep and nobody needs any more."""
+        self._unused.clear()
+        ruled_out = sorted(self.placeholder_ids())
+        reached = self.vllm.rpc("shiftdc_rule_out", ruled_out)
+        self._bias = {} if any(reached) or not ruled_out else {"logit_bias": dict.fromkeys(ruled_out, NEVER)}
+        """Of tokens that no answer may hold, where the workers' logits cannot be reached."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -225,8 +242,10 @@ class VllmBackbone(LoadedModel):
 
     def release(self) -> None:
         """Free what the workers keep and nobody needs."""
-        if self._unused:
-            names, self._unused[:] = list(self._unused), []
+        names = []
+        while self._unused:
+            names.append(self._unused.pop())
+        if names:
             self.vllm.rpc("shiftdc_free", names)
 
     @contextmanager
@@ -240,30 +259,29 @@ class VllmBackbone(LoadedModel):
             yield
         finally:
             self.vllm = self.vllm.again()
-            self._edited = EditedPrompts()
-            self._plans.clear()
-            self._unused.clear()
+            self._begin()
 
     def _ids(self, chats: Sequence[Chat]) -> list[list[int]]:
-        self.check_begun(chats)
-        return prompt_ids(self.processor, self.tokenizer, chats, self._control)
+        with self._tokenizing:
+            self.check_begun(chats)
+            return prompt_ids(self.processor, self.tokenizer, chats, self._control)
 
     def _bare(self, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer([plain(text, self._control) for text in texts])["input_ids"]
-        return ids
+        with self._tokenizing:
+            ids: list[list[int]] = self.tokenizer([plain(text, self._control) for text in texts])["input_ids"]
+            return ids
 
     def _decoding(
         self, settings: GenerationSettings, seeds: Sequence[str] | None, rows: int
     ) -> list[dict[str, Any]]:
         """vLLM's settings, one a request."""
-        ruled_out = self.placeholder_ids()
         shared: dict[str, Any] = {
             "max_tokens": settings.max_new_tokens,
             "temperature": 0.0,
             "stop_token_ids": sorted(self.end_ids()),
             "ignore_eos": True,
             "logprobs": 0,  # of the chosen token alone: NaN where the logits are not finite
-            **({"logit_bias": dict.fromkeys(ruled_out, NEVER)} if ruled_out else {}),
+            **self._bias,
         }
         if not settings.do_sample:
             return [shared] * rows
@@ -310,52 +328,67 @@ class VllmBackbone(LoadedModel):
     def _known(self, plan: Plan) -> str:
         """Name under which the workers know a plan."""
         name = plan.name
-        if name not in self._plans:
-            self.vllm.rpc("shiftdc_plan", name, plan.packed())
-            self._plans[name] = plan
+        with self._counting:
+            if name not in self._plans:
+                self.vllm.rpc("shiftdc_plan", name, plan.packed())
+                self._plans[name] = plan
         return name
 
     def _run(self, asked: Sequence[_Asked]) -> list[Finished]:
         """Let the engine answer, and check that every edit was made."""
-        self.forward_passes += 1
         edited: dict[str, tuple[int, ...]] = {}
-        for each in asked:
-            plan = self._plans[each.role["plan"]] if "plan" in each.role else None
-            if plan is not None and plan.kind != "none":
-                edited[each.role["key"]] = plan.layers
-                self._edited.add(each.ids)
+        with self._counting:
+            self.forward_passes += 1
+            for each in asked:
+                plan = self._plans[each.role["plan"]] if "plan" in each.role else None
+                if plan is not None and plan.kind != "none":
+                    edited[each.role["key"]] = plan.layers
+                    self._edited.add(each.ids)
+            salts = [self._edited.salt(each.ids) for each in asked]
         self.release()
-        found = self._ask(asked, [self._edited.salt(each.ids) for each in asked])
+        found = self._ask(asked, salts)
         if self._edited:
-            restored = self._check(edited)
+            restored = self._check(asked, edited)
             again = [at for at, each in enumerate(asked) if each.role["key"] in restored]
             if again:
                 # blocks found after a preemption may be another request's: once more, where none can be found
-                self.asked_again += len(again)
                 few = [asked[at] for at in again]
                 salts = [f"again-{next(self._numbers)}" for _ in few]
                 for at, one in zip(again, self._ask(few, salts), strict=True):
                     found[at] = one
-                self._check({key: layers for key, layers in edited.items() if key in restored})
-        for layers in edited.values():
-            self.edits_made.update(layers)
-        self._unused += [name for each in asked if (name := each.role.get("stored", "")).startswith(SENT)]
+                self._check(few, {key: layers for key, layers in edited.items() if key in restored})
+                with self._counting:
+                    self.asked_again += len(again)
+        with self._counting:
+            for layers in edited.values():
+                self.edits_made.update(layers)
+        self._unused.extend(name for each in asked if (name := each.role.get("stored", "")).startswith(SENT))
         return found
 
+    @property
+    def reused_seconds(self) -> float:
+        """Added to the clock: minus the seconds in which vLLM worked for other threads while this one waited."""
+        return float(getattr(self._waited, "seconds", 0.0))
+
     def _ask(self, asked: Sequence[_Asked], salts: Sequence[str | None]) -> list[Finished]:
-        return self.vllm.answer(
+        begun = time.perf_counter()
+        found = self.vllm.answer(
             [engine_prompt(each.ids, each.chat, salt) for each, salt in zip(asked, salts, strict=True)],
             [self.vllm.params(**each.settings, extra_args={ROLE: each.role}) for each in asked],
         )
+        own = sum(one.seconds for one in found)
+        self._waited.seconds = self.reused_seconds - (time.perf_counter() - begun - own)
+        return found
 
-    def _check(self, edited: Mapping[str, Sequence[int]]) -> set[str]:
+    def _check(self, asked: Sequence[_Asked], edited: Mapping[str, Sequence[int]]) -> set[str]:
         """Compare the edits made with those planned; the requests that may have found another's blocks.
 
         Raises:
             ModelError: they differ.
         """
         restored: set[str] = set()
-        for report in map(json.loads, self.vllm.rpc("shiftdc_report")):
+        keys = [each.role["key"] for each in asked]
+        for report in map(json.loads, self.vllm.rpc("shiftdc_report", keys)):
             restored |= set(report["restored"])
             here = set(report["layers"])
             for key, layers in edited.items():

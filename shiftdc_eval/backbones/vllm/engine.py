@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from shiftdc_eval.backbones.vllm.pump import Pump
 from shiftdc_eval.core.errors import ModelError
 
 EXTENSION = "shiftdc_eval.backbones.vllm.worker.Extension"
@@ -51,10 +52,12 @@ class Finished:
     """Answer token ids, the end token included."""
     finite: bool
     """Every token was chosen from finite logits, as far as vLLM was asked to tell (`logprobs`)."""
+    seconds: float
+    """Share of vLLM's time."""
 
 
 class Engine:
-    """A running vLLM with our worker extension.
+    """A running vLLM with our worker extension; several threads may ask it at a time.
 
     Args:
         options: arguments of `vllm.LLM`.
@@ -75,7 +78,8 @@ class Engine:
             )
         except Exception as error:  # vLLM raises whatever its parts raise
             raise ModelError(f"vLLM does not start: {_line(error)}") from error
-        self._finalizer = weakref.finalize(self, _shut_down, self._llm)
+        self._pump = Pump(self._llm)
+        self._finalizer = weakref.finalize(self, _shut_down, self._llm, self._pump)
         self.worker_layers: list[list[int]] = self.rpc("shiftdc_install")
         """Decoder layers of each worker."""
 
@@ -102,7 +106,7 @@ class Engine:
             ModelError: a worker failed.
         """
         try:
-            return list(self._llm.collective_rpc(method, args=arguments))
+            return list(self._pump.call(self._llm.collective_rpc, method, args=arguments))
         except Exception as error:
             raise ModelError(f"vLLM's workers failed in {method}: {_line(error)}") from error
 
@@ -111,13 +115,13 @@ class Engine:
         return self._params(detokenize=False, **settings)
 
     def answer(self, prompts: Sequence[dict[str, Any]], params: Sequence[Any]) -> list[Finished]:
-        """Answers, in order; a prompt is preprocessed while earlier ones are being answered.
+        """Answers, in order; a prompt is preprocessed while earlier ones, of other callers too, are being answered.
 
         Raises:
             ModelError: vLLM refuses a prompt, or has ended.
         """
         try:
-            outputs = self._llm.generate(list(prompts), list(params), use_tqdm=False)
+            outputs = self._pump.answer(prompts, params)
         except Exception as error:
             raise ModelError(f"vLLM failed: {_line(error)}") from error
         return [
@@ -129,8 +133,9 @@ class Engine:
                     for step in output.outputs[0].logprobs or ()
                     for one in step.values()
                 ),
+                seconds,
             )
-            for output in outputs
+            for output, seconds in outputs
         ]
 
     def again(self) -> Engine:
@@ -138,7 +143,8 @@ class Engine:
         return Engine(**self._options)
 
 
-def _shut_down(llm: Any) -> None:
+def _shut_down(llm: Any, pump: Pump) -> None:
+    pump.stop()
     llm.llm_engine.engine_core.shutdown()
     if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":  # the engine ran in this process
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory

@@ -9,6 +9,7 @@ each stage keeps what belongs to its own layers.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -46,6 +47,8 @@ class Steering:
         """Key -> how often the last prompt token of an edited request was computed."""
         self.made: defaultdict[str, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
         """Key -> layer -> edits."""
+        self.ruled_out: Tensor | None = None
+        """Token ids that no answer may hold."""
         self._groups: list[_Rows] | None = None
         self._running = False
         self._order: list[str] = []
@@ -60,7 +63,15 @@ class Steering:
         self.device = next(model.parameters()).device
         for at, layer in self.layers.items():
             layer.register_forward_hook(self._hook(at))
+        self.heads = [module for module in model.modules() if type(module).__name__ == "LogitsProcessor"]
+        for head in self.heads:
+            head.register_forward_hook(self._rule_out)
         self._follow(worker)
+
+    def _rule_out(self, _module: Any, _args: Any, logits: Tensor | None) -> None:
+        # under tensor parallelism the logits of the other ranks may be nowhere
+        if logits is not None and self.ruled_out is not None:
+            logits.index_fill_(-1, self.ruled_out, -math.inf)
 
     def _follow(self, worker: Any) -> None:
         """Learn of every step, and of the order in which the runner puts requests."""
@@ -127,16 +138,14 @@ class Steering:
 
     def _reach(self, group: _Rows, layer: int, output: Any) -> None:
         hidden, residual = output if isinstance(output, tuple) else (output, None)
-        stream = hidden[group.rows].float()
-        if residual is not None:
-            stream = stream + residual[group.rows].float()
+        stream = _stream(hidden, residual, group.rows)
         plan = group.plan
         if plan.kind != "none":
             own = [at for at in plan.layers if at in self.layers]
             stored = None if group.stored is None else group.stored[:, own.index(layer)]
             edited = plan.edit(plan.layers.index(layer), stored)(stream)
             hidden[group.rows] = (hidden[group.rows].float() + (edited - stream)).to(hidden.dtype)
-            stream = edited
+            stream = _stream(hidden, residual, group.rows)  # what the edit left after rounding
             for key in group.keys:
                 self.made[key][layer] += 1
         if any(role.get("read") for role in group.roles):
@@ -150,6 +159,11 @@ class Steering:
                     self.kept[str(role["key"])] = {layer: seen[at] for layer, seen in group.seen.items()}
 
 
+def _stream(hidden: Tensor, residual: Tensor | None, rows: Tensor) -> Tensor:
+    """The residual stream of some rows, float32: a layer of vLLM hands it on in two parts, or whole."""
+    return hidden[rows].float() if residual is None else hidden[rows].float() + residual[rows].float()
+
+
 class Extension:
     """What a worker is asked to do from outside; bytes in and out, because vLLM's wire knows no tensors here."""
 
@@ -160,6 +174,11 @@ class Extension:
         """Put the hooks in place; the decoder layers of this worker."""
         self._shiftdc = Steering(self)
         return sorted(self._shiftdc.layers)
+
+    def shiftdc_rule_out(self, ids: list[int]) -> bool:
+        """Give tokens no chance in any answer from now on; whether this worker's logits could be reached."""
+        self._shiftdc.ruled_out = torch.tensor(ids, device=self._shiftdc.device) if ids else None
+        return bool(self._shiftdc.heads)
 
     def shiftdc_plan(self, name: str, packed: bytes) -> None:
         """Learn a plan."""
@@ -185,20 +204,19 @@ class Extension:
             self._shiftdc.kept.pop(key, None)
         return len(self._shiftdc.kept)
 
-    def shiftdc_report(self) -> str:
-        """JSON: edits of each request since the last report, and requests that went on from stored blocks."""
+    def shiftdc_report(self, keys: list[str]) -> str:
+        """JSON: edits of these requests, and those of them that went on from stored blocks; told once."""
         steering = self._shiftdc
-        found = {
-            "layers": sorted(steering.layers),
-            "passes": steering.passes,
-            "made": steering.made,
-            "restored": sorted(steering.steps.restored),
-        }
-        said = json.dumps(found)
-        steering.passes.clear()
-        steering.made.clear()
-        steering.steps.restored.clear()
-        return said
+        restored = steering.steps.restored.intersection(keys)
+        steering.steps.restored -= restored
+        return json.dumps(
+            {
+                "layers": sorted(steering.layers),
+                "passes": {key: steering.passes.pop(key) for key in keys if key in steering.passes},
+                "made": {key: steering.made.pop(key) for key in keys if key in steering.made},
+                "restored": sorted(restored),
+            }
+        )
 
     def shiftdc_norm(self, packed: bytes) -> bytes:
         """The decoder's final norm of `[rows, hidden]`; empty on a worker without it."""
