@@ -8,6 +8,8 @@ Variants: `online` calibrates every layer against the activation that the layers
 calibrated; `paper` subtracts, at every chosen layer, the component measured once on an uncalibrated run;
 `official` is `paper` with the switches of the authors' repository (Renovamen/ShiftDC, commit df91f41) at
 hand. With all switches off `official` equals `paper`; `preset=published` turns all of theirs on.
+`spherical`, an ablation of ours, is `online` with the norm of the activation kept: it is turned until its coordinate is
+the text-only one.
 """
 
 from __future__ import annotations
@@ -65,8 +67,8 @@ class ShiftDC(Settings):
     shares_prefixes: ClassVar[bool] = True
     extra_cost: ClassVar[str] = "caption, text-only prefill (paper, official: one more image prefill)"
 
-    variant: Literal["online", "paper", "official"] = "online"
-    """Which reading of the method."""
+    variant: Literal["online", "paper", "official", "spherical"] = "online"
+    """Which reading of the method; `spherical`: ours, an ablation."""
     layers: LayerRange = None
     """Decoder layers, `first-last`, 0-based, inclusive; the upper half when None."""
     alpha: float = Field(default=1.0, allow_inf_nan=False)
@@ -176,7 +178,12 @@ class ShiftDC(Settings):
 
     def _calibration_passes(self, *caption: Hashable) -> list[Pass]:
         text = Pass("activations", ("text", *caption, self.bare_text_prompt))
-        return [text] if self.variant == "online" else [text, Pass("activations", ("image",))]
+        return [text] if self._compares_online else [text, Pass("activations", ("image",))]
+
+    @property
+    def _compares_online(self) -> bool:
+        """Whether the current activation is compared, and not that of an unedited run."""
+        return self.variant in ("online", "spherical")
 
     def _calibrated(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
@@ -212,10 +219,11 @@ class ShiftDC(Settings):
         layers = self.layer_indices(tools.backbone)
         direction = self.direction_of(tools)
         text_only = self._activations(tools.backbone, counterparts, bare=self.bare_text_prompt)
-        if self.variant == "online":
+        if self._compares_online:
+            keep_norm = self.variant == "spherical"
             return lambda rows: {
                 layer: OnlineCalibration(
-                    text_only[rows, at], direction.vectors[layer], self.alpha, self.one_sided
+                    text_only[rows, at], direction.vectors[layer], self.alpha, self.one_sided, keep_norm
                 )
                 for at, layer in enumerate(layers)
             }

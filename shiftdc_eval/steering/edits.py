@@ -34,12 +34,36 @@ class OnlineCalibration:
     """Strength; 0 changes nothing, 1 is the paper's method."""
     one_sided: bool = False
     """Remove only a shift towards "safe"."""
+    keep_norm: bool = False
+    """Turn the activation to the same coordinate instead: what lies off the direction is rescaled."""
 
     def __call__(self, activation: Tensor) -> Tensor:
         x = activation.to(torch.promote_types(activation.dtype, torch.float32))
         shift = x - self.text_only.to(device=x.device, dtype=x.dtype)
         component = safety_component(shift, self.direction, one_sided=self.one_sided)
-        return (x - self.alpha * component).to(activation.dtype)
+        moved = x - self.alpha * component
+        return (turned(x, moved, self.direction) if self.keep_norm else moved).to(activation.dtype)
+
+
+def turned(x: Tensor, moved: Tensor, direction: Tensor) -> Tensor:
+    """`x`, turned in its plane with the direction until its coordinate is that of `moved`.
+
+    The norm stays; a coordinate that is longer than it is cut to it. An activation along the direction has no such
+    plane, and none of it is left where the coordinate is shorter than the norm.
+
+    Args:
+        x, moved: `[..., hidden]`.
+        direction: `[hidden]`.
+    """
+    s = direction.to(device=x.device, dtype=x.dtype)
+    unit = s / s.norm().clamp_min(torch.finfo(x.dtype).tiny)
+    norm, before = x.norm(dim=-1), x @ unit
+    after = (moved @ unit).clamp(-norm, norm)
+    off, wanted = norm.square() - before.square(), norm.square() - after.square()
+    scale = torch.where(off > 0, (wanted / off).clamp_min(0).sqrt(), 1.0)
+    rest = x - before.unsqueeze(-1) * unit
+    found: Tensor = x + (after - before).unsqueeze(-1) * unit + (scale - 1).unsqueeze(-1) * rest
+    return found
 
 
 @dataclass(frozen=True)

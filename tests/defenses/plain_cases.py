@@ -81,6 +81,7 @@ class Case:
 
 
 ONLINE = ShiftDC(layers=(1, 2, 3))
+TURNED = replace(ONLINE, spherical=True, alpha=1.5)
 FIXED = ShiftDC(online=False, alpha=4.0)
 SWITCHES = replace(FIXED, bare_counterpart=True, bare_fit=True, post_norm_last=True, post_norm_fit=True)
 CMRM = Difference()
@@ -135,6 +136,17 @@ CASES: dict[str, Case] = {
             "the other side is taken away": ShiftDC(one_sided=True, alpha=-6.0),
             "alpha is left out": ShiftDC(one_sided=True),
             "all layers are edited": ShiftDC(one_sided=True, alpha=6.0, layers=(0, 1, 2, 3)),
+        },
+    ),
+    "shiftdc spherical": Case(
+        "shiftdc",
+        TURNED,
+        {"variant": "spherical", "alpha": 1.5, "layers": "1-3", "caption_max_new_tokens": 8},
+        both=True,
+        wrong={
+            "the norm changes": replace(TURNED, spherical=False),
+            "the sign is flipped": replace(TURNED, alpha=-1.5),
+            "decode steps are edited": replace(TURNED, positions="last and answer"),
         },
     ),
     "shiftdc paper": Case(

@@ -135,6 +135,14 @@ def projected(shift: Tensor, direction: Tensor, *, one_sided: bool = False) -> T
     return (share.clamp(min=0) if one_sided else share) * direction
 
 
+def rescaled(row: Tensor, moved: Tensor, direction: Tensor) -> Tensor:
+    """`moved` along the direction; off it as much of `row` as gives the norm of `row`."""
+    kept = projected(moved, direction)
+    off = row - projected(row, direction)
+    length = (row @ row - kept @ kept).sqrt()
+    return kept + length * off / off.norm()
+
+
 # --- ShiftDC ----------------------------------------------------------------------------------------------
 
 
@@ -160,6 +168,8 @@ class ShiftDC:
     caption_prompt: str = CAPTION
     text_only: str = TEXT_ONLY
     onto: Literal["direction", "shift"] = "direction"
+    spherical: bool = False
+    """Keep the activation's norm: what lies off the direction is made longer or shorter."""
     direction_of: int = 0
     """Take the direction of the layer this far below the edited one."""
     positions: Positions = "last"
@@ -201,6 +211,8 @@ class ShiftDC:
             part = projected(shift, along, one_sided=self.one_sided) if self.onto == "direction" else shift
             return self.alpha * part
 
+        if self.spherical:
+            return lambda hidden: torch.stack([rescaled(row, row - correction(row), along) for row in hidden])
         if self.online:
             return lambda hidden: torch.stack([row - correction(row) for row in hidden])
         fixed = correction(image[at])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -33,6 +33,8 @@ class Plan:
     """`online`: as in `OnlineCalibration`; `subspace`: whether it is gated."""
     targets: tuple[float, ...] = field(default=())
     """`adaptive`: the coordinate to reach at each layer."""
+    keep_norm: bool = False
+    """`online`: as in `OnlineCalibration`."""
 
     def edit(self, at: int, stored: Tensor | None) -> Edit:
         """The edit at the layer `layers[at]` of rows whose own vectors are `stored`, `[rows, hidden]`."""
@@ -40,7 +42,7 @@ class Plan:
         if self.kind == "online":
             assert stored is not None
             assert vectors is not None
-            return OnlineCalibration(stored, vectors, self.alpha, self.one_sided)
+            return OnlineCalibration(stored, vectors, self.alpha, self.one_sided, self.keep_norm)
         if self.kind == "subspace":
             assert stored is not None
             assert vectors is not None
@@ -55,11 +57,11 @@ class Plan:
     def to(self, device: torch.device) -> Plan:
         """The same plan with its vectors on a device."""
         vectors = None if self.vectors is None else self.vectors.to(device)
-        return Plan(self.kind, self.layers, vectors, self.alpha, self.one_sided, self.targets)
+        return replace(self, vectors=vectors)
 
     def packed(self) -> bytes:
         """The plan as bytes."""
-        facts = [self.kind, self.layers, self.alpha, self.one_sided, self.targets]
+        facts = [self.kind, self.layers, self.alpha, self.one_sided, self.targets, self.keep_norm]
         vectors = {} if self.vectors is None else {"vectors": self.vectors.float().cpu().contiguous()}
         head = json.dumps(facts).encode()
         return len(head).to_bytes(4, "big") + head + (save(vectors) if vectors else b"")
@@ -68,9 +70,9 @@ class Plan:
     def unpacked(cls, packed: bytes) -> Plan:
         """The plan that `packed` gave."""
         size = 4 + int.from_bytes(packed[:4], "big")
-        kind, layers, alpha, one_sided, targets = json.loads(packed[4:size])
+        kind, layers, alpha, one_sided, targets, keep_norm = json.loads(packed[4:size])
         vectors = load(packed[size:])["vectors"] if len(packed) > size else None
-        return cls(kind, tuple(layers), vectors, alpha, one_sided, tuple(targets))
+        return cls(kind, tuple(layers), vectors, alpha, one_sided, tuple(targets), keep_norm)
 
     @property
     def name(self) -> str:

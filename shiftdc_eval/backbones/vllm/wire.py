@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from shiftdc_eval.backbones.vllm.remote import RemoteRows
 from shiftdc_eval.core.errors import ModelError
 from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift, SubspaceReplacement
 from shiftdc_eval.steering.edits import Edit
+
+One = TypeVar("One")
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,14 @@ def wired(edits: Mapping[int, Edit], rows: int) -> Wired:
     if all(isinstance(edit, OnlineCalibration) for edit in made):
         online = [edit for edit in made if isinstance(edit, OnlineCalibration)]
         along = torch.stack([edit.direction.float().cpu() for edit in online])
-        one = _shared({(edit.alpha, edit.one_sided) for edit in online})
-        return _against([edit.text_only for edit in online], Plan("online", layers, along, *one))
+        alpha, one_sided, keep_norm = _shared({(e.alpha, e.one_sided, e.keep_norm) for e in online})
+        plan = Plan("online", layers, along, alpha, one_sided, keep_norm=keep_norm)
+        return _against([edit.text_only for edit in online], plan)
     if all(isinstance(edit, SubspaceReplacement) for edit in made):
         replaced = [edit for edit in made if isinstance(edit, SubspaceReplacement)]
         bases = torch.stack([edit.basis.float().cpu() for edit in replaced])
-        one = _shared({(edit.alpha, edit.gated) for edit in replaced})
-        return _against([edit.text_only for edit in replaced], Plan("subspace", layers, bases, *one))
+        alpha, gated = _shared({(edit.alpha, edit.gated) for edit in replaced})
+        return _against([edit.text_only for edit in replaced], Plan("subspace", layers, bases, alpha, gated))
     if all(isinstance(edit, Shift) for edit in made):
         vectors = [edit.vector for edit in made if isinstance(edit, Shift)]
         if all(vector.ndim == 1 for vector in vectors):
@@ -71,8 +74,8 @@ def wired(edits: Mapping[int, Edit], rows: int) -> Wired:
     )
 
 
-def _shared(given: set[tuple[float, bool]]) -> tuple[float, bool]:
-    """Strength and switch, where all layers have the same."""
+def _shared(given: set[One]) -> One:
+    """Strength and switches, where all layers have the same."""
     if len(given) > 1:
         raise ModelError(
             "strengths that differ by layer cannot be sent to vLLM's workers; use engine=transformers"

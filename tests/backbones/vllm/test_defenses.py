@@ -33,6 +33,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("shiftdc", {**SHORT, "variant": "paper", "layers": "1-2", "alpha": 0.5}),
     ("shiftdc", {"variant": "official", "preset": "published"}),
     ("shiftdc", {**SHORT, "one_sided": True}),
+    ("shiftdc", {**SHORT, "variant": "spherical"}),
     ("shiftdc_captioned", {}),
     ("subspace", {"rank": 3}),
     ("subspace", {**SHORT, "query": "caption"}),

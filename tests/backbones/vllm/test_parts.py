@@ -95,6 +95,7 @@ def test_edits_sent_away_do_what_they_did_here() -> None:
     x, own, direction = (torch.randn(2, 3, generator=generator) for _ in range(3))
     for edit in (
         OnlineCalibration(own, direction[0], 0.7, one_sided=True),
+        OnlineCalibration(own, direction[0], 0.7, keep_norm=True),
         SubspaceReplacement(own, torch.linalg.qr(direction.T).Q.T, 0.7, gated=True),
         Shift(own),
         Shift(direction[0]),
