@@ -66,7 +66,7 @@ class LLMJudge(RubricJudge):
             {
                 **self.question.identity(),
                 **self.model.identity,
-                "structured": self.structured if self.question.guarded else None,
+                "structured": self.structured if self.question.may_ask_schema else None,
                 "temperature": self.temperature,
                 "runs": self.runs,
             }

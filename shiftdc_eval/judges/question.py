@@ -44,6 +44,11 @@ class Question:
             "guard": guard_version() if self.guarded else None,
         }
 
+    @property
+    def may_ask_schema(self) -> bool:
+        """Whether the server may be asked for structured output."""
+        return self.guarded or self.rubric.reply_schema is not None
+
     def obstacle(self, item: Item) -> Verdict | None:
         """The unscored verdict of an item that cannot be asked about, else None."""
         if self.rubric.about == "image" and item.image is not None:
@@ -70,6 +75,8 @@ class Question:
 
     def _schema(self) -> dict[str, Any] | None:
         """JSON schema of the reply, where the parser reads JSON; else None."""
+        if self.rubric.reply_schema and not self.guarded:
+            return self.rubric.reply_schema
         key = {"labelled": "verdict", "score": "score"}.get(self.parser)
         if key is None or not self.guarded:
             return None

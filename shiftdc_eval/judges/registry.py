@@ -80,6 +80,10 @@ JUDGES: Mapping[str, Factory] = {
     "llm_mmvet_guarded": _llm("mmvet", guarded=True),
     "llm_mossbench": _llm("mossbench"),
     "llm_mossbench_guarded": _llm("mossbench", guarded=True),
+    "llm_siuo_safe": _llm("siuo_safe"),
+    "llm_siuo_effective": _llm("siuo_effective"),
+    "llm_vlsbench": _llm("vlsbench"),
+    "llm_mssbench": _llm("mssbench"),
     "llm_llama_guard": _llm("llama_guard"),
     "llm_multimodal": _llm("multimodal"),
     "llm": _model_judge(

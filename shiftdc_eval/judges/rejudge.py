@@ -11,10 +11,11 @@ from pathlib import Path
 from shiftdc_eval.core.locks import locked
 from shiftdc_eval.core.records import JudgeCost
 from shiftdc_eval.core.results_folder import find_samples
+from shiftdc_eval.judges.derived import DerivedJudge, with_readings
 from shiftdc_eval.judges.progress import judged
-from shiftdc_eval.judges.samples_file import add_verdicts, read_samples
+from shiftdc_eval.judges.samples_file import Answer, add_verdicts, read_samples
 from shiftdc_eval.judges.spending import cost_of
-from shiftdc_eval.judges.verdict import Judge, rubric_hash
+from shiftdc_eval.judges.verdict import Judge, Verdict, rubric_hash
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str]
         JudgeError: a judge cannot work at all.
     """
     found = find_samples(paths, tasks)
-    for judge in judges:
+    for judge in with_readings(judges):
         yield from _by_one(found, judge)
 
 
@@ -81,7 +82,7 @@ def _by_one(paths: Sequence[Path], judge: Judge) -> list[Outcome]:
 
 def _judge_rest(paths: Sequence[Path], judge: Judge, fingerprint: str) -> list[Outcome]:
     todo = [read_samples(path).unjudged(judge.name, fingerprint) for path in paths]
-    verdicts = judged(judge, [answer.item for answers in todo for answer in answers])
+    verdicts = _verdicts(judge, [answer for answers in todo for answer in answers])
     start = 0
     for path, answers in zip(paths, todo, strict=True):
         ours = verdicts[start : start + len(answers)]
@@ -90,6 +91,23 @@ def _judge_rest(paths: Sequence[Path], judge: Judge, fingerprint: str) -> list[O
             given = {answer.place: verdict for answer, verdict in zip(answers, ours, strict=True)}
             add_verdicts(path, judge.name, fingerprint, rubric_hash(judge), given)
     return [_outcome(path, judge.name, len(answers)) for path, answers in zip(paths, todo, strict=True)]
+
+
+def _verdicts(judge: Judge, answers: Sequence[Answer]) -> list[Verdict]:
+    if not isinstance(judge, DerivedJudge):
+        return judged(judge, [answer.item for answer in answers])
+    # its sources have just judged: their verdicts stand in the file
+    return [
+        judge.derive(
+            {
+                source.name: Verdict(
+                    **answer.field.verdicts[source.name].model_dump(exclude={"judge", "rubric"})
+                )
+                for source in judge.sources
+            }
+        )
+        for answer in answers
+    ]
 
 
 def _outcome(path: Path, name: str, new: int) -> Outcome:

@@ -52,6 +52,10 @@ ParserName = Literal[
     "leading_number",
     "mossbench",
     "strongreject",
+    "siuo_safe",
+    "siuo_effective",
+    "vlsbench",
+    "mssbench",
 ]
 """The parsers of `parsing.PARSERS`."""
 
@@ -67,6 +71,23 @@ class Template(BaseModel):
     """The prompt, with `{request}`, `{response}`, `{reference}`, `{context}`."""
     contextual: str = ""
     """The prompt for items that have a context; empty: `text`."""
+
+
+class Reading(BaseModel):
+    """Another verdict in the same reply, e.g. whether an answer judged safe is a refusal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["refusal", "harm"]
+    """What is judged."""
+    labels: dict[str, str]
+    """Word of the reply -> verdict."""
+
+
+_UNHASHED = {"source", "notes", "readings"}
+"""Fields that change no verdict of the rubric itself."""
+_LATER = ("image_first", "reply_schema", "response_after", "strip")
+"""Fields that came later: where they are empty the hash is as before."""
 
 
 class Rubric(BaseModel):
@@ -92,12 +113,18 @@ class Rubric(BaseModel):
     """Prefixes of the benchmark's scenarios: another name is an error; empty: any scenario."""
     about: Literal["response", "image"] = "response"
     """What is judged; a rubric about the image shows the judge no response."""
-    needs: tuple[Literal["request", "reference", "image"], ...] = ()
+    needs: tuple[Literal["request", "reference", "context", "image"], ...] = ()
     """What an item must have besides its response; a judge is shown the image that it needs."""
     shows_image: bool = False
     """True: the judge is shown the image of an item that has one, also where it needs none."""
     image_side: PositiveInt = 2048
     """Pixels of the longer side that a shown image may have; a larger one is scaled down."""
+    image_first: bool = False
+    """True: the image stands before the text."""
+    strip: bool = False
+    """True: white space around the judged texts is taken off."""
+    response_after: str = ""
+    """Mark in the response up to which it is not shown; empty: all of it is."""
     parser: ParserName
     """How a reply is read."""
     guarded_parser: ParserName | Literal[""] = ""
@@ -106,6 +133,10 @@ class Rubric(BaseModel):
     """Word of the reply -> verdict."""
     synonyms: dict[str, str] = Field(default_factory=dict)
     """Further words that a tolerant parser accepts."""
+    readings: dict[str, Reading] = Field(default_factory=dict)
+    """Further verdicts in the same reply; each is a column of its own, `JUDGE_NAME`."""
+    reply_schema: dict[str, Any] | None = None
+    """JSON schema of the reply that a server is asked to keep to; None: free text."""
     minimum: float = 0.0
     """Lowest score."""
     maximum: float = 1.0
@@ -153,6 +184,13 @@ class Rubric(BaseModel):
         elif set(self.labels.values()) != set(VALUES[self.kind]):
             wanted = " and ".join(VALUES[self.kind])
             raise ValueError(f"labels: the words of the reply must stand for {wanted} ({self.kind})")
+        for name, reading in self.readings.items():
+            if set(reading.labels) != set(self.labels) or not set(reading.labels.values()) <= set(
+                VALUES[reading.kind]
+            ):
+                raise ValueError(
+                    f"readings.{name}: each label of the rubric must stand for a {reading.kind} verdict"
+                )
         return self
 
     def fingerprint_data(self) -> dict[str, Any]:
@@ -160,7 +198,8 @@ class Rubric(BaseModel):
         if self._file_sha256:
             changed = {"parser": self.parser, "max_tokens": self.max_tokens}
             return {"render": RENDER_VERSION, "file": self._file_sha256, **changed}
-        return {"render": RENDER_VERSION, **self.model_dump(mode="json", exclude={"source", "notes"})}
+        unset = {name for name in _LATER if not getattr(self, name)}
+        return {"render": RENDER_VERSION, **self.model_dump(mode="json", exclude=_UNHASHED | unset)}
 
     @property
     def sha256(self) -> str:
@@ -210,6 +249,10 @@ class Rubric(BaseModel):
             "reference": reference,
             "context": item.context,
         }
+        if self.response_after:
+            parts["response"] = parts["response"].rpartition(self.response_after)[2]
+        if self.strip:
+            parts = {what: text.strip() for what, text in parts.items()}
         if self.conversation:
             # They are turns of a chat: a control token in one would end it.
             return {what: without_control_tokens(text) for what, text in parts.items()}
@@ -222,7 +265,7 @@ class Rubric(BaseModel):
 
         Args:
             nonce: code of the markers of a guarded prompt; drawn anew when empty.
-            image: shown after the text, as a data URL.
+            image: shown as a data URL.
         """
         parts = self.shown(item, guarded)
         if self.conversation:
@@ -247,6 +290,8 @@ class Rubric(BaseModel):
                 {"type": "text", "text": text},
                 {"type": "image_url", "image_url": {"url": _data_url(image)}},
             ]
+            if self.image_first:
+                content.reverse()
         user: Message = {"role": "user", "content": content}
         return [{"role": "system", "content": system}, user] if system else [user]
 

@@ -14,8 +14,8 @@ class AnswerRule:
     """Scores 1 where an answer reads as the reference does, else 0; a failed generation is unscored."""
 
     name: str
-    read: Callable[[str], str]
-    """Answer or reference -> what is compared."""
+    read: Callable[[str], str | None]
+    """Answer or reference -> what is compared; None: nothing can be read, and the answer is unscored."""
     version: int = 1
     """Raised by hand when the rule changes."""
     gives_reason: bool = True
@@ -35,5 +35,7 @@ class AnswerRule:
         if item.response is None:
             return unscored("score", item.cut or "no response: generation failed")
         found = self.read(item.response)
+        if found is None:
+            return unscored("score", "no answer can be read")
         right = found == self.read(item.reference or "")
         return Verdict(kind="score", value=float(right), reason=found if self.gives_reason else "")

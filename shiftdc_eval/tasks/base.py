@@ -25,6 +25,7 @@ from shiftdc_eval.core.images import changes_of
 from shiftdc_eval.core.reasoning import Tags, final_answer, reasoning_tags
 from shiftdc_eval.core.records import BLANK_IMAGES, SampleField, VerdictRecord
 from shiftdc_eval.core.run_ids import made_of, run_of
+from shiftdc_eval.judges.derived import DerivedJudge
 from shiftdc_eval.judges.language import codes
 from shiftdc_eval.judges.samples_file import verdict_record
 from shiftdc_eval.judges.verdict import Item, Judge, Verdict, rubric_hash
@@ -330,7 +331,11 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         """Verdicts by judge name, one dict an item; a judge that fails leaves its items unscored."""
         by_item: list[dict[str, Verdict]] = [{} for _ in items]
         for judge in self.judges:
-            for verdicts, verdict in zip(by_item, ask(judge, items), strict=True):
+            if isinstance(judge, DerivedJudge):
+                found = [judge.derive(verdicts) for verdicts in by_item]
+            else:
+                found = ask(judge, items)
+            for verdicts, verdict in zip(by_item, found, strict=True):
                 verdicts[judge.name] = verdict
         return by_item
 

@@ -122,7 +122,7 @@ def load_split(dataset: str, config: str | None, split: str, revision: str, benc
     """
     part = f" ({config}, {split})" if config else ""
     if _WITHOUT_TABLES.get():
-        _require_known(dataset, revision, benchmark)
+        require_dataset(dataset, revision, benchmark)
         raise NotLoaded
     import datasets
 
@@ -132,6 +132,29 @@ def load_split(dataset: str, config: str | None, split: str, revision: str, benc
         return Table(datasets.load_dataset(dataset, config, split=split, **at), f"{dataset}{part}")
     except Exception as error:  # `datasets` raises anything from OSError to its own tree
         raise DataError(_unreachable(f"{dataset}{part}", revision, benchmark, error)) from error
+
+
+def image_of_hub(dataset: str, path: str, revision: str, benchmark: str) -> Callable[[], Image.Image]:
+    """Loads an image file of a hub dataset on demand; it is downloaded once.
+
+    The returned function raises DataError, naming dataset and file, when it cannot be had or is damaged.
+    """
+
+    def load() -> Image.Image:
+        from huggingface_hub import hf_hub_download
+
+        where = f"{dataset}, {path}"
+        try:
+            file = (
+                Path(dataset) / path  # tests, as in load_split
+                if Path(dataset).is_dir()
+                else hf_hub_download(dataset, path, repo_type="dataset", revision=revision)
+            )
+        except Exception as error:  # see resolve_revision
+            raise DataError(_unreachable(where, revision, benchmark, error)) from error
+        return load_image(Path(file), where)
+
+    return load
 
 
 def load_parquet(files: Sequence[Path], name: str) -> Table:
@@ -165,8 +188,12 @@ def local_copy(folder: Path) -> tuple[Table, str] | None:
     return table, "sha256:" + "+".join(file_sha256(shard)[:8] for shard in shards)
 
 
-def _require_known(dataset: str, revision: str, benchmark: str) -> None:
-    """Refuse a dataset that neither a local cache nor the hub has."""
+def require_dataset(dataset: str, revision: str, benchmark: str) -> None:
+    """Refuse a dataset that neither a local cache nor the hub has.
+
+    Raises:
+        DataError: names id, revision and the local folder to use instead.
+    """
     from huggingface_hub import HfApi, constants
 
     caches = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shiftdc_eval.core.environment import setting
@@ -16,7 +18,7 @@ from shiftdc_eval.judges.api.endpoint import redact
 from shiftdc_eval.judges.progress import judged
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.judges.spending import cost_of
-from shiftdc_eval.judges.verdict import Item, Judge, Verdict, unscored
+from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
 from shiftdc_eval.tasks.example import Example
 from shiftdc_eval.tasks.metrics import InResultFile
 
@@ -24,6 +26,24 @@ logger = logging.getLogger(__name__)
 
 FAILED = "judge failed"
 """How the reason of a verdict begins where the judge itself failed, and not this item alone."""
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Used when a benchmark's judge is not named: leaves every answer unscored, and the reason says how to judge it."""
+
+    name: str
+    kind: Kind
+    reason: str
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 that no judge has."""
+        return hashlib.sha256(f"{self.name}: not named".encode()).hexdigest()
+
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        """Unscored, every one."""
+        return [unscored(self.kind, self.reason)] * len(items)
 
 
 class Answer(str):

@@ -68,6 +68,13 @@ def any_of(values: Sequence[float | None]) -> float | None:
     return None if None in values else 0.0
 
 
+def majority(values: Sequence[float | None]) -> float | None:
+    """1 or 0, whichever most of the scored values are; None where they are split evenly or none is scored."""
+    scored = [value for value in values if value is not None]
+    ones = sum(value == 1 for value in scored)
+    return None if 2 * ones == len(scored) else float(2 * ones > len(scored))
+
+
 def require_each_once(items: Sequence[str], expected: Collection[str], task: str) -> None:
     """Refuse to aggregate rows in which an item is missing, unknown or repeated.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from shiftdc_eval.judges.derived import with_readings
 from shiftdc_eval.judges.language import expected
 from shiftdc_eval.judges.registry import get_judge, in_languages, judges_for
 from shiftdc_eval.judges.verdict import Judge, Verdict
@@ -52,7 +53,7 @@ class SafetyTask(BenchmarkTask):
         """
         default = in_languages(self.default_judges, self.languages or expected())
         chosen = [judge for judge in judges_for(self.named_judges or default) if not needs_reference(judge)]
-        return chosen or [get_judge(name) for name in default]
+        return with_readings(chosen or [get_judge(name) for name in default])
 
     def rates(self, judge: Judge) -> dict[str, str | None]:
         """Base name of each rate of a judge -> the verdict that it counts; None: the mean of numeric verdicts."""
@@ -72,6 +73,10 @@ class SafetyTask(BenchmarkTask):
         first = next(other for other in self.judges if other.kind == judge.kind)
         return "" if judge is first else f"/{judge.name}"
 
+    def higher_is_better_of(self, base: str) -> bool:
+        """Whether a high value of a rate is good."""
+        return self.info.utility or (base == "refusal_rate" and not self.info.benign)
+
     def unscored_column(self, judge: Judge) -> str:
         """Column that counts the answers which a judge left unscored."""
         return "unscored" if judge is self.judges[0] else f"unscored/{judge.name}"
@@ -81,7 +86,7 @@ class SafetyTask(BenchmarkTask):
         found: dict[str, Metric] = {}
         for judge in self.judges:
             for base, wanted in self.rates(judge).items():
-                better = self.info.utility or (base == "refusal_rate" and not self.info.benign)
+                better = self.higher_is_better_of(base)
                 found[f"{base}{self.suffix(judge)}"] = Metric(mean, better)
                 if self.clear_parts:
                     found[f"{base}_clear{self.suffix(judge)}"] = Metric(mean, better, self.clear_parts)

@@ -106,10 +106,9 @@ def test_another_judge_may_not_take_over_a_name(run_folder: Path, capsys: pytest
 def test_an_unscored_verdict_of_another_judge_gives_way(
     tmp_path: Path, server: JudgeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from shiftdc_eval.tasks.mmvet.task import NoGrader
 
     rows = [row(n, answer) for n, answer in enumerate(["four", "five"])]
-    stand_in = {"kind": "score", "value": None, "reason": "no grader", "judge": NoGrader().fingerprint}
+    stand_in = {"kind": "score", "value": None, "reason": "no grader", "judge": "0" * 64}
     for one in rows:
         one["shiftdc_item"]["reference"] = "four"
         one["shiftdc"]["verdicts"]["llm_mmvet"] = stand_in

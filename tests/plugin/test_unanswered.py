@@ -177,12 +177,12 @@ def test_every_scorer_of_a_utility_task_leaves_such_an_item_unscored() -> None:
     from shiftdc_eval.core.run_ids import Made
     from shiftdc_eval.tasks.exact_match import EXACT_MATCH
     from shiftdc_eval.tasks.example import Example
+    from shiftdc_eval.tasks.judging import StandIn
     from shiftdc_eval.tasks.mme.task import OFFICIAL, STRICT
-    from shiftdc_eval.tasks.mmvet.task import NoGrader
 
     example = Example(id="a", question="a", prompt="p", request="r", reference="yes")
     item = judge_item(example, make_answer("", 0, Made("no number: because")))
-    for judge in (OFFICIAL, STRICT, EXACT_MATCH, NoGrader()):
+    for judge in (OFFICIAL, STRICT, EXACT_MATCH, StandIn("llm_mmvet", "score", "not named")):
         (verdict,) = ask(judge, [item])
         assert (verdict.value, verdict.reason) == (None, "no number: because")
 

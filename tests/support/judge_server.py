@@ -36,7 +36,9 @@ class Seen:
     def text(self) -> str:
         """The last message."""
         content = self.body["messages"][-1]["content"]
-        return content if isinstance(content, str) else content[0]["text"]
+        return (
+            content if isinstance(content, str) else next(part["text"] for part in content if "text" in part)
+        )
 
     @property
     def order(self) -> str:

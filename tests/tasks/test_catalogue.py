@@ -26,13 +26,17 @@ LOADED = {path.stem: load_yaml_config(str(path), mode="full") for path in YAMLS}
 TASK_YAMLS = {name: config for name, config in LOADED.items() if "class" in config}
 
 
+SAMPLED = ("siuo_official",)
+LENGTHS = {"shiftdc_mme": 64, "shiftdc_mmvet": 1024, "siuo_mcq": 64, "siuo": 500, "siuo_official": 500}
+
+
 def test_the_catalogue_and_the_yaml_files_name_the_same_tasks() -> None:
     assert {config["task"] for config in TASK_YAMLS.values()} == set(TASKS)
     assert all(name == config["task"] for name, config in TASK_YAMLS.items())
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_is_versioned_greedy_and_uncut(
+def test_a_task_is_versioned_greedy_unless_it_samples_by_design_and_uncut(
     name: str, mini_data: Path, manager: TaskManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHIFTDC_FONT", str(any_font()))
@@ -40,10 +44,8 @@ def test_a_task_is_versioned_greedy_and_uncut(
     assert task.VERSION == task.config.metadata["version"] == TASKS[name].version
     settings = task.config.generation_kwargs
     assert settings["until"] == []  # otherwise answers end at the first blank line
-    assert (settings["do_sample"], settings["temperature"]) == (False, 0)
-    assert settings["max_new_tokens"] == {"shiftdc_mme": 64, "shiftdc_mmvet": 1024}.get(
-        name, 48 if name.startswith("toy_") else 512
-    )
+    assert (settings["do_sample"], settings["temperature"]) == ((True, 1) if name in SAMPLED else (False, 0))
+    assert settings["max_new_tokens"] == LENGTHS.get(name, 48 if name.startswith("toy_") else 512)
 
 
 @pytest.mark.parametrize("name", TASKS)

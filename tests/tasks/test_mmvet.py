@@ -103,7 +103,7 @@ def test_a_grader_gives_scores_by_capability_and_a_failed_grade_is_unscored(
 def test_a_keyword_judge_is_no_grader(mini_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHIFTDC_JUDGES", "keyword_robust")
     task = MMVet({"task": "shiftdc_mmvet"})
-    assert [type(judge).__name__ for judge in task.judges] == ["NoGrader"]
+    assert [type(judge).__name__ for judge in task.judges] == ["StandIn"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from shiftdc_eval.judges.cache import resumed
 from shiftdc_eval.judges.chat_model import Reply, Spent
 from shiftdc_eval.judges.local.generative import GREEDY, UNLIMITED, reply_length
 from shiftdc_eval.judges.local.model import LocalModel
-from shiftdc_eval.judges.parsing import json_values
+from shiftdc_eval.judges.parsed import json_values
 from shiftdc_eval.judges.question import RubricJudge
 from shiftdc_eval.judges.verdict import Item, OnVerdict, Verdict, unscored
 

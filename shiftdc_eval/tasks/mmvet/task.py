@@ -7,15 +7,13 @@ are stored unscored, and the reason names the command that grades them later.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from shiftdc_eval.judges.verdict import Item, Judge, Kind, Verdict, unscored
+from shiftdc_eval.judges.verdict import Judge, Verdict
 from shiftdc_eval.tasks.base import BenchmarkTask
 from shiftdc_eval.tasks.example import Example, Source
-from shiftdc_eval.tasks.judging import graders
+from shiftdc_eval.tasks.judging import StandIn, graders
 from shiftdc_eval.tasks.metrics import (
     NOTHING_SCORED,
     InResultFile,
@@ -33,23 +31,6 @@ NOT_GRADED = (
 )
 
 
-@dataclass(frozen=True)
-class NoGrader:
-    """Used when no grader is named: leaves every answer unscored and names the command that grades it."""
-
-    name: str = "llm_mmvet"
-    kind: Kind = "score"
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of a constant text."""
-        return hashlib.sha256(b"mmvet: no grader").hexdigest()
-
-    def judge(self, items: Sequence[Item]) -> list[Verdict]:
-        """Unscored, every one."""
-        return [unscored("score", NOT_GRADED)] * len(items)
-
-
 class MMVet(BenchmarkTask):
     """`shiftdc_mmvet`."""
 
@@ -57,8 +38,8 @@ class MMVet(BenchmarkTask):
     score: ClassVar[Literal["mean", "percent", "mme"]] = "percent"
 
     def make_judges(self) -> list[Judge]:
-        """The graders among the judges named by the user, else `NoGrader`."""
-        return graders(self.named_judges) or [NoGrader()]
+        """The graders among the judges named by the user, else a stand-in."""
+        return graders(self.named_judges) or [StandIn("llm_mmvet", "score", NOT_GRADED)]
 
     def load(self) -> Source:
         """See `files.load`."""

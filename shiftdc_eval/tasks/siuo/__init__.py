@@ -1,0 +1,1 @@
+"""SIUO: questions and images that are safe alone and unsafe together."""
