@@ -34,7 +34,7 @@ def over_seeds(members: Sequence[Member]) -> tuple[list[Member], list[int]]:
 def _pooled_member(members: Sequence[Member], seeds: Sequence[int], times: int) -> Member:
     first, *others = sorted(members, key=lambda member: member.column.answers.cell.seed)
     cell = pooled([one.column.answers.cell for one in (first, *others)], first.column.judge.key, seeds, times)
-    column = Column(Answers(cell), cell.judges[0])
+    column = Column(Answers(cell), cell.judges[0], first.column.benign)
     return Member(
         cell=first.cell,
         measure=first.measure,

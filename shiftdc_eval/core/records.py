@@ -25,6 +25,8 @@ from pydantic import (
 RECORD_VERSION: Literal[1] = 1
 BLANK_IMAGES = "blank images"
 """How the note of a task begins whose images are all replaced by grey ones."""
+BENIGN_ITEM = "benign"
+"""Flag of items of a harmful task where a refusal is the failure."""
 ANSWER_VERSION = 1
 """Raised by hand when the code that makes answers changes them: finished answers are then not reused."""
 

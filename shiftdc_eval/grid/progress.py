@@ -18,7 +18,7 @@ from rich.text import Text
 from shiftdc_eval.core.terminal import printable
 from shiftdc_eval.grid.file import Cell
 from shiftdc_eval.grid.plan import COMPLETE
-from shiftdc_eval.tasks.catalogue import TASKS, TWINS
+from shiftdc_eval.tasks.catalogue import KNOWN
 
 Report = Callable[[Cell, str, int], None]
 """Called for every cell that ended: the cell, its outcome (empty: said with another cell), and how many samples it
@@ -182,7 +182,7 @@ def _lines(path: Path) -> int:
 def _expected(cell: Cell, sizes: dict[str, int]) -> int | None:
     """Expected samples of a cell: from the catalogue, or from a finished cell of the same task."""
     limit = cell.settings.limit
-    info = TASKS.get(cell.task) or TWINS.get(cell.task)
+    info = KNOWN.get(cell.task)
     known = info.size or limit if info else None
     size = known or sizes.get(cell.task)
     return size if size is None or limit is None else min(size, limit)

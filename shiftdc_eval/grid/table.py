@@ -18,7 +18,8 @@ MAIN_JUDGES = ("keyword_robust", "mme_strict", "mme_official", "exact_match")
 
 def main_measure(cell: IndexCell) -> Measure:
     """The measure the table shows: by the judge that comes first in `MAIN_JUDGES`, else the cell's first."""
-    by_judge = {measure.judge.split("@")[0]: measure for measure in cell.measures}
+    # of two measures by one judge the first: harmful items before benign ones
+    by_judge = {measure.judge.split("@")[0]: measure for measure in reversed(cell.measures)}
     return next((by_judge[name] for name in MAIN_JUDGES if name in by_judge), cell.measures[0])
 
 

@@ -44,6 +44,7 @@ from shiftdc_eval.plugin.arguments import (
 from shiftdc_eval.plugin.batches import Batches
 from shiftdc_eval.plugin.build_record import leaked_items, plugins, run_record
 from shiftdc_eval.plugin.journal import Journal
+from shiftdc_eval.plugin.lmms_tasks import Answered, add_fields
 from shiftdc_eval.plugin.options import refuse_what_lmms_eval_parsed
 from shiftdc_eval.plugin.requests import Sample, made, samples_from, task_of
 from shiftdc_eval.plugin.run_record import Tally, gathered, task_records
@@ -191,10 +192,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         run_id, total = gathered(self._new_id(started), tally)
         if reason := total.nothing_answered():
             raise ModelError(f"none of {sum(total.answered.values())} requests could be answered: {reason}")
+        tasks = {sample.task: task_of(instance) for sample, instance in zip(samples, requests, strict=True)}
         if self.rank == 0:
-            tasks = {
-                sample.task: task_of(instance) for sample, instance in zip(samples, requests, strict=True)
-            }
             record = run_record(
                 run_id,
                 started,
@@ -221,6 +220,12 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                 )
         records = [done[sample.key] for sample in samples]
         mark(requests, run_id, map(made, records))
+        answered = [
+            (sample.task, Answered(sample, record, run_id))
+            for sample, record in zip(samples, records, strict=True)
+            if not sample.padding
+        ]
+        add_fields(tasks, answered)
         return [
             GenerationResult(record["text"] or "", TokenCounts(record["tokens_in"], record["tokens_out"]))
             for record in records

@@ -10,6 +10,7 @@ from typing import Any
 import torch.distributed
 
 from shiftdc_eval.core.records import Cost, TaskRecord
+from shiftdc_eval.plugin import lmms_tasks
 from shiftdc_eval.plugin.requests import Sample
 
 
@@ -131,11 +132,11 @@ def task_records(samples: Sequence[Sample], tasks: Mapping[str, Any], tally: Tal
     answered = tally.answered
     for name, task in sorted(tasks.items()):
         first = next(sample for sample in samples if sample.task == name)
-        facts = task.facts() if hasattr(task, "facts") else {}
+        facts = task.facts() if hasattr(task, "facts") else lmms_tasks.facts(task)
         records.append(
             TaskRecord(
                 name=name,
-                version=str(getattr(task, "VERSION", "")),
+                version=str(facts.get("version", getattr(task, "VERSION", ""))),
                 dataset=str(
                     facts.get("dataset", getattr(getattr(task, "config", None), "dataset_path", "") or "")
                 ),

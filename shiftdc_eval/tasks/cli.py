@@ -13,10 +13,11 @@ from rich.table import Table
 
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.validation import nearest
-from shiftdc_eval.tasks.catalogue import TASKS, TWINS
+from shiftdc_eval.tasks.catalogue import KNOWN, TASKS
 from shiftdc_eval.tasks.folder.items import read
 from shiftdc_eval.tasks.folder.settings import PREFIX, as_yaml, read_line
-from shiftdc_eval.tasks.info import TaskInfo
+from shiftdc_eval.tasks.info import BLANK, TaskInfo
+from shiftdc_eval.tasks.lmms_own.known import LMMS_TASKS
 
 FULL_WIDTH = 136
 """Characters a line of the full table takes; narrower terminals and pipes are shown fewer columns."""
@@ -41,10 +42,9 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.task is not None and args.task.startswith(PREFIX):
         return _describe_folder(args.task)
-    known = TASKS | TWINS
-    if args.task is not None and args.task not in known:
-        raise ConfigError(f"no task {args.task!r}{nearest(args.task, known)}; there are: {', '.join(TASKS)}")
-    chosen = [known[args.task]] if args.task else list(TASKS.values())
+    if args.task is not None and args.task not in KNOWN:
+        raise ConfigError(f"no task {args.task!r}{nearest(args.task, KNOWN)}; there are: {', '.join(TASKS)}")
+    chosen = [KNOWN[args.task]] if args.task else list(TASKS.values())
     console = Console()
     if args.json:
         # soft_wrap: a pipe has no width, and JSON must not be broken in the middle of a word
@@ -56,6 +56,8 @@ def main(args: argparse.Namespace) -> int:
     else:
         full = console.width >= FULL_WIDTH
         console.print(table(chosen, full=full))
+        console.print(f"Each task with images has a control NAME{BLANK}: every image a grey one.")
+        console.print(f"lmms-eval's own tasks that the board takes: {', '.join(LMMS_TASKS)}.")
         if not full:
             console.print("`shiftdc-eval tasks NAME` shows data source and main number, --json everything.")
     return 0

@@ -18,6 +18,7 @@ from shiftdc_eval.judges.verdict import Verdict
 from shiftdc_eval.tasks.catalogue import TASKS
 from shiftdc_eval.tasks.info import GroupMeans
 from shiftdc_eval.tasks.judging import Answer
+from shiftdc_eval.tasks.lmms_own.known import LMMS_TASKS
 from shiftdc_eval.tasks.toy.task import ToyRequests, ToyVQA
 
 COMMITTED = Path(__file__).parents[2] / "leaderboards"
@@ -50,7 +51,7 @@ def test_a_sample_row_names_the_model_that_judged() -> None:
 
 def test_the_means_of_the_board_are_those_that_the_tasks_name() -> None:
     tasks: dict[int, tuple[GroupMeans, list[str]]] = {}
-    for info in TASKS.values():
+    for info in [*TASKS.values(), *LMMS_TASKS.values()]:
         if info.means is not None:
             tasks.setdefault(id(info.means), (info.means, []))[1].append(info.name)
     expected = [

@@ -66,7 +66,12 @@ class Line:
         if not self.pooled:
             return ""
         seeds = ", ".join(str(cell.seed) for cell in self.seeds)
-        own = [one.value for cell in self.seeds for one in cell.measures if one.judge == self.measure.judge]
+        own = [
+            one.value
+            for cell in self.seeds
+            for one in cell.measures
+            if (one.judge, one.metric) == (self.measure.judge, self.measure.metric)
+        ]
         return f"seeds {seeds}: {', '.join(show(value, self.measure.metric) for value in own)}"
 
     @property

@@ -1,0 +1,1 @@
+"""Tasks of lmms-eval's own whose per-sample scores the board takes."""
