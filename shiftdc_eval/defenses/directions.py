@@ -142,6 +142,17 @@ def fit_image_shift(
     )
 
 
+def fit_midpoint(backbone: Backbone, pairs: ContrastSet, *, batch_size: int = 8) -> Tensor:
+    """Midway between the mean activations of both sides' texts: `[layers, hidden]`, float32."""
+    means = [
+        activations(backbone, pairs.prompts(side), batch_size=batch_size, label=f"midpoint: {side}")
+        .double()
+        .mean(0)
+        for side in SIDES
+    ]
+    return torch.stack(means).mean(0).float()
+
+
 def cached(
     backbone: Backbone,
     contrast: ContrastSet,

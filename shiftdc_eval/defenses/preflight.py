@@ -99,6 +99,9 @@ class _Asked:
     def fitted(self, kind: str, vectors: object) -> None:
         self.files.append("contrast")
 
+    def chosen(self, kind: str, choose: object) -> None:
+        self.files.append("contrast")
+
 
 def require_use(
     defense: Defense, given: SafetyDirection | None = None, *, direction: Path | None, contrast: Path | None

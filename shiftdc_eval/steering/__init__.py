@@ -3,6 +3,7 @@
 from shiftdc_eval.steering.direction import SafetyDirection, fit_direction
 from shiftdc_eval.steering.edits import (
     AdaptiveShift,
+    CosineGated,
     Edit,
     OnlineCalibration,
     PrototypePush,
@@ -23,6 +24,7 @@ from shiftdc_eval.steering.projection import safety_component, safety_coordinate
 __all__ = [
     "PREFILL",
     "AdaptiveShift",
+    "CosineGated",
     "Edit",
     "OnlineCalibration",
     "PrototypePush",

@@ -108,7 +108,7 @@ class AdaptiveShift:
     """Move the coordinate along a direction to a target, only where it lies on the wrong side of it.
 
     With `s` = safe minus unsafe, coordinates above `target` are lowered to it by `alpha`; others are
-    left alone. A rule of ours: ASTRA (arXiv 2411.16721) gates by a cosine and scales by the activation's norm.
+    left alone. A rule of ours: ASTRA's is `CosineGated`.
     """
 
     direction: Tensor
@@ -152,3 +152,25 @@ class PrototypePush:
 
     def _unit(self, like: Tensor) -> Tensor:
         return functional.normalize(self.prototypes.to(like), dim=-1)
+
+
+@dataclass(frozen=True)
+class CosineGated:
+    """Move away from a direction by a share of the activation's own norm, gated by a cosine (arXiv 2411.16721).
+
+    `x - alpha * clamp(cos(x - centre, v), 0, 1) * ||x|| * v / ||v||`. The authors' code (ASTRAL-Group/ASTRA 54df103)
+    takes the norms over the whole batch and runs for one row alone; here each row has its own.
+    """
+
+    direction: Tensor
+    """`v`, `[hidden]`."""
+    centre: Tensor
+    """What the activation is compared from, `[hidden]`."""
+    alpha: float
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        x = activation.to(torch.promote_types(activation.dtype, torch.float32))
+        v, centre = (part.to(device=x.device, dtype=x.dtype) for part in (self.direction, self.centre))
+        gate = torch.cosine_similarity(x - centre, v, dim=-1).clamp(0, 1)
+        moved: Tensor = x - (self.alpha * gate * x.norm(dim=-1)).unsqueeze(-1) * v / v.norm()
+        return moved.to(activation.dtype)

@@ -16,6 +16,7 @@ from plain_defenses import (
     GUARDRAIL,
     PUBLISHED,
     SHIELD,
+    Astra,
     CoCA,
     DatasetDifference,
     Difference,
@@ -90,6 +91,7 @@ PUSH = Subspace(variant="push", rank=3, alpha=2.0, layers=(1, 2, 3))
 CAPTIONED = Subspace(query="caption", gated=False, alpha=0.5)
 BLANK = Difference(first="request", second="meaningless")
 DATASET = DatasetDifference()
+ASTRA = Astra(layer=2, alpha=3.0)
 ARDITI = RefusalDirection(layer=1, alpha=2.0)
 OURS = RefusalDirection(layer=2, alpha=2.0, site="output", positions="last")
 
@@ -405,6 +407,33 @@ CASES: dict[str, Case] = {
         Injection(WORDS[:4], strength=30.0, tau=0.1),
         {"strength": 30.0, "tau": 0.1, "k": 4},
         wrong={"nine words": Injection(WORDS, strength=30.0, tau=0.1)},
+    ),
+    "astra": Case(
+        "astra",
+        ASTRA,
+        {"layer": 2, "alpha": 3.0},
+        both=True,
+        wrong={
+            "the sign is flipped": replace(ASTRA, alpha=-3.0),
+            "there is no gate": replace(ASTRA, gate="none"),
+            "the cosine is not cut at zero": replace(ASTRA, gate="cosine, not cut"),
+            "the cosine is that of the activation itself": replace(ASTRA, centred=False),
+            "the activation's norm is left out": replace(ASTRA, scaled=False),
+            "their key is taken for the layer": Astra(layer=3, alpha=3.0),
+            "the vectors are the layer's below": replace(ASTRA, fitted_at=1),
+            "the fit has no template": replace(ASTRA, bare_fit=True),
+            "the prefill alone is edited": replace(ASTRA, positions="last"),
+            "all positions are edited": replace(ASTRA, positions="all"),
+        },
+    ),
+    "astra, the default layer, prefill, from the origin": Case(
+        "astra",
+        Astra(layer=1, alpha=3.0, positions="last", centred=False),
+        {"alpha": 3.0, "passes": "prefill", "centre": "zero"},
+        wrong={
+            "decode steps are edited": Astra(layer=1, alpha=3.0, centred=False),
+            "there is a calibration point": Astra(layer=1, alpha=3.0, positions="last"),
+        },
     ),
     "ecso_caption": Case(
         "ecso_caption",

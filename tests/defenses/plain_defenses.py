@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -459,6 +459,69 @@ class Injection:
             return edited
 
         return Edit(self.layer, change, self.site, "all" if self.tokens == "all" else "prompt")
+
+
+@dataclass(frozen=True)
+class Astra:
+    """`h - alpha * clamp(cos(h - c, v), 0, 1) * |h| * v / |v|` at the newest token of every pass, at one layer."""
+
+    layer: int
+    alpha: float
+    positions: Positions = "last and answer"
+    gate: Literal["cosine", "cosine, not cut", "none"] = "cosine"
+    centred: bool = True
+    scaled: bool = True
+    fitted_at: int | None = None
+    bare_fit: bool = False
+
+    def vectors(self, model: PlainModel, texts: Texts) -> tuple[Tensor, Tensor]:
+        """`v`, safe minus unsafe, and `c`, the mean of both sides: `[hidden]` each."""
+        at = self.layer if self.fitted_at is None else self.fitted_at
+        sides = [
+            torch.stack([text_pass(model, text, self.bare_fit).outputs[at].double() for text in side]).mean(0)
+            for side in (texts.safe, texts.unsafe)
+        ]
+        centre = (sides[0] + sides[1]) / 2
+        return (sides[0] - sides[1]).float(), (centre if self.centred else 0 * centre).float()
+
+    def edit(self, model: PlainModel, texts: Texts) -> Edit:
+        """The edit of one pass."""
+        v, c = self.vectors(model, texts)
+
+        def change(row: Tensor) -> Tensor:
+            from_centre = row - c
+            gate = (from_centre @ v) / (from_centre.norm() * v.norm())
+            if self.gate == "cosine":
+                gate = gate.clamp(0, 1)
+            elif self.gate == "none":
+                gate = torch.tensor(1.0)
+            length = row.norm() if self.scaled else 1.0
+            return row - self.alpha * gate * length * v / v.norm()
+
+        return Edit(
+            self.layer, lambda rows: torch.stack([change(row) for row in rows]), "output", self.positions
+        )
+
+    def __call__(self, model: PlainModel, prompt: Prompt, texts: Texts, tokens: int) -> Answered:
+        """The steered answer."""
+        return model.answer([(model.chat(prompt), [self.edit(model, texts)])], tokens)
+
+    def chosen(self, model: PlainModel, fitted: Texts, held_out: Texts) -> float:
+        """The strength of DEFENSES.md: the largest that changes fewer than 5 % of benign first tokens."""
+
+        def first(text: str, alpha: float) -> int:
+            edit = replace(self, alpha=alpha).edit(model, fitted)
+            logits = model.run(model.chat(Prompt(text)), [edit]).logits.clone()
+            logits[model.forbidden] = -torch.inf
+            return int(logits.argmax())
+
+        best = 0.0
+        for power in range(-6, 4):
+            changed = sum(first(text, 2.0**power) != first(text, 0.0) for text in held_out.safe)
+            if changed >= 0.05 * len(held_out.safe):
+                return best or 2.0**power
+            best = 2.0**power
+        return best
 
 
 # --- defenses that change prompts or logits ---------------------------------------------------------------
