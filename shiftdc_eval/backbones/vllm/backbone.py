@@ -159,10 +159,11 @@ class VllmBackbone(LoadedModel):
         answers = self._run(asked)
         if not all(answer.finite for answer in answers):
             raise not_finite(self.name, self.dtype)
-        return [
-            self.finished(answer.answer, len(answer.prompt), settings, chat.begun)
-            for answer, chat in zip(answers, chats, strict=True)
-        ]
+        with self._tokenizing:
+            return [
+                self.finished(answer.answer, len(answer.prompt), settings, chat.begun)
+                for answer, chat in zip(answers, chats, strict=True)
+            ]
 
     def last_token_activations(
         self,
