@@ -101,12 +101,15 @@ class Batches:
     def _side_by_side(
         self, samples: Sequence[Sample], defense: Defense, tools: Tools, settings: GenerationSettings
     ) -> Iterator[tuple[list[Sample], list[Answer]]]:
-        """Parts of a batch on threads, as they finish; where prefixes are shared, no more than a batch is under way.
+        """Parts of a batch on threads, as they finish.
 
-        After a failure no part is begun, and those that are under way are finished.
+        Where prefixes are shared less is under way than fits: between two prompts about an image its prefix lies in the
+        cache unused, and must not be evicted when another part begins. After a failure no part is begun, and those that
+        are under way are finished.
         """
-        lanes = LANES * (1 if defense.shares_prefixes else 2)
-        width = max(1, self.size // LANES)
+        shared = defense.shares_prefixes
+        lanes, width = (LANES, self.size // (LANES + 1)) if shared else (2 * LANES, self.size // LANES)
+        width = max(1, width)
         parts = (list(samples[start : start + width]) for start in range(0, len(samples), width))
 
         def run(part: list[Sample]) -> tuple[list[Sample], list[Answer]]:
