@@ -118,6 +118,8 @@ class Settings(BaseModel):
     """What an answer costs beyond the undefended one, in words."""
     needs: ClassVar[frozenset[Capability]] = frozenset({"generate"})
     """What a backbone must be able to do, at the default settings."""
+    asks_model: ClassVar[bool] = True
+    """False where an answer takes no pass of the model."""
     answer_changes: ClassVar[int] = 0
     """Raised by hand when a change of this defense's code changes its answers; finished answers are then not reused."""
 

@@ -33,6 +33,9 @@ BUILT_IN: Mapping[str, str] = {
     "refusal_direction": "refusal_direction.RefusalDirection",
     "astra": "astra.Astra",
     "uniguard_text": "uniguard.UniGuardText",
+    "blank_image": "blank_image.BlankImage",
+    "refuse_all": "refuse_all.RefuseAll",
+    "always_prefix": "always_prefix.AlwaysPrefix",
     "rai": "rai.Rai",
 }
 """Name -> module of this folder and class; imported when it is looked up, so that names can be checked at once."""

@@ -17,6 +17,7 @@ from plain_defenses import (
     PUBLISHED,
     SHIELD,
     Astra,
+    Begun,
     CoCA,
     DatasetDifference,
     Difference,
@@ -26,6 +27,7 @@ from plain_defenses import (
     ShiftDC,
     Subspace,
     Texts,
+    blank,
 )
 from plain_runs import Answered, PlainModel, Prompt
 
@@ -98,6 +100,14 @@ OURS = RefusalDirection(layer=2, alpha=2.0, site="output", positions="last")
 WORDS = ("crime", "malware", "pornography", "hatred", "violence", "fraud", "drugs", "exploit", "weapon")
 RAI = Injection(WORDS, strength=80.0)
 """A larger strength than the paper's: with 1 a tiny model's answers do not change."""
+
+
+def with_images(change: Callable[[Image.Image], Image.Image | None]) -> Reference:
+    """The undefended answer to the request with other images."""
+    return lambda m, p, t, n: Rewritten()(
+        m, Prompt(p.text, tuple(image for image in map(change, p.images) if image is not None)), t, n
+    )
+
 
 CASES: dict[str, Case] = {
     "none": Case(
@@ -455,6 +465,30 @@ CASES: dict[str, Case] = {
             "the shield stands before the request": Rewritten(f"{SHIELD}{{}}"),
             "the shield stands behind the request": Rewritten(f"{{}}{SHIELD}"),
             "line breaks stand between": Rewritten(f"{{}}\n{SHIELD}\n{{}}"),
+        },
+    ),
+    "blank_image": Case(
+        "blank_image",
+        with_images(lambda image: Image.new("RGB", image.size, (128, 128, 128))),
+        edits=False,
+        both=True,
+        wrong={
+            "the image is left out": with_images(lambda _: None),
+            "the image is white": with_images(blank),
+        },
+    ),
+    "blank_image, text alone": Case(
+        "blank_image", with_images(lambda _: None), {"image": "none"}, edits=False, both=True
+    ),
+    "always_prefix": Case(
+        "always_prefix",
+        Begun(),
+        edits=False,
+        both=True,
+        wrong={
+            "no blank in front of the words": Begun(blank=False),
+            "the words are left out of the answer": Begun(shown=False),
+            "they stand in the request": Rewritten("{} As an AI assistant"),
         },
     ),
     "uniguard_text": Case(

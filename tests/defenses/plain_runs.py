@@ -176,7 +176,7 @@ class PlainModel:
         barred = 0
         while len(ids) < tokens and not (ids and ids[-1] in ends):
             passes = [
-                self.run(_longer(inputs, ids), edits, inputs["input_ids"].shape[1]) for inputs, edits in sides
+                self.run(longer(inputs, ids), edits, inputs["input_ids"].shape[1]) for inputs, edits in sides
             ]
             stream = passes[0].stream if stream is None else stream
             scores = mix([one.logits for one in passes]).clone()
@@ -194,7 +194,7 @@ class PlainModel:
         return self._said[key]
 
 
-def _longer(inputs: Inputs, ids: Sequence[int]) -> Inputs:
+def longer(inputs: Inputs, ids: Sequence[int]) -> Inputs:
     """The inputs with answer tokens behind the prompt."""
     more = torch.tensor([list(ids)], dtype=torch.long)
     ends = {

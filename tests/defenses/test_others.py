@@ -9,8 +9,10 @@ from fixed_directions import FixedDirections
 from PIL import Image
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, ModelSpec, load_backbone
-from shiftdc_eval.defenses import DEFENSES, NOT_APPLICABLE, Request, Tools
+from shiftdc_eval.defenses import DEFENSES, NOT_APPLICABLE, Request, Settings, Tools
 from shiftdc_eval.defenses.adashield import AdaShieldS
+from shiftdc_eval.defenses.always_prefix import AlwaysPrefix
+from shiftdc_eval.defenses.blank_image import BlankImage
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.cmrm import Cmrm
 from shiftdc_eval.defenses.ecso import Ecso, EcsoCaption
@@ -18,6 +20,7 @@ from shiftdc_eval.defenses.none import NoDefense
 from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.defenses.rai import Rai
 from shiftdc_eval.defenses.refusal_direction import RefusalDirection
+from shiftdc_eval.defenses.refuse_all import RefuseAll
 from shiftdc_eval.steering import SafetyDirection
 
 SETTINGS = GenerationSettings(max_new_tokens=8)
@@ -174,6 +177,47 @@ def test_no_answer_depends_on_its_batch(tools: Tools, name: str) -> None:
     defense = DEFENSES[name](**short)
     alone = [defense.answer(tools, [request], SETTINGS)[0].text for request in batch()]  # type: ignore[attr-defined]
     assert texts(defense, tools) == alone
+
+
+def test_a_blank_image_has_the_size_of_the_one_it_stands_for(
+    monkeypatch: pytest.MonkeyPatch, tools: Tools
+) -> None:
+    seen: list[Chat] = []
+    inner = tools.backbone.generate
+    monkeypatch.setattr(
+        tools.backbone, "generate", lambda chats, *a, **k: seen.extend(chats) or inner(chats, *a, **k)
+    )
+    answers = BlankImage().answer(tools, batch(), SETTINGS)
+    assert [image.size for chat in seen for image in chat.images] == [(30, 30), (60, 30)]
+    assert {colour for chat in seen for image in chat.images for _, colour in image.getcolors()} == {
+        (128, 128, 128)
+    }
+    assert [answer.notes for answer in answers] == [(), (NOT_APPLICABLE,), ()]
+
+
+def test_a_refusal_to_everything_asks_no_model_and_costs_nothing() -> None:
+    scripted = Scripted({})
+    answers = RefuseAll().answer(tools_for(scripted), [shown(), Request(Chat.ask("words"))], SETTINGS)
+    assert scripted.calls == []
+    assert {(a.text, a.tokens_in, a.tokens_out) for a in answers} == {
+        ("I'm sorry, I can't assist with that.", 0, 0)
+    }
+
+
+def test_every_answer_begins_with_the_prefix_whose_tokens_do_not_count(tools: Tools) -> None:
+    plain, begun = (
+        NoDefense().answer(tools, batch(), SETTINGS),
+        AlwaysPrefix().answer(tools, batch(), SETTINGS),
+    )
+    for one, other in zip(plain, begun, strict=True):
+        assert other.text.startswith("As an AI assistant")
+        assert other.tokens_in > one.tokens_in
+        assert 1 <= other.tokens_out <= SETTINGS.max_new_tokens
+
+
+@pytest.mark.parametrize("control", [BlankImage(), BlankImage(image="none"), RefuseAll(), AlwaysPrefix()])
+def test_controls_say_so_which_keeps_them_from_ranking(control: Settings) -> None:
+    assert control.control
 
 
 @pytest.mark.parametrize("off", [Cmrm(alpha=0), RefusalDirection(alpha=0), Rai(strength=0)])

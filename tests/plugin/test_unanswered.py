@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from adapter_harness import evaluate, write_figstep
+from alone import SEEING
 from hand_made_requests import through_the_adapter
 from PIL import Image
 from tiny_families import save_family
@@ -139,7 +140,7 @@ def overflowing(backbone: Any) -> Iterator[None]:
             hook.remove()
 
 
-@pytest.mark.parametrize("defense", list(DEFENSES))
+@pytest.mark.parametrize("defense", SEEING)
 def test_logits_that_are_not_finite_are_no_answer_under_any_defense(
     tiny_llava: Path, defense: str, tmp_path: Path
 ) -> None:

@@ -54,6 +54,8 @@ def passes(cell: Cell, size: Size) -> Iterator[Counted]:
     """Forward passes of a cell, without the fit of its direction."""
     here = (cell.model, cell.task, cell.settings.system_prompt, cell.settings.limit)
     defense = validated(DEFENSES[cell.defense.name], _own(cell), what="sweep:")
+    if not defense.asks_model:
+        return
     answer = UNDEFENDED if cell.defense.name == "none" else Pass("answers")
     for one in (*defense.extra_passes(), answer):
         decoded = repr(cell.settings.gen_kwargs) if one.kind == "answers" else ""

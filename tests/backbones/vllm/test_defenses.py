@@ -43,6 +43,9 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("ecso_caption", SHORT),
     ("adashield_s", {}),
     ("uniguard_text", {}),
+    ("blank_image", {}),
+    ("blank_image", {"image": "none"}),
+    ("always_prefix", {}),
     ("cmrm", {}),
     ("refusal_direction", {"positions": "last", "passes": "prefill", "site": "output", "layers": "2"}),
 ]
