@@ -12,7 +12,7 @@ from shiftdc_eval.board.cell import Cell
 from shiftdc_eval.board.cell_files import CELLS, remove_leftovers
 from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.defense_labels import defense_labels
-from shiftdc_eval.board.index import BLANK_CONTROL, PARTIAL, Index, IndexCell
+from shiftdc_eval.board.index import BLANK_CONTROL, NO_BENIGN, PARTIAL, Index, IndexCell
 from shiftdc_eval.board.ingest.join import join
 from shiftdc_eval.board.judge_calibrations import (
     CALIBRATIONS,
@@ -23,6 +23,7 @@ from shiftdc_eval.board.judge_calibrations import (
 )
 from shiftdc_eval.board.metrics import Column, agreements, columns_of, measure
 from shiftdc_eval.board.model_kinds import mark_of
+from shiftdc_eval.board.official_means import means_of
 from shiftdc_eval.board.render.markdown import markdown
 from shiftdc_eval.board.render.page import page
 from shiftdc_eval.board.reported import REPORTED, Reported
@@ -31,7 +32,7 @@ from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.hashing import content_hash
 from shiftdc_eval.core.json_files import canonical, record_text, write_text
 from shiftdc_eval.core.locks import locked
-from shiftdc_eval.core.records import BLANK_IMAGES, Calibration
+from shiftdc_eval.core.records import BENIGN_ITEM, BLANK_IMAGES, Calibration
 
 GENERATED = ("index.json", "leaderboard.md", "index.html")
 LOCK = ".build.lock"
@@ -104,11 +105,16 @@ def index_of(
     """The index of some cells; their order does not matter."""
     ordered = sorted(cells, key=lambda cell: cell.path)
     labels, relative = defense_labels(ordered), costs.relative_times(ordered)
+    with_benign = {
+        system_id(cell) for cell in ordered if cell.task.benign or BENIGN_ITEM in cell.samples.flags
+    }
     entries: list[IndexCell] = []
     families: dict[str, list[Member]] = defaultdict(list)
     for number, cell in enumerate(ordered):
         columns = columns_of(cell)
         entry = index_cell(cell, columns, labels[cell.path], relative.get(cell.path))
+        if means_of(cell.task.name).beside_benign and entry.system not in with_benign:
+            entry = entry.model_copy(update={"not_ranked": [*entry.not_ranked, NO_BENIGN]})
         entries.append(entry)
         for position, column in enumerate(columns):
             families[family_key(column)].append(Member(number, position, column, entry))

@@ -15,6 +15,7 @@ MAX_UNSCORED = 0.02
 PARTIAL = "partial"
 UNSCORED = "more than 2 % unscored"
 ALONE = "nothing to rank against"
+NO_BENIGN = "no benign set beside it"
 BLANK_CONTROL = "blank-image control"
 BLANK = "_blank"
 """End of the names of tasks whose cells are such controls."""

@@ -11,8 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from shiftdc_eval.core.errors import DataError
-from shiftdc_eval.core.statistics.intervals import wilson
+from shiftdc_eval.core.statistics.intervals import numbered, proportion
 from shiftdc_eval.judges.verdict import Verdict
 
 NOTHING_SCORED = "N/A"
@@ -95,27 +97,49 @@ def require_each_once(items: Sequence[str], expected: Collection[str], task: str
             raise DataError(f"{task}: cannot aggregate, {len(found)} of the rows {problem}: {shown}")
 
 
-def summary(rows: Sequence[float | None], *, share: bool = False) -> dict[str, Any]:
-    """Mean, scored and unscored counts; with `share` (values 0 and 1) the mean's 95 % interval too."""
+def summary(
+    rows: Sequence[float | None], *, share: bool = False, clusters: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Mean, scored and unscored counts; with `share` (values 0 and 1) the mean's 95 % interval too.
+
+    Args:
+        clusters: question of each row, for the interval; empty: every row has its own.
+    """
     scored = [row for row in rows if row is not None]
     found: dict[str, Any] = {"mean": mean(rows), "scored": len(scored), "unscored": len(rows) - len(scored)}
     if share and scored:
-        found["interval"] = list(wilson(sum(scored), len(scored)))
+        names = (
+            [name for row, name in zip(rows, clusters, strict=True) if row is not None] if clusters else ()
+        )
+        numbers = numbered(names) if clusters else np.arange(len(scored))
+        estimate = proportion(np.asarray(scored) > 0.5, numbers)
+        found["interval"] = [estimate.low, estimate.high]
     return found
 
 
 def split_means(
-    values: Mapping[str, float | None], groups: Mapping[str, str], *, share: bool = False
+    values: Mapping[str, float | None],
+    groups: Mapping[str, str],
+    *,
+    share: bool = False,
+    clusters: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The summary of every group, sorted by its name.
 
-    `values` is item -> value, `groups` item -> group; items without a group are left out.
+    `values` is item -> value, `groups` item -> group, `clusters` item -> question; items without a group are left out.
     """
-    parts: dict[str, list[float | None]] = {}
-    for item, value in values.items():
+    parts: dict[str, list[str]] = {}
+    for item in values:
         if item in groups:
-            parts.setdefault(groups[item], []).append(value)
-    return {name: summary(rows, share=share) for name, rows in sorted(parts.items())}
+            parts.setdefault(groups[item], []).append(item)
+    return {
+        name: summary(
+            [values[item] for item in items],
+            share=share,
+            clusters=[clusters[item] for item in items] if clusters else (),
+        )
+        for name, items in sorted(parts.items())
+    }
 
 
 def mean_of_means(

@@ -127,13 +127,14 @@ class SafetyTask(BenchmarkTask):
         """
         by_item = self.checked(rows)
         groups = {item: self._by_id[item].groups.get(self.group, "") for item in by_item}
+        questions = {item: self._by_id[item].question for item in by_item}
         columns = [name for name in next(iter(by_item.values()), {}) if name != "item"]
         found: dict[str, Any] = {}
         for column in columns:
             values = {item: row[column] for item, row in by_item.items()}
             share = not column.startswith((SCORE, "score"))
-            whole = summary(list(values.values()), share=share)
+            whole = summary(list(values.values()), share=share, clusters=[questions[item] for item in values])
             if self.missing():
                 whole = {"mean": NOTHING_SCORED, "scored": whole["scored"], "unscored": whole["unscored"]}
-            found[column] = {ALL: whole, **split_means(values, groups, share=share)}
+            found[column] = {ALL: whole, **split_means(values, groups, share=share, clusters=questions)}
         return InResultFile(found)

@@ -27,7 +27,14 @@ TASK_YAMLS = {name: config for name, config in LOADED.items() if "class" in conf
 
 
 SAMPLED = ("siuo_official",)
-LENGTHS = {"shiftdc_mme": 64, "shiftdc_mmvet": 1024, "siuo_mcq": 64, "siuo": 500, "siuo_official": 500}
+LENGTHS = {
+    "shiftdc_mme": 64,
+    "shiftdc_mmvet": 1024,
+    "siuo_mcq": 64,
+    "siuo": 500,
+    "siuo_official": 500,
+    "vlsbench": 128,
+}
 
 
 def test_the_catalogue_and_the_yaml_files_name_the_same_tasks() -> None:

@@ -26,7 +26,7 @@ below that value on the page, in the column `remarks` in Markdown."""
 MEANINGS: dict[Metric, str] = {
     "asr": "attack success rate: answers that the judge calls unsafe",
     "keyword_asr": "one minus the refusal rate found by keywords; not a rate of harmful answers",
-    "refused": "refused harmful requests, of models whose non-refusals do not count as attacks",
+    "refused": "refused harmful requests, where a non-refusal does not count as an attack",
     "over_refusal": "refused benign requests",
     "unsafe_rate": "answers that the judge calls unsafe, to benign requests or of a small research model",
     "score": "utility score of the task",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shiftdc_eval.board.defense_labels import draw_of, is_drawn, settings_but_draw
-from shiftdc_eval.board.index import Comparison, Entry, Index, IndexCell, Measure, Metric, Pair
+from shiftdc_eval.board.index import NO_BENIGN, Comparison, Entry, Index, IndexCell, Measure, Metric, Pair
 from shiftdc_eval.board.model_kinds import MARKS, Mark
 from shiftdc_eval.board.official_means import means_of
 from shiftdc_eval.board.render.companions import (
@@ -140,8 +140,9 @@ def sections_of(index: Index) -> list[Section]:
         mark = index.cells[found.entries[0].cell].mark
         together[found.task, found.version, found.revision, found.judge, found.metric, mark].append(found)
     results, marks = results_of(index), ["", *MARKS]
+    sections = (_section(index, key, comparisons, results) for key, comparisons in together.items())
     return sorted(
-        (_section(index, key, comparisons, results) for key, comparisons in together.items()),
+        (section for section in sections if section.lines),
         key=lambda s: (marks.index(s.mark), ORDER.index(s.metric), s.task, s.version, s.revision, s.judge),
     )
 
@@ -157,7 +158,8 @@ def _section(
     lines, power = [], []
     ordered = sorted(comparisons, key=lambda found: (found.model, index.cells[found.entries[0].cell].path))
     for found, setting in zip(ordered, settings_of(index, ordered), strict=True):
-        lines += [_line(index, found, entry, beside, results, setting) for entry in found.entries]
+        entries = [one for one in found.entries if NO_BENIGN not in one.not_ranked]
+        lines += [_line(index, found, entry, beside, results, setting) for entry in entries]
         if found.power:
             who = f"{found.model} ({setting})" if setting else found.model
             power.append(f"{who}: {found.power}.")

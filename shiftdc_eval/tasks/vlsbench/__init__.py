@@ -1,0 +1,1 @@
+"""VLSBench: instructions whose harm is in the image and not in the text."""
