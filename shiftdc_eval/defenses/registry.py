@@ -31,6 +31,7 @@ BUILT_IN: Mapping[str, str] = {
     "cmrm": "cmrm.Cmrm",
     "coca": "coca.Coca",
     "refusal_direction": "refusal_direction.RefusalDirection",
+    "recentred_refusal": "recentred_refusal.RecentredRefusal",
     "astra": "astra.Astra",
     "uniguard_text": "uniguard.UniGuardText",
     "blank_image": "blank_image.BlankImage",

@@ -9,6 +9,7 @@ from shiftdc_eval.steering.edits import (
     PrototypePush,
     Shift,
     SubspaceReplacement,
+    TrustRegionShift,
 )
 from shiftdc_eval.steering.hooks import (
     PREFILL,
@@ -32,6 +33,7 @@ __all__ = [
     "Scope",
     "Shift",
     "SubspaceReplacement",
+    "TrustRegionShift",
     "ablate",
     "edit_last_token",
     "edit_tokens",

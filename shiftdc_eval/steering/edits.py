@@ -174,3 +174,28 @@ class CosineGated:
         gate = torch.cosine_similarity(x - centre, v, dim=-1).clamp(0, 1)
         moved: Tensor = x - (self.alpha * gate * x.norm(dim=-1)).unsqueeze(-1) * v / v.norm()
         return moved.to(activation.dtype)
+
+
+@dataclass(frozen=True)
+class TrustRegionShift:
+    """Move along a direction by a share of the coordinate itself, and not past the unsafe centroid.
+
+    With `a = (x - centre).r / ||r||^2`, -1/2 at the safe and +1/2 at the unsafe centroid: `x + step r`, where `step` is
+    `alpha max(a, 0)` (opens on the unsafe side) or `alpha max(-a, 0)` (on the safe one), cut so that `a + step <= 1/2`.
+    """
+
+    direction: Tensor
+    """`r`, unsafe minus safe centroid, `[hidden]`."""
+    centre: Tensor
+    """Midway between the centroids, shifted as the activations are, `[hidden]`."""
+    alpha: float = 1.0
+    safe_side: bool = False
+    """Whether the gate opens on the safe side."""
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        x = activation.to(torch.promote_types(activation.dtype, torch.float32))
+        r, centre = (part.to(device=x.device, dtype=x.dtype) for part in (self.direction, self.centre))
+        coordinate = safety_coordinate(x - centre, r)
+        wanted = self.alpha * (-coordinate if self.safe_side else coordinate).clamp_min(0)
+        step = torch.minimum(wanted, (0.5 - coordinate).clamp_min(0))
+        return (x + step.unsqueeze(-1) * r).to(activation.dtype)

@@ -22,6 +22,7 @@ from plain_defenses import (
     DatasetDifference,
     Difference,
     Injection,
+    Recentred,
     RefusalDirection,
     Rewritten,
     ShiftDC,
@@ -93,6 +94,8 @@ PUSH = Subspace(variant="push", rank=3, alpha=2.0, layers=(1, 2, 3))
 CAPTIONED = Subspace(query="caption", gated=False, alpha=0.5)
 BLANK = Difference(first="request", second="meaningless")
 DATASET = DatasetDifference()
+MARS = Recentred(layer=1)
+MARS_SAFE = Recentred(layer=0, opens="safe", alpha=3.0)
 ASTRA = Astra(layer=2, alpha=3.0)
 ARDITI = RefusalDirection(layer=1, alpha=2.0)
 OURS = RefusalDirection(layer=2, alpha=2.0, site="output", positions="last")
@@ -417,6 +420,32 @@ CASES: dict[str, Case] = {
         Injection(WORDS[:4], strength=30.0, tau=0.1),
         {"strength": 30.0, "tau": 0.1, "k": 4},
         wrong={"nine words": Injection(WORDS, strength=30.0, tau=0.1)},
+    ),
+    "recentred_refusal": Case(
+        "recentred_refusal",
+        MARS,
+        {"layer": 1},
+        wrong={
+            "it is not recentred": replace(MARS, recentred=False),
+            "the gate opens on the other side": replace(MARS, opens="safe"),
+            "there is no gate": replace(MARS, gated=False),
+            "the unsafe centroid is passed": replace(MARS, capped=False),
+            "the sign is flipped": replace(MARS, alpha=-1.0),
+            "the layer above is edited": replace(MARS, layer=2),
+            "centroids are the layer's above": replace(MARS, fitted_at=2),
+            "decode steps are edited": replace(MARS, positions="last and answer"),
+        },
+    ),
+    "recentred_refusal, opening on the safe side": Case(
+        "recentred_refusal",
+        MARS_SAFE,
+        {"layer": 0, "opens": "safe", "alpha": 3.0},
+        both=True,
+        wrong={
+            "the gate opens on the other side": replace(MARS_SAFE, opens="unsafe"),
+            "the unsafe centroid is passed": replace(MARS_SAFE, capped=False),
+            "alpha is left out": replace(MARS_SAFE, alpha=1.0),
+        },
     ),
     "astra": Case(
         "astra",

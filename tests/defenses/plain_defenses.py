@@ -524,6 +524,60 @@ class Astra:
         return best
 
 
+@dataclass(frozen=True)
+class Recentred:
+    """MARS as DEFENSES.md reconstructs it, at one layer, last prompt token, in prefill."""
+
+    layer: int
+    opens: Literal["unsafe", "safe"] = "unsafe"
+    alpha: float = 1.0
+    recentred: bool = True
+    capped: bool = True
+    gated: bool = True
+    positions: Positions = "last"
+    fitted_at: int | None = None
+
+    @cache  # noqa: B019
+    def centroids(self, model: PlainModel, texts: Texts) -> tuple[Tensor, Tensor, Tensor]:
+        """Safe and unsafe mean of texts, mean shift of eight plain colours: `[hidden]` each."""
+        at = self.layer if self.fitted_at is None else self.fitted_at
+        means = [
+            torch.stack([text_pass(model, text, False).outputs[at].double() for text in side]).mean(0)
+            for side in (texts.safe, texts.unsafe)
+        ]
+        shifts = []
+        for text in (*texts.safe, *texts.unsafe):
+            if " Image Caption: " in text:
+                continue
+            alone = text_pass(model, text, False).outputs[at].double()
+            for number in range(8):
+                colour = tuple(192 if number >> bit & 1 else 64 for bit in range(3))
+                shown = Prompt(text, (Image.new("RGB", (224, 224), colour),))
+                shifts.append(model.run(model.chat(shown)).outputs[at].double() - alone)
+        shift = torch.stack(shifts).mean(0)
+        return means[0].float(), means[1].float(), shift.float()
+
+    def __call__(self, model: PlainModel, prompt: Prompt, texts: Texts, tokens: int) -> Answered:
+        """The steered answer."""
+        safe, unsafe, shift = self.centroids(model, texts)
+        r, middle = unsafe - safe, (unsafe + safe) / 2
+
+        def change(row: Tensor) -> Tensor:
+            z = row - shift if self.recentred else row
+            a = float(((z - middle) @ r) / (r @ r))
+            step = self.alpha * abs(a)
+            if self.gated and (a > 0) != (self.opens == "unsafe"):
+                step = 0.0
+            if self.capped:
+                step = max(0.0, min(step, 0.5 - a))
+            return row + step * r
+
+        edit = Edit(
+            self.layer, lambda rows: torch.stack([change(row) for row in rows]), "output", self.positions
+        )
+        return model.answer([(model.chat(prompt), [edit])], tokens)
+
+
 # --- defenses that change prompts or logits ---------------------------------------------------------------
 
 

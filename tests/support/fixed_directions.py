@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +19,7 @@ class FixedDirections:
 
     direction: SafetyDirection
     layer: int = 2
+    made: dict[str, SafetyDirection] = field(default_factory=dict, compare=False)
 
     def __call__(self, *, post_norm_last: bool = False, bare: bool = False) -> SafetyDirection:
         return self.direction
@@ -30,7 +31,10 @@ class FixedDirections:
         return LayerChoice(self.layer, within_limits=True, own_refusals=True)
 
     def fitted(self, kind: str, vectors: Callable[[ContrastSet, int], Tensor]) -> SafetyDirection:
-        return replace(self.direction, vectors=vectors(ContrastSet(load_contrast().pairs[:8], "few"), 8))
+        if kind not in self.made:
+            pairs = ContrastSet(load_contrast().pairs[:8], "few")
+            self.made[kind] = replace(self.direction, vectors=vectors(pairs, 8))
+        return self.made[kind]
 
     def chosen(self, kind: str, choose: Callable[[ContrastSet, ContrastSet, int], Any]) -> Any:
         pairs = load_contrast().pairs

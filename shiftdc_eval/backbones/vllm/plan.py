@@ -11,7 +11,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift, SubspaceReplacement
+from shiftdc_eval.steering import (
+    AdaptiveShift,
+    OnlineCalibration,
+    Shift,
+    SubspaceReplacement,
+    TrustRegionShift,
+)
 from shiftdc_eval.steering.edits import Edit
 
 
@@ -19,18 +25,19 @@ from shiftdc_eval.steering.edits import Edit
 class Plan:
     """The part of an edit that requests share; what is each request's own is stored in the workers under a name."""
 
-    kind: Literal["none", "online", "subspace", "shift", "adaptive"]
+    kind: Literal["none", "online", "subspace", "shift", "adaptive", "trust_region"]
     """`online`, `subspace`: against stored activations; `shift`: by a stored vector, or by `vectors`; `none`: nothing
     is edited."""
     layers: tuple[int, ...]
     """Decoder layers that are read or edited."""
     vectors: Tensor | None = None
     """`[layers, hidden]`, float32: directions, or what `shift` adds to every request; `subspace`: `[layers, rank,
-    hidden]`."""
+    hidden]`; `trust_region`: `[layers, 2, hidden]`, direction and centre."""
     alpha: float = 1.0
     """Strength."""
     one_sided: bool = False
-    """`online`: as in `OnlineCalibration`; `subspace`: whether it is gated."""
+    """`online`: as in `OnlineCalibration`; `subspace`: whether it is gated; `trust_region`: whether the gate
+    opens on the safe side."""
     targets: tuple[float, ...] = field(default=())
     """`adaptive`: the coordinate to reach at each layer."""
     keep_norm: bool = False
@@ -50,6 +57,9 @@ class Plan:
         if self.kind == "adaptive":
             assert vectors is not None
             return AdaptiveShift(vectors, self.targets[at], self.alpha)
+        if self.kind == "trust_region":
+            assert vectors is not None
+            return TrustRegionShift(vectors[0], vectors[1], self.alpha, self.one_sided)
         shift = stored if vectors is None else vectors
         assert shift is not None
         return Shift(shift)

@@ -12,7 +12,13 @@ from torch import Tensor
 from shiftdc_eval.backbones.vllm.plan import Plan
 from shiftdc_eval.backbones.vllm.remote import RemoteRows
 from shiftdc_eval.core.errors import ModelError
-from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift, SubspaceReplacement
+from shiftdc_eval.steering import (
+    AdaptiveShift,
+    OnlineCalibration,
+    Shift,
+    SubspaceReplacement,
+    TrustRegionShift,
+)
 from shiftdc_eval.steering.edits import Edit
 
 One = TypeVar("One")
@@ -68,6 +74,11 @@ def wired(edits: Mapping[int, Edit], rows: int) -> Wired:
             directions = torch.stack([edit.direction.float().cpu() for edit in adaptive])
             targets = tuple(edit.target for edit in adaptive)
             return Wired(Plan("adaptive", layers, directions, alphas.pop(), targets=targets))
+    if all(isinstance(edit, TrustRegionShift) for edit in made):
+        regions = [edit for edit in made if isinstance(edit, TrustRegionShift)]
+        both = torch.stack([torch.stack([e.direction, e.centre]).float().cpu() for e in regions])
+        alpha, safe_side = _shared({(e.alpha, e.safe_side) for e in regions})
+        return Wired(Plan("trust_region", layers, both, alpha, safe_side))
     kinds = ", ".join(sorted({type(edit).__name__ for edit in made}))
     raise ModelError(
         f"edits of the kind {kinds} cannot be made inside vLLM's workers; use engine=transformers"

@@ -38,6 +38,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("subspace", {"rank": 3}),
     ("subspace", {**SHORT, "query": "caption"}),
     ("subspace", {"variant": "push"}),
+    ("recentred_refusal", {"layer": 2}),
     ("random", SHORT),
     ("ecso", {**SHORT, "tell_max_new_tokens": 3}),
     ("ecso_caption", SHORT),

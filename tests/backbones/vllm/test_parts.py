@@ -25,7 +25,13 @@ from shiftdc_eval.backbones.vllm.wire import wired
 from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.validation import validated
-from shiftdc_eval.steering import AdaptiveShift, OnlineCalibration, Shift, SubspaceReplacement
+from shiftdc_eval.steering import (
+    AdaptiveShift,
+    OnlineCalibration,
+    Shift,
+    SubspaceReplacement,
+    TrustRegionShift,
+)
 
 
 def step(
@@ -97,6 +103,7 @@ def test_edits_sent_away_do_what_they_did_here() -> None:
         OnlineCalibration(own, direction[0], 0.7, one_sided=True),
         OnlineCalibration(own, direction[0], 0.7, keep_norm=True),
         SubspaceReplacement(own, torch.linalg.qr(direction.T).Q.T, 0.7, gated=True),
+        TrustRegionShift(direction[0], direction[1], 0.7, safe_side=True),
         Shift(own),
         Shift(direction[0]),
         AdaptiveShift(direction[0], 0.1, 0.5),
