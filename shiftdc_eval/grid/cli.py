@@ -1,4 +1,6 @@
-"""`shiftdc-eval grid run FILE`: every cell of a grid, each model loaded once, resumable after any kill.
+"""`shiftdc-eval grid run NAME|FILE`: every cell of a grid, each model loaded once, resumable after any kill.
+
+`grid list` names the shipped grids, `grid show NAME` prints the file of one, to change it.
 
 Checks everything that can be known before a model is loaded, prints what there is to run, runs it, and ends with
 the results and what failed. A killed grid goes on from its journals when the same command is called again.
@@ -10,14 +12,17 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
-from shiftdc_eval.core.errors import ConfigError, ShiftDCError
+from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
 from shiftdc_eval.core.terminal import printable, say
-from shiftdc_eval.grid.file import Cell, read_grid
+from shiftdc_eval.core.validation import nearest
+from shiftdc_eval.grid.file import Cell, Grid, read_grid
 from shiftdc_eval.grid.plan import COMPLETE, checked, selected, why_run
 from shiftdc_eval.grid.preflight import refuse
 from shiftdc_eval.grid.tasks import require_tasks
+from shiftdc_eval.plugin import preflight
 
 SHOWN = 3
 """Cells that are named where many failed for the same reason."""
@@ -27,10 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.description = __doc__
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("action", choices=["run"], help="what to do with the grid")
-    parser.add_argument("file", type=Path, help="grid file, yaml or toml")
+    parser.add_argument("action", choices=["list", "show", "run"], help="what to do with the grid")
+    parser.add_argument(
+        "file", nargs="?", default="", help="name of a shipped grid, or a grid file (yaml or toml)"
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("results/grid"), help="output folder")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and what it costs, and stop")
     parser.add_argument(
         "--only", action="append", default=[], help="run cells whose label matches this pattern"
     )
@@ -46,32 +53,87 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Plan, run what is missing, report; 1 when a cell failed.
+    """List, show, or plan, run what is missing and report; 1 when a cell failed.
 
     Raises:
         ConfigError: a grid file or selection that is wrong, or several processes.
     """
+    if args.action == "list":
+        for name, path in shipped().items():
+            say(f"{name:<18} {path.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
+        return 0
+    file = grid_file(args.file)
+    if args.action == "show":
+        print(file.read_text(encoding="utf-8"), end="")
+        return 0
+    return _planned(file, args)
+
+
+def shipped() -> dict[str, Path]:
+    """The shipped grid files by name."""
+    folder = Path(str(files("shiftdc_eval.grid")))
+    return {
+        path.stem.replace("_", "-"): path for path in sorted(folder.glob("*.yaml")) if path.stem != "rates"
+    }
+
+
+def grid_file(name: str) -> Path:
+    """A shipped grid's file, or the file of this path.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    known = shipped()
+    if name in known:
+        return known[name]
+    if not Path(name).is_file():
+        raise ConfigError(
+            f"no grid {name!r}{nearest(name, known)}: neither a grid file nor one of {', '.join(known)}"
+        )
+    return Path(name)
+
+
+def _planned(file: Path, args: argparse.Namespace) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
             "a grid is started as one process (WORLD_SIZE is above 1 here); --ray shares its cells out over GPUs and "
             "machines. One cell alone can have several processes: accelerate launch -m lmms_eval --model shiftdc_vlm "
             "--model_args ... --tasks ... --output_path DIR --log_samples"
         )
-    grid = read_grid(args.file, args.include_path)
+    grid = read_grid(file, args.include_path)
     cells = selected(list(grid.cells()), args.only, args.limit)
-    refuse(args.file, grid, cells, args.out)
+    if args.dry_run:
+        return _dry_run(file, grid, cells, args.out)
+    refuse(file, grid, cells, args.out)
     checked(cells)  # no cell twice
-    require_tasks(args.file, grid.tasks, grid.include_path)
+    require_tasks(file, grid.tasks, grid.include_path)
     reasons = [why_run(cell, args.out) for cell in cells]
     todo = [cell for cell, reason in zip(cells, reasons, strict=True) if reason]
     _print_plan(cells, reasons)
-    if args.dry_run:
-        return 0
     failures = _run(todo, args) if todo else {}
     _print_results(cells, args.out)
     if failures:
         _print_failures(failures)
     return 1 if failures else 0
+
+
+def _dry_run(file: Path, grid: Grid, cells: list[Cell], out: Path) -> int:
+    """The plan and its cost; what is still missing (models, data, judges) is said after them, wrong names alone."""
+    from shiftdc_eval.grid.cost import cost_of
+
+    said = said_by(lambda: refuse(file, grid, cells, out))
+    inline = [one for one in grid.include_path if "\n" in one]
+    names = [name for name in grid.tasks if not any(f"task: {name}\n" in one for one in inline)]
+    folders = [one for one in grid.include_path if one not in inline]
+    wrong = [*preflight.task_problems(names, folders), *said_by(lambda: checked(cells))]
+    if not wrong:
+        require_tasks(file, grid.tasks, grid.include_path)
+        reasons = [why_run(cell, out) for cell in cells]
+        _print_plan(cells, reasons)
+        for line in cost_of([cell for cell, why in zip(cells, reasons, strict=True) if why]).lines():
+            say(line)
+    preflight.refuse(said or wrong)
+    return 0
 
 
 def _run(todo: Sequence[Cell], args: argparse.Namespace) -> dict[str, str]:

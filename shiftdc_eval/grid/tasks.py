@@ -12,7 +12,7 @@ from shiftdc_eval.core.hashing import text_sha256
 from shiftdc_eval.core.paths import cache_dir
 from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.grid.file import place
-from shiftdc_eval.tasks.catalogue import TASKS, TWINS
+from shiftdc_eval.tasks.catalogue import KNOWN, TASKS, TWINS
 from shiftdc_eval.tasks.folder.items import read
 from shiftdc_eval.tasks.folder.settings import CLASS, checked
 
@@ -53,6 +53,11 @@ def task_facts(name: str, include_path: Sequence[str] = ()) -> dict[str, dict[st
     return found
 
 
+def leaf_tasks(name: str) -> list[str]:
+    """The tasks of a group; a task as it is."""
+    return [name] if name in KNOWN else list(_tasks_of(name))
+
+
 def _tasks_of(listed: Any) -> Iterator[str]:
     """Leaf tasks of an entry in lmms-eval's index or in a group's yaml."""
     if isinstance(listed, list):
@@ -61,13 +66,13 @@ def _tasks_of(listed: Any) -> Iterator[str]:
     elif isinstance(listed, dict):
         yield from _tasks_of(listed["task"])
     elif (entry := _index().get(listed)) and entry["type"] in ("group", "tag"):
-        yield from _tasks_of(entry["task"] if entry["task"] != -1 else _config(listed)["task"])
+        yield from _tasks_of(entry["task"] if entry["task"] != -1 else task_config(listed)["task"])
     else:
         yield listed
 
 
 def _facts(name: str) -> dict[str, str]:
-    config = _config(name)
+    config = task_config(name)
     metadata, revision = config.get("metadata"), ""
     if getattr(config.get("class"), "value", "") == CLASS:  # not imported: a node of the yaml file
         revision = read(name, checked(config.get("dataset_kwargs") or {}, f"task {name}")).revision
@@ -75,7 +80,7 @@ def _facts(name: str) -> dict[str, str]:
     return {"version": version, "revision": revision}
 
 
-def _config(name: str) -> dict[str, Any]:
+def task_config(name: str) -> dict[str, Any]:
     """A task's yaml with its includes resolved and its functions not imported."""
     from lmms_eval.utils import load_yaml_config
 

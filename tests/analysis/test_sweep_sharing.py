@@ -22,6 +22,7 @@ from shiftdc_eval.defenses.caption_store import clock
 from shiftdc_eval.defenses.directions import Directions
 from shiftdc_eval.grid import run as grid
 from shiftdc_eval.grid.file import read_grid
+from shiftdc_eval.grid.passes import Size
 from shiftdc_eval.steering import ablate
 
 SHORT = GenerationSettings(max_new_tokens=4)
@@ -230,7 +231,7 @@ def test_items_without_an_image_take_one_pass(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(GRID.format(model="m"))
     (none, *rest) = list(read_grid(file).cells())
-    size = sweep_plan.Size(shown=0, plain=7)
+    size = Size(shown=0, plain=7)
     counted = [sum(one.count for one in sweep_plan.passes(cell, size)) for cell in (none, *rest)]
     assert counted == [7] * 10 + [14]
 

@@ -12,7 +12,6 @@ import pytest
 from hand_made_requests import through_the_adapter
 from PIL import Image
 
-from shiftdc_eval.analysis.sweeps.plan import Size, passes
 from shiftdc_eval.backbones import Chat, ModelSpec, load_backbone
 from shiftdc_eval.cli import main
 from shiftdc_eval.core.errors import ConfigError
@@ -20,6 +19,7 @@ from shiftdc_eval.core.records import RunRecord
 from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.defenses.registry import BUILT_IN, Registry
 from shiftdc_eval.grid.file import read_grid
+from shiftdc_eval.grid.passes import Size, passes
 from shiftdc_eval.grid.plan import checked
 from shiftdc_eval.plugin.arguments import split_arguments
 from shiftdc_eval.plugin.doctor import check_defenses

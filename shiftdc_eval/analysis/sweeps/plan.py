@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.defenses.contrast import load_contrast
 from shiftdc_eval.defenses.directions import HELD_OUT
-from shiftdc_eval.defenses.passes import UNDEFENDED, Kind, Pass
 from shiftdc_eval.grid.file import Cell
-from shiftdc_eval.plugin.arguments import validated
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
-
-@dataclass(frozen=True)
-class Size:
-    """Items of a cell."""
-
-    shown: int
-    """With an image."""
-    plain: int
-    """Without."""
-
-
-@dataclass(frozen=True)
-class Counted:
-    """A prompt through the model for several items of a cell."""
-
-    kind: Kind
-    count: int
-    """Items."""
-    shared: Hashable
-    """Cells that name the same thing share the pass; None: it is this cell's alone."""
+from shiftdc_eval.grid.passes import KINDS, Size, defense_of, passes
 
 
 def size_of(cell: Cell, load: Callable[[str], Any]) -> Size:
@@ -48,30 +22,6 @@ def size_of(cell: Cell, load: Callable[[str], Any]) -> Size:
     examples = load(cell.task).source.examples[: cell.settings.limit]
     shown = sum(example.image is not None for example in examples)
     return Size(shown, len(examples) - shown)
-
-
-def passes(cell: Cell, size: Size) -> Iterator[Counted]:
-    """Forward passes of a cell, without the fit of its direction."""
-    here = (cell.model, cell.task, cell.settings.system_prompt, cell.settings.limit)
-    defense = validated(DEFENSES[cell.defense.name], _own(cell), what="sweep:")
-    if not defense.asks_model:
-        return
-    answer = UNDEFENDED if cell.defense.name == "none" else Pass("answers")
-    for one in (*defense.extra_passes(), answer):
-        decoded = repr(cell.settings.gen_kwargs) if one.kind == "answers" else ""
-        shared = None if one.shared is None else (here, one.shared, decoded)
-        yield Counted(one.kind, size.shown + (size.plain if one.without_image else 0), shared)
-    if size.plain:
-        yield Counted("answers", size.plain, None)
-
-
-def _own(cell: Cell) -> dict[str, Any]:
-    """A defense's own settings; contrast and direction are the adapter's."""
-    return {
-        name: value
-        for name, value in cell.defense.settings.items()
-        if name in DEFENSES[cell.defense.name].model_fields
-    }
 
 
 def totals(todo: Sequence[tuple[Cell, Size]]) -> tuple[dict[str, int], dict[str, int]]:
@@ -99,8 +49,7 @@ def direction_texts(todo: Sequence[Cell], own_set: Callable[[str], Path | None])
         given = cell.defense.settings
         model = cell.model.pretrained
         path = Path(given["contrast"]) if "contrast" in given else own_set(model)
-        defense = validated(DEFENSES[cell.defense.name], _own(cell), what="sweep:")
-        if "direction" not in given and (prompts := defense.fit_prompts(split(path))):
+        if "direction" not in given and (prompts := defense_of(cell).fit_prompts(split(path))):
             fits.add((model, path, tuple(prompts)))
     texts = [(model, prompt) for model, _, prompts in fits for prompt in prompts]
     return len(set(texts)), len(texts) - len(set(texts))
