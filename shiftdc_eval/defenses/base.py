@@ -164,6 +164,11 @@ class Settings(BaseModel):
         return None
 
     @property
+    def other_models(self) -> Sequence[str]:
+        """Hub ids or folders of further models that answers need at these settings, which may not be here."""
+        return ()
+
+    @property
     def control(self) -> str:
         """Why this is a control and not a defense (its cells never rank); empty for defenses."""
         return ""

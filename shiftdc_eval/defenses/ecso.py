@@ -14,7 +14,7 @@ from pydantic import Field
 
 from shiftdc_eval.backbones import Chat, GenerationSettings
 from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
-from shiftdc_eval.defenses.none import undefended
+from shiftdc_eval.defenses.none import first_answers, undefended
 from shiftdc_eval.defenses.passes import UNDEFENDED, Pass
 from shiftdc_eval.defenses.prompts import prompt
 
@@ -53,7 +53,7 @@ class Ecso(Settings):
     def _checked(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
     ) -> list[Answer]:
-        first = self._first(tools, requests, settings)
+        first = first_answers(tools, requests, settings)
         asked = [
             request.chat.with_request(
                 prompt(
@@ -68,13 +68,6 @@ class Ecso(Settings):
         for row, answer in zip(unsafe, again, strict=True):
             first[row] = answer.with_extra(first_answer=first[row].text)
         return first
-
-    def _first(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
-        """Undefended answers; greedy ones are shared with `none` on the same model and task."""
-        if settings.do_sample:
-            return undefended(tools, requests, settings)
-        chats = [request.chat for request in requests]
-        return [Answer.of(answer) for answer in tools.captions.answers(tools.backbone, chats, settings)]
 
 
 class EcsoCaption(Settings):

@@ -19,6 +19,14 @@ def undefended(
     return [Answer.of(answer, *notes) for answer in generated]
 
 
+def first_answers(tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
+    """Undefended answers; greedy ones are shared with `none` on the same model and task."""
+    if settings.do_sample:
+        return undefended(tools, requests, settings)
+    chats = [request.chat for request in requests]
+    return [Answer.of(answer) for answer in tools.captions.answers(tools.backbone, chats, settings)]
+
+
 class NoDefense(Settings):
     """No defense."""
 

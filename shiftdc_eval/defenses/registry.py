@@ -37,6 +37,7 @@ BUILT_IN: Mapping[str, str] = {
     "blank_image": "blank_image.BlankImage",
     "refuse_all": "refuse_all.RefuseAll",
     "always_prefix": "always_prefix.AlwaysPrefix",
+    "eta_prefix": "eta_prefix.EtaPrefix",
     "rai": "rai.Rai",
 }
 """Name -> module of this folder and class; imported when it is looked up, so that names can be checked at once."""

@@ -44,6 +44,8 @@ class Checked:
     problem: str
     """Error message; empty if it answered."""
     seconds: float
+    left_out: str = ""
+    """Why it was not run."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +75,8 @@ def main(args: argparse.Namespace) -> int:
     problems = 0
     for checked in check_defenses(backbone):
         problems += bool(checked.problem)
-        say(f"defense={checked.name:<18} {checked.problem or f'ok, {checked.seconds:.2f} s'}")
+        done = checked.left_out or f"ok, {checked.seconds:.2f} s"
+        say(f"defense={checked.name:<18} {checked.problem or done}")
     return 1 if problems else 0
 
 
@@ -157,12 +160,16 @@ def check_defenses(backbone: Backbone, names: Iterable[str] | None = None) -> It
     requests = [Request(Chat.ask(REQUEST, [picture()])), Request(Chat.ask(REQUEST))]
     for name in DEFENSES if names is None else names:
         started = time.perf_counter()
-        problem = ""
+        problem = left_out = ""
         try:
-            short(DEFENSES[name]).answer(tools, requests, GenerationSettings(max_new_tokens=NEW_TOKENS))
+            chosen = short(DEFENSES[name])
+            if chosen.other_models:
+                left_out = f"not tried: it needs {' and '.join(chosen.other_models)} too"
+            else:
+                chosen.answer(tools, requests, GenerationSettings(max_new_tokens=NEW_TOKENS))
         except (ShiftDCError, ValueError, TypeError, RuntimeError, KeyError, OSError) as error:
             problem = f"FAILED: {str(error).strip().splitlines()[0] if str(error).strip() else repr(error)}"
-        yield Checked(name, problem, time.perf_counter() - started)
+        yield Checked(name, problem, time.perf_counter() - started, left_out)
 
 
 def short(chosen: type[Settings]) -> Settings:

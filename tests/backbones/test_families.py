@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from alone import ALONE
 from fixed_directions import FixedDirections
 from PIL import Image
 from tiny_families import FAMILIES, HIDDEN, LAYERS, Family, save_family
@@ -409,7 +410,7 @@ def test_a_direction_is_fitted_saved_loaded_and_refused_for_another_model(
         check(loaded, other, "a file")
 
 
-@pytest.mark.parametrize("defense", list(DEFENSES))
+@pytest.mark.parametrize("defense", ALONE)
 def test_every_defense_answers(backbone: Backbone, defense: str) -> None:
     torch.manual_seed(5)
     direction = SafetyDirection(torch.randn(LAYERS, HIDDEN), "tiny", "r", "t", "c", 1, 1)

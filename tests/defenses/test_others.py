@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from alone import ALONE
 from fixed_directions import FixedDirections
 from PIL import Image
 
@@ -167,7 +168,7 @@ def texts(defense: object, tools: Tools) -> list[str]:
     return [answer.text for answer in defense.answer(tools, batch(), SETTINGS)]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", sorted(DEFENSES))
+@pytest.mark.parametrize("name", ALONE)
 def test_no_answer_depends_on_its_batch(tools: Tools, name: str) -> None:
     short = {
         field: 5

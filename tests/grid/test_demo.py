@@ -3,9 +3,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from alone import ALONE
 
 from shiftdc_eval.cli import main
-from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.grid.file import read_grid
 from shiftdc_eval.grid.plan import checked
 
@@ -13,7 +13,7 @@ SHOWN = {
     "none", "shiftdc", "random", "ecso", "ecso_caption", "adashield_s", "cmrm", "coca", "refusal_direction"
 }  # fmt: skip
 """What the demo's table shows: the README prints it, so it stays small."""
-REST = sorted(set(DEFENSES) - SHOWN - {"shiftdc_captioned"})
+REST = sorted(set(ALONE) - SHOWN - {"shiftdc_captioned"})
 """Run on the toy model here, and not in the demo; whose caption ShiftDC is given is a question of an ablation."""
 
 

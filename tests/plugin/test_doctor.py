@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import tiny_families
 import transformers as hf
+from alone import ALONE
 from tiny_families import save_family
 from tiny_models import tiny_tokenizer
 
@@ -50,7 +51,10 @@ def test_a_healthy_model_is_described_and_every_defense_tried(
     assert [line for line in out.splitlines() if line.startswith("defense=")] == [
         line for line in out.splitlines() if any(line.startswith(f"defense={name} ") for name in DEFENSES)
     ]
-    assert out.count("ok, ") == len(DEFENSES)
+    assert out.count("ok, ") == len(ALONE)
+    assert (
+        "not tried: it needs RLHFlow/ArmoRM-Llama3-8B-v0.1 and openai/clip-vit-large-patch14-336 too" in out
+    )
 
 
 def test_runs_of_image_tokens_are_shown_once_with_their_number(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from alone import ALONE
 from fixed_directions import FixedDirections
 from PIL import Image
 from transformers import BlipImageProcessor
@@ -231,7 +232,7 @@ def test_batches_and_defenses_work_as_for_every_family(backbone: Backbone) -> No
     assert len(backbone.layers) == published.LAYERS
     direction = SafetyDirection(torch.randn(published.LAYERS, published.WIDTH), "m", "r", "t", "c", 1, 1)
     tools = Tools(backbone, CaptionStore(None), FixedDirections(direction))
-    for chosen in DEFENSES.values():
+    for chosen in map(DEFENSES.__getitem__, ALONE):
         short = {n: 4 for n in ("caption_max_new_tokens", "tell_max_new_tokens") if n in chosen.model_fields}
         answers = chosen(**short).answer(tools, [Request(chat) for chat in chats], settings)  # type: ignore[attr-defined]
         assert len(answers) == len(chats)
