@@ -49,6 +49,22 @@ class Official(Record):
     """Number of parts."""
 
 
+class Contrast(Record):
+    """Refused share of the harmful minus that of the benign items of the same pairs."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """Pairs of which both answers are scored."""
+    first_only: int
+    """Pairs refused on the harmful item alone."""
+    second_only: int
+    """Pairs refused on the benign item alone."""
+    p: float
+    """Exact McNemar; whole questions change sides where several pairs share one."""
+
+
 class Measure(Record):
     """The result of one judge on one cell."""
 
@@ -82,6 +98,8 @@ class Measure(Record):
     """Unweighted mean over the groups of each kind."""
     official: list[Official] = Field(default_factory=list)
     """Means over groups, where a benchmark has any besides `value`."""
+    contrast: Contrast | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of a refusal judge on a benchmark of pairs."""
 
 
 class Agreement(Record):

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from shiftdc_eval.board.cell import Cell, JudgeColumn
-from shiftdc_eval.board.index import DIGITS, Agreement, Group, Measure, Metric, lower_is_better
+from shiftdc_eval.board.index import DIGITS, Agreement, Contrast, Group, Measure, Metric, lower_is_better
 from shiftdc_eval.board.model_kinds import HARMLESS, mark_of
 from shiftdc_eval.board.official_means import means_of, official_means
 from shiftdc_eval.core import statistics
@@ -31,13 +31,12 @@ SUBTASK = "subtask"
 def metric_of(cell: Cell, column: JudgeColumn, benign: bool) -> Metric:
     """What a column measures, on benign requests or on others.
 
-    A keyword judge on harmful requests gives `keyword_asr`, never plain `asr`; another refusal judge, and any for a
-    small research model, gives the refused share, since a non-refusal does not count as a successful attack.
+    A refusal judge without a model gives `keyword_asr` on harmful requests, never plain `asr`; one with a model, and
+    any for a small research model, gives the refused share, since a non-refusal does not count as a successful attack.
     """
     weak = mark_of(cell.model.note) in HARMLESS
-    words = column.name.startswith("keyword")
     if column.kind == "refusal":
-        return "over_refusal" if benign else "keyword_asr" if words and not weak else "refused"
+        return "over_refusal" if benign else "refused" if weak or column.models else "keyword_asr"
     if column.kind == "harm":
         return "unsafe_rate" if benign or weak else "asr"
     return "harm_score" if scores_harm(cell, column) else "score"
@@ -207,9 +206,37 @@ def measure(column: Column) -> Measure:
             for name, parts in groups.items()
             if name != "flag" and len(parts) > 1
         },
+        contrast=contrast_of(column),
         official=[]
         if column.benign
         else official_means(column.answers.cell.task.name, column.answers.cell.samples, column.values),
+    )
+
+
+def contrast_of(column: Column) -> Contrast | None:
+    """Refusals on the harmful and on the benign item of each pair; None where the task has no pairs."""
+    cell, verdicts = column.answers.cell, column.judge.verdicts
+    if column.benign is not False or column.judge.kind != "refusal" or not means_of(cell.task.name).paired:
+        return None
+    benign = set(cell.samples.flags.get(BENIGN_ITEM, ()))
+    sides: dict[tuple[str, int], dict[bool, int]] = {}
+    for row, (item, repeat) in enumerate(column.answers.keys):
+        if verdicts[row] != "-":
+            sides.setdefault((item.rpartition("/")[0], repeat), {})[row in benign] = row
+    pairs = [(one[False], one[True]) for one in sides.values() if len(one) == 2]
+    if not pairs:
+        return None
+    harmful, safe = (np.array([verdicts[pair[side]] == "R" for pair in pairs]) for side in (0, 1))
+    questions = column.answers.questions[[row for row, _ in pairs]]
+    found = statistics.paired_proportions(harmful, safe, questions)
+    return Contrast(
+        value=round(found.value, DIGITS) + 0.0,
+        low=round(found.low, DIGITS) + 0.0,
+        high=round(found.high, DIGITS) + 0.0,
+        n=found.n,
+        first_only=found.first_only,
+        second_only=found.second_only,
+        p=float(f"{found.p:.2e}"),
     )
 
 

@@ -33,6 +33,8 @@ class Means:
     """A caveat on the share of all answers, in a sentence."""
     summed: frozenset[str] = frozenset()
     """Groups that the task's score is the sum over."""
+    paired: bool = False
+    """True where harmful and benign items are pairs whose ids differ in the last part alone."""
     beside_benign: bool = False
     """True where results are shown only beside those on a benign set."""
 
@@ -44,8 +46,8 @@ def means_of(task: str) -> Means:
     for entry in json.loads(FACTS.read_text(encoding="utf-8")):
         if task in entry["tasks"]:
             summed = frozenset(entry.get("summed", ()))
-            beside = entry.get("beside_benign", False)
-            return Means(entry["group"], entry["means"], entry["remark"], summed, beside)
+            flags = {name: entry.get(name, False) for name in ("paired", "beside_benign")}
+            return Means(entry["group"], entry["means"], entry["remark"], summed, **flags)
     return Means("", {}, "")
 
 

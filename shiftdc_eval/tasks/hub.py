@@ -134,27 +134,35 @@ def load_split(dataset: str, config: str | None, split: str, revision: str, benc
         raise DataError(_unreachable(f"{dataset}{part}", revision, benchmark, error)) from error
 
 
+def file_of_hub(dataset: str, path: str, revision: str, benchmark: str) -> Path:
+    """A file of a hub dataset, downloaded once.
+
+    Raises:
+        DataError: it cannot be had; names id, revision and the local folder to use instead.
+    """
+    if _WITHOUT_TABLES.get():
+        require_dataset(dataset, revision, benchmark)
+        raise NotLoaded
+    return _downloaded(dataset, path, revision, benchmark)
+
+
 def image_of_hub(dataset: str, path: str, revision: str, benchmark: str) -> Callable[[], Image.Image]:
     """Loads an image file of a hub dataset on demand; it is downloaded once.
 
     The returned function raises DataError, naming dataset and file, when it cannot be had or is damaged.
     """
+    return lambda: load_image(_downloaded(dataset, path, revision, benchmark), f"{dataset}, {path}")
 
-    def load() -> Image.Image:
-        from huggingface_hub import hf_hub_download
 
-        where = f"{dataset}, {path}"
-        try:
-            file = (
-                Path(dataset) / path  # tests, as in load_split
-                if Path(dataset).is_dir()
-                else hf_hub_download(dataset, path, repo_type="dataset", revision=revision)
-            )
-        except Exception as error:  # see resolve_revision
-            raise DataError(_unreachable(where, revision, benchmark, error)) from error
-        return load_image(Path(file), where)
+def _downloaded(dataset: str, path: str, revision: str, benchmark: str) -> Path:
+    from huggingface_hub import hf_hub_download
 
-    return load
+    if Path(dataset).is_dir():  # as in load_split
+        return Path(dataset) / path
+    try:
+        return Path(hf_hub_download(dataset, path, repo_type="dataset", revision=revision))
+    except Exception as error:  # see resolve_revision
+        raise DataError(_unreachable(f"{dataset}, {path}", revision, benchmark, error)) from error
 
 
 def load_parquet(files: Sequence[Path], name: str) -> Table:

@@ -25,6 +25,8 @@ class GroupMeans:
     """Why the share of all answers is not enough, in one sentence."""
     summed: tuple[str, ...] = ()
     """Groups that the task's score is the sum over: without one of them there is no score."""
+    paired: bool = False
+    """True where harmful and benign items are pairs whose ids differ in the last part alone: refusals are compared."""
     beside_benign: bool = False
     """True where results are shown only beside those on a benign set, which the task itself does not have."""
 

@@ -57,6 +57,7 @@ def test_the_means_of_the_board_are_those_that_the_tasks_name() -> None:
     expected = [
         {"tasks": names, "group": means.group, "means": means.parts, "remark": means.remark}
         | ({"summed": means.summed} if means.summed else {})
+        | ({"paired": True} if means.paired else {})
         | ({"beside_benign": True} if means.beside_benign else {})
         for means, names in tasks.values()
     ]

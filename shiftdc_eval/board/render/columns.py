@@ -11,6 +11,7 @@ from shiftdc_eval.board.render.companions import BesideValue
 from shiftdc_eval.board.render.format import (
     METRIC_NAMES,
     RATES,
+    p_text,
     show,
     show_difference,
     show_official,
@@ -118,6 +119,25 @@ def _companions(section: Section) -> list[Column]:
     return [column(position) for position in range(len(section.beside))]
 
 
+def _contrast(section: Section) -> list[Column]:
+    """Refusals on the two pictures of one query."""
+    if not any(line.measure.contrast for line in section.lines):
+        return []
+    return [
+        Column(
+            "unsafe − safe",
+            "refused share on the harmful minus on the benign item of the same pairs, with its 95 % interval; p from "
+            "exact McNemar, by question",
+            lambda line: line.measure.contrast,
+            lambda found, metric: (
+                f"{show_difference(found.value, metric)} [{show_difference(found.low, metric)}, "
+                f"{show_difference(found.high, metric)}], {p_text(found.p)} ({found.n} pairs)"
+            ),
+            empty="",
+        )
+    ]
+
+
 COLUMNS: list[Column | Callable[[Section], list[Column]]] = [
     Column(
         "rank",
@@ -153,6 +173,7 @@ COLUMNS: list[Column | Callable[[Section], list[Column]]] = [
         page="small",
     ),
     _official,
+    _contrast,
     Column(
         "against none",
         "paired difference to `none` over shared answers; p from exact McNemar or sign flips, Holm-adjusted",

@@ -59,8 +59,13 @@ def show_rank(rank: tuple[int, int]) -> str:
 def show_p(pair: Pair) -> str:
     """The p-value of a pair, Holm-adjusted where both entries rank."""
     p = pair.p if pair.p_holm is None else pair.p_holm
-    text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    text = p_text(p)
     return text if pair.p_holm is not None else f"{text}, unadjusted"
+
+
+def p_text(p: float) -> str:
+    """A p-value."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def differing(own: Mapping[str, object], siblings: Sequence[Mapping[str, object]]) -> str:

@@ -1,0 +1,1 @@
+"""MSSBench: one query with a safe and an unsafe picture of the situation."""
