@@ -6,12 +6,39 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.core.validation import nearest
+from shiftdc_eval.core.validation import nearest, validated
 from shiftdc_eval.defenses.registry import DEFENSES
 
 if TYPE_CHECKING:
     from shiftdc_eval.backbones.interface import Capability
-    from shiftdc_eval.defenses.base import Defense
+    from shiftdc_eval.defenses.base import Defense, Settings
+
+GATE = "gate"
+"""The argument that puts a detector in front of a defense; `gate_...` are its settings."""
+
+
+def class_of(defense: str, given: Iterable[str]) -> type[Settings]:
+    """The class of a defense; of a gated one where a gate's setting is given that the defense has not itself.
+
+    Args:
+        defense: its name.
+        given: names of the settings given.
+    """
+    plain = DEFENSES[defense]
+    if not any(name == GATE or name.startswith(f"{GATE}_") for name in set(given) - set(plain.model_fields)):
+        return plain
+    from shiftdc_eval.defenses.gate import gated
+
+    return gated(plain)
+
+
+def chosen(defense: str, settings: Mapping[str, Any], *, what: str) -> Defense:
+    """A defense with its settings.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of range.
+    """
+    return validated(class_of(defense, settings), settings, what=what)
 
 
 def split(
@@ -34,10 +61,10 @@ def split(
                 raise ConfigError(f"unknown {what} {name}; did you mean defense?")
         raise ConfigError(f"{what} defense= is missing; one of: {', '.join(DEFENSES)}")
     known(str(defense), what=what)
-    mine, theirs = {"defense", *own}, set(DEFENSES[defense].model_fields)
+    mine, theirs = {"defense", *own}, set(class_of(str(defense), given).model_fields)
     for name in given:
         if name not in mine | theirs:
-            words = sorted(mine | theirs)
+            words = sorted(mine | theirs | {GATE})
             raise ConfigError(
                 f"unknown {what} {name}{nearest(name, words)}; defense={defense} knows {', '.join(words)}"
             )

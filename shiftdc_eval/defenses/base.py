@@ -26,6 +26,12 @@ NOT_APPLICABLE = "not_applicable"
 """Note on an answer that was left undefended because the request has no image."""
 OVER_CONTEXT = "over_context"
 """Note on an answer whose prompt is longer than the model's context."""
+REFUSED_BY_DETECTOR = "refused_by_detector"
+"""Note on an answer that is a detector's template: the model was not asked."""
+SENT_ON = "sent_on"
+"""Note on an answer that a gate gave to the defense behind it."""
+DETECTOR_SCORE = "detector_score"
+"""Entry in `Answer.extra`: the score that a detector or a gate decided by."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,9 @@ class Answer:
         """The answer that a backbone generated."""
         return cls(generated.text, generated.tokens_in, generated.tokens_out, notes, extra)
 
-    def with_extra(self, **extra: Any) -> Answer:
-        """The same answer with additional `extra` entries."""
-        return replace(self, extra={**self.extra, **extra})
+    def with_extra(self, *notes: str, **extra: Any) -> Answer:
+        """The same answer with additional notes and `extra` entries."""
+        return replace(self, notes=(*self.notes, *notes), extra={**self.extra, **extra})
 
 
 class DirectionSource(Protocol):
@@ -84,7 +90,9 @@ class DirectionSource(Protocol):
     def refusal_layer(self) -> LayerChoice:
         """The layer at whose input a refusal direction is added, chosen on the held-out pairs."""
 
-    def fitted(self, kind: str, vectors: Callable[[ContrastSet, int], Tensor]) -> SafetyDirection:
+    def fitted(
+        self, kind: str, vectors: Callable[[ContrastSet, int], Tensor], *, held_out: bool = False
+    ) -> SafetyDirection:
         """Other vectors of the contrast set, fitted once and cached under `kind`; see `Directions.fitted`."""
 
     def chosen(self, kind: str, choose: Callable[[ContrastSet, ContrastSet, int], Choice]) -> Choice:
@@ -177,6 +185,10 @@ class Settings(BaseModel):
         """The settings with every default filled in for this backbone, JSON-ready: part of a cell's key."""
         return self.model_dump(mode="json")
 
+    def fitted(self, tools: Tools) -> dict[str, Any]:
+        """Settings that are found on the contrast set, JSON-ready: they take their places in `resolved`."""
+        return {}
+
 
 Defense = Settings
 """The interface of a defense."""
@@ -189,7 +201,22 @@ def split_by_image(
     without: Callable[[list[Request]], list[Answer]],
 ) -> list[Answer]:
     """Answer requests with and without images by different means, in the order they came."""
-    shown = [request for request in requests if request.chat.images]
-    plain = [request for request in requests if not request.chat.images]
-    answers = {True: iter(with_image(shown) if shown else []), False: iter(without(plain) if plain else [])}
-    return [next(answers[bool(request.chat.images)]) for request in requests]
+    return split(requests, [bool(request.chat.images) for request in requests], with_image, without)
+
+
+def split(
+    requests: Sequence[Request],
+    chosen: Sequence[bool],
+    answer_chosen: Callable[[list[Request]], list[Answer]],
+    answer_others: Callable[[list[Request]], list[Answer]],
+) -> list[Answer]:
+    """Answer the chosen requests and the others by different means, in the order they came."""
+    parts = {
+        which: [request for request, one in zip(requests, chosen, strict=True) if one is which]
+        for which in (True, False)
+    }
+    answers = {
+        which: iter(answer(parts[which]) if parts[which] else [])
+        for which, answer in ((True, answer_chosen), (False, answer_others))
+    }
+    return [next(answers[one]) for one in chosen]

@@ -22,11 +22,10 @@ from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.paths import cache_dir
 from shiftdc_eval.core.validation import nearest, validated
 from shiftdc_eval.defenses.answering import answered
-from shiftdc_eval.defenses.arguments import require, split
+from shiftdc_eval.defenses.arguments import chosen, require, split
 from shiftdc_eval.defenses.base import Answer, Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.directions import Directions
-from shiftdc_eval.defenses.registry import DEFENSES
 from shiftdc_eval.defenses.shiftdc import ShiftDC, counterpart
 from shiftdc_eval.steering import SafetyDirection, safety_coordinate
 
@@ -94,8 +93,8 @@ class DefendedModel:
             chats: what is asked, with and without images; as a `Request` with a sampling seed of its own.
             defense: name of the defense, as in `defense=NAME`.
             seed: seed of sampling.
-            given: settings of the defense (`alpha=0.5`) and of decoding (`max_new_tokens=64`, see
-                `GenerationSettings`; greedy by default).
+            given: settings of the defense (`alpha=0.5`), of a gate in front of it (`gate="hidden_detect"`) and of
+                decoding (`max_new_tokens=64`, see `GenerationSettings`; greedy by default).
 
         Raises:
             ConfigError: an unknown defense or argument, or a value that is wrong.
@@ -106,9 +105,9 @@ class DefendedModel:
                     f"chat {at} is a {type(chat).__name__}; give a list of chats: [Chat.ask(text, [image])]"
                 )
         own, theirs = split({"defense": defense, **given}, GENERATION, what="argument")
-        chosen = validated(DEFENSES[own.pop("defense")], theirs, what="argument")
+        defending = chosen(own.pop("defense"), theirs, what="argument")
         settings = GenerationSettings(**own)
-        require(chosen, self.backbone.capabilities, self.backbone.engine, use_cache=settings.use_cache)
+        require(defending, self.backbone.capabilities, self.backbone.engine, use_cache=settings.use_cache)
         requests = [
             chat if isinstance(chat, Request) else Request(_rgb(chat), f"{seed}:{at}")
             for at, chat in enumerate(chats)
@@ -116,7 +115,7 @@ class DefendedModel:
         return [
             answer
             for start in range(0, len(requests), self.batch_size)
-            for answer in answered(chosen, self.tools, requests[start : start + self.batch_size], settings)
+            for answer in answered(defending, self.tools, requests[start : start + self.batch_size], settings)
         ]
 
     def shift(self, chats: Sequence[Chat], *, caption_max_new_tokens: int | None = None) -> Tensor:

@@ -200,7 +200,7 @@ def _fitting() -> Iterator[None]:
     try:
         yield
     except ItemError as error:
-        raise ModelError(f"a direction cannot be fitted: {error}") from error
+        raise ModelError(f"nothing can be fitted on the contrast set: {error}") from error
 
 
 def check(direction: SafetyDirection, backbone: Backbone, source: Path) -> SafetyDirection:
@@ -336,16 +336,19 @@ class Directions:
             )
         return self._made[kind]
 
-    def fitted(self, kind: str, vectors: Callable[[ContrastSet, int], Tensor]) -> SafetyDirection:
+    def fitted(
+        self, kind: str, vectors: Callable[[ContrastSet, int], Tensor], *, held_out: bool = False
+    ) -> SafetyDirection:
         """Other vectors of the contrast set: from the cache, else fitted on the pairs that are not held out.
 
         Args:
             kind: names what is fitted, with every setting that changes it.
             vectors: fits them, from those pairs and the number of texts a forward pass: `[layers, any width]`.
+            held_out: take the pairs that are held out instead.
         """
 
         def fit() -> SafetyDirection:
-            pairs, _ = self._contrast.split(HELD_OUT)
+            pairs = self._contrast.split(HELD_OUT)[held_out]
             return SafetyDirection(
                 vectors(pairs, self._batch_size),
                 self._backbone.name,
@@ -357,9 +360,10 @@ class Directions:
                 kind,
             )
 
-        if kind not in self._made:
-            self._made[kind] = _kept(self._backbone, self._contrast, [HELD_OUT, kind], fit)
-        return self._made[kind]
+        name = f"{kind} (held out)" if held_out else kind
+        if name not in self._made:
+            self._made[name] = _kept(self._backbone, self._contrast, [HELD_OUT, name], fit)
+        return self._made[name]
 
     def chosen(self, kind: str, choose: Callable[[ContrastSet, ContrastSet, int], Choice]) -> Choice:
         """What is chosen on the contrast set, once in a process.

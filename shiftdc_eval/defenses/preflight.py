@@ -16,11 +16,10 @@ from shiftdc_eval.backbones.loading import shape_on_disk
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.validation import explained
-from shiftdc_eval.defenses.arguments import require
+from shiftdc_eval.defenses.arguments import class_of, require
 from shiftdc_eval.defenses.base import Defense, Tools
 from shiftdc_eval.defenses.contrast import load_contrast
 from shiftdc_eval.defenses.directions import refuse_for_a_file
-from shiftdc_eval.defenses.registry import DEFENSES
 from shiftdc_eval.steering import SafetyDirection
 
 
@@ -47,7 +46,7 @@ def problems(
     """
     defense, given = None, None
     try:
-        defense = DEFENSES[name](**settings)
+        defense = class_of(name, settings)(**settings)
     except ValidationError as error:
         yield from explained(error, what)
     except ShiftDCError as error:
@@ -96,7 +95,7 @@ class _Asked:
     def image_shift(self, against: str) -> None:
         self.files.append("contrast")
 
-    def fitted(self, kind: str, vectors: object) -> None:
+    def fitted(self, kind: str, vectors: object, *, held_out: bool = False) -> None:
         self.files.append("contrast")
 
     def chosen(self, kind: str, choose: object) -> None:
@@ -118,8 +117,10 @@ def require_use(
         ConfigError: names the file.
     """
     asked = _Asked(given)
-    with suppress(AttributeError):  # there may be no direction to go on with
-        defense.direction_of(cast(Tools, SimpleNamespace(direction=asked)))
+    seen = cast(Tools, SimpleNamespace(direction=asked))
+    for look in (defense.direction_of, defense.fitted):
+        with suppress(AttributeError):  # there may be nothing to go on with
+            look(seen)
     for name, path in (("direction", direction), ("contrast", contrast)):
         if path and name not in asked.files:
             raise ConfigError(

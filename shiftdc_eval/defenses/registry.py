@@ -39,6 +39,7 @@ BUILT_IN: Mapping[str, str] = {
     "always_prefix": "always_prefix.AlwaysPrefix",
     "eta_prefix": "eta_prefix.EtaPrefix",
     "rai": "rai.Rai",
+    "hidden_detect": "hidden_detect.HiddenDetect",
 }
 """Name -> module of this folder and class; imported when it is looked up, so that names can be checked at once."""
 

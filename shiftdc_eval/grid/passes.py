@@ -6,11 +6,10 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from shiftdc_eval.defenses import DEFENSES
+from shiftdc_eval.defenses.arguments import chosen, class_of
 from shiftdc_eval.defenses.base import Defense
 from shiftdc_eval.defenses.passes import UNDEFENDED, Kind, Pass
 from shiftdc_eval.grid.file import Cell
-from shiftdc_eval.plugin.arguments import validated
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -38,12 +37,12 @@ class Counted:
 
 def defense_of(cell: Cell) -> Defense:
     """A cell's defense; contrast and direction are the adapter's."""
-    return validated(DEFENSES[cell.defense.name], own_settings(cell), what="grid:")
+    return chosen(cell.defense.name, own_settings(cell), what="grid:")
 
 
 def own_settings(cell: Cell) -> dict[str, Any]:
     """Settings of a cell's defense that are fields of it."""
-    fields = DEFENSES[cell.defense.name].model_fields
+    fields = class_of(cell.defense.name, cell.defense.settings).model_fields
     return {name: value for name, value in cell.defense.settings.items() if name in fields}
 
 

@@ -25,9 +25,8 @@ def checked(cells: list[Cell], may_set: Collection[str] = ()) -> list[Cell]:
         ConfigError: names the defense, the setting or the cell.
     """
     from shiftdc_eval.backbones.interface import ENGINES
-    from shiftdc_eval.defenses import DEFENSES
-    from shiftdc_eval.defenses.arguments import require
-    from shiftdc_eval.plugin.arguments import AdapterArguments, split_arguments, validated
+    from shiftdc_eval.defenses.arguments import chosen, require
+    from shiftdc_eval.plugin.arguments import AdapterArguments, split_arguments
 
     seen: set[Path] = set()
     for cell in cells:
@@ -41,7 +40,7 @@ def checked(cells: list[Cell], may_set: Collection[str] = ()) -> list[Cell]:
             )
         split_arguments({"defense": cell.defense.name, **given})
         what = f"grid: {cell.defense.name}:"
-        defense = validated(DEFENSES[cell.defense.name], given, what=what)
+        defense = chosen(cell.defense.name, given, what=what)
         require(defense, ENGINES[cell.model.engine], cell.model.engine)
         if cell.folder in seen:
             raise ConfigError(f"grid: the cell {cell.label} appears twice")
@@ -68,9 +67,9 @@ def selected(cells: list[Cell], only: Sequence[str], limit: int | None) -> list[
 
 def answer_version(cell: Cell) -> int:
     """Version of the code that makes a cell's answers."""
-    from shiftdc_eval.defenses import DEFENSES
+    from shiftdc_eval.defenses.arguments import class_of
 
-    defense = DEFENSES[cell.defense.name]
+    defense = class_of(cell.defense.name, cell.defense.settings)
     own = {name: value for name, value in cell.defense.settings.items() if name in defense.model_fields}
     return defense(**own).answer_version
 

@@ -97,11 +97,10 @@ def run_share(cells: Sequence[Cell], out: Path) -> dict[str, str]:
 
 def needed(cells: list[Cell]) -> frozenset[Capability]:
     """What the defenses of these cells ask of a backbone."""
-    from shiftdc_eval.defenses import DEFENSES
-    from shiftdc_eval.plugin.arguments import validated
+    from shiftdc_eval.defenses.arguments import chosen
 
-    chosen = (validated(DEFENSES[c.defense.name], c.defense.settings, what="grid:") for c in cells)
-    return frozenset().union(*(defense.needed() for defense in chosen))
+    defenses = (chosen(c.defense.name, c.defense.settings, what="grid:") for c in cells)
+    return frozenset().union(*(defense.needed() for defense in defenses))
 
 
 def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:

@@ -27,8 +27,8 @@ from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.model_memory import offer_room, withdraw_room
 from shiftdc_eval.core.paths import cache_dir, journal_dir
 from shiftdc_eval.core.run_ids import mark
-from shiftdc_eval.defenses import DEFENSES, Defense, Tools
-from shiftdc_eval.defenses.arguments import require
+from shiftdc_eval.defenses import Defense, Tools
+from shiftdc_eval.defenses.arguments import chosen, require
 from shiftdc_eval.defenses.base import OVER_CONTEXT
 from shiftdc_eval.defenses.caption_store import CaptionStore, engine_key
 from shiftdc_eval.defenses.directions import Directions
@@ -79,7 +79,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         super().__init__()
         own, theirs = split_arguments({**self.defaults, **given})
         self.arguments = validated(AdapterArguments, own, what="model argument")
-        self.defense: Defense = validated(DEFENSES[self.arguments.defense], theirs, what="model argument")
+        self.defense: Defense = chosen(self.arguments.defense, theirs, what="model argument")
         expect(self.arguments.languages)
         engine = self.arguments.engine
         offered = backbone.capabilities if backbone else ENGINES[engine]

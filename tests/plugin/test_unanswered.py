@@ -222,5 +222,5 @@ def test_what_cannot_be_fitted_ends_the_run_at_once(tiny_llava: Path, images: Pa
         backbone.model.model.language_model.layers[1].mlp.down_proj.weight.zero_()
         backbone.model.lm_head.weight.mul_(1e5)
     if defense == "refusal_direction":
-        with pytest.raises(ModelError, match="a direction cannot be fitted: no number"):
+        with pytest.raises(ModelError, match="nothing can be fitted on the contrast set: no number"):
             run(backbone, defense)

@@ -30,7 +30,9 @@ class FixedDirections:
     def refusal_layer(self) -> LayerChoice:
         return LayerChoice(self.layer, within_limits=True, own_refusals=True)
 
-    def fitted(self, kind: str, vectors: Callable[[ContrastSet, int], Tensor]) -> SafetyDirection:
+    def fitted(
+        self, kind: str, vectors: Callable[[ContrastSet, int], Tensor], *, held_out: bool = False
+    ) -> SafetyDirection:
         if kind not in self.made:
             pairs = ContrastSet(load_contrast().pairs[:8], "few")
             self.made[kind] = replace(self.direction, vectors=vectors(pairs, 8))

@@ -2,6 +2,7 @@
 
 from shiftdc_eval.core.statistics.agreement import kappa
 from shiftdc_eval.core.statistics.bootstrap import RESAMPLES, mean_score
+from shiftdc_eval.core.statistics.detection import areas
 from shiftdc_eval.core.statistics.intervals import (
     CONFIDENCE,
     Bools,
@@ -35,6 +36,7 @@ __all__ = [
     "Floats",
     "Ints",
     "Z",
+    "areas",
     "detectable_difference",
     "detectable_errors",
     "drawn_flip_p",

@@ -25,13 +25,13 @@ CHUNK = 2_000_000
 
 
 @lru_cache(maxsize=4)
-def draws(size: int) -> npt.NDArray[np.uint8]:
-    """[RESAMPLES, size] how often each of `size` clusters is drawn; the same for every caller.
+def draws(size: int, stream: int = 0) -> npt.NDArray[np.uint8]:
+    """[RESAMPLES, size] how often each of `size` clusters is drawn; the same for every caller of one stream.
 
     From raw bits, whose stream NumPy guarantees over its versions, unlike that of its distributions: the
     board must come out byte-identical elsewhere.
     """
-    bits = np.random.PCG64(SEED)
+    bits = np.random.PCG64(SEED + stream)
     counts = np.empty((RESAMPLES, size), np.uint8)
     for row in counts:
         drawn = (bits.random_raw(size) % np.uint64(size)).astype(np.int64)
