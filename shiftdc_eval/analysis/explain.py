@@ -168,7 +168,9 @@ def _defense(record: RunRecord) -> ShiftDC:
     kind = DEFENSES.get(record.defense)
     # a run with given captions is shown like any other defense's: the curves use the model's own caption
     if kind is not None and issubclass(kind, ShiftDC) and not issubclass(kind, ShiftDCCaptioned):
-        settings: dict[str, Any] = dict(record.settings)
+        settings: dict[str, Any] = {
+            name: value for name, value in record.settings.items() if name in kind.model_fields
+        }
         return kind(**settings)
     return ShiftDC()
 
@@ -183,7 +185,8 @@ def _measured(found: Answered, tools: Tools, chat: Chat, defense: ShiftDC) -> di
     record, backbone = found.record, tools.backbone
     settings = _settings(found)
     caption = defense.captions(tools, [chat], settings)[0]
-    own_is_shiftdc = record.defense == defense.name
+    # behind a gate some answers are undefended
+    own_is_shiftdc = record.defense == defense.name and "gate" not in record.settings
     edited, answers = calibrated(tools, defense, [chat], settings, answers=not own_is_shiftdc)
     plain = (
         found.response if record.defense == "none" else undefended(tools, [Request(chat)], settings)[0].text

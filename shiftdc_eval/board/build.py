@@ -12,7 +12,8 @@ from shiftdc_eval.board.cell import Cell
 from shiftdc_eval.board.cell_files import CELLS, remove_leftovers
 from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.defense_labels import defense_labels
-from shiftdc_eval.board.index import BLANK_CONTROL, NO_BENIGN, PARTIAL, Index, IndexCell
+from shiftdc_eval.board.detection import answers_by_template, detections
+from shiftdc_eval.board.index import BLANK_CONTROL, NO_BENIGN, PARTIAL, Detection, Index, IndexCell
 from shiftdc_eval.board.ingest.join import join
 from shiftdc_eval.board.judge_calibrations import (
     CALIBRATIONS,
@@ -104,7 +105,7 @@ def index_of(
 ) -> Index:
     """The index of some cells; their order does not matter."""
     ordered = sorted(cells, key=lambda cell: cell.path)
-    labels, relative = defense_labels(ordered), costs.relative_times(ordered)
+    labels, relative, detected = defense_labels(ordered), costs.relative_times(ordered), detections(ordered)
     with_benign = {
         system_id(cell) for cell in ordered if cell.task.benign or BENIGN_ITEM in cell.samples.flags
     }
@@ -112,7 +113,7 @@ def index_of(
     families: dict[str, list[Member]] = defaultdict(list)
     for number, cell in enumerate(ordered):
         columns = columns_of(cell)
-        entry = index_cell(cell, columns, labels[cell.path], relative.get(cell.path))
+        entry = index_cell(cell, columns, labels[cell.path], relative.get(cell.path), detected.get(cell.path))
         if means_of(cell.task.name).beside_benign and entry.system not in with_benign:
             entry = entry.model_copy(update={"not_ranked": [*entry.not_ranked, NO_BENIGN]})
         entries.append(entry)
@@ -135,7 +136,11 @@ def index_of(
 
 
 def index_cell(
-    cell: Cell, columns: Sequence[Column], label: str, relative: costs.Relative | None
+    cell: Cell,
+    columns: Sequence[Column],
+    label: str,
+    relative: costs.Relative | None,
+    detection: Detection | None,
 ) -> IndexCell:
     """One cell as the board shows it."""
     notes = [*cell.task.notes, *(note for run in cell.runs for note in run.notes)]
@@ -180,6 +185,7 @@ def index_cell(
         system=system_id(cell),
         measures=[measure(column) for column in columns],
         agreement=agreements(columns),
+        detection=detection,
     )
 
 
@@ -188,6 +194,7 @@ def reasons_not_to_rank(cell: Cell, notes: Sequence[str]) -> list[str]:
     reasons = {
         PARTIAL: cell.partial,
         "ablation": bool(cell.ablation),
+        "refusals are a detector's fixed text": answers_by_template(cell),
         "calibration items were evaluated": any(note.startswith(LEAKAGE) for note in notes),
         BLANK_CONTROL: any(note.startswith(BLANK_IMAGES) for note in notes),
     }

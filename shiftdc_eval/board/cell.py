@@ -118,6 +118,8 @@ class Samples(Record):
     """Groupings by name."""
     flags: dict[str, list[Count]] = Field(default_factory=dict)
     """Rows with a flag, by flag."""
+    detector: list[Annotated[float, Field(allow_inf_nan=False)] | None] | None = None
+    """Score of a detector or a gate; null where an answer has none, None where no answer has one."""
 
     def __len__(self) -> int:
         return len(self.item)
@@ -137,6 +139,7 @@ class Samples(Record):
             "response": self.response,
         }
         columns |= {"question": self.question or self.item, "repeat": self.repeat or self.item}
+        columns |= {"detector": self.detector or self.item}
         columns |= {f"groups.{name}": group.codes for name, group in self.groups.items()}
         for name, column in columns.items():
             if len(column) != size:

@@ -17,6 +17,8 @@ Settings = Mapping[str, str]
 """Settings as JSON texts."""
 FEW = 3
 """Settings in a label at most, unless only all of them distinguish it."""
+FITTED = {"fitted", "gate_fitted"}
+"""What was found on the contrast set, in many numbers: no label."""
 DRAW = "random_seed"
 """The setting that draws a random direction: cells that differ only in it are draws of one control. Null where none
 is drawn."""
@@ -29,10 +31,10 @@ def defense_labels(cells: Sequence[Cell]) -> dict[str, str]:
     """
     siblings: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
-        siblings[cell.model.id, cell.model.revision, cell.defense.name].append(cell)
-    labels = {}
+        siblings[cell.model.id, cell.model.revision, base_label(cell)].append(cell)
+    labels: dict[str, str] = {}
     for family in siblings.values():
-        names = {name for cell in family for name in cell.defense.settings}
+        names = {name for cell in family for name in cell.defense.settings} - FITTED
         settings = {
             cell.path: {name: json.dumps(cell.defense.settings.get(name)) for name in names}
             for cell in family
@@ -45,8 +47,15 @@ def defense_labels(cells: Sequence[Cell]) -> dict[str, str]:
                 for name in _distinguishing(settings[cell.path], known)
                 if name in given
             ]
-            labels[cell.path] = f"{cell.defense.name} ({', '.join(parts)})" if parts else cell.defense.name
+            name = base_label(cell)
+            labels[cell.path] = f"{name} ({', '.join(parts)})" if parts else name
     return _unique(cells, labels)
+
+
+def base_label(cell: Cell) -> str:
+    """The defense's name, and the gate in front of it where there is one."""
+    gate = cell.defense.settings.get("gate")
+    return f"{cell.defense.name}, gated by {gate}" if isinstance(gate, str) else cell.defense.name
 
 
 def _distinguishing(own: Settings, known: Sequence[Settings]) -> Sequence[str]:

@@ -12,7 +12,7 @@ from shiftdc_eval.board.index import DIGITS, Detection
 from shiftdc_eval.board.metrics import Answers
 from shiftdc_eval.core import statistics
 from shiftdc_eval.core.hashing import content_hash
-from shiftdc_eval.core.records import Rate
+from shiftdc_eval.core.records import BLANK_IMAGES, Rate
 from shiftdc_eval.core.statistics import Bools, Estimate, Floats, Ints
 
 ABOVE = ("refused_by_detector", "sent_on")
@@ -42,11 +42,16 @@ def twins(cell: Cell, family: Sequence[Cell]) -> list[Cell]:
     words = cell.task.name.split("_")
     shared: dict[int, list[Cell]] = defaultdict(list)
     for other in family if not cell.task.benign and cell.task.utility is not True else ():
-        if other.task.benign:
+        if other.task.benign and is_blank(other) == is_blank(cell):
             pairs = zip(words, other.task.name.split("_"), strict=False)
             same = [one == two for one, two in pairs]
             shared[(*same, False).index(False)].append(other)
     return shared[max(shared)] if shared else []
+
+
+def is_blank(cell: Cell) -> bool:
+    """True for a task that was asked with blank images."""
+    return any(note.startswith(BLANK_IMAGES) for note in cell.task.notes)
 
 
 def _detection(cell: Cell, benign: Sequence[Cell]) -> Detection:

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from shiftdc_eval.board.model_kinds import Mark
 from shiftdc_eval.board.reported import Reported
-from shiftdc_eval.core.records import Calibration, JudgeCost, Record
+from shiftdc_eval.core.records import Calibration, JudgeCost, Rate, Record
 
 MAX_UNSCORED = 0.02
 """A cell with a larger share of unscored answers does not rank."""
@@ -102,6 +102,24 @@ class Measure(Record):
     """Of a refusal judge on a benchmark of pairs."""
 
 
+class Detection(Record):
+    """What a detector's scores say of a cell; bounds are 95 % intervals, clustered by question."""
+
+    above: Rate
+    """Share of the answers whose score is above the threshold: detected, or false alarms on a benign task."""
+    answers: int
+    """Answers with a score."""
+    against: list[str] = Field(default_factory=list)
+    """Benign tasks that a harmful one is told apart from: those of its benchmark, else all that were measured."""
+    benign: int = 0
+    """Their answers."""
+    false_alarms: Rate | None = None
+    """Share of these above the threshold; None without a benign task."""
+    auroc: Rate | None = None
+    auprc: Rate | None = None
+    """Average precision; depends on the numbers of both."""
+
+
 class Agreement(Record):
     """Agreement of two judges of one cell on which answers fail."""
 
@@ -170,6 +188,8 @@ class IndexCell(Record):
     """Identifies this model with this defense over all tasks and seeds."""
     measures: list[Measure]
     agreement: list[Agreement] = Field(default_factory=list)
+    detection: Detection | None = None
+    """What the scores of a detector or a gate say; None without one."""
 
     @property
     def twin_of(self) -> str:

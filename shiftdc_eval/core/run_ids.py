@@ -24,6 +24,8 @@ class Made:
     """Why there is none; empty where there is one."""
     flags: tuple[str, ...] = ()
     """What a reader should know of it, e.g. `over_context`."""
+    detector_score: float | None = None
+    """The score that a detector or a gate decided by; None where there was none."""
 
 
 def mark(requests: Iterable[Any], run_id: str, made: Iterable[Made]) -> None:
@@ -46,5 +48,5 @@ def run_of(request: Any) -> str | None:
 def made_of(request: Any, answers: int) -> list[Made]:
     """What the model says of a request's answers, one entry an answer."""
     said = (request.metadata or {}).get(MADE_MARK, [])
-    found = [Made(one["unanswered"], tuple(one["flags"])) for one in said]
+    found = [Made(**{**one, "flags": tuple(one["flags"])}) for one in said]
     return [*found, *[Made()] * answers][:answers]

@@ -389,9 +389,13 @@ class Directions:
             ),
         )
 
-    def texts(self) -> set[str]:
-        """Normalised requests that the direction was fitted on; empty (unknown) for a direction from a file."""
-        if self._given is not None:
+    def texts(self, *, fitted: bool = False) -> set[str]:
+        """Normalised requests that the direction was fitted on; empty (unknown) for a direction from a file.
+
+        Args:
+            fitted: more than the direction was fitted on the contrast set, so its texts count with a file too.
+        """
+        if self._given is not None and not fitted:
             return set()
         pairs = self._contrast.pairs
         return {normalised(text) for pair in pairs for text in (pair.unsafe, pair.safe)}

@@ -81,8 +81,9 @@ def contrast_cosines(tools: Tools) -> ContrastCosines:
     kind = f"refusal_cosines-{digest(refusal_words())[:16]}"
     fit, held_out = (tools.direction.fitted(kind, measured, held_out=part) for part in (False, True))
     # a pair has as many texts on either side, the safe ones first
-    halves = [half for part in (fit, held_out) for half in part.vectors.chunk(2)]
-    return ContrastCosines(*halves, contrast_sha256=fit.contrast_sha256.rpartition("-")[2])
+    (safe, unsafe), (held_out_safe, held_out_unsafe) = fit.vectors.chunk(2), held_out.vectors.chunk(2)
+    contrast = fit.contrast_sha256.rpartition("-")[2]
+    return ContrastCosines(safe, unsafe, held_out_safe, held_out_unsafe, contrast)
 
 
 def ids_sha256(backbone: Backbone) -> str:

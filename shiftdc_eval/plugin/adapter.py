@@ -176,6 +176,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         if self._released:
             self._equip(self._load())
             self._released = False
+        fitted = self.defense.fitted(self.tools)
+        self.settings = {**self.defense.resolved(self.backbone), **fitted}
         samples = samples_from(
             requests,
             self.task_dict,
@@ -188,7 +190,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         with Journal(folder, self._config(), rank=self.rank) as journal:
             type(self).opened(journal.path)
             done = self._answer_all(samples, journal, tally)
-        tally.leaked = leaked_items(samples, self._directions.texts()) if self._direction_sha256 else 0
+        if self._direction_sha256 or fitted:
+            tally.leaked = leaked_items(samples, self._directions.texts(fitted=bool(fitted)))
         run_id, total = gathered(self._new_id(started), tally)
         if reason := total.nothing_answered():
             raise ModelError(f"none of {sum(total.answered.values())} requests could be answered: {reason}")

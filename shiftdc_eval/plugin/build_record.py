@@ -71,7 +71,7 @@ def run_record(
         hardware=backbone.hardware,
         plugins=plugins(arguments.defense),
         answer_version=defense.answer_version,
-        extra=_edits(tally),
+        extra=_facts(tally),
         notes=notes(tally, arguments.ablation or defense.control),
     )
     return RunRecord.model_validate(provenance.redacted(record.model_dump()))
@@ -90,10 +90,11 @@ def notes(tally: Tally, ablation: str) -> list[str]:
     return [*found, *(f"{note}: {count} of {total} answers" for note, count in sorted(tally.notes.items()))]
 
 
-def _edits(tally: Tally) -> dict[str, Any]:
-    """Requests of this run in which a decoder layer was edited, where the engine counts them."""
-    found = {str(layer): count for layer, count in sorted(tally.edits.items())}
-    return {"edited_requests_by_layer": found} if found else {}
+def _facts(tally: Tally) -> dict[str, Any]:
+    """What a detector scored, and requests in which a decoder layer was edited, where the engine counts them."""
+    edits = {str(layer): count for layer, count in sorted(tally.edits.items())}
+    facts = {"edited_requests_by_layer": edits, "detector_by_task": tally.detections()}
+    return {name: found for name, found in facts.items() if found}
 
 
 def plugins(defense: str) -> dict[str, str]:

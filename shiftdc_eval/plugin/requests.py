@@ -12,9 +12,12 @@ from shiftdc_eval.core.hashing import digest
 from shiftdc_eval.core.images import strict_decoding
 from shiftdc_eval.core.run_ids import Made
 from shiftdc_eval.defenses import Answer, Request
-from shiftdc_eval.defenses.base import OVER_CONTEXT
+from shiftdc_eval.defenses.base import DETECTOR_SCORE, OVER_CONTEXT, REFUSED_BY_DETECTOR, SENT_ON
 from shiftdc_eval.defenses.directions import normalised
 from shiftdc_eval.plugin.messages import chat_from_messages, settings_from_kwargs
+
+FLAGS = (OVER_CONTEXT, REFUSED_BY_DETECTOR, SENT_ON)
+"""Notes on an answer that its sample row carries."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,8 @@ def samples_from(
 
 def made(record: Mapping[str, Any]) -> Made:
     """What a sample row says of an answer, from its journal record."""
-    flags = tuple(note for note in record["notes"] if note == OVER_CONTEXT)
-    return Made(record.get("unanswered", ""), flags)
+    flags = tuple(note for note in record["notes"] if note in FLAGS)
+    return Made(record.get("unanswered", ""), flags, record.get("extra", {}).get(DETECTOR_SCORE))
 
 
 def task_of(instance: Any) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import torch.distributed
 
 from shiftdc_eval.core.records import Cost, TaskRecord
+from shiftdc_eval.defenses.base import DETECTOR_SCORE, REFUSED_BY_DETECTOR, SENT_ON
 from shiftdc_eval.plugin import lmms_tasks
 from shiftdc_eval.plugin.requests import Sample
 
@@ -38,6 +40,8 @@ class Tally:
     """Answers by note."""
     unanswered: Counter[str] = field(default_factory=Counter)
     """Requests that could not be answered, by reason."""
+    scores: dict[str, list[tuple[float, bool]]] = field(default_factory=dict)
+    """Scores of a detector or a gate, by task, each with whether it exceeded the threshold."""
     edits: Counter[int] = field(default_factory=Counter)
     """Requests in which a decoder layer was edited, by layer, where the engine counts them."""
 
@@ -57,6 +61,10 @@ class Tally:
             | {"seconds": seconds, "timed": int(timed), "reused": int(reused)}
         )
         self.notes.update(record["notes"])
+        score = record.get("extra", {}).get(DETECTOR_SCORE)
+        if score is not None:
+            above = bool({REFUSED_BY_DETECTOR, SENT_ON} & set(record["notes"]))
+            self.scores.setdefault(record["task"], []).append((score, above))
         if record["text"] is None:
             self.unanswered[record.get("unanswered", "")] += 1
 
@@ -67,12 +75,32 @@ class Tally:
         return self.unanswered.most_common(1)[0][0]
 
     def __add__(self, other: Tally) -> Tally:
-        names = [name for name in self.__dataclass_fields__ if name not in ("spent", "hardware")]
+        names = [name for name in self.__dataclass_fields__ if name not in ("spent", "scores", "hardware")]
         spent = {
             task: self.spent.get(task, Counter()) + other.spent.get(task, Counter())
             for task in {**self.spent, **other.spent}
         }
-        return Tally(**{name: getattr(self, name) + getattr(other, name) for name in names}, spent=spent)
+        scores = {
+            task: self.scores.get(task, []) + other.scores.get(task, [])
+            for task in {**self.scores, **other.scores}
+        }
+        return Tally(
+            **{name: getattr(self, name) + getattr(other, name) for name in names}, spent=spent, scores=scores
+        )
+
+    def detections(self) -> dict[str, dict[str, float]]:
+        """By task: answers with a score, the share above the threshold, the lowest, median and highest score."""
+        found = {}
+        for task, scored in sorted(self.scores.items()):
+            values = [score for score, _ in scored]
+            found[task] = {
+                "answers": len(values),
+                "share_above": round(sum(above for _, above in scored) / len(values), 6),
+                "lowest": min(values),
+                "median": median(values),
+                "highest": max(values),
+            }
+        return found
 
     def task_cost(self, task: str) -> Cost:
         """Cost of one task's answers."""

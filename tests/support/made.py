@@ -72,6 +72,8 @@ class Made:
     groups: Callable[[int], dict[str, str]] = lambda row: {"topic": f"topic {row % 4}"}
     fingerprints: dict[str, str] = field(default_factory=dict)
     judge_models: dict[str, str] = field(default_factory=dict)
+    score_of: Callable[[int], float] | None = None
+    """Row -> score of a detector; above 0 it refuses, or sends the request on."""
 
     @property
     def run_id(self) -> str | None:
@@ -112,11 +114,18 @@ class Made:
                         response_sha256=sha(self.responses(item)),
                         run=self.run_id,
                         groups=self.groups(row),
-                        flags=["clear_harm"] if row % 2 else [],
+                        **{"flags": ["clear_harm"] if row % 2 else [], **self._detected(row)},
                         verdicts=verdicts,
                     )
                 )
         return made
+
+    def _detected(self, row: int) -> dict[str, Any]:
+        if self.score_of is None:
+            return {}
+        said = "sent_on" if "gate" in self.settings else "refused_by_detector"
+        score = self.score_of(row)
+        return {"detector_score": score, "flags": [said] if score > 0 else []}
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the samples file."""

@@ -14,6 +14,8 @@ from shiftdc_eval.core.records import JudgeCost, SampleField, VerdictRecord
 
 NOT_JUDGED = "not judged"
 REASON_LENGTH = 60
+SCORE_DIGITS = 6
+"""Digits kept of a detector's score: batches change the later ones."""
 
 Value = str | float | None
 Verdict = tuple[Value, str]
@@ -45,6 +47,8 @@ class Row:
     flags: frozenset[str]
     source: str
     """File and line, for error messages."""
+    detector: float | None = None
+    """Score of a detector or a gate."""
     verdicts: dict[JudgeId, Verdict] = field(default_factory=dict)
     models: dict[JudgeId, frozenset[str]] = field(default_factory=dict)
     """Models that judged, by judge; none for judges without one."""
@@ -69,7 +73,7 @@ class Row:
         Raises:
             RecordError: the two contradict each other.
         """
-        for name in ("question", "prompt", "image", "response", "groups", "flags"):
+        for name in ("question", "prompt", "image", "response", "groups", "flags", "detector"):
             if getattr(self, name) != getattr(other, name):
                 raise self._contradiction(other, key, name)
         for judge, verdict in other.verdicts.items():
@@ -106,6 +110,9 @@ def row_of(sample: SampleField, source: str) -> tuple[RowKey, Row]:
         groups=sample.groups,
         flags=frozenset(sample.flags),
         source=source,
+        detector=None
+        if sample.detector_score is None
+        else float(f"{sample.detector_score:.{SCORE_DIGITS}g}"),
         verdicts={
             JudgeId(name, verdict.judge, verdict.kind): checked(
                 verdict, f"{source}: item {sample.item!r}: {name}"
@@ -180,6 +187,9 @@ def columns(rows: Mapping[RowKey, Row]) -> tuple[Samples, list[JudgeColumn]]:
             flag: [number for number, row in enumerate(ordered) if flag in row.flags]
             for flag in sorted({flag for row in ordered for flag in row.flags})
         },
+        detector=[row.detector for row in ordered]
+        if any(row.detector is not None for row in ordered)
+        else None,
     )
     judges = {judge for row in ordered for judge in row.verdicts}
     made = [_judge_column(judge, ordered) for judge in judges]
@@ -256,6 +266,7 @@ def rows_of(cell: Cell) -> dict[RowKey, Row]:
             },
             flags=frozenset(flag for flag, numbers in flagged.items() if number in numbers),
             source=source,
+            detector=samples.detector[number] if samples.detector else None,
         )
     for column in cell.judges:
         _put_verdicts(column, list(rows.values()))

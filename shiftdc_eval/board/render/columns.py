@@ -18,7 +18,8 @@ from shiftdc_eval.board.render.format import (
     show_p,
     show_rank,
 )
-from shiftdc_eval.board.render.sections import Line, Section
+from shiftdc_eval.board.render.sections import REFUSALS, Line, Section
+from shiftdc_eval.core.records import Rate
 
 Place = Literal["column", "small", "note", "nowhere"]
 """`column`: a column of its own. `small`: after the value of the column before, in small print or in brackets. `note`:
@@ -96,6 +97,57 @@ def _official(section: Section) -> list[Column]:
         return Column(name, "unweighted mean over these groups", value, show_official, page="note")
 
     return [column(position, name) for position, name in enumerate(section.official)]
+
+
+def _detection(section: Section) -> list[Column]:
+    """What a detector or a gate did, where one stands in the section."""
+    if not any(line.detection for line in section.lines):
+        return []
+
+    def of(line: Line, name: str) -> Rate | None:
+        return getattr(line.detection, name) if line.detection else None
+
+    def column(title: str, meaning: str, name: str, percent: bool) -> Column:
+        def text(found: Rate, metric: Metric) -> str:
+            shown = [
+                "–" if one is None else f"{100 * one:.1f}" if percent else f"{one:.3f}"
+                for one in (found.value, found.low, found.high)
+            ]
+            return f"{shown[0]} ({shown[1]}-{shown[2]})"
+
+        return Column(title, meaning, lambda line: of(line, name), text, percent=percent)
+
+    def against(line: Line) -> str:
+        found = line.detection
+        if found is None or not found.against:
+            return ""
+        return f"{found.answers} answers against {found.benign} of {', '.join(found.against)}"
+
+    above = "false alarms here" if section.metric == "over_refusal" else "detected"
+    columns = [column(above, "answers whose detector score is above the fitted threshold", "above", True)]
+    if section.metric in REFUSALS:
+        columns.append(
+            Column(
+                "refused by detector / model",
+                "a detector's fixed text is no refusal by the model: shares of either",
+                lambda line: line.refused_by,
+                lambda shares, metric: " / ".join(f"{100 * one:.1f}" for one in shares),
+                percent=True,
+            )
+        )
+    if any(line.detection and line.detection.against for line in section.lines):
+        columns += [
+            column("false alarms", "the same share of the benign task's answers", "false_alarms", True),
+            column("AUROC", "of the scores, harmful against benign; bootstrap interval", "auroc", False),
+            column(
+                "AUPRC",
+                "average precision of the same scores; depends on both numbers of answers",
+                "auprc",
+                False,
+            ),
+            _note("detector", "answers that the areas are of", against),
+        ]
+    return columns
 
 
 def _companions(section: Section) -> list[Column]:
@@ -189,6 +241,7 @@ COLUMNS: list[Column | Callable[[Section], list[Column]]] = [
         page="small",
         markdown="small",
     ),
+    _detection,
     _companions,
     Column(
         "time / none",

@@ -8,7 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shiftdc_eval.board.defense_labels import draw_of, is_drawn, settings_but_draw
-from shiftdc_eval.board.index import NO_BENIGN, Comparison, Entry, Index, IndexCell, Measure, Metric, Pair
+from shiftdc_eval.board.detection import TEMPLATE
+from shiftdc_eval.board.index import (
+    NO_BENIGN,
+    Comparison,
+    Detection,
+    Entry,
+    Index,
+    IndexCell,
+    Measure,
+    Metric,
+    Pair,
+)
 from shiftdc_eval.board.model_kinds import MARKS, Mark
 from shiftdc_eval.board.official_means import means_of
 from shiftdc_eval.board.render.companions import (
@@ -24,6 +35,9 @@ from shiftdc_eval.board.render.companions import (
 )
 from shiftdc_eval.board.render.format import METRIC_NAMES, differing, show
 from shiftdc_eval.board.render.judge_notes import judged
+
+REFUSALS: tuple[Metric, ...] = ("keyword_asr", "refused", "over_refusal")
+"""What a refusal judge measures."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,24 @@ class Line:
             if (one.judge, one.metric) == (self.measure.judge, self.measure.metric)
         ]
         return f"seeds {seeds}: {', '.join(show(value, self.measure.metric) for value in own)}"
+
+    @property
+    def detection(self) -> Detection | None:
+        """What a detector's scores say; of several seeds the first's."""
+        return self.cell.detection
+
+    @property
+    def refused_by(self) -> tuple[float, float] | None:
+        """Shares refused by a detector's fixed text and by the model; None without a detector or a refusal judge."""
+        measure = self.measure
+        if self.detection is None or measure.metric not in REFUSALS or measure.value is None:
+            return None
+        template = measure.groups.get("flag", {}).get(TEMPLATE)
+        value, part = measure.value, 0.0 if template is None else template.value
+        if measure.metric == "keyword_asr":
+            value, part = 1 - value, 1 - part
+        by_detector = part * template.n / measure.n if template else 0.0
+        return by_detector, value - by_detector
 
     @property
     def delta(self) -> float | None:
