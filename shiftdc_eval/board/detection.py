@@ -12,7 +12,7 @@ from shiftdc_eval.board.index import DIGITS, Detection
 from shiftdc_eval.board.metrics import Answers
 from shiftdc_eval.core import statistics
 from shiftdc_eval.core.hashing import content_hash
-from shiftdc_eval.core.records import BLANK_IMAGES, Rate
+from shiftdc_eval.core.records import BENIGN_ITEM, BLANK_IMAGES, Rate
 from shiftdc_eval.core.statistics import Bools, Estimate, Floats, Ints
 
 ABOVE = ("refused_by_detector", "sent_on")
@@ -76,12 +76,13 @@ def _detection(cell: Cell, benign: Sequence[Cell]) -> Detection:
 
 
 def scored(cell: Cell) -> Scored:
-    """The answers that have a score."""
+    """The answers that have a score; benign items of a harmful task are left out."""
     samples = cell.samples
     scores = np.array([np.nan if one is None else one for one in samples.detector or []])
     rows = [row for flag in ABOVE for row in samples.flags.get(flag, [])]
     above = np.isin(np.arange(len(samples)), rows)
     known = ~np.isnan(scores)
+    known[samples.flags.get(BENIGN_ITEM, [])] = False
     return scores[known], above[known], Answers(cell).questions[known]
 
 

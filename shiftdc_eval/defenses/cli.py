@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+GATE = (
+    "gate=hidden_detect beside any of them: defended where its score exceeds gate_threshold, else undefended; "
+    "one prefill more"
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """No arguments."""
@@ -19,7 +24,9 @@ def main(_args: argparse.Namespace) -> int:
     from shiftdc_eval.core.errors import ConfigError
     from shiftdc_eval.defenses import DEFENSES
 
-    table = Table(title="Defenses (defense=NAME in --model_args)", box=box.SIMPLE, pad_edge=False)
+    table = Table(
+        title="Defenses (defense=NAME in --model_args)", box=box.SIMPLE, pad_edge=False, caption=GATE
+    )
     table.add_column("name", no_wrap=True)
     for column in ("source", "extra cost of an answer"):
         table.add_column(column, overflow="fold")

@@ -46,7 +46,7 @@ class Subspace(Settings):
     """Singular vectors that are kept; 5 as in the one re-implementation of VLM-Guard that we know of."""
     alpha: float = Field(default=1.0, allow_inf_nan=False)
     """Strength of the text-only part."""
-    gate: bool | None = None
+    unsafe_only: bool | None = None
     """Edit only requests whose `t` has a positive coordinate along the first singular vector; None: with `query=raw`,
     where VLM-Guard has this gate, and not with `query=caption`, since ShiftDC has none."""
     layers: LayerRange = None
@@ -55,7 +55,7 @@ class Subspace(Settings):
     """Length limit of a caption."""
 
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
-        """All settings, with gate and layers spelled out.
+        """All settings, with `unsafe_only` and layers spelled out.
 
         Raises:
             ConfigError: more singular vectors than an activation has numbers.
@@ -64,11 +64,11 @@ class Subspace(Settings):
             raise ConfigError(f"rank={self.rank} does not fit a model of width {backbone.hidden_size}")
         layers = self._layers(backbone)
         found = self.model_dump(mode="json")
-        return {**found, "gate": self._gated, "layers": f"{layers[0]}-{layers[-1]}"}
+        return {**found, "unsafe_only": self._gated, "layers": f"{layers[0]}-{layers[-1]}"}
 
     @property
     def _gated(self) -> bool:
-        return self.query == "raw" if self.gate is None else self.gate
+        return self.query == "raw" if self.unsafe_only is None else self.unsafe_only
 
     def _layers(self, backbone: Backbone) -> list[int]:
         count = len(backbone.layers)

@@ -25,6 +25,7 @@ from shiftdc_eval.defenses.hidden_detect import HiddenDetect, aware_layers, thre
 from shiftdc_eval.defenses.none import NoDefense
 from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.defenses.refusal_words import ContrastCosines, word_ids
+from shiftdc_eval.defenses.registry import BUILT_IN
 
 WORDS = [
     "Sorry", "sorry", "unfortunately", "unfortunate", "sadly", "explicit", "deadly", "crim", "criminal", "illegal",
@@ -270,6 +271,14 @@ def test_a_defense_of_ones_own_stands_behind_the_gate(tools: Tools, monkeypatch:
     monkeypatch.setitem(DEFENSES, "shout", Shout)  # type: ignore[arg-type]
     given = {"word": "STOP", "gate": "hidden_detect", "gate_threshold": "-inf"}
     assert texts(chosen("shout", given, what=""), tools) == ["STOP"] * 4
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_a_gate_fits_in_front_of_every_defense(name: str) -> None:
+    found = chosen(name, {"gate": "hidden_detect"}, what="")
+    assert (found.name, found.gate) == (name, "hidden_detect")  # type: ignore[attr-defined]
+    assert isinstance(found, DEFENSES[name])
+    assert found.needed() >= DEFENSES[name]().needed()
 
 
 def test_a_setting_of_that_name_stays_the_defenses_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def batch() -> list[Request]:
     ("settings", "name", "other"),
     [
         ({"query": "caption", "caption_max_new_tokens": 6}, "shiftdc", {"caption_max_new_tokens": 6}),
-        ({"query": "raw", "gate": False}, "shiftdc_captioned", {"caption": "none"}),
+        ({"query": "raw", "unsafe_only": False}, "shiftdc_captioned", {"caption": "none"}),
     ],
 )
 def test_along_the_safety_direction_the_answers_are_shiftdcs(
@@ -129,7 +129,7 @@ def test_more_singular_vectors_than_there_are_are_refused(backbone: Backbone) ->
 
 def test_gate_layers_and_passes_are_said(backbone: Backbone) -> None:
     raw, captioned = Subspace().resolved(backbone), Subspace(query="caption").resolved(backbone)
-    assert (raw["gate"], raw["layers"], captioned["gate"]) == (True, "2-3", False)
+    assert (raw["unsafe_only"], raw["layers"], captioned["unsafe_only"]) == (True, "2-3", False)
     assert [one.kind for one in Subspace().extra_passes()] == ["activations"]
     assert [one.kind for one in Subspace(query="caption").extra_passes()] == ["captions", "activations"]
     assert "reconstruction after VLM-Guard" in Subspace.source
