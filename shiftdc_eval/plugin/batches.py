@@ -22,7 +22,7 @@ AUTO_BATCH_SIZE = 32
 """Batch size of `auto` if free memory is not measured (CPU)."""
 MOST_AUTO = 256
 """Upper bound of the measured batch size: larger ones are hardly faster."""
-LANES = 4
+LANES = 8
 """Parts in which a batch runs side by side on an engine that refills rows: one part's prompts are read and preprocessed
 while the others' answers are decoded."""
 logger = logging.getLogger(__name__)
@@ -107,9 +107,8 @@ class Batches:
         cache unused, and must not be evicted when another part begins. After a failure no part is begun, and those that
         are under way are finished.
         """
-        shared = defense.shares_prefixes
-        lanes, width = (LANES, self.size // (LANES + 1)) if shared else (2 * LANES, self.size // LANES)
-        width = max(1, width)
+        width = max(1, self.size // LANES)
+        lanes = LANES - 1 if defense.shares_prefixes else 2 * LANES
         parts = (list(samples[start : start + width]) for start in range(0, len(samples), width))
 
         def run(part: list[Sample]) -> tuple[list[Sample], list[Answer]]:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ ONE_TOKEN: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "ignore_eos": 
 """vLLM's settings of a request that is run for its prompt."""
 SENT = "sent-"
 """What the names of vectors begin with that were sent for one call."""
+UNUSED = 1024
+"""Names of what the workers keep and nobody needs that may gather before they are told."""
 NEVER = -100.0
 """Added to the logit of a token that an answer must not hold; the most that vLLM lets be added."""
 
@@ -243,11 +245,15 @@ class VllmBackbone(LoadedModel):
 
     def release(self) -> None:
         """Free what the workers keep and nobody needs."""
-        names = []
-        while self._unused:
-            names.append(self._unused.pop())
-        if names:
+        if names := self._let_go():
             self.vllm.rpc("shiftdc_free", names)
+
+    def _let_go(self) -> list[str]:
+        names = []
+        with suppress(IndexError):  # other threads take some too
+            while True:
+                names.append(self._unused.pop())
+        return names
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:
@@ -346,20 +352,23 @@ class VllmBackbone(LoadedModel):
                     edited[each.role["key"]] = plan.layers
                     self._edited.add(each.ids)
             salts = [self._edited.salt(each.ids) for each in asked]
-        self.release()
+        if len(self._unused) > UNUSED:
+            self.release()
         found = self._ask(asked, salts)
-        if self._edited:
-            restored = self._check(asked, edited)
-            again = [at for at, each in enumerate(asked) if each.role["key"] in restored]
-            if again:
-                # blocks found after a preemption may be another request's: once more, where none can be found
-                few = [asked[at] for at in again]
-                salts = [f"again-{next(self._numbers)}" for _ in few]
-                for at, one in zip(again, self._ask(few, salts), strict=True):
-                    found[at] = one
-                self._check(few, {key: layers for key, layers in edited.items() if key in restored})
-                with self._counting:
-                    self.asked_again += len(again)
+        with (
+            self._counting
+        ):  # blocks that others made behind an edited prompt can be found after a preemption
+            doubtful = [each for each in asked if each.ids in self._edited]
+        restored = self._check(doubtful, edited) if doubtful else set()
+        again = [at for at, each in enumerate(asked) if each.role["key"] in restored]
+        if again:
+            few = [asked[at] for at in again]
+            salts = [f"again-{next(self._numbers)}" for _ in few]  # once more, where no blocks can be found
+            for at, one in zip(again, self._ask(few, salts), strict=True):
+                found[at] = one
+            self._check(few, {key: layers for key, layers in edited.items() if key in restored})
+            with self._counting:
+                self.asked_again += len(again)
         with self._counting:
             for layers in edited.values():
                 self.edits_made.update(layers)
@@ -389,7 +398,7 @@ class VllmBackbone(LoadedModel):
         """
         restored: set[str] = set()
         keys = [each.role["key"] for each in asked]
-        for report in map(json.loads, self.vllm.rpc("shiftdc_report", keys)):
+        for report in map(json.loads, self.vllm.rpc("shiftdc_report", keys, self._let_go())):
             restored |= set(report["restored"])
             here = set(report["layers"])
             for key, layers in edited.items():

@@ -22,6 +22,9 @@ class EditedPrompts:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    def __contains__(self, ids: Sequence[int]) -> bool:
+        return hashlib.blake2b(_bytes(ids), digest_size=16).digest() in self._found.get(len(ids), ())
+
     def add(self, ids: Sequence[int]) -> None:
         """Note that a prompt's last token is edited."""
         self._found.setdefault(len(ids), set()).add(hashlib.blake2b(_bytes(ids), digest_size=16).digest())

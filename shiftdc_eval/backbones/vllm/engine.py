@@ -26,8 +26,8 @@ PREFILL_IN_PYTHON = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
 """Hooks run in every prefill step and never in a decode step, which is a CUDA graph."""
 IMAGES = 8
 """Images that a prompt may hold."""
-ON_A_GPU = {"max_num_seqs": 512, "max_num_batched_tokens": 16384}
-"""Requests and tokens of a step."""
+ON_A_GPU = {"max_num_seqs": 512, "max_num_batched_tokens": 8192}
+"""Requests and tokens of a step; longer steps make whoever waits for a short prompt wait longer."""
 
 
 def installed() -> str | None:

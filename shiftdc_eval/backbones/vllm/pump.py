@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -12,6 +13,10 @@ from typing import Any
 
 HAND_OVER = 0.25
 """Seconds of preprocessing after which finished answers are looked at."""
+FIRST, LATER = 0, 1
+"""Functions go before prompts: whoever calls one has nothing under way."""
+Entry = tuple[int, int, Future[Any] | None, Callable[[], None]]
+"""Which first, a running number, for whom, and what is to be done."""
 
 
 class Pump:
@@ -26,7 +31,8 @@ class Pump:
 
     def __init__(self, llm: Any) -> None:
         self._llm = llm
-        self._inbox: queue.SimpleQueue[tuple[Future[Any], Callable[[], None]] | None] = queue.SimpleQueue()
+        self._inbox: queue.PriorityQueue[Entry] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         self._waiting: dict[str, tuple[Future[Any], float]] = {}
         """Request id -> where its answer is awaited, and the meter when it was handed over."""
         self._meter, self._read = 0.0, time.monotonic()
@@ -45,22 +51,22 @@ class Pump:
         futures: list[Future[Any]] = []
         for prompt, settings in zip(prompts, params, strict=True):
             futures.append(Future())
-            self._put(futures[-1], partial(self._hand_over, futures[-1], prompt, settings))
+            self._put(LATER, futures[-1], partial(self._hand_over, futures[-1], prompt, settings))
         return [future.result() for future in futures]
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What a function gives that is called between two steps of vLLM."""
         future: Future[Any] = Future()
-        self._put(future, lambda: future.set_result(function(*args, **kwargs)))
+        self._put(FIRST, future, lambda: future.set_result(function(*args, **kwargs)))
         return future.result()
 
     def stop(self) -> None:
         """End the thread; requests that are running are given up."""
-        self._inbox.put(None)
+        self._put(FIRST, None, lambda: None)
         self._thread.join(timeout=10)
 
-    def _put(self, future: Future[Any], task: Callable[[], None]) -> None:
-        self._inbox.put((future, task))
+    def _put(self, when: int, future: Future[Any] | None, task: Callable[[], None]) -> None:
+        self._inbox.put((when, next(self._numbers), future, task))
         if self._ended.is_set():
             self._give_up()
 
@@ -81,10 +87,9 @@ class Pump:
             while True:
                 until = time.monotonic() + HAND_OVER
                 while not self._waiting or (time.monotonic() < until and not self._inbox.empty()):
-                    entry = self._inbox.get()
-                    if entry is None:
+                    _, _, future, task = self._inbox.get()
+                    if future is None:
                         return
-                    future, task = entry
                     try:
                         task()
                     except Exception as error:  # that caller's; the others go on
@@ -105,8 +110,8 @@ class Pump:
         while self._waiting:
             self._waiting.popitem()[1][0].set_exception(self._why)
         while not self._inbox.empty():
-            if (entry := self._inbox.get()) is not None:
-                entry[0].set_exception(self._why)
+            if (future := self._inbox.get()[2]) is not None:
+                future.set_exception(self._why)
 
 
 def _outer(name: str) -> str:

@@ -204,8 +204,14 @@ class Extension:
             self._shiftdc.kept.pop(key, None)
         return len(self._shiftdc.kept)
 
-    def shiftdc_report(self, keys: list[str]) -> str:
-        """JSON: edits of these requests, and those of them that went on from stored blocks; told once."""
+    def shiftdc_report(self, keys: list[str], unused: list[str]) -> str:
+        """JSON: edits of these requests, and those of them that went on from stored blocks; told once.
+
+        Args:
+            keys: the requests.
+            unused: what need not be kept any longer.
+        """
+        self.shiftdc_free(unused)
         steering = self._shiftdc
         restored = steering.steps.restored.intersection(keys)
         steering.steps.restored -= restored
