@@ -17,6 +17,11 @@ Each message says what was wrong, where the value came from and what to do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
+
+Blame = Literal["item", "request", "server"]
+"""What a missing answer is due to: this item alone (an image that is refused, a content filter) · the form of the
+request, which is every item's · a server (rate limits, time-outs)."""
 
 
 class ShiftDCError(Exception):
@@ -41,11 +46,13 @@ class ItemError(ModelError):
     Args:
         kind: the reason in a few words, the same for all items: run records count by it.
         detail: the reason for this item.
+        blame: what it is due to; what is not the item's own fault is asked again at the next start.
     """
 
-    def __init__(self, kind: str, detail: str) -> None:
+    def __init__(self, kind: str, detail: str, blame: Blame = "item") -> None:
         super().__init__(detail)
         self.kind = kind
+        self.blame: Blame = blame
 
 
 class DirectionError(ShiftDCError):

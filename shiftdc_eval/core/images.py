@@ -6,6 +6,7 @@ rule each, and the image says which rules were applied (`changes_of`). A plain R
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import struct
@@ -30,6 +31,9 @@ CHANGES = (TRANSPARENT, SIXTEEN_BIT, ROTATED, FIRST_FRAME, CMYK)
 """Names of the rules, as they stand in the flags of a sample."""
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is opened: Pillow's own limit, which a program may have switched off."""
+
+MOST_PNG_BYTES = 4 * 2**20
+"""Bytes of an image as PNG; what is larger is sent as JPEG. Servers take 5 to 20 MB, base64 adds a third."""
 
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """What ends the data of a JPEG's scan."""
@@ -95,6 +99,16 @@ def plain_grey(load: Callable[[], Image.Image]) -> Image.Image:
 def changes_of(image: Image.Image) -> tuple[str, ...]:
     """Names of the rules (`CHANGES`) that `load_image` applied to get this image."""
     return tuple(image.info.get(_KEY, ()))
+
+
+def data_url(image: Image.Image) -> str:
+    """An image as servers take it: PNG, or JPEG where a PNG would be too large for one."""
+    for form, options in (("PNG", {}), ("JPEG", {"quality": 92})):
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, format=form, **options)
+        if buffer.tell() <= MOST_PNG_BYTES:
+            break
+    return f"data:image/{form.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _opened(source: Path | str | bytes, name: str) -> Image.Image:

@@ -11,11 +11,12 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 
+from shiftdc_eval.core.api.client import ApiModel
+from shiftdc_eval.core.api.endpoint import OPENAI_URL, Endpoint
+from shiftdc_eval.core.api.prices import PRICES_VARIABLE, price_of
 from shiftdc_eval.core.environment import foreign, setting
 from shiftdc_eval.core.errors import ConfigError, JudgeError
 from shiftdc_eval.core.validation import nearest
-from shiftdc_eval.judges.api.client import ApiModel
-from shiftdc_eval.judges.api.endpoint import OPENAI_URL, Endpoint
 from shiftdc_eval.judges.llm import LLMJudge
 from shiftdc_eval.judges.local.classifier import LocalClassifier
 from shiftdc_eval.judges.local.generative import LocalJudge
@@ -23,7 +24,6 @@ from shiftdc_eval.judges.local.guard import GuardJudge, LlavaGuard, ShieldGemma
 from shiftdc_eval.judges.local.model import LocalModel
 from shiftdc_eval.judges.question import Question, Structured
 from shiftdc_eval.judges.rubric import FOLDER, IMAGES, load_rubric
-from shiftdc_eval.judges.spending import PRICES_VARIABLE, price_of
 
 MODEL_VARIABLE = "SHIFTDC_JUDGE_MODEL"
 URL_VARIABLE, OPENAI_URL_VARIABLE = "SHIFTDC_JUDGE_BASE_URL", "OPENAI_BASE_URL"

@@ -18,12 +18,15 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from shiftdc_eval.core.api.chat_model import NOTHING, ChatModel, NoReply, Spent
+from shiftdc_eval.core.api.endpoint import JUDGE
+from shiftdc_eval.core.api.prices import Price
+from shiftdc_eval.core.api.streak import Streak
 from shiftdc_eval.core.errors import JudgeError
 from shiftdc_eval.core.hashing import digest, image_sha256, text_sha256
 from shiftdc_eval.judges.cache import VerdictCache
-from shiftdc_eval.judges.chat_model import NOTHING, ChatModel, NoReply, Spent
 from shiftdc_eval.judges.question import RubricJudge, Structured
-from shiftdc_eval.judges.spending import Price, Spending, cost_of
+from shiftdc_eval.judges.spending import Spending, cost_of
 from shiftdc_eval.judges.verdict import Item, OnVerdict, Verdict, unscored
 
 T = TypeVar("T")
@@ -115,7 +118,7 @@ class LLMJudge(RubricJudge):
 
     async def _work(self, calls: list[Call], results: _Results, cache: VerdictCache) -> None:
         queue = deque(calls)
-        streak = _Streak(self.name, self.give_up, len(calls))
+        streak = Streak(JUDGE, self.name, self.give_up)
         workers = min(self.model.concurrency, len(calls))
 
         async def worker() -> None:
@@ -141,15 +144,15 @@ class LLMJudge(RubricJudge):
         if hopeless:  # not raised above: Python 3.11.2 would wrap it in another group
             raise hopeless[0]
 
-    async def _asked(self, call: Call, streak: _Streak) -> Verdict:
+    async def _asked(self, call: Call, streak: Streak) -> Verdict:
         """A verdict with its tokens, whatever happens to this one item; only a JudgeError ends the run."""
         spent: list[Spent] = []
         try:
             verdict = await self._ask(call.item, call.image, spent)
-            streak.replied(call.number)
+            streak.replied = True
         except NoReply as failure:
             spent.append(failure.spent)
-            streak.failed(call.number, failure)
+            streak.failed(call.number, failure.reason, failure.blame)
             verdict = unscored(self.kind, failure.reason)
         except JudgeError:
             raise
@@ -219,43 +222,6 @@ class _Results:
         self.by_item[place][number] = verdict
         if self._on_verdict is not None and number == len(self.by_item[place]) - 1:
             self._on_verdict(1, self._spending.line())
-
-
-class _Streak:
-    """Which calls had no reply: a model that answers none is not asked about every item."""
-
-    def __init__(self, judge: str, most: int, calls: int) -> None:
-        self._judge, self._most = judge, most
-        self._failures: list[NoReply | None] = [None] * calls
-        self._replied = False
-
-    def replied(self, number: int) -> None:
-        """A call had a reply."""
-        self._replied = True
-
-    def failed(self, number: int, failure: NoReply) -> None:
-        """A call had none.
-
-        Raises:
-            JudgeError: it is one of several in a row that the server did not answer, or of several alike where no
-                call had a reply.
-        """
-        if failure.blame == "item":
-            return
-        self._failures[number] = failure
-        low = high = number
-        while low and self._failures[low - 1]:
-            low -= 1
-        while high + 1 < len(self._failures) and self._failures[high + 1]:
-            high += 1
-        row = [one for one in self._failures[low : high + 1] if one]
-        unanswered = all(one.blame == "server" for one in row)
-        alike = len({one.reason.partition(":")[0] for one in row}) == 1 and not self._replied
-        if len(row) >= self._most and (unanswered or alike):
-            raise JudgeError(
-                f"judge {self._judge}: {len(row)} items in a row without a reply: {failure.reason}; "
-                "stopped, what was judged so far is kept"
-            )
 
 
 def _total(verdicts: Iterable[Verdict]) -> dict[str, float | None]:

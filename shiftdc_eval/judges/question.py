@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from shiftdc_eval.core.api.chat_model import Message, Options, Reply
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.images import load_image
-from shiftdc_eval.judges.chat_model import Message, Options, Reply
 from shiftdc_eval.judges.delimit import guard_version
 from shiftdc_eval.judges.parsing import PARSERS
 from shiftdc_eval.judges.rubric import ParserName, Rubric, fitted

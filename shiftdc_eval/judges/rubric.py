@@ -7,8 +7,6 @@ may address the judge.
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +15,10 @@ import yaml
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, PrivateAttr, model_validator
 
+from shiftdc_eval.core.api.chat_model import Message
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.hashing import digest
-from shiftdc_eval.judges.chat_model import Message
+from shiftdc_eval.core.images import data_url
 from shiftdc_eval.judges.delimit import (
     ask_for_verdict,
     enclose,
@@ -37,8 +36,6 @@ IMAGES = Path(__file__).parent / "local" / "images"
 PLACES = ("request", "response", "reference", "context")
 _PLACE = re.compile(rf"\{{({'|'.join(PLACES)})\}}")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
-MOST_IMAGE_BYTES = 4 * 2**20
-"""Bytes of an image as PNG; what is larger is sent as JPEG. Servers take 5 to 20 MB, base64 adds a third."""
 RENDER_VERSION = 4
 """Raised by hand whenever rendering or parsing changes; part of every fingerprint."""
 
@@ -288,7 +285,7 @@ class Rubric(BaseModel):
         if image is not None:
             content = [
                 {"type": "text", "text": text},
-                {"type": "image_url", "image_url": {"url": _data_url(image)}},
+                {"type": "image_url", "image_url": {"url": data_url(image)}},
             ]
             if self.image_first:
                 content.reverse()
@@ -301,16 +298,6 @@ def fitted(image: Image.Image, side: int) -> Image.Image:
     image = image.convert("RGB")
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
-
-
-def _data_url(image: Image.Image) -> str:
-    """PNG, or JPEG where a PNG would be too large for a server."""
-    for form, options in (("PNG", {}), ("JPEG", {"quality": 92})):
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, format=form, **options)
-        if buffer.tell() <= MOST_IMAGE_BYTES:
-            break
-    return f"data:image/{form.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def load_rubric(name: str, folder: Path = FOLDER) -> Rubric:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shiftdc_eval.core.api.endpoint import redact
 from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import JudgeError, ShiftDCError
 from shiftdc_eval.core.reasoning import Tags
 from shiftdc_eval.core.records import VerdictRecord
 from shiftdc_eval.core.run_ids import Made
-from shiftdc_eval.judges.api.endpoint import redact
 from shiftdc_eval.judges.progress import judged
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, judges_for
 from shiftdc_eval.judges.spending import cost_of

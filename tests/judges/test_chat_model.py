@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from queue_fed import fed, judge_fed
 
+from shiftdc_eval.core.api.chat_model import NoReply, Reply, Spent
 from shiftdc_eval.core.errors import JudgeError
 from shiftdc_eval.judges import Item, Verdict
 from shiftdc_eval.judges.cache import VerdictCache
-from shiftdc_eval.judges.chat_model import NoReply, Reply, Spent
 from shiftdc_eval.judges.progress import judged
 from shiftdc_eval.judges.verdict import ask
 

@@ -12,10 +12,10 @@ import pytest
 from judge_server import JudgeServer
 
 from shiftdc_eval.cli import main
+from shiftdc_eval.core.api.endpoint import masked
+from shiftdc_eval.core.api.reply import retry_after, status_fault
 from shiftdc_eval.core.errors import ConfigError, JudgeError
 from shiftdc_eval.judges import Item, Judge, get_judge
-from shiftdc_eval.judges.api.endpoint import masked
-from shiftdc_eval.judges.api.reply import retry_after, status_fault
 
 Build = Callable[..., Judge]
 PROXIES = (

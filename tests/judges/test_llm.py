@@ -17,12 +17,13 @@ import pytest
 from judge_server import JudgeServer
 from PIL import Image
 
+from shiftdc_eval.core.api.chat_model import Spent
+from shiftdc_eval.core.api.prices import price_of
 from shiftdc_eval.core.errors import ConfigError, JudgeError
 from shiftdc_eval.judges import Item, Judge, get_judge
 from shiftdc_eval.judges.cache import VerdictCache
-from shiftdc_eval.judges.chat_model import Spent
 from shiftdc_eval.judges.llm import LLMJudge
-from shiftdc_eval.judges.spending import Spending, price_of
+from shiftdc_eval.judges.spending import Spending
 
 Build = Callable[..., LLMJudge]
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 
-from shiftdc_eval.judges.chat_model import Message, Options, Reply, Spent
+from shiftdc_eval.core.api.chat_model import Message, Options, Reply, Spent
 from shiftdc_eval.judges.llm import LLMJudge
 from shiftdc_eval.judges.question import Question
 from shiftdc_eval.judges.rubric import load_rubric

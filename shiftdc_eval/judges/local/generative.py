@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shiftdc_eval.core.api.chat_model import Reply, Spent
 from shiftdc_eval.core.hashing import digest, text_sha256
 from shiftdc_eval.judges.cache import resumed
-from shiftdc_eval.judges.chat_model import Reply, Spent
 from shiftdc_eval.judges.local.model import LocalModel
 from shiftdc_eval.judges.local.prompt import Encoder, left_padded
 from shiftdc_eval.judges.question import RubricJudge

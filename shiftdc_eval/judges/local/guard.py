@@ -16,10 +16,10 @@ from typing import Any
 
 from PIL import Image
 
+from shiftdc_eval.core.api.chat_model import Reply, Spent
 from shiftdc_eval.core.errors import JudgeError
 from shiftdc_eval.core.hashing import digest, image_sha256, text_sha256
 from shiftdc_eval.judges.cache import resumed
-from shiftdc_eval.judges.chat_model import Reply, Spent
 from shiftdc_eval.judges.local.generative import GREEDY, UNLIMITED, reply_length
 from shiftdc_eval.judges.local.model import LocalModel
 from shiftdc_eval.judges.parsed import json_values

@@ -1,11 +1,13 @@
-"""The interface of a judge model: a chat in, a reply out."""
+"""The interface of a model that is asked by chats: a chat in, a reply out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
+
+from shiftdc_eval.core.errors import Blame
 
 Message = dict[str, Any]
 """One chat message in OpenAI's form."""
@@ -25,6 +27,15 @@ class Options:
     """JSON schema of the reply; None: free text."""
     schema_needed: bool = False
     """False: where the model refuses a schema, it is asked without."""
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    """None: not sent, as the two above."""
+    continues: bool = False
+    """True: the chat ends with the beginning of the reply, which is to be continued (vLLM's parameters)."""
+    is_answer: bool = False
+    """True: the reply is an answer under evaluation: a refusal in the field `refusal` is a reply too, and one that
+    ends inside its reasoning is the reasoning."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +76,8 @@ class Reply:
     """True when the prompt was too long and lost its beginning."""
     note: str = ""
     """How it was asked for, where that is not how it was meant to be (without a temperature, say)."""
-
-
-Blame = Literal["item", "request", "server"]
-"""What a missing reply is due to: this item alone (a content filter) · the form of the request, which is every
-item's · the server (rate limits, time-outs)."""
+    reasoned: bool = False
+    """Whether the server gave reasoning apart from the reply."""
 
 
 class NoReply(Exception):
@@ -79,13 +87,17 @@ class NoReply(Exception):
         reason: why; what stands before its first colon is ours, what follows may be the server's words.
         spent: what the attempts took all the same.
         blame: what it is due to.
+        filtered: whether the provider's content filter stands between.
     """
 
-    def __init__(self, reason: str, spent: Spent = NOTHING, blame: Blame = "item") -> None:
+    def __init__(
+        self, reason: str, spent: Spent = NOTHING, blame: Blame = "item", *, filtered: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.spent = spent
         self.blame: Blame = blame
+        self.filtered = filtered
 
 
 class ChatModel(Protocol):
@@ -107,5 +119,5 @@ class ChatModel(Protocol):
 
         Raises:
             NoReply: this chat has none.
-            JudgeError: no chat will have one (wrong key, no such model).
+            ShiftDCError: no chat will have one (wrong key, no such model).
         """

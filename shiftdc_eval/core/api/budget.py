@@ -1,13 +1,15 @@
-"""The spending limit of one judge: the worst-case cost of a request is reserved before it is sent."""
+"""A spending limit: the worst-case cost of a request is reserved before it is sent."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 
-from shiftdc_eval.judges.chat_model import Message, Spent
-from shiftdc_eval.judges.spending import Price
+from shiftdc_eval.core.api.chat_model import Message, Spent
+from shiftdc_eval.core.api.prices import Price
 
+BUDGET_SPENT = "the budget of"
+"""How the reason of an item begins that there was no money for."""
 _CHARACTERS_PER_TOKEN = 2
 """Deliberately low: a reservation must never be smaller than the call's actual cost."""
 _TOKENS_PER_IMAGE = 26_000

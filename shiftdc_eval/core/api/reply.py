@@ -5,17 +5,19 @@ from __future__ import annotations
 import email.utils
 import json
 import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from shiftdc_eval.judges.api.endpoint import masked
-from shiftdc_eval.judges.chat_model import NOTHING, Blame, NoReply, Reply, Spent
+from shiftdc_eval.core.api.chat_model import NOTHING, NoReply, Options, Reply, Spent
+from shiftdc_eval.core.api.endpoint import masked
+from shiftdc_eval.core.errors import Blame
 
 FaultKind = Literal["transient", "rate_limit", "final", "fatal"]
-"""Retry · retry when the server allows it · this item cannot be judged · no item can be judged."""
+"""Retry · retry when the server allows it · this item has no reply · no item will have one."""
 
 _TRANSIENT = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _FATAL = {
@@ -23,6 +25,15 @@ _FATAL = {
     403: "the API key may not use this model or address",
     404: "no such model or address",
 }
+_FILTER = re.compile(
+    r"content[ _]?filter|content[ _](?:management )?policy|moderation_blocked|data_?inspection_?failed"
+    r"|ResponsibleAIPolicyViolation|requires moderation|rejected by (?:our|the) safety system"
+    r"|\b(?:input|prompt|request|content|message)\b[^.]{0,40}\b(?:was|were|been) flagged",
+    re.IGNORECASE,
+)
+"""What providers call their content filter in an error: Azure and OpenAI, Alibaba, OpenRouter."""
+_FILTERED = ("content_filter", "safety", "prohibited_content")
+"""How the `finish_reason` of a filtered reply begins."""
 
 
 class Fault(NoReply):
@@ -39,8 +50,11 @@ class Fault(NoReply):
         unreachable: bool = False,
         blame: Blame | None = None,
         said: ServerError | None = None,
+        filtered: bool = False,
     ) -> None:
-        super().__init__(reason, spent, blame or ("request" if kind == "final" else "server"))
+        super().__init__(
+            reason, spent, blame or ("request" if kind == "final" else "server"), filtered=filtered
+        )
         self.kind = kind
         self.status = status
         self.wait = wait
@@ -109,7 +123,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def status_fault(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
     """The fault that an HTTP status other than 2xx is."""
     said = ServerError.read(body)
-    if status in _FATAL:
+    filtered = status in (400, 403, 422) and bool(_FILTER.search(f"{said.code} {said.param} {said.message}"))
+    if status in _FATAL and not filtered:
         return Fault("fatal", _FATAL[status], status=status)
     if 300 <= status < 400:
         try:
@@ -127,15 +142,17 @@ def status_fault(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
         return Fault("transient", f"HTTP {status}", status=status, wait=retry_after(headers))
     words = masked(": ".join(filter(None, [said.param, said.message])))
     reason = f"HTTP {status}" + (f": {words}" if words else "")
-    filtered = "content_filter" in (said.code, said.param) or "content management policy" in said.message
-    return Fault("final", reason, status=status, blame="item" if filtered else "request", said=said)
+    blame: Blame = "item" if filtered else "request"
+    return Fault("final", reason, status=status, blame=blame, said=said, filtered=filtered)
 
 
-def read_completion(body: bytes, cut_reply_counts: bool) -> Reply:
+def read_completion(body: bytes, options: Options, who: str) -> Reply:
     """The reply in the body of a 200.
 
     Args:
-        cut_reply_counts: take a reply that was cut at the token limit.
+        body: as it was received.
+        options: what was asked for.
+        who: whose reply it is, for errors.
 
     Raises:
         Fault: the body is no chat completion, or its reply is missing, cut or filtered.
@@ -152,22 +169,39 @@ def read_completion(body: bytes, cut_reply_counts: bool) -> Reply:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise Fault("transient", "the server's answer holds no choice", status=200, spent=spent)
+
+    def unusable(reason: str, blame: Blame = "request", *, filtered: bool = False) -> Fault:
+        return Fault("final", reason, status=200, spent=spent, blame=blame, filtered=filtered)
+
     finish = choice.get("finish_reason")
-    if finish == "content_filter":
-        raise Fault(
-            "final", "the judge's content filter cut the reply", status=200, spent=spent, blame="item"
-        )
-    if message.get("refusal"):
-        raise Fault("final", "the judge refused to judge", status=200, spent=spent, blame="item")
-    if finish == "length" and not cut_reply_counts:
-        raise Fault("final", "the judge's reply was cut at the token limit", status=200, spent=spent)
+    if str(finish).lower().startswith(_FILTERED):
+        raise unusable(f"the {who}'s content filter cut the reply", "item", filtered=True)
+    refusal = message.get("refusal")
+    if refusal and not options.is_answer:
+        raise unusable(f"the {who} refused to judge", "item")
+    if finish == "length" and not options.cut_reply_counts:
+        raise unusable(f"the {who}'s reply was cut at the token limit")
+    text, reasoning = _text(message), message.get("reasoning_content") or message.get("reasoning")
+    reasoned = isinstance(reasoning, str) and bool(reasoning.strip())
+    if not text and options.is_answer:
+        if isinstance(refusal, str) and refusal.strip():
+            text = refusal
+        elif finish == "length" and reasoned:
+            text = f"<think>{reasoning}"
+        elif finish == "length":
+            raise unusable(f"the {who}'s reply was cut at the token limit before it began", "item")
+    if not text:
+        raise Fault("transient", f"the {who}'s reply is empty", status=200, spent=spent)
+    model = data.get("model")
+    return Reply(text, model[:100] if isinstance(model, str) else "", spent, reasoned=reasoned)
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """The text of a message; empty where nothing stands in it."""
     text = message.get("content")
     if isinstance(text, list):  # some servers answer in parts
         text = "".join(str(part.get("text") or "") for part in text if isinstance(part, dict))
-    if not isinstance(text, str) or not text.strip():
-        raise Fault("transient", "the judge's reply is empty", status=200, spent=spent)
-    model = data.get("model")
-    return Reply(text, model[:100] if isinstance(model, str) else "", spent)
+    return text if isinstance(text, str) and text.strip() else ""
 
 
 def _spent(usage: Any) -> Spent:

@@ -13,15 +13,14 @@ from dataclasses import replace
 
 import httpx
 
-from shiftdc_eval.core.errors import JudgeError
-from shiftdc_eval.judges.api.budget import Budget
-from shiftdc_eval.judges.api.dialect import Dialect
-from shiftdc_eval.judges.api.endpoint import Endpoint, api_key, redact
-from shiftdc_eval.judges.api.limiter import Limiter
-from shiftdc_eval.judges.api.reply import Fault, read_completion, status_fault
-from shiftdc_eval.judges.api.transport import capped, open_client, proxy_in_the_way
-from shiftdc_eval.judges.chat_model import NOTHING, Message, Options, Reply
-from shiftdc_eval.judges.spending import Price
+from shiftdc_eval.core.api.budget import BUDGET_SPENT, Budget
+from shiftdc_eval.core.api.chat_model import NOTHING, Message, Options, Reply
+from shiftdc_eval.core.api.dialect import Dialect
+from shiftdc_eval.core.api.endpoint import Endpoint, api_key, redact
+from shiftdc_eval.core.api.limiter import Limiter
+from shiftdc_eval.core.api.prices import Price
+from shiftdc_eval.core.api.reply import Fault, read_completion, status_fault
+from shiftdc_eval.core.api.transport import capped, open_client, proxy_in_the_way
 
 
 class ApiModel:
@@ -52,7 +51,7 @@ class ApiModel:
         """Open connections, with a budget and a limiter of their own.
 
         Raises:
-            JudgeError: the key or the proxy of the environment cannot be used.
+            ShiftDCError: the key or the proxy of the environment cannot be used.
         """
         self._limiter = Limiter(self.endpoint.concurrency)
         self._budget = Budget(self._limit, self._price) if self._limit and self._price else None
@@ -68,7 +67,7 @@ class ApiModel:
 
         Raises:
             NoReply: this chat cannot be answered.
-            JudgeError: none can be answered here (401, 403, 404, a redirect, no quota, no server).
+            ShiftDCError: of the role's kind: none can be answered (401, 403, 404, a redirect, no quota, no server).
         """
         may_drop = options.schema is not None and not options.schema_needed
         if may_drop and self._refuses_schema:
@@ -84,6 +83,7 @@ class ApiModel:
 
     async def _patiently(self, messages: list[Message], options: Options) -> Reply:
         failures, refusals, waited, spent = 0, 0, 0.0, NOTHING
+        role = self.endpoint.role
         while True:
             async with self._limiter.slot():
                 sent_at = time.monotonic()
@@ -97,9 +97,9 @@ class ApiModel:
                     return replace(reply, spent=spent + reply.spent)
             spent = failed.spent = spent + failed.spent
             if failed.kind == "fatal":
-                raise JudgeError(
-                    f"judge model {self.endpoint.model} at {self.endpoint.base_url}: {failed.reason}"
-                    f" (HTTP {failed.status}){self._proxy}; stopped, what was judged so far is kept"
+                raise role.error(
+                    f"{role.subject} {self.endpoint.model} at {self.endpoint.base_url}: {failed.reason}"
+                    f" (HTTP {failed.status}){self._proxy}; stopped, what was {role.done} so far is kept"
                 ) from None
             if failed.kind == "final":
                 failed.reason += self._proxy
@@ -112,13 +112,13 @@ class ApiModel:
                 waited += wait
                 self._limited_since = self._limited_since or sent_at
                 if max(waited, time.monotonic() - self._limited_since) > self.endpoint.patience:
-                    reason = "rate limited for longer than the judge's patience"
+                    reason = f"rate limited for longer than the {role.name}'s patience"
                     raise Fault("final", reason, status=429, spent=spent, blame="server")
                 self._limiter.refused(wait, sent_at)
             elif failures >= self.endpoint.tries and failed.unreachable and not self._answered:
-                raise JudgeError(
+                raise role.error(
                     f"no server answers at {self.endpoint.base_url} ({failures} attempts){self._proxy}; "
-                    "start it or correct the judge's base_url"
+                    f"start it or correct the {role.name}'s base_url"
                 ) from None
             elif failures >= self.endpoint.tries or wait > self.endpoint.patience:
                 reason = f"{failed.reason}, {failures} times{self._proxy}"
@@ -165,7 +165,7 @@ class ApiModel:
         try:
             async with asyncio.timeout(self.endpoint.timeout):
                 headers, content = (
-                    {"Authorization": f"Bearer {api_key(self.endpoint.base_url)}"},
+                    {"Authorization": f"Bearer {api_key(self.endpoint)}"},
                     json.dumps(body),
                 )
                 url = f"{self.endpoint.base_url}/chat/completions"
@@ -174,7 +174,7 @@ class ApiModel:
             self._answered = True
             if not response.is_success:
                 raise status_fault(response.status_code, response.headers, received)
-            reply = read_completion(received, options.cut_reply_counts)
+            reply = read_completion(received, options, self.endpoint.role.name)
             spent = reply.spent
         except Fault as fault:
             spent = fault.spent
@@ -192,7 +192,7 @@ class ApiModel:
                 self._budget.settle(reserved, spent)
         # Half a surrogate pair, which JSON can name, fits into no file.
         text = redact(reply.text).encode("utf-8", "replace").decode("utf-8")
-        return Reply(text, _shown(redact(reply.model)), spent, note=note)
+        return replace(reply, text=text, model=_shown(redact(reply.model)), note=note)
 
     async def _reserve(self, messages: list[Message], max_tokens: int) -> float:
         """Reserve the worst-case cost of one attempt; waits for requests in flight when the budget is nearly spent."""
@@ -200,7 +200,7 @@ class ApiModel:
             return 0.0
         while (amount := self._budget.reserve(messages, max_tokens)) is None:
             if not self._budget.waiting:
-                raise Fault("final", f"the budget of {self._budget.limit:g} USD is spent")
+                raise Fault("final", f"{BUDGET_SPENT} {self._budget.limit:g} USD is spent")
             await asyncio.sleep(0.02)
         return amount
 

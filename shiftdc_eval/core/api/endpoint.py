@@ -1,4 +1,4 @@
-"""Address and settings of a judge model's server, and its API key.
+"""Address and settings of a model's server, and its API key.
 
 The key is read from the environment for each request and is never stored in an object, message or file.
 """
@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, FiniteFloat, PositiveInt
 
 from shiftdc_eval.core.environment import foreign, setting
-from shiftdc_eval.core.errors import ConfigError, JudgeError
+from shiftdc_eval.core.errors import ConfigError, JudgeError, ModelError, ShiftDCError
 from shiftdc_eval.core.terminal import printable
 
-KEY_VARIABLES = ("SHIFTDC_JUDGE_API_KEY", "OPENAI_API_KEY")
 OPENAI_URL = "https://api.openai.com/v1"
 _SCHEMES = ("http", "https")
 _SECRET = re.compile(
@@ -25,9 +24,29 @@ _SECRET = re.compile(
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """Address of a judge model, time-outs and retries."""
+class Role:
+    """What a model behind a server is there for: how messages name it, and which errors it ends with."""
 
+    name: str
+    subject: str
+    done: str
+    """What it has done with items."""
+    variable: str
+    """Variable of its key, before OpenAI's own."""
+    error: type[ShiftDCError]
+
+
+JUDGE = Role("judge", "judge model", "judged", "SHIFTDC_JUDGE_API_KEY", JudgeError)
+ANSWERS = Role("server", "model", "answered", "SHIFTDC_SERVER_API_KEY", ModelError)
+OPENAI_VARIABLE = "OPENAI_API_KEY"
+KEY_VARIABLES = (JUDGE.variable, ANSWERS.variable, OPENAI_VARIABLE)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Address of a model, time-outs and retries."""
+
+    role: ClassVar[Role] = JUDGE
     model: str
     base_url: str
     concurrency: PositiveInt = 16
@@ -49,12 +68,12 @@ class Endpoint:
             valid = False
         if not valid:
             raise ConfigError(
-                "the judge's base_url is not an http(s) address (not shown, it might hold a key)"
+                f"the {self.role.name}'s base_url is not an http(s) address (not shown, it might hold a key)"
             )
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ConfigError(
-                f"the judge's base_url (host {parts.hostname}) carries a user name, password, query or "
-                f"fragment; put the key into {KEY_VARIABLES[0]} instead"
+                f"the {self.role.name}'s base_url (host {parts.hostname}) carries a user name, password, query or "
+                f"fragment; put the key into {self.role.variable} instead"
             )
 
     @property
@@ -70,22 +89,29 @@ class Endpoint:
         return f"{parts.hostname}:{port}{parts.path}"
 
 
-def api_key(base_url: str) -> str:
+class ServedModel(Endpoint):
+    """The endpoint of a model under evaluation."""
+
+    role: ClassVar[Role] = ANSWERS
+
+
+def api_key(endpoint: Endpoint) -> str:
     """The key from the environment; a placeholder for servers other than OpenAI's, which may need none.
 
     Raises:
-        JudgeError: there is none and OpenAI's own server needs one, or it cannot stand in a header.
+        ShiftDCError: of the role's kind: there is none and OpenAI's own server needs one, or it fits no header.
     """
-    for variable in KEY_VARIABLES:
+    role = endpoint.role
+    for variable in (role.variable, OPENAI_VARIABLE):
         if key := _read(variable):
             if not (key.isascii() and key.isprintable() and " " not in key):
-                raise JudgeError(
+                raise role.error(
                     f"the key in {variable} holds a line break, a blank or another character that no key has "
                     "(not shown); set it again, to the key alone"
                 )
             return key
-    if base_url.startswith(OPENAI_URL):
-        raise JudgeError(f"no API key for {OPENAI_URL}; set {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]}")
+    if endpoint.base_url.startswith(OPENAI_URL):
+        raise role.error(f"no API key for {OPENAI_URL}; set {role.variable} or {OPENAI_VARIABLE}")
     return "none"
 
 

@@ -1,4 +1,4 @@
-"""Connections to a judge's server: no redirects, a limit on what it may send, and the proxies of the environment."""
+"""Connections to a server: no redirects, a limit on what it may send, and the proxies of the environment."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from shiftdc_eval.core.api.endpoint import OPENAI_URL, Endpoint
+from shiftdc_eval.core.api.reply import Fault
 from shiftdc_eval.core.environment import foreign, proxy_variable
-from shiftdc_eval.core.errors import JudgeError
-from shiftdc_eval.judges.api.endpoint import OPENAI_URL, Endpoint
-from shiftdc_eval.judges.api.reply import Fault
 
 OPENAI_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
 """Variables of OpenAI's own client -> header; sent to OpenAI alone."""
@@ -24,7 +23,7 @@ def open_client(endpoint: Endpoint) -> httpx.AsyncClient:
     """Connections to one endpoint; httpx follows no redirect unless asked.
 
     Raises:
-        JudgeError: the proxy that the environment names cannot be used.
+        ShiftDCError: the proxy that the environment names cannot be used.
     """
     timeout = httpx.Timeout(endpoint.timeout, connect=min(10.0, endpoint.timeout / 2))
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=endpoint.concurrency)
@@ -45,7 +44,7 @@ def open_client(endpoint: Endpoint) -> httpx.AsyncClient:
             if isinstance(error, ImportError)
             else "no proxy URL"
         )
-        raise JudgeError(
+        raise endpoint.role.error(
             f"the proxy in {variable} cannot be used: {why}; or add {endpoint.host} to NO_PROXY"
         ) from None
 
