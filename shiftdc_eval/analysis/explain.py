@@ -108,6 +108,11 @@ def explain(found: Answered, args: argparse.Namespace) -> dict[str, Any]:
     from shiftdc_eval.defenses.directions import Directions
 
     record = found.record
+    if record.engine == "server":
+        raise ModelError(
+            f"run {record.id}: {record.model} answered behind a server, where its activations cannot be seen; explain "
+            "needs a run of a model that is loaded here"
+        )
     chat = _chat(found)
     backbone = load_backbone(spec_of(record, args))
     if backbone.revision != record.revision:

@@ -40,6 +40,7 @@ IN_VLLM: frozenset[Capability] = frozenset({"generate", "begin", "activations", 
 ENGINES: dict[str, frozenset[Capability]] = {
     **dict.fromkeys(("auto", "transformers"), EVERYTHING),
     "vllm": IN_VLLM,
+    "server": frozenset({"generate"}),
 }
 """`engine=NAME` -> what its backbones can do, known before anything is loaded."""
 

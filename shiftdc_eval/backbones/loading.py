@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Set
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -15,6 +15,7 @@ from shiftdc_eval.backbones.interface import EVERYTHING, IN_VLLM, Backbone, Capa
 from shiftdc_eval.backbones.native import NATIVE, register
 from shiftdc_eval.backbones.parts import Parts, cannot_load, load_parts
 from shiftdc_eval.backbones.revision import folder_revision
+from shiftdc_eval.backbones.server.backbone import ServerBackbone
 from shiftdc_eval.backbones.transformers_backbone import TransformersBackbone
 from shiftdc_eval.backbones.vllm.choice import declined, refusal
 from shiftdc_eval.backbones.vllm.start import start
@@ -36,6 +37,8 @@ def load_backbone(spec: ModelArguments, needs: Set[Capability] = EVERYTHING) -> 
         ConfigError: an unknown dtype, device or device map, or an engine that cannot run this model.
         ModelError: no such model, or one that is not supported; the message names what is missing.
     """
+    if spec.engine == "server":
+        return cast(Backbone, ServerBackbone(spec))
     if spec.engine == "vllm":
         parts = load_parts(spec)
         if reason := refusal(parts, spec):
@@ -105,7 +108,7 @@ def revision_on_disk(pretrained: str) -> str | None:
 def shape_on_disk(spec: ModelArguments) -> tuple[int, int] | None:
     """Decoder layers and hidden size of a model whose configuration is on this machine; None where it is not."""
     try:
-        if spec.pretrained in MERGED_ON_USE:
+        if spec.engine == "server" or spec.pretrained in MERGED_ON_USE:
             return None
         source = BUNDLED[spec.pretrained]()[0] if spec.pretrained in BUNDLED else spec.pretrained
         config, _ = PreTrainedConfig.get_config_dict(source, revision=spec.revision, local_files_only=True)

@@ -308,9 +308,9 @@ class Cell(Record):
 def telling_engine(dtype: str, engines: Iterable[str]) -> str:
     """The engines beside `transformers` that answered in 16 bit, else empty: in float32 all give the same tokens.
 
-    `fast`, an engine of this package's own, answered older runs.
+    `fast`, an engine of this package's own, answered older runs. Behind a server the dtype is not known.
     """
-    named = sorted(set(engines) & {"fast", "vllm"})
+    named = sorted(set(engines) & {"fast", "vllm", "server"})
     return "" if dtype == "float32" else " + ".join(named)
 
 

@@ -44,10 +44,12 @@ def tokens_per_answer(cell: Cell) -> tuple[float, float] | None:
 
 
 def price(cell: Cell) -> float | None:
-    """USD spent on the answers; None when any run did not record it."""
-    known = [cost.price for cost in costs(cell)]
-    prices = [one for one in known if one is not None]
-    return round(sum(prices), 4) if prices and len(prices) == len(cell.runs) else None
+    """USD of the answers; None when any run did not record it. What a run reused counts once."""
+    known = costs(cell)
+    prices = [cost.price for cost in known if cost.price is not None]
+    if not prices or len(prices) != len(cell.runs):
+        return None
+    return round(sum(prices) / sum(cost.samples for cost in known) * len(cell.samples), 4)
 
 
 def hardware(cell: Cell) -> str:

@@ -17,6 +17,7 @@ VARIABLES = frozenset(
         "SHIFTDC_JUDGE_MODEL",
         "SHIFTDC_PRICES",
         "SHIFTDC_RUNS",
+        "SHIFTDC_SERVER_API_KEY",
         "SHIFTDC_TOY_FONTS",
     }
 )

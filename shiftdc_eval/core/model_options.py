@@ -18,8 +18,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def spec_of(model: str, args: argparse.Namespace) -> ModelSpec:
-    """The model that these options name."""
+    """The model that these options name.
+
+    Raises:
+        ConfigError: an address; what is behind one cannot be looked into.
+    """
+    from shiftdc_eval.core.errors import ConfigError
     from shiftdc_eval.core.model_spec import ModelSpec
+
+    if "://" in model:
+        raise ConfigError(
+            "an address is no model here: this command looks into a model, and one behind a server only answers; "
+            "give a hub id or folder (`--model shiftdc_server` evaluates a served one)"
+        )
 
     return ModelSpec(
         model, revision=args.revision, dtype=args.dtype, device=args.device, device_map=args.device_map

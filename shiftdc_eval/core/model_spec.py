@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from shiftdc_eval.core.api.endpoint import ANSWERS, ServedModel
+from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.provenance import NAMED
 
 VLLM_SETTINGS = (
     "tensor_parallel_size",
@@ -18,6 +23,12 @@ VLLM_SETTINGS = (
     "enforce_eager",
 )
 """Model arguments that only `engine=vllm` knows."""
+CLIENT_SETTINGS = ("concurrency", "timeout", "tries", "patience", "backoff", "budget")
+"""Model arguments of the client of a server, which change no answer."""
+SERVER_SETTINGS = ("base_url", *CLIENT_SETTINGS)
+"""Model arguments that only `engine=server` knows."""
+LOCAL_SETTINGS = ("dtype", "device", "device_map", "attn_implementation", "trust_remote_code")
+"""Model arguments of a model that is loaded here."""
 
 
 class ModelArguments(BaseModel):
@@ -39,9 +50,10 @@ class ModelArguments(BaseModel):
     """`sdpa`, `eager`, `flash_attention_2`; the model's default when None."""
     trust_remote_code: bool = False
     """Run code that comes with the model; only when the user says so for this model."""
-    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    engine: Literal["auto", "transformers", "vllm", "server"] = "auto"
     """`vllm`: vLLM, with the edits made inside it; `transformers`: transformers' `generate`; `auto`: vllm where it is
-    installed, on a GPU, for a family that was checked; else transformers."""
+    installed, on a GPU, for a family that was checked; else transformers. `server`: a model behind an OpenAI-compatible
+    server, `base_url` away, which answers and can do nothing else."""
     tensor_parallel_size: int | None = Field(default=None, ge=1)
     """`engine=vllm`: cards over which each layer is spread."""
     pipeline_parallel_size: int | None = Field(default=None, ge=1)
@@ -58,6 +70,20 @@ class ModelArguments(BaseModel):
     """`engine=vllm`: how the weights are quantised (`fp8`, `awq` ...); as the checkpoint says when None."""
     enforce_eager: bool | None = None
     """`engine=vllm`: no CUDA graphs: slower answers, faster start."""
+    base_url: str | None = None
+    """`engine=server`: address of the server, up to `/v1`; the key stands in `SHIFTDC_SERVER_API_KEY`."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """`engine=server`: most requests in flight at once (16)."""
+    timeout: float | None = Field(default=None, ge=0.01, allow_inf_nan=False)
+    """`engine=server`: seconds for one whole reply (120)."""
+    tries: int | None = Field(default=None, ge=1)
+    """`engine=server`: attempts at one request while it fails with transient errors (5)."""
+    patience: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """`engine=server`: longest wait in seconds that a server may ask for (120)."""
+    backoff: float | None = Field(default=None, ge=0.001, allow_inf_nan=False)
+    """`engine=server`: seconds before the second attempt, doubled for each further one (1)."""
+    budget: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """`engine=server`: USD that one run may spend; needs a known price."""
 
     @field_validator("engine", mode="before")
     @classmethod
@@ -76,6 +102,20 @@ class ModelArguments(BaseModel):
         given = [name for name in VLLM_SETTINGS if getattr(self, name) is not None]
         if given and self.engine != "vllm":
             raise ValueError(f"{', '.join(given)} belongs to engine=vllm, not to engine={self.engine}")
+        given = [name for name in SERVER_SETTINGS if getattr(self, name) is not None]
+        if given and self.engine != "server":
+            raise ValueError(f"{', '.join(given)} belongs to engine=server, not to engine={self.engine}")
+        if self.engine == "server":
+            if not self.base_url:
+                raise ValueError(
+                    "engine=server needs base_url=, the address of the server, as https://api.openai.com/v1 or "
+                    "http://localhost:8000/v1"
+                )
+            fields = ModelArguments.model_fields
+            if local := [name for name in LOCAL_SETTINGS if getattr(self, name) != fields[name].default]:
+                raise ValueError(
+                    f"{', '.join(local)} belongs to a model that is loaded here, not behind a server"
+                )
         if self.device_map is not None and self.device not in ("auto", "cuda"):
             raise ValueError(
                 f"device={self.device} has no effect beside device_map={self.device_map}, which takes all devices; "
@@ -83,12 +123,46 @@ class ModelArguments(BaseModel):
             )
         return self
 
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        value = value.strip().rstrip("/").removesuffix("/chat/completions")
+        ServedModel("", value)  # its error does not show the address, which might hold a key
+        return value
+
     @field_validator("pretrained", "revision")
     @classmethod
     def _no_address(cls, value: str | None) -> str | None:
         if value and "://" in value:  # it would be written down with the user name and password in it
             raise ValueError("an address is neither a hub id or folder nor a branch, tag or commit")
         return value
+
+
+def served(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Model arguments in which a model behind a server may be named by `model`, as servers call it.
+
+    Raises:
+        ConfigError: a key stands among them, or two names.
+    """
+    found = dict(given)
+    if "base_url" not in found and found.get("engine") != "server":
+        return found
+    for name in found:
+        if name == "key" or NAMED.fullmatch(f"{name}=x"):
+            raise ConfigError(
+                f"model argument {name}: a key does not belong into a command or file; set the variable "
+                f"{ANSWERS.variable}"
+            )
+    found.setdefault("engine", "server")
+    if "model" in found:
+        if "pretrained" in found:
+            raise ConfigError("model= and pretrained= both name the model; leave one of them out")
+        found["pretrained"] = found.pop("model")
+    elif "pretrained" not in found:
+        raise ConfigError("model argument model= is missing: the name by which the server knows the model")
+    return found
 
 
 class ModelSpec(ModelArguments):

@@ -25,7 +25,8 @@ def answered(
         answers = defense.answer(tools, requests, settings)
     except ItemError as error:
         if len(requests) == 1:
-            return [Answer("", 0, 0, (f"no answer ({error.kind})",), unanswered=str(error))]
+            note = f"no answer ({error.kind})"
+            return [Answer("", 0, 0, (note,), unanswered=str(error), blame=error.blame)]
         half = len(requests) // 2
         parts = (requests[:half], requests[half:])
         return [answer for part in parts for answer in answered(defense, tools, part, settings)]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability
+from shiftdc_eval.core.errors import Blame
 from shiftdc_eval.core.records import ANSWER_VERSION
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.passes import Pass
@@ -62,6 +63,8 @@ class Answer:
     """Further information for the reader, e.g. the caption; JSON-ready."""
     unanswered: str = ""
     """Why there is no answer; the text is empty then."""
+    blame: Blame = "item"
+    """What a missing answer is due to; what is not the item's own fault is asked again at the next start."""
 
     @classmethod
     def of(cls, generated: Generated, *notes: str, **extra: Any) -> Answer:

@@ -15,7 +15,8 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
@@ -48,6 +49,8 @@ class CaptionStore:
         """Answers found."""
         self.reused_seconds = 0.0
         """Seconds that the found answers took when they were made, on this hardware."""
+        self.reused_tokens = (0, 0)
+        """Prompt and answer tokens of the found answers."""
         self.untimed = 0
         """Found answers that were made on other hardware; their seconds are not counted."""
         self._path = path
@@ -76,6 +79,15 @@ class CaptionStore:
                 f"this one writes {STORE_VERSION}): upgrade, or set SHIFTDC_CACHE to another folder"
             )
 
+    @contextmanager
+    def for_one_answer(self) -> Iterator[CaptionStore]:
+        """A store on the same file with counts of its own, for another thread."""
+        other = CaptionStore(self._path)
+        try:
+            yield other
+        finally:
+            other._db.close()
+
     def describe(self, backbone: Backbone, chats: Sequence[Chat], settings: GenerationSettings) -> list[str]:
         """One caption a chat, without white space around it."""
         return [answer.text.strip() for answer in self.answers(backbone, chats, settings)]
@@ -98,6 +110,9 @@ class CaptionStore:
             self.reused_seconds += sum(seconds for seconds in known if seconds is not None)
             self.untimed += known.count(None)
             self.made += len(missing)
+            for answer in (found[key][0] for key in keys if key in found):
+                tokens_in, tokens_out = self.reused_tokens
+                self.reused_tokens = (tokens_in + answer.tokens_in, tokens_out + answer.tokens_out)
         if missing:
             begun = clock(backbone)
             made = dict(zip(missing, backbone.generate(list(missing.values()), settings), strict=True))

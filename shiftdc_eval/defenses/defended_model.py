@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings, load_backbone
 from shiftdc_eval.backbones.own_model import own_backbone
+from shiftdc_eval.backbones.server.backbone import as_server
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.images import load_image
 from shiftdc_eval.core.model_spec import ModelArguments
@@ -26,6 +28,7 @@ from shiftdc_eval.defenses.arguments import chosen, require, split
 from shiftdc_eval.defenses.base import Answer, Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.directions import Directions
+from shiftdc_eval.defenses.in_flight import answered_one_by_one
 from shiftdc_eval.defenses.shiftdc import ShiftDC, counterpart
 from shiftdc_eval.steering import SafetyDirection, safety_coordinate
 
@@ -112,6 +115,10 @@ class DefendedModel:
             chat if isinstance(chat, Request) else Request(_rgb(chat), f"{seed}:{at}")
             for at, chat in enumerate(chats)
         ]
+        if server := as_server(self.backbone):
+            makers = [partial(_same, request) for request in requests]
+            found = answered_one_by_one(chosen, self.tools, server, makers, settings)
+            return [one.answer for one in sorted(found, key=lambda outcome: outcome.number)]
         return [
             answer
             for start in range(0, len(requests), self.batch_size)
@@ -149,6 +156,10 @@ class DefendedModel:
             image, text = (self.backbone.last_token_activations(one).float().cpu() for one in (batch, texts))
             found.append(safety_coordinate(image - text, vectors))
         return torch.cat(found)
+
+
+def _same(request: Request) -> Request:
+    return request
 
 
 def load(

@@ -51,7 +51,7 @@ def problems(
         yield from explained(error, what)
     except ShiftDCError as error:
         yield str(error)
-    own = Path(model.pretrained) / "contrast.jsonl" if model else None
+    own = Path(model.pretrained) / "contrast.jsonl" if model and model.engine != "server" else None
     if path := contrast or (own if own and own.is_file() else None):
         yield from _said(lambda: load_contrast(path))
     if direction:

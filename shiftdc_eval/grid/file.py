@@ -32,7 +32,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.core.model_spec import VLLM_SETTINGS, ModelArguments
+from shiftdc_eval.core.model_spec import CLIENT_SETTINGS, VLLM_SETTINGS, ModelArguments, served
 from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.grid import lines as grid_lines
 from shiftdc_eval.plugin.arguments import written_pairs
@@ -123,11 +123,12 @@ class Grid(Entry):
     @classmethod
     def _names_are_enough(cls, value: Any, info: Any) -> Any:
         key = "pretrained" if info.field_name == "models" else "name"
-        return (
-            [{key: entry} if isinstance(entry, str) else entry for entry in value]
-            if isinstance(value, list)
-            else value
-        )
+        if not isinstance(value, list):
+            return value
+        entries = [{key: entry} if isinstance(entry, str) else entry for entry in value]
+        if key == "name":
+            return entries
+        return [served(entry) if isinstance(entry, dict) else entry for entry in entries]
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, model by model, so that each model is loaded once."""
@@ -178,12 +179,12 @@ class Cell:
         settings = self.settings.model_dump()
         for name in ("batch_size", "num_gpus"):
             del settings[name]
-        model = self.model.model_dump(exclude={"device", "device_map"})
+        model = self.model.model_dump(exclude={"device", "device_map", *CLIENT_SETTINGS})
         if self.model.engine == "auto":
             del model["engine"]  # cells made before engines could be named keep their folder
         elif self.model.engine == "transformers":
             model["engine"] = "plain"  # its name when such cells were first made: they keep their folder too
-        for name in VLLM_SETTINGS:
+        for name in (*VLLM_SETTINGS, "base_url"):
             if model[name] is None:
                 del model[name]
         return {

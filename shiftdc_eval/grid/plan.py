@@ -99,7 +99,9 @@ def why_run(cell: Cell, out: Path) -> str:
         return f"{COMPLETE} is damaged"
     if known.get("answer_version") != answer_version(cell):
         return "code answers otherwise now"
-    now = revision_on_disk(cell.model.pretrained)
+    if known.get("unanswered"):
+        return f"{known['unanswered']} items without an answer"
+    now = None if cell.model.engine == "server" else revision_on_disk(cell.model.pretrained)
     if now is not None and now != known.get("revision"):
         return "model changed"
     return _changed(known.get("tasks"), task_facts(cell.task, cell.include_path))

@@ -69,7 +69,9 @@ def run_cells(
         for cell in mine:
             said, samples = "done", 0
             try:
-                samples = run_cell(cell, backbone, out)
+                samples, left = run_cell(cell, backbone, out)
+                if left:
+                    said = f"done, {left} items without an answer; the same command asks for them again"
             except ShiftDCError as error:
                 failures[cell.label] = redact(str(error))
                 said = f"failed: {failures[cell.label]}"
@@ -103,11 +105,11 @@ def needed(cells: list[Cell]) -> frozenset[Capability]:
     return frozenset().union(*(defense.needed() for defense in defenses))
 
 
-def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:
+def run_cell(cell: Cell, backbone: Backbone, out: Path) -> tuple[int, int]:
     """Answer and score one cell through lmms-eval's evaluator and write its files, `cell.json` last.
 
     Returns:
-        Samples of the cell.
+        Samples of the cell, and how many of them are to be asked for again.
     """
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.loggers import EvaluationTracker
@@ -120,7 +122,7 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:
         **{name: value for name, value in cell.model.model_dump().items() if value is not None},
         defense=cell.defense.name,
         **cell.defense.settings,
-        batch_size=cell.settings.batch_size,
+        batch_size=1 if cell.model.engine == "server" else cell.settings.batch_size,
         system_prompt=cell.settings.system_prompt,
         seed=cell.seed,
         ablation=cell.defense.ablation,
@@ -161,12 +163,13 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> int:
     }
     require_whole(written, counts)
     remove(folder / FAILURE)
-    atomic_write(folder / COMPLETE, _completion(cell, backbone.revision))
-    return sum(counts.values())
+    atomic_write(folder / COMPLETE, _completion(cell, backbone.revision, model.to_ask_again))
+    return sum(counts.values()), model.to_ask_again
 
 
-def _completion(cell: Cell, revision: str) -> str:
+def _completion(cell: Cell, revision: str, unanswered: int) -> str:
     content = {
+        **({"unanswered": unanswered} if unanswered else {}),
         "answer_version": answer_version(cell),
         "revision": revision,
         "tasks": task_facts(cell.task, cell.include_path),

@@ -22,9 +22,11 @@ from tqdm import tqdm
 
 from shiftdc_eval.backbones import Backbone, load_backbone
 from shiftdc_eval.backbones.interface import ENGINES
-from shiftdc_eval.core.errors import ModelError
+from shiftdc_eval.backbones.server.backbone import as_server
+from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.model_memory import offer_room, withdraw_room
+from shiftdc_eval.core.model_spec import served
 from shiftdc_eval.core.paths import cache_dir, journal_dir
 from shiftdc_eval.core.run_ids import mark
 from shiftdc_eval.defenses import Defense, Tools
@@ -46,10 +48,13 @@ from shiftdc_eval.plugin.build_record import leaked_items, plugins, run_record
 from shiftdc_eval.plugin.journal import Journal
 from shiftdc_eval.plugin.lmms_tasks import Answered, add_fields
 from shiftdc_eval.plugin.options import refuse_what_lmms_eval_parsed
-from shiftdc_eval.plugin.requests import Sample, made, samples_from, task_of
+from shiftdc_eval.plugin.requests import AGAIN, Sample, made, samples_from, task_of
 from shiftdc_eval.plugin.run_record import Tally, gathered, task_records
+from shiftdc_eval.plugin.server_batches import ServerBatches
 
 logger = logging.getLogger(__name__)
+SHOWN = 20
+"""Requests without an answer that are named, where there are many."""
 
 
 class ShiftDCVlm(lmms):  # type: ignore[misc]
@@ -77,7 +82,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
 
     def __init__(self, backbone: Backbone | None = None, **given: Any) -> None:
         super().__init__()
-        own, theirs = split_arguments({**self.defaults, **given})
+        own, theirs = split_arguments(served({**self.defaults, **given}))
         self.arguments = validated(AdapterArguments, own, what="model argument")
         self.defense: Defense = chosen(self.arguments.defense, theirs, what="model argument")
         expect(self.arguments.languages)
@@ -91,10 +96,19 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                 # torch gives up on a process that waits ten minutes for the others; answers may take longer
                 patience = InitProcessGroupKwargs(timeout=timedelta(weeks=1))
                 self.accelerator = Accelerator(kwargs_handlers=[patience])
+            if engine == "server":
+                raise ConfigError(
+                    "a model behind a server is asked by one process (WORLD_SIZE is above 1 here); concurrency= says "
+                    "how many requests are in flight"
+                )
         self._owns_backbone = backbone is None
         self._released = False
         self._runs = 0
-        self.batches = Batches(self.arguments.batch_size, self.arguments.max_batch_size)
+        self.batches: Batches | ServerBatches = Batches(
+            self.arguments.batch_size, self.arguments.max_batch_size
+        )
+        self.to_ask_again = 0
+        """Requests of the last call that have no answer by no fault of their own."""
         self._equip(backbone or self._load())
         if self.arguments.system_prompt:
             self.backbone.check_system_prompt()
@@ -106,7 +120,10 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
     def _equip(self, backbone: Backbone) -> None:
         """Set the backbone and everything that depends on it."""
         self.backbone = backbone
-        self._device = backbone.device
+        server = as_server(backbone)
+        if server:
+            self.batches = ServerBatches(server)
+        self._device: torch.device = torch.device("cpu") if server else backbone.device
         self._directions = Directions(
             backbone,
             path=self.arguments.direction,
@@ -222,6 +239,16 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                     OVER_CONTEXT,
                 )
         records = [done[sample.key] for sample in samples]
+        again = [f"{s.task} {s.doc_id}" for s, r in zip(samples, records, strict=True) if AGAIN in r]
+        self.to_ask_again = len(again)
+        if again:
+            logger.warning(
+                "%s: %d of %d requests have no answer and are asked again at the next start: %s",
+                self._label,
+                len(again),
+                len(records),
+                ", ".join(again[:SHOWN]) + (" ..." if len(again) > SHOWN else ""),
+            )
         mark(requests, run_id, map(made, records))
         answered = [
             (sample.task, Answered(sample, record, run_id))
@@ -258,7 +285,9 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             total=len(found), initial=len(done), desc=self._label, unit="sample", disable=self.rank != 0
         ) as progress:
             for batch, records in self.batches.answered(todo, self.defense, self.tools):
-                journal.append(r for s, r in zip(batch, records, strict=True) if not s.padding)
+                journal.append(
+                    r for s, r in zip(batch, records, strict=True) if not s.padding and AGAIN not in r
+                )
                 done.update((record["key"], record) for record in records)
                 progress.update(len(batch))
         fresh = {sample.key for sample in todo}
@@ -303,6 +332,12 @@ class ShiftDCLlava(ShiftDCVlm):
     """LLaVA-1.5-7B under ShiftDC, unless the arguments say otherwise."""
 
     defaults: ClassVar[Mapping[str, Any]] = DEFAULTS["shiftdc_llava"]
+
+
+class ShiftDCServer(ShiftDCVlm):
+    """A model behind an OpenAI-compatible server."""
+
+    defaults: ClassVar[Mapping[str, Any]] = DEFAULTS["shiftdc_server"]
 
 
 def leave_process_group() -> None:

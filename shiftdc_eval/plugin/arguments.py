@@ -49,6 +49,11 @@ class AdapterArguments(ModelArguments):
                 f"max_batch_size={self.max_batch_size} has no effect with batch_size={self.batch_size}; use it with "
                 "batch_size=auto, or set batch_size alone"
             )
+        if self.engine == "server" and (self.batch_size not in (1, "auto") or not self.use_cache):
+            raise ValueError(
+                "batch_size and use_cache belong to a model that is loaded here; concurrency= says how many requests "
+                "to a server are in flight"
+            )
         if not self.use_cache and self.engine == "vllm":
             raise ValueError(
                 "use_cache=false belongs to engine=transformers; vLLM always decodes with a KV cache"
@@ -59,6 +64,7 @@ class AdapterArguments(ModelArguments):
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "shiftdc_llava": {"pretrained": "llava-hf/llava-1.5-7b-hf", "defense": "shiftdc"},
     "shiftdc_vlm": {},
+    "shiftdc_server": {"engine": "server"},
 }
 """Model id -> arguments used where the user gives none."""
 PAIR = re.compile(r"""\s*([^=,"]*?)\s*=\s*(?:"((?:[^"]|"")*)"\s*|([^",][^,]*)?)(?:,|$)""")

@@ -71,7 +71,7 @@ def run_record(
         hardware=backbone.hardware,
         plugins=plugins(arguments.defense),
         answer_version=defense.answer_version,
-        extra=_facts(tally),
+        extra={**_facts(tally), **_served(backbone)},
         notes=notes(tally, arguments.ablation or defense.control),
     )
     return RunRecord.model_validate(provenance.redacted(record.model_dump()))
@@ -95,6 +95,12 @@ def _facts(tally: Tally) -> dict[str, Any]:
     edits = {str(layer): count for layer, count in sorted(tally.edits.items())}
     facts = {"edited_requests_by_layer": edits, "detector_by_task": tally.detections()}
     return {name: found for name, found in facts.items() if found}
+
+
+def _served(backbone: Backbone) -> dict[str, Any]:
+    """How often a server named which model as the one that replied."""
+    found: dict[str, int] = getattr(backbone, "served_as", {})
+    return {"served_as": dict(sorted(found.items()))} if found else {}
 
 
 def plugins(defense: str) -> dict[str, str]:

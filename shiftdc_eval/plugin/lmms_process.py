@@ -219,9 +219,9 @@ def main(words: list[str]) -> NoReturn:
         from lmms_eval import __main__ as command
         from lmms_eval.loggers import EvaluationTracker
 
-        from shiftdc_eval.plugin.adapter import ShiftDCLlava, ShiftDCVlm
+        from shiftdc_eval.plugin.adapter import ShiftDCLlava, ShiftDCServer, ShiftDCVlm
 
-        for model in (ShiftDCVlm, ShiftDCLlava):
+        for model in (ShiftDCVlm, ShiftDCLlava, ShiftDCServer):
             model.defaults = {**model.defaults, "journal": job.folder}
         ShiftDCVlm.command, ShiftDCVlm.token = job.command, job.token
         ShiftDCVlm.opened = opened

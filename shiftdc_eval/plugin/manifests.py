@@ -30,6 +30,7 @@ TASKS_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__f
 """Our task folder."""
 
 CLASS_PATHS = {
+    "shiftdc_server": "shiftdc_eval.plugin.adapter.ShiftDCServer",
     "shiftdc_llava": "shiftdc_eval.plugin.adapter.ShiftDCLlava",
     "shiftdc_vlm": "shiftdc_eval.plugin.adapter.ShiftDCVlm",
 }

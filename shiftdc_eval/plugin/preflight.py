@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from shiftdc_eval.core.api.endpoint import ServedModel, api_key
 from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
 from shiftdc_eval.core.model_spec import ModelArguments
@@ -50,6 +51,9 @@ def model_problems(model: ModelArguments) -> Iterator[str]:
     from shiftdc_eval.backbones.bundled.registry import BUNDLED
 
     name = model.pretrained
+    if model.engine == "server":
+        yield from said_by(lambda: api_key(ServedModel(name, model.base_url or "")))
+        return
     if name in BUNDLED:
         if model.revision is not None:
             yield f"revision={model.revision} has no effect on the bundled model {name}; leave it out"
@@ -189,12 +193,11 @@ def _usable(judge: Any) -> None:
     Raises:
         ShiftDCError: it has not.
     """
-    from shiftdc_eval.judges.api.endpoint import api_key
     from shiftdc_eval.judges.local.model import LocalModel
 
     asked = getattr(judge, "model", None)
     if endpoint := getattr(asked, "endpoint", None):
-        api_key(endpoint.base_url)
+        api_key(endpoint)
     if isinstance(asked, LocalModel):
         asked.require_known()
 

@@ -18,6 +18,8 @@ from shiftdc_eval.plugin.messages import chat_from_messages, settings_from_kwarg
 
 FLAGS = (OVER_CONTEXT, REFUSED_BY_DETECTOR, SENT_ON)
 """Notes on an answer that its sample row carries."""
+AGAIN = "again"
+"""Key of a record that is not kept: its request has no answer, and is asked again at the next start."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Sample:
             "repeat": self.repeat,
             "text": None if answer.unanswered else answer.text,
             **({"unanswered": answer.unanswered} if answer.unanswered else {}),
+            **({AGAIN: True} if answer.unanswered and answer.blame != "item" else {}),
             "tokens_in": answer.tokens_in,
             "tokens_out": answer.tokens_out,
             "seconds": round(seconds, 6),

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
+from shiftdc_eval.core.model_spec import served
 from shiftdc_eval.core.provenance import redact
 from shiftdc_eval.core.terminal import say
 from shiftdc_eval.core.validation import nearest, validated
@@ -97,7 +98,9 @@ def checked(given: Mapping[str, str | bool], judges: list[str]) -> dict[str, str
         problems += preflight.judge_problems(judges)
         problems += preflight.data_problems(tasks, str(given.get("limit", "")), judges)
         mine = dict(DEFAULTS[str(given["model"])])
-        unread = said_by(lambda: mine.update(parse_pairs(str(given.get("model_args", "")))))
+        unread = said_by(
+            lambda: mine.update(served({**mine, **parse_pairs(str(given.get("model_args", "")))}))
+        )
         problems += unread or _problems_of_arguments(given, mine, ours_only=preflight.all_ours(tasks))
         if problems and not unread and preflight.needs_defense(mine):
             # where nothing else is wrong, the child looks at them: it imports the defense anyway
@@ -151,7 +154,7 @@ def _problems_of_arguments(
         yield "journal= is set by shiftdc-eval run itself: journal and run record go to --output_path"
     more = {name: given[name] for name in ("batch_size", "max_batch_size", "device") if name in given}
     yield from preflight.argument_problems({**more, **found})
-    named = {name: found[name] for name in ("pretrained", "revision") if name in found}
+    named = {name: found[name] for name in ("pretrained", "revision", "engine", "base_url") if name in found}
     if "pretrained" in named and not said_by(lambda: validated(ModelArguments, named, what="model argument")):
         yield from preflight.model_problems(ModelArguments(**named))
     if (

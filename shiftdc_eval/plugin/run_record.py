@@ -28,6 +28,10 @@ class Tally:
     reused: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    price: float = 0.0
+    """USD of the answers whose price is known."""
+    unpriced: int = 0
+    """Answers whose price is not."""
     captions_made: int = 0
     captions_reused: int = 0
     leaked: int = 0
@@ -54,11 +58,15 @@ class Tally:
         self.reused += reused
         self.tokens_in += record["tokens_in"]
         self.tokens_out += record["tokens_out"]
+        price = record.get("price")
+        self.price += price or 0.0
+        self.unpriced += price is None
         self.answered[record["task"]] += 1
         spent = self.spent.setdefault(record["task"], Counter())
         spent.update(
             {name: record[name] for name in ("tokens_in", "tokens_out")}
             | {"seconds": seconds, "timed": int(timed), "reused": int(reused)}
+            | {"price": price or 0.0, "unpriced": int(price is None)}
         )
         self.notes.update(record["notes"])
         score = record.get("extra", {}).get(DETECTOR_SCORE)
@@ -112,6 +120,7 @@ class Tally:
             reused=spent["reused"],
             tokens_in=spent["tokens_in"],
             tokens_out=spent["tokens_out"],
+            price=None if spent["unpriced"] else round(float(spent["price"]), 9),
         )
 
     def cost(self) -> Cost:
@@ -125,6 +134,7 @@ class Tally:
             tokens_out=self.tokens_out,
             captions_made=self.captions_made,
             captions_reused=self.captions_reused,
+            price=None if self.unpriced or not self.answered else round(self.price, 9),
         )
 
     def sentence(self) -> str:
@@ -133,6 +143,7 @@ class Tally:
         return (
             f"{cost.samples} samples ({cost.reused} reused) in {cost.seconds:.1f} s, {cost.tokens_in} prompt and "
             f"{cost.tokens_out} answer tokens, {cost.captions_made} captions made, {cost.captions_reused} reused"
+            + ("" if cost.price is None else f", {cost.price:.4f} USD")
         )
 
 

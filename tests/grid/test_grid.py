@@ -475,7 +475,7 @@ def test_a_report_that_cannot_be_given_is_no_failure_of_the_cell(
         raise BrokenPipeError
 
     monkeypatch.setattr(grid, "load_backbone", lambda *_: None)
-    monkeypatch.setattr(grid, "run_cell", lambda cell, backbone, out: 3)
+    monkeypatch.setattr(grid, "run_cell", lambda cell, backbone, out: (3, 0))
     with pytest.raises(BrokenPipeError):
         grid.run_cells(list(read_grid(grid_file).cells()), tmp_path / "out", report=report)
     assert not (tmp_path / "out").exists()

@@ -41,11 +41,12 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_both_model_ids_are_offered_with_a_chat_class(loaded: ModuleType) -> None:
+def test_all_model_ids_are_offered_with_a_chat_class(loaded: ModuleType) -> None:
     found = {manifest.model_id: manifest.chat_class_path for manifest in plugin.manifests()}
     assert found == {
         "shiftdc_llava": "shiftdc_eval.plugin.adapter.ShiftDCLlava",
         "shiftdc_vlm": "shiftdc_eval.plugin.adapter.ShiftDCVlm",
+        "shiftdc_server": "shiftdc_eval.plugin.adapter.ShiftDCServer",
     }
 
 

@@ -100,6 +100,11 @@ def _run(args: argparse.Namespace) -> int:
 
     file = _file(args.name)
     grid = sweep_sets.with_entries(read_grid(file), args.contrast, args.direction)
+    if behind := [model.pretrained for model in grid.models if model.engine == "server"]:
+        raise ConfigError(
+            f"{file}: {', '.join(behind)}: a sweep edits and reads activations, which a server does not show; use "
+            "`shiftdc-eval grid` for models behind a server"
+        )
     wanted = selected(list(grid.cells()), [], args.limit)
     preflight.refuse(
         [

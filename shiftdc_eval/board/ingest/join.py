@@ -48,6 +48,14 @@ class Draft:
         """
         known = self.rows.get(key)
         answer: Part = (key, None)
+        if known is not None and bool(known.response) != bool(row.response):
+            if known.response:
+                return  # no answer then, one now
+            del self.rows[key]
+            for judge in (None, *known.verdicts):
+                self.owners.pop((key, judge), None)
+                self.stamps.pop((key, judge), None)
+            known = None
         if known is None or answer in self.owners:
             self.owners[answer] = min(self.owners.get(answer, run), run, key=_age)
         taken = []
