@@ -19,6 +19,7 @@ from transformers import LogitsProcessor
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.encoding import Encoded
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings
+from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.steering import PREFILL, Edit, Scope
 
 Capability = Literal[
@@ -43,6 +44,13 @@ ENGINES: dict[str, frozenset[Capability]] = {
     "server": frozenset({"generate"}),
 }
 """`engine=NAME` -> what its backbones can do, known before anything is loaded."""
+
+
+def offered(model: ModelArguments) -> frozenset[Capability]:
+    """What the backbone of a model will be able to do."""
+    begins: frozenset[Capability] = frozenset({"begin"}) if model.continues else frozenset()
+    return ENGINES[model.engine] | begins
+
 
 EditBuilder = Callable[[list[int]], Mapping[int, Edit]]
 """Rows of a sub-batch (indices into the batch) -> layer index -> edit."""

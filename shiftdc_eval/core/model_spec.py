@@ -23,10 +23,12 @@ VLLM_SETTINGS = (
     "enforce_eager",
 )
 """Model arguments that only `engine=vllm` knows."""
-CLIENT_SETTINGS = ("concurrency", "timeout", "tries", "patience", "backoff", "budget")
-"""Model arguments of the client of a server, which change no answer."""
-SERVER_SETTINGS = ("base_url", *CLIENT_SETTINGS)
+ENDPOINT_SETTINGS = ("base_url", "concurrency", "timeout", "tries", "patience", "backoff")
+"""Model arguments that the client of a server knows under the same names."""
+SERVER_SETTINGS = (*ENDPOINT_SETTINGS, "budget", "continues")
 """Model arguments that only `engine=server` knows."""
+SERVER_CHOICES = tuple(name for name in SERVER_SETTINGS if name != "base_url")
+"""Those of them that change no answer."""
 LOCAL_SETTINGS = ("dtype", "device", "device_map", "attn_implementation", "trust_remote_code")
 """Model arguments of a model that is loaded here."""
 
@@ -84,6 +86,8 @@ class ModelArguments(BaseModel):
     """`engine=server`: seconds before the second attempt, doubled for each further one (1)."""
     budget: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """`engine=server`: USD that one run may spend; needs a known price."""
+    continues: bool | None = None
+    """`engine=server`: the server goes on with a message that is begun, where vLLM's parameters ask it to (false)."""
 
     @field_validator("engine", mode="before")
     @classmethod
@@ -152,7 +156,7 @@ def served(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in found:
         if name == "key" or NAMED.fullmatch(f"{name}=x"):
             raise ConfigError(
-                f"model argument {name}: a key does not belong into a command or file; set the variable "
+                f"model argument {name} is refused, because commands and files are written down; set the variable "
                 f"{ANSWERS.variable}"
             )
     found.setdefault("engine", "server")

@@ -11,7 +11,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from shiftdc_eval.backbones import Backbone
-from shiftdc_eval.backbones.interface import ENGINES
+from shiftdc_eval.backbones.interface import offered
 from shiftdc_eval.backbones.loading import shape_on_disk
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError
 from shiftdc_eval.core.model_spec import ModelArguments
@@ -69,8 +69,8 @@ def problems(
         return
     checked = defense
     if model:
-        engine = model.engine
-        yield from _said(lambda: require(checked, ENGINES[engine], engine, use_cache=use_cache))
+        engine, able = model.engine, offered(model)
+        yield from _said(lambda: require(checked, able, engine, use_cache=use_cache))
     if shape:
         seen = cast(Backbone, SimpleNamespace(layers=range(shape[0]), hidden_size=shape[1]))
         yield from _said(lambda: checked.resolved(seen))

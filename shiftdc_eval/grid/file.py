@@ -32,7 +32,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.core.model_spec import CLIENT_SETTINGS, VLLM_SETTINGS, ModelArguments, served
+from shiftdc_eval.core.model_spec import SERVER_CHOICES, VLLM_SETTINGS, ModelArguments, served
 from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.grid import lines as grid_lines
 from shiftdc_eval.plugin.arguments import written_pairs
@@ -179,7 +179,7 @@ class Cell:
         settings = self.settings.model_dump()
         for name in ("batch_size", "num_gpus"):
             del settings[name]
-        model = self.model.model_dump(exclude={"device", "device_map", *CLIENT_SETTINGS})
+        model = self.model.model_dump(exclude={"device", "device_map", *SERVER_CHOICES})
         if self.model.engine == "auto":
             del model["engine"]  # cells made before engines could be named keep their folder
         elif self.model.engine == "transformers":

@@ -24,7 +24,7 @@ def checked(cells: list[Cell], may_set: Collection[str] = ()) -> list[Cell]:
     Raises:
         ConfigError: names the defense, the setting or the cell.
     """
-    from shiftdc_eval.backbones.interface import ENGINES
+    from shiftdc_eval.backbones.interface import offered
     from shiftdc_eval.defenses.arguments import chosen, require
     from shiftdc_eval.plugin.arguments import AdapterArguments, split_arguments
 
@@ -41,7 +41,7 @@ def checked(cells: list[Cell], may_set: Collection[str] = ()) -> list[Cell]:
         split_arguments({"defense": cell.defense.name, **given})
         what = f"grid: {cell.defense.name}:"
         defense = chosen(cell.defense.name, given, what=what)
-        require(defense, ENGINES[cell.model.engine], cell.model.engine)
+        require(defense, offered(cell.model), cell.model.engine)
         if cell.folder in seen:
             raise ConfigError(f"grid: the cell {cell.label} appears twice")
         seen.add(cell.folder)

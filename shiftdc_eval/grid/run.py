@@ -167,7 +167,7 @@ def run_cell(cell: Cell, backbone: Backbone, out: Path) -> tuple[int, int]:
     return sum(counts.values()), model.to_ask_again
 
 
-def _completion(cell: Cell, revision: str, unanswered: int) -> str:
+def _completion(cell: Cell, revision: str, unanswered: int = 0) -> str:
     content = {
         **({"unanswered": unanswered} if unanswered else {}),
         "answer_version": answer_version(cell),

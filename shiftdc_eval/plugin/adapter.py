@@ -21,7 +21,7 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from shiftdc_eval.backbones import Backbone, load_backbone
-from shiftdc_eval.backbones.interface import ENGINES
+from shiftdc_eval.backbones.interface import offered
 from shiftdc_eval.backbones.server.backbone import as_server
 from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.core.files import atomic_write
@@ -87,8 +87,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         self.defense: Defense = chosen(self.arguments.defense, theirs, what="model argument")
         expect(self.arguments.languages)
         engine = self.arguments.engine
-        offered = backbone.capabilities if backbone else ENGINES[engine]
-        require(self.defense, offered, engine, use_cache=self.arguments.use_cache)
+        able = backbone.capabilities if backbone else offered(self.arguments)
+        require(self.defense, able, engine, use_cache=self.arguments.use_cache)
         require_use(self.defense, direction=self.arguments.direction, contrast=self.arguments.contrast)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             atexit.register(leave_process_group)

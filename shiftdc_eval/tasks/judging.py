@@ -46,6 +46,10 @@ class StandIn:
         return [unscored(self.kind, self.reason)] * len(items)
 
 
+REQUEST_FAILED = "[LMMS_EVAL_REQUEST_FAILED"
+"""How lmms-eval 0.7.3 begins the text that it stores as the answer to a request that failed."""
+
+
 class Answer(str):
     """A response as lmms-eval carries it from `apply_filters` to `process_results`."""
 
@@ -63,7 +67,9 @@ class Answer(str):
 
 
 def make_answer(response: str | None, repeat: int, made: Made = Made()) -> Answer:  # noqa: B008
-    """An Answer; None means that generation failed."""
+    """An Answer; None, and what lmms-eval's API models say of a request that failed, mean that there is none."""
+    if response is not None and response.startswith(REQUEST_FAILED):
+        made = Made(f"the model's request failed: {response.partition(']')[0]}]", made.flags)
     failed = response is None or bool(made.unanswered)
     answer = Answer("" if failed else response)
     answer.repeat, answer.failed, answer.made = repeat, failed, made

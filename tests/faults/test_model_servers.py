@@ -11,12 +11,10 @@ from typing import Any
 
 import pytest
 from judge_server import JudgeServer, completion
-from lmms_eval.api.instance import Instance
+from served_model import Given, ask_server, run_records
 from server_faults import FATAL, GROUPS, KEY, ORDERED, WHOLE_BUT_ODD, http
 
 from shiftdc_eval.core.errors import ModelError
-from shiftdc_eval.core.records import RunRecord
-from shiftdc_eval.plugin.adapter import ShiftDCServer
 
 READ_AS_ANSWERS = {
     *("refusal", "cut at the limit", "no verdict", "both verdicts", "a number", "another scale"),
@@ -36,51 +34,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
         yield running
 
 
-Ask = Callable[..., list[dict[str, Any]]]
+Ask = Callable[..., list[Given]]
 
 
 @pytest.fixture
 def ask(server: JudgeServer, tmp_path: Path) -> Ask:
-    """Puts prompts to the model behind the server, through the adapter; says what became of each."""
-
-    def asked(prompts: Sequence[str], defense: str = "none", folder: str = "journal", **more: Any) -> Any:
-        given = {
-            "base_url": server.url,
-            "concurrency": 3,
-            "tries": 2,
-            "backoff": 0.01,
-            "patience": 0.05,
-            "timeout": 20,
-            **more,
-        }
-        words = ",".join(f"{name}={value}" for name, value in given.items())
-        journal = tmp_path / folder
-        model = ShiftDCServer.create_from_arg_string(
-            f"model=judge-1,defense={defense},journal={journal},{words}",
-            {"batch_size": "1", "device": None},
-        )
-        model.task_dict = {"given": {"test": list(range(len(prompts)))}}
-        requests = [
-            Instance(
-                request_type="generate_until",
-                arguments=(
-                    "",
-                    lambda at: [{"role": "user", "content": prompts[at]}],
-                    {"max_new_tokens": 64},
-                    at,
-                    "given",
-                    "test",
-                ),
-                idx=0,
-                metadata={"task": "given", "doc_id": at, "repeats": 1},
-            )
-            for at in range(len(prompts))
-        ]
-        results = model.generate_until(requests)
-        said = [request.metadata["__shiftdc_made__"][0]["unanswered"] for request in requests]
-        return [{"text": one.text, "why": why} for one, why in zip(results, said, strict=True)]
-
-    return asked
+    """Puts prompts to the model behind the server; says what became of each."""
+    return lambda prompts, folder="journal", **more: ask_server(server, prompts, tmp_path / folder, **more)
 
 
 def prompts_for(orders: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -96,11 +56,6 @@ def prompts_for(orders: Sequence[str]) -> tuple[list[str], list[int]]:
 def journal_of(folder: Path) -> list[dict[str, Any]]:
     (path,) = folder.glob("journal-*.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()[1:]]
-
-
-def records(folder: Path) -> list[RunRecord]:
-    paths = sorted(folder.glob("run-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    return [RunRecord.model_validate_json(path.read_text()) for path in paths]
 
 
 def assert_no_key(folder: Path, *texts: str) -> None:
@@ -123,15 +78,15 @@ def test_a_failed_item_is_unscored_named_and_asked_again(
         found = ask(prompts, timeout=1.5 if ordered else 20)
     assert time.monotonic() - begun < 60
     name_at = dict(zip(places, names, strict=True))
-    failed = {name_at.get(at, at) for at, one in enumerate(found) if one["why"]}
+    failed = {name_at.get(at, at) for at, one in enumerate(found) if one.why}
     assert failed == set(names) - READ_AS_ANSWERS
     for at, one in enumerate(found):
         if at not in name_at:
-            assert one["text"] == f"Echo: {prompts[at]}"
-        elif one["why"]:
-            assert one["text"] == ""
-            assert one["why"].isprintable(), name_at[at]
-            assert len(one["why"]) < 300, name_at[at]
+            assert one.text == f"Echo: {prompts[at]}"
+        elif one.why:
+            assert one.text == ""
+            assert one.why.isprintable(), name_at[at]
+            assert len(one.why) < 300, name_at[at]
     kept = {line["doc_id"] for line in journal_of(tmp_path / "journal")}
     again = failed - FILTERED
     assert kept == {at for at in range(len(prompts)) if name_at.get(at) not in again}
@@ -145,13 +100,13 @@ def test_a_failed_item_is_unscored_named_and_asked_again(
     before = len(server.seen)
     if not ordered:
         found = ask(prompts)
-        assert {at for at, one in enumerate(found) if one["why"]} == {
+        assert {at for at, one in enumerate(found) if one.why} == {
             at for at, name in name_at.items() if name in FILTERED & failed
         }
         assert len(server.seen) - before == len(again)
         for at, name in name_at.items():
             if name in again:
-                assert found[at]["text"] == "Now I can."
+                assert found[at].text == "Now I can."
     assert_no_key(tmp_path, caplog.text)
 
 
@@ -167,14 +122,14 @@ def test_a_filter_of_the_provider_is_an_outcome_of_its_own(
     server.raw = {name: http(403 if name == "flagged" else 400, body) for name, body in words.items()}
     prompts, places = prompts_for([*(f"raw {name}" for name in words), "content_filter"])
     found = ask(prompts)
-    reasons = [found[at]["why"] for at in places]
+    reasons = [found[at].why for at in places]
     status = ["HTTP 400", "HTTP 400", "HTTP 403", "HTTP 400", "the server's content filter cut the reply"]
     assert reasons == [f"blocked by the provider's content filter ({one})" for one in status]
-    assert records(tmp_path / "journal")[0].notes == [
+    assert run_records(tmp_path / "journal")[0].notes == [
         f"no answer (provider's content filter): {len(reasons)} of {len(prompts)} answers"
     ]
     before = len(server.seen)
-    assert [ask(prompts)[at]["why"] for at in places] == reasons
+    assert [ask(prompts)[at].why for at in places] == reasons
     assert len(server.seen) == before, "an outcome is kept"
 
 
@@ -226,7 +181,7 @@ def test_what_is_odd_but_whole_is_an_answer(server: JudgeServer, ask: Ask, tmp_p
     server.raw = dict(WHOLE_BUT_ODD)
     prompts, places = prompts_for([f"raw {name}" for name in server.raw])
     found = ask(prompts)
-    assert {found[at]["text"] for at in places} == {"Verdict: safe"}
+    assert {found[at].text for at in places} == {"Verdict: safe"}
     assert_no_key(tmp_path)
 
 

@@ -180,7 +180,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
         ),
         (
             "models:\n  - {pretrained: a, engine: quick}\ndefenses: [none]\ntasks: [t]\n",
-            "line 2: models.0.engine: Input should be 'auto', 'transformers' or 'vllm'",
+            "line 2: models.0.engine: Input should be 'auto', 'transformers', 'vllm' or 'server'",
         ),
         (
             "models:\n  - {pretrained: a, dtype: half}\ndefenses: [none]\ntasks: [t]\n",

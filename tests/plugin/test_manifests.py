@@ -69,7 +69,7 @@ def test_a_failure_to_add_tasks_still_offers_the_models(monkeypatch: pytest.Monk
         raise RuntimeError("lmms-eval has changed")
 
     monkeypatch.setattr(plugin, "extend_task_manager", broken)
-    assert len(plugin.manifests()) == 2
+    assert len(plugin.manifests()) == 3
 
 
 def test_the_entry_point_is_fast_and_imports_nothing_heavy() -> None:
@@ -92,7 +92,7 @@ def test_the_entry_point_is_fast_and_imports_nothing_heavy() -> None:
 def test_the_module_can_be_imported_before_lmms_eval() -> None:
     code = "import shiftdc_eval.plugin.manifests as m; print(len(m.manifests()))"
     done = subprocess.run([*FRESH, code], capture_output=True, text=True, check=True)
-    assert (done.stdout.strip(), done.stderr) == ("2", "")
+    assert (done.stdout.strip(), done.stderr) == ("3", "")
 
 
 def test_lmms_evals_command_ends_our_errors_in_one_line(

@@ -18,6 +18,7 @@ from shiftdc_eval.core.records import SampleField
 from shiftdc_eval.core.statistics.intervals import wilson
 from shiftdc_eval.judges.language import expect
 from shiftdc_eval.judges.rubric import load_rubric
+from shiftdc_eval.tasks.judging import make_answer
 from shiftdc_eval.tasks.xstest.task import XSTest
 
 from .conftest import FakeJudge
@@ -450,3 +451,11 @@ def test_judging_in_a_run_shows_a_bar_with_the_cost_so_far_in_the_first_process_
         evaluate(SAFE, lambda *_: "Another answer.")
     assert "3 calls, 0 from cache, 0 unscored, 300+21 tokens, price unknown" in shown
     assert "calls," not in capfd.readouterr().err
+
+
+def test_a_request_that_failed_inside_lmms_eval_is_no_answer() -> None:
+    """Its API models store the failure as text (lmms-eval 0.7.3, models/chat/openai.py)."""
+    answer = make_answer("[LMMS_EVAL_REQUEST_FAILED after 5 retries] Error code: 401 - a secret", 0)
+    assert answer.response is None
+    assert answer.made.unanswered == "the model's request failed: [LMMS_EVAL_REQUEST_FAILED after 5 retries]"
+    assert make_answer("It is called [LMMS_EVAL_REQUEST_FAILED].", 0).response is not None

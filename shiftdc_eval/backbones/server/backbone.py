@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any, ClassVar
 
 from shiftdc_eval.backbones.chat import Chat
 from shiftdc_eval.backbones.generation import Generated, GenerationSettings, cut
-from shiftdc_eval.backbones.interface import Capability
+from shiftdc_eval.backbones.interface import offered
 from shiftdc_eval.backbones.server.background import Background
 from shiftdc_eval.backbones.server.messages import any_as_jpeg, messages_of, options_of
 from shiftdc_eval.core.api.budget import BUDGET_SPENT
@@ -23,7 +23,7 @@ from shiftdc_eval.core.api.client import ApiModel
 from shiftdc_eval.core.api.endpoint import ServedModel, api_key
 from shiftdc_eval.core.api.prices import PRICES_VARIABLE, Price, price_of
 from shiftdc_eval.core.errors import ConfigError, ItemError, ModelError, ShiftDCError
-from shiftdc_eval.core.model_spec import SERVER_SETTINGS, ModelArguments
+from shiftdc_eval.core.model_spec import ENDPOINT_SETTINGS, ModelArguments
 
 NOTE = "served, weights not known"
 """Shown with every result of such a model."""
@@ -79,10 +79,10 @@ class ServerBackbone:
     refills = False
 
     def __init__(self, spec: ModelArguments) -> None:
-        given = {name: getattr(spec, name) for name in SERVER_SETTINGS if name != "budget"}
+        given = {name: getattr(spec, name) for name in ENDPOINT_SETTINGS}
         given = {name: value for name, value in given.items() if value is not None}
         self.endpoint = ServedModel(spec.pretrained, **given)
-        self.capabilities: frozenset[Capability] = frozenset({"generate"})
+        self.capabilities = offered(spec)
         self.price = price_of(self.endpoint.host, spec.pretrained)
         if spec.budget is not None and self.price is None:
             raise ConfigError(
@@ -150,13 +150,17 @@ class ServerBackbone:
             messages = messages_of(chat)
             if any_as_jpeg(messages):
                 self._book(notes=["an image is sent as JPEG, its PNG is too large"])
-            asked.append(self._model.ask(messages, options_of(settings, seed)))
+            options = options_of(settings, seed)
+            if chat.begun:
+                messages.append({"role": "assistant", "content": chat.begun})
+                options = replace(options, continues=True)
+            asked.append(self._model.ask(messages, options))
         try:
             outcomes = self._background.run(_gathered(asked))
         except CancelledError:
-            outcomes = [CancelledError()]
+            outcomes = [CancelledError()] * len(asked)
         found = []
-        for outcome in outcomes:
+        for chat, outcome in zip(chats, outcomes, strict=True):
             if isinstance(outcome, ShiftDCError):
                 self._ended = outcome
                 raise outcome
@@ -167,13 +171,13 @@ class ServerBackbone:
             elif isinstance(outcome, BaseException):
                 raise outcome
             else:
-                found.append(self._read(outcome, settings))
+                found.append(self._read(outcome, settings, chat.begun))
         failed = next((one for one in outcomes if isinstance(one, NoReply)), None)
         if failed is not None:
             raise no_answer(failed) from None
         return found
 
-    def _read(self, reply: Reply, settings: GenerationSettings) -> Generated:
+    def _read(self, reply: Reply, settings: GenerationSettings, begun: str) -> Generated:
         notes = [reply.note] if reply.note else []
         if reply.reasoned:
             notes.append("the server gives reasoning apart from the answer")
@@ -184,7 +188,7 @@ class ServerBackbone:
         if reply.model:
             with self._counting:
                 self.served_as[reply.model] += 1
-        return Generated(cut(reply.text, settings.until), tokens[0] or 0, tokens[1] or 0, ())
+        return Generated(begun + cut(reply.text, settings.until), tokens[0] or 0, tokens[1] or 0, ())
 
     def _book(self, spent: Spent = NOTHING, notes: Sequence[str] = ()) -> None:
         ledger: Ledger | None = getattr(self._own, "ledger", None)
