@@ -59,8 +59,11 @@ def cost_of(cells: Sequence[Cell]) -> Cost:
     cost, seen, models = Cost(), set[Hashable](), set[str]()
     for cell in cells:
         model = cell.model.pretrained
-        billions = parameters(model)
-        if billions is None:
+        served = cell.model.engine == "server"
+        billions = None if served else parameters(model)
+        if served:
+            cost.unknown.append(f"the time of {model}, which is behind a server, and what that charges")
+        elif billions is None:
             cost.unknown.append(f"the time and weights of {model}, whose size its name does not say")
         elif model not in models:
             cost.disk += billions * 1e9 * (4 if cell.model.dtype == "float32" else 2)

@@ -28,7 +28,7 @@ from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.plugin.adapter import ShiftDCServer, ShiftDCVlm
 
 KEY = "marker-of-a-key-77"
-ANSWERS_ALONE = [name for name in DEFENSES if DEFENSES[name].needs == {"generate"}]
+ANSWERS_ALONE = [name for name in DEFENSES if DEFENSES[name].needs <= {"generate"}]
 
 
 @pytest.fixture
@@ -130,6 +130,8 @@ def test_a_begun_message_is_continued_where_the_server_can(server: JudgeServer) 
     assert body["messages"][-1] == {"role": "assistant", "content": "It begins"}
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
     assert "begin" in model.backbone.capabilities
+    (answer,) = model.answer([Chat.ask("a")], defense="always_prefix")
+    assert answer.text == f"{server.seen[-1].body['messages'][-1]['content']} and goes on."
     plain = shiftdc_eval.load("judge-1", engine="server", base_url=server.url)
     assert plain.backbone.capabilities == {"generate"}
 
@@ -402,7 +404,8 @@ def test_a_grid_asks_again_and_its_cells_stand_alone_on_the_board(
     before = len(server.seen)
     assert main(["grid", "run", str(file), "--out", str(out), "--dry-run"]) == 0
     assert len(server.seen) == before
-    assert "0 to run" in capsys.readouterr().out
+    planned = capsys.readouterr().out
+    assert "0 to run" in planned
 
     cells = join([out])
     served = [cell for cell in cells if cell.model.note]
