@@ -117,7 +117,7 @@ class DefendedModel:
         ]
         if server := as_server(self.backbone):
             makers = [partial(_same, request) for request in requests]
-            found = answered_one_by_one(chosen, self.tools, server, makers, settings)
+            found = answered_one_by_one(defending, self.tools, server, makers, settings)
             return [one.answer for one in sorted(found, key=lambda outcome: outcome.number)]
         return [
             answer
