@@ -27,7 +27,7 @@ from shiftdc_eval.board.model_kinds import mark_of
 from shiftdc_eval.board.official_means import means_of
 from shiftdc_eval.board.render.markdown import markdown
 from shiftdc_eval.board.render.page import page
-from shiftdc_eval.board.reported import REPORTED, Reported
+from shiftdc_eval.board.reported import REPORTED, Reported, shipped
 from shiftdc_eval.board.seed_pooling import over_seeds
 from shiftdc_eval.core.errors import RecordError
 from shiftdc_eval.core.hashing import content_hash
@@ -105,6 +105,7 @@ def index_of(
 ) -> Index:
     """The index of some cells; their order does not matter."""
     ordered = sorted(cells, key=lambda cell: cell.path)
+    known = [*reported, *(paper for paper in shipped() if paper not in reported)]
     labels, relative, detected = defense_labels(ordered), costs.relative_times(ordered), detections(ordered)
     with_benign = {
         system_id(cell) for cell in ordered if cell.task.benign or BENIGN_ITEM in cell.samples.flags
@@ -113,7 +114,9 @@ def index_of(
     families: dict[str, list[Member]] = defaultdict(list)
     for number, cell in enumerate(ordered):
         columns = columns_of(cell)
-        entry = index_cell(cell, columns, labels[cell.path], relative.get(cell.path), detected.get(cell.path))
+        entry = index_cell(
+            cell, columns, labels[cell.path], relative.get(cell.path), detected.get(cell.path), known
+        )
         if means_of(cell.task.name).beside_benign and entry.system not in with_benign:
             entry = entry.model_copy(update={"not_ranked": [*entry.not_ranked, NO_BENIGN]})
         entries.append(entry)
@@ -131,8 +134,19 @@ def index_of(
             # a judge that has judged nothing here needs no line; no figure of a judge is in-sample
             if found.fingerprint in judges and found.sample == HELD_OUT
         ],
-        reported=list(reported),
+        reported=[
+            paper.without_places()
+            for paper in known
+            if paper in reported or any(beside_of(paper, cell) for cell in ordered)
+        ],
     )
+
+
+def beside_of(paper: Reported, cell: Cell) -> dict[str, list[str]]:
+    """What a paper prints for a cell, by metric; nothing for ablations and marked models."""
+    if cell.ablation or mark_of(cell.model.note):
+        return {}
+    return paper.beside(cell.model.id.rpartition("/")[2], cell.task.name, cell.defense.name)
 
 
 def index_cell(
@@ -141,6 +155,7 @@ def index_cell(
     label: str,
     relative: costs.Relative | None,
     detection: Detection | None,
+    papers: Sequence[Reported] = (),
 ) -> IndexCell:
     """One cell as the board shows it."""
     notes = [*cell.task.notes, *(note for run in cell.runs for note in run.notes)]
@@ -150,6 +165,10 @@ def index_cell(
             "time also depends on the engines"
         )
     seconds = costs.seconds_per_answer(cell)
+    printed: dict[str, list[str]] = defaultdict(list)
+    for paper in papers:
+        for metric, said in beside_of(paper, cell).items():
+            printed[metric] += said
     return IndexCell(
         path=cell.path,
         task=cell.task.name,
@@ -183,6 +202,7 @@ def index_cell(
         price=costs.price(cell),
         command=cell.runs[-1].command,
         system=system_id(cell),
+        reported=dict(printed),
         measures=[measure(column) for column in columns],
         agreement=agreements(columns),
         detection=detection,

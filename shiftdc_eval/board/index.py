@@ -186,6 +186,8 @@ class IndexCell(Record):
     """The command that reproduces it."""
     system: str
     """Identifies this model with this defense over all tasks and seeds."""
+    reported: dict[str, list[str]] = Field(default_factory=dict)
+    """Numbers that papers print for this model, task and defense, with the paper's name, by metric."""
     measures: list[Measure]
     agreement: list[Agreement] = Field(default_factory=list)
     detection: Detection | None = None

@@ -1,12 +1,20 @@
-"""Numbers from papers, entered by hand with their source: one file per paper in `reported/`."""
+"""Numbers from papers, entered by hand with their source: one file per paper in `papers/`, or in a board's `reported/`.
+
+A printed number that says where it belongs stands beside the measured ones of that model, task and defense on every
+board; it is never ranked or compared with them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from shiftdc_eval.board.cell_files import Shelf
+from shiftdc_eval.core.json_files import parse, read_text
 from shiftdc_eval.core.records import Record
 
 Text = Annotated[str, StringConstraints(max_length=1000)]
@@ -20,9 +28,31 @@ class PaperSource(Record):
     authors: Filled
     title: Filled
     venue: Filled
-    arxiv: Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{4,5}$")]
+    arxiv: Annotated[str, StringConstraints(pattern=r"^(\d{4}\.\d{4,5})?$")] = ""
+    """Empty where it is not known."""
+    short: Text = ""
+    """Name beside a measured number; empty: its numbers stand beside none."""
     version: Text = ""
     """Which version of the paper."""
+
+
+class Place(Record):
+    """Which measured numbers a printed one stands beside; a table, its columns and its rows each say a part."""
+
+    models: list[Text] = Field(default_factory=list)
+    """Last parts of the models' ids, in lower case."""
+    task: Text = ""
+    defense: Text = ""
+    """Name of the defense, whatever its settings; ablations are left out."""
+    metric: Text = ""
+    """Metric of the measured number."""
+    what: Text = ""
+    """What the printed number is over, if not over all answers."""
+
+    def and_of(self, other: Place | None) -> Place:
+        """Both parts together; the other's where both say something."""
+        given = {} if other is None else other.model_dump(exclude_defaults=True)
+        return self.model_copy(update=given)
 
 
 class ReportedRow(Record):
@@ -32,6 +62,8 @@ class ReportedRow(Record):
     """Model, scenario or setting."""
     values: list[Number | None]
     """One number per column; None where the paper has none."""
+    place: Place | None = None
+    """Where its numbers belong."""
 
 
 class ReportedTable(Record):
@@ -47,6 +79,10 @@ class ReportedTable(Record):
     """The judge, as far as the paper names it."""
     columns: Annotated[list[Filled], Field(min_length=1)]
     rows: Annotated[list[ReportedRow], Field(min_length=1)]
+    place: Place | None = None
+    """Where its numbers belong."""
+    column_places: dict[Text, Place] = Field(default_factory=dict)
+    """Where the numbers of a column belong."""
     detail: bool = False
     """True for tables that the page collapses."""
     notes: list[Text] = Field(default_factory=list)
@@ -58,6 +94,14 @@ class ReportedTable(Record):
         texts = [f"{one:g}" for row in self.rows for one in row.values if one is not None]
         decimals = max(len(text.partition(".")[2]) for text in texts)
         return f"{value:.{decimals}f}"
+
+    def placed(self) -> Iterator[tuple[Place, str]]:
+        """Every number that stands beside measured ones, as printed with its unit."""
+        for row in self.rows:
+            for column, value in zip(self.columns, row.values, strict=True):
+                place = (self.place or Place()).and_of(self.column_places.get(column)).and_of(row.place)
+                if value is not None and place.models and place.task and place.defense and place.metric:
+                    yield place, self.shown(value) + (" %" if self.unit == "%" else "")
 
     @property
     def about(self) -> str:
@@ -73,6 +117,8 @@ class ReportedTable(Record):
                 raise ValueError(
                     f"rows: {row.label!r} has {len(row.values)} values for {len(self.columns)} columns"
                 )
+        if unknown := self.column_places.keys() - set(self.columns):
+            raise ValueError(f"column_places: {sorted(unknown)} are no columns")
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("columns: not unique")
         return self
@@ -93,5 +139,40 @@ class Reported(Record):
             raise ValueError("tables: ids are not unique")
         return self
 
+    def beside(self, model: str, task: str, defense: str) -> dict[str, list[str]]:
+        """Its numbers for a measured result, with its name, by metric.
+
+        Args:
+            model: last part of the model's id.
+        """
+        found: dict[str, list[str]] = {}
+        for table in self.tables if self.source.short else ():
+            for place, printed in table.placed():
+                if model.lower() in place.models and (task, defense) == (place.task, place.defense):
+                    said = f"{self.source.short}: {printed}{f' ({place.what})' if place.what else ''}"
+                    found.setdefault(place.metric, []).append(said)
+        return found
+
+    def without_places(self) -> Reported:
+        """As the index holds it."""
+        tables = [
+            table.model_copy(
+                update={
+                    "place": None,
+                    "column_places": {},
+                    "rows": [row.model_copy(update={"place": None}) for row in table.rows],
+                }
+            )
+            for table in self.tables
+        ]
+        return self.model_copy(update={"tables": tables})
+
 
 REPORTED = Shelf("reported", Reported)
+
+
+@cache
+def shipped() -> tuple[Reported, ...]:
+    """The papers that come with this package."""
+    folder = Path(__file__).with_name("papers")
+    return tuple(parse(read_text(path), Reported, path) for path in sorted(folder.glob("*.json")))

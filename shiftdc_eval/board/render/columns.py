@@ -226,6 +226,11 @@ COLUMNS: list[Column | Callable[[Section], list[Column]]] = [
     ),
     _official,
     _contrast,
+    _note(
+        "reported",
+        "printed in a paper for this model, task and defense, with other code, judge and settings; never compared",
+        lambda line: "; ".join(line.cell.reported.get(line.measure.metric, ())),
+    ),
     Column(
         "against none",
         "paired difference to `none` over shared answers; p from exact McNemar or sign flips, Holm-adjusted",

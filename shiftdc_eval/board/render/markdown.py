@@ -63,7 +63,8 @@ def _section(section: Section) -> str:
 def _reported(paper: Reported) -> str:
     source = paper.source
     lines = [f"### {_escape(source.authors)}, {_escape(source.title)}\n"]
-    lines.append(f"{_escape(source.venue)}, arXiv {source.arxiv}. {_escape(' '.join(paper.notes))}\n")
+    arxiv = f", arXiv {source.arxiv}" if source.arxiv else ""
+    lines.append(f"{_escape(source.venue)}{arxiv}. {_escape(' '.join(paper.notes))}\n")
     for table in paper.tables:
         if table.detail:
             continue

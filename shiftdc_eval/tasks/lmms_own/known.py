@@ -117,7 +117,7 @@ _TYPES = {name: (name.rpartition("_")[2].upper(),) for name in scores.HOLISAFE_A
 _HOLISAFE = LmmsTask(
     HOLISAFE,
     "id",
-    "holisafe_phrases",
+    "keyword_holisafe",
     "refusal",
     scores.holisafe,
     lambda doc: {name: str(doc[name]) for name in ("type", "category", "subcategory")},
