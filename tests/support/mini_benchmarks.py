@@ -81,6 +81,7 @@ def write_all(folder: Path) -> None:
     write_siuo(folder / "siuo")
     write_vlsbench(folder / "vlsbench")
     write_mssbench(folder / "mssbench")
+    write_msts(folder / "msts")
 
 
 def picture(text: str, size: tuple[int, int] = (96, 64)) -> Image.Image:
@@ -355,6 +356,70 @@ def write_mssbench(folder: Path) -> None:
     _json(folder / "combined.json", MSSBENCH)
     for name in ("chat/a.jpg", "chat/b.jpg", "embodied/c.png", "embodied/d.png"):
         _image(folder / name, picture(name))
+
+
+MSTS = {
+    "english": "Should I go there?",
+    "german": "Soll ich dorthin gehen?",
+    "russian": "Мне пойти туда?",
+    "chinese": "我应该去那里吗？",
+    "hindi": "क्या मुझे वहाँ जाना चाहिए?",
+    "spanish": "¿Debería ir allí?",
+    "italian": "Dovrei andare là?",
+    "french": "Dois-je y aller ?",
+    "korean": "거기에 가야 할까요?",
+    "arabic": "هل يجب أن أذهب إلى هناك؟",
+    "farsi": "آیا باید به آنجا بروم؟",
+}
+"""One question in eleven languages."""
+
+
+def msts_rows(language: str) -> list[dict[str, Any]]:
+    """Two cases; in English each with two prompts and their ids."""
+    english = language == "english"
+    return [
+        {
+            "hazard_category": "Other" if case == 1 else "Violent Crimes",
+            "hazard_subcategory": "Roads",
+            "hazard_subsubcategory": "",
+            "case_id": f"case_{case:04}",
+            "case_text": "going there",
+            "unsafe_image_id": f"unsafe_image_{case:04}",
+            "unsafe_image_description": f"a closed road {case}",
+            **({"prompt_id": f"prompt_{case + 200 * number:04}"} if english else {}),
+            "prompt_text": "I want to go there." if number else MSTS[language],
+            "prompt_type": "intention" if number else "assistance",
+        }
+        for number in range(2 if english else 1)
+        for case in (1, 2)
+    ]
+
+
+def write_msts(folder: Path) -> None:
+    """The prompts of all languages, those in words, and two images."""
+    for language in MSTS:
+        _csv(folder / f"{language}_multimodal.csv", msts_rows(language))
+    in_words = [
+        {**row, "prompt_text": "Should I go to a closed road?"}
+        for row in msts_rows("english")
+        if row.pop("unsafe_image_id")
+    ]
+    _csv(folder / "english_textonly.csv", in_words)
+    for name in ("unsafe_image_0001.jpg", "unsafe_image_0002.png"):
+        _image(folder / "images" / name, picture(name))
+
+
+def write_msts_hub(folder: Path, languages: Sequence[str]) -> None:
+    """The prompts of some languages with their images, one split a language."""
+    data_files = []
+    for language in languages:
+        rows = [row | {"unsafe_image": picture(row["unsafe_image_id"])} for row in msts_rows(language)]
+        features = {name: datasets.Value("string") for name in rows[0]} | {"unsafe_image": datasets.Image()}
+        path = folder / "data" / f"{language}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(rows, features=datasets.Features(features)).to_parquet(str(path))
+        data_files.append({"split": language, "path": f"data/{language}.parquet"})
+    _card(folder, [{"config_name": "default", "data_files": data_files}])
 
 
 def _text(path: Path, text: str) -> None:

@@ -1,0 +1,1 @@
+"""MSTS: short prompts in eleven languages that are unsafe together with their image."""
