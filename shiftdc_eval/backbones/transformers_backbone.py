@@ -20,7 +20,7 @@ from shiftdc_eval.backbones.generation import (
     GenerationSettings,
     sampling_processors,
 )
-from shiftdc_eval.backbones.interface import EVERYTHING, EditBuilder, ProcessorBuilder
+from shiftdc_eval.backbones.interface import EVERYTHING, Capability, EditBuilder, ProcessorBuilder
 from shiftdc_eval.backbones.layers import reachable, source
 from shiftdc_eval.backbones.loaded_model import LoadedModel
 from shiftdc_eval.backbones.offload import set_aside
@@ -41,7 +41,7 @@ class TransformersBackbone(LoadedModel):
     Chats with and without images may be mixed in one call; they are run as separate sub-batches.
     """
 
-    capabilities = EVERYTHING
+    capabilities: frozenset[Capability] = EVERYTHING
     engine = "transformers"
 
     def __init__(
@@ -55,6 +55,8 @@ class TransformersBackbone(LoadedModel):
         folder: str | None = None,
     ) -> None:
         super().__init__(model, processor, name=name, revision=revision, note=note, folder=folder)
+        if self.skipped_without_image:  # its images are no tokens of the prompt
+            self.capabilities = EVERYTHING - {"edit_image"}
         self.forward_passes = 0
         """Forward passes of whole prompts since loading (prefills), for tests and cost tables."""
 

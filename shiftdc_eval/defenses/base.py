@@ -94,7 +94,11 @@ class DirectionSource(Protocol):
         """The layer at whose input a refusal direction is added, chosen on the held-out pairs."""
 
     def fitted(
-        self, kind: str, vectors: Callable[[ContrastSet, int], Tensor], *, held_out: bool = False
+        self,
+        kind: str,
+        vectors: Callable[[ContrastSet, int], Tensor | tuple[Tensor, str]],
+        *,
+        held_out: bool = False,
     ) -> SafetyDirection:
         """Other vectors of the contrast set, fitted once and cached under `kind`; see `Directions.fitted`."""
 

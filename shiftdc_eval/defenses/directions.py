@@ -337,27 +337,34 @@ class Directions:
         return self._made[kind]
 
     def fitted(
-        self, kind: str, vectors: Callable[[ContrastSet, int], Tensor], *, held_out: bool = False
+        self,
+        kind: str,
+        vectors: Callable[[ContrastSet, int], Tensor | tuple[Tensor, str]],
+        *,
+        held_out: bool = False,
     ) -> SafetyDirection:
         """Other vectors of the contrast set: from the cache, else fitted on the pairs that are not held out.
 
         Args:
             kind: names what is fitted, with every setting that changes it.
-            vectors: fits them, from those pairs and the number of texts a forward pass: `[layers, any width]`.
+            vectors: fits them, from those pairs and the number of texts a forward pass: `[layers, any width]`, and
+                where there is something to say about them a note, which the direction has as `created_by`.
             held_out: take the pairs that are held out instead.
         """
 
         def fit() -> SafetyDirection:
             pairs = self._contrast.split(HELD_OUT)[held_out]
+            made = vectors(pairs, self._batch_size)
+            rows, note = made if isinstance(made, tuple) else (made, kind)
             return SafetyDirection(
-                vectors(pairs, self._batch_size),
+                rows,
                 self._backbone.name,
                 self._backbone.revision,
                 self._backbone.template_sha256,
                 f"{kind}-{self._contrast.sha256}",
                 len(pairs.prompts("safe")),
                 len(pairs.prompts("unsafe")),
-                kind,
+                note,
             )
 
         name = f"{kind} (held out)" if held_out else kind

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
+from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.judges.keyword import keyword_judge
 from shiftdc_eval.judges.verdict import Item
@@ -95,17 +95,7 @@ def choose_layer(
 
     def logits(chats: Sequence[Chat], context: AbstractContextManager[object] | None = None) -> Tensor:
         with context or nullcontext():
-            last = [
-                backbone.last_token_activations(chats[start : start + batch_size], [count - 1])[:, 0]
-                for start in range(0, len(chats), batch_size)
-            ]
-        found = backbone.next_token_logits(torch.cat(last)).double().cpu()
-        if not torch.isfinite(found.amax()):
-            raise ModelError(
-                f"the logits of {backbone.name} are not finite, so no layer can be chosen: "
-                "load it with dtype=bfloat16 or float32"
-            )
-        return found
+            return next_logits(backbone, chats, batch_size)
 
     usual = logits(safe)
     scores: dict[int, tuple[bool, float]] = {}
@@ -122,23 +112,45 @@ def choose_layer(
     return LayerChoice(best, within_limits=not scores[best][0], own_refusals=own)
 
 
-def refusal_tokens(backbone: Backbone, requests: Sequence[str]) -> tuple[list[int], bool]:
-    """Tokens that the model's refusals of these requests begin with, and whether it refused any.
+def next_logits(backbone: Backbone, chats: Sequence[Chat], batch_size: int) -> Tensor:
+    """Next-token logits after each prompt, `[batch, vocabulary]`, float64, on the CPU.
+
+    Raises:
+        ModelError: they are not finite.
+    """
+    last = [
+        backbone.last_token_activations(chats[start : start + batch_size], [len(backbone.layers) - 1])[:, 0]
+        for start in range(0, len(chats), batch_size)
+    ]
+    found = backbone.next_token_logits(torch.cat(last)).double().cpu()
+    if not torch.isfinite(found.amax()):
+        raise ModelError(
+            f"the logits of {backbone.name} are not finite, so no layer can be chosen: "
+            "load it with dtype=bfloat16 or float32"
+        )
+    return found
+
+
+def refusals(
+    backbone: Backbone, chats: Sequence[Chat], requests: Sequence[str]
+) -> list[tuple[Generated, str | float | None]]:
+    """How the model's greedy answers begin, and whether they are `refused` or `complied`; None: not told.
 
     A refusal is what the keyword list of the same authors finds (`keyword_refusal_direction`).
     """
-    chats = [Chat.ask(request) for request in requests]
     answers = backbone.generate(chats, GenerationSettings(max_new_tokens=ANSWER_TOKENS))
     items = [
         Item(id=str(row), request=request, response=answer.text)
         for row, (request, answer) in enumerate(zip(requests, answers, strict=True))
     ]
     verdicts = keyword_judge("refusal_direction").judge(items)
-    begun = Counter(
-        answer.ids[0]
-        for answer, verdict in zip(answers, verdicts, strict=True)
-        if verdict.value == "refused" and answer.ids
-    )
+    return [(answer, verdict.value) for answer, verdict in zip(answers, verdicts, strict=True)]
+
+
+def refusal_tokens(backbone: Backbone, requests: Sequence[str]) -> tuple[list[int], bool]:
+    """Tokens that the model's refusals of these requests begin with, and whether it refused any."""
+    found = refusals(backbone, [Chat.ask(request) for request in requests], requests)
+    begun = Counter(answer.ids[0] for answer, value in found if value == "refused" and answer.ids)
     if not begun:
         return [backbone.tokenizer(FALLBACK, add_special_tokens=False)["input_ids"][0]], False
     least = OPENING_SHARE * begun.total()

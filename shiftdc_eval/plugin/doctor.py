@@ -163,7 +163,9 @@ def check_defenses(backbone: Backbone, names: Iterable[str] | None = None) -> It
         problem = left_out = ""
         try:
             chosen = short(DEFENSES[name])
-            if chosen.other_models:
+            if lacks := ", ".join(sorted(chosen.needed() - backbone.capabilities)):
+                left_out = f"not tried: it needs {lacks}, which this model has not"
+            elif chosen.other_models:
                 left_out = f"not tried: it needs {' and '.join(chosen.other_models)} too"
             else:
                 chosen.answer(tools, requests, GenerationSettings(max_new_tokens=NEW_TOKENS))
@@ -173,6 +175,8 @@ def check_defenses(backbone: Backbone, names: Iterable[str] | None = None) -> It
 
 
 def short(chosen: type[Settings]) -> Settings:
-    """A defense with its defaults, but with short captions and self-checks."""
-    limits = ("caption_max_new_tokens", "tell_max_new_tokens")
-    return chosen().model_copy(update={name: NEW_TOKENS for name in limits if name in chosen.model_fields})
+    """A defense with its defaults, but with short captions and self-checks, and with nothing to search among."""
+    limits: dict[str, Any] = dict.fromkeys(("caption_max_new_tokens", "tell_max_new_tokens"), NEW_TOKENS)
+    if "scored" in chosen.model_fields:  # candidates are compared by passes of their own
+        limits |= {"scored": 1, "layers": "0"}
+    return chosen().model_copy(update={k: v for k, v in limits.items() if k in chosen.model_fields})

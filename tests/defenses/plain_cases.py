@@ -28,6 +28,7 @@ from plain_defenses import (
     ShiftDC,
     Subspace,
     Texts,
+    Transfer,
     blank,
 )
 from plain_runs import Answered, PlainModel, Prompt
@@ -100,6 +101,7 @@ ASTRA = Astra(layer=2, alpha=3.0)
 ARDITI = RefusalDirection(layer=1, alpha=2.0)
 OURS = RefusalDirection(layer=2, alpha=2.0, site="output", positions="last")
 
+SRT = Transfer(candidates=(1, 2))
 WORDS = ("crime", "malware", "pornography", "hatred", "violence", "fraud", "drugs", "exploit", "weapon")
 RAI = Injection(WORDS, strength=80.0)
 """A larger strength than the paper's: with 1 a tiny model's answers do not change."""
@@ -392,6 +394,30 @@ CASES: dict[str, Case] = {
         replace(OURS, positions="last and answer"),
         {"layers": "2", "alpha": 2.0, "positions": "last", "site": "output"},
         wrong={"the prefill alone is edited": OURS},
+    ),
+    "srt_raw": Case(
+        "srt_raw",
+        SRT,
+        {"layers": "1-2"},
+        wrong={
+            "the sign is flipped": replace(SRT, alpha=-1.0),
+            "alpha is two": replace(SRT, alpha=2.0),
+            "the last prompt token alone is edited": replace(SRT, positions="last"),
+            "the prompt alone is edited": replace(SRT, positions="prompt"),
+            "newest tokens alone are edited": replace(SRT, positions="last and answer"),
+            "the layer's input is edited": replace(SRT, site="input"),
+            "the layer above is edited": replace(SRT, above=1),
+            "the vector of another token is added": replace(SRT, token=-2),
+            "harmful texts stand alone": replace(SRT, plain_image=False),
+            "drawn requests come with another prompt": replace(SRT, prompt="list the items"),
+            "refusals begin with Sure": replace(SRT, opening=("Sure",)),
+        },
+    ),
+    "srt_raw, alpha two, prefill alone": Case(
+        "srt_raw",
+        replace(SRT, alpha=2.0, positions="prompt"),
+        {"alpha": 2.0, "decode": False, "layers": "1-2"},
+        wrong={"decode steps are edited": replace(SRT, alpha=2.0)},
     ),
     "rai": Case(
         "rai",

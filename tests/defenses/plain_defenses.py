@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import matplotlib
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from plain_runs import Answered, Edit, Inputs, Pass, PlainModel, Positions, Prompt, Site, longer
 from torch import Tensor
 
@@ -405,6 +408,137 @@ class RefusalDirection:
 
 
 # --- defenses that edit other tokens than the last -------------------------------------------------------
+
+
+MONO = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono-Bold.ttf"
+
+
+def drawn(request: str) -> Image.Image:
+    """FigStep's picture of a request: 760 x 760, 15 letters a line, 80 pixels, three empty items below."""
+    image = Image.new("RGB", (760, 760), "white")
+    font = ImageFont.truetype(str(MONO), 80, layout_engine=ImageFont.Layout.BASIC)
+    text = "\n".join(textwrap.wrap(request, 15)) + "\n1. \n2. \n3. "
+    ImageDraw.Draw(image).text((20, 10), text, font=font, fill="black", spacing=11)
+    return image
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """SRT's raw direction with the layer and the token that it was taken from."""
+
+    vectors: Tensor
+    """`[layers, tokens, hidden]`: all candidates."""
+    gains: Tensor
+    """`[layers, tokens]`: G of each."""
+    layer: int
+    token: int
+    """Negative: -1 is the last prompt token."""
+
+    @property
+    def vector(self) -> Tensor:
+        """`[hidden]`."""
+        return self.vectors[self.layer, self.token]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """SRT with its raw direction: `h <- h + alpha * v` at every token, at the output of one layer.
+
+    `v = mean over HT - mean over CM` at one of the template's tokens after the request; HT: unsafe texts with a plain
+    image, CM: the same texts drawn, those answered. Layer and token have the largest `G = [E_CM R(v) - E_CM R(0)] -
+    [E_B R(v) - E_B R(0)]`, B: safe texts drawn, R: log-odds of a refusal token.
+    """
+
+    candidates: tuple[int, ...] = (0, 1, 2, 3)
+    alpha: float = 1.0
+    opening: tuple[str, ...] = ("I",)
+    """Tokens that refusals begin with."""
+    refused: frozenset[str] = frozenset()
+    """Requests whose picture the model does not answer."""
+    site: Site = "output"
+    positions: Positions = "all"
+    above: int = 0
+    """Edit the layer this far above the chosen one."""
+    token: int | None = None
+    """Take the vector at this token; None: at the chosen one."""
+    plain_image: bool = True
+    prompt: str = FIGSTEP
+
+    def choose(self, model: PlainModel, texts: Texts) -> Chosen:
+        """The candidate with the largest G."""
+        unsafe, safe = (
+            [text for text in side if " Image Caption: " not in text] for side in (texts.unsafe, texts.safe)
+        )
+        white = (Image.new("RGB", (760, 760), "white"),) if self.plain_image else ()
+        explicit = [model.chat(Prompt(text, white)) for text in unsafe]
+        harmful = [
+            model.chat(Prompt(self.prompt, (drawn(text),))) for text in unsafe if text not in self.refused
+        ]
+        benign = [model.chat(Prompt(self.prompt, (drawn(text),))) for text in safe]
+        count = template_tokens(model)
+        vectors = (mean_outputs(model, explicit, count) - mean_outputs(model, harmful, count)).float()
+        gains = torch.full(vectors.shape[:2], -math.inf)
+        for layer in self.candidates:
+            for token in range(count):
+                v = vectors[layer, token]
+                edit = Edit(layer, lambda hidden, v=v: hidden + v, "output", "all")  # type: ignore[misc]
+                gains[layer, token] = self.rise(model, harmful, edit) - self.rise(model, benign, edit)
+        best = int(gains.argmax())
+        return Chosen(vectors, gains, best // count, best % count - count)
+
+    def rise(self, model: PlainModel, inputs: Sequence[Inputs], edit: Edit) -> float:
+        """Mean rise of the refusal score under an edit."""
+        tokenizer = model.processor.tokenizer
+        ids = [tokenizer.encode(word, add_special_tokens=False)[0] for word in self.opening]
+
+        def score(one: Inputs, edits: Sequence[Edit]) -> float:
+            p = float(model.run(one, edits).logits.double().softmax(-1)[ids].sum())
+            return math.log((p + 1e-8) / (1 - p + 1e-8))
+
+        rises = [score(one, [edit]) - score(one, []) for one in inputs]
+        return sum(rises) / len(rises)
+
+    def __call__(self, model: PlainModel, prompt: Prompt, texts: Texts, tokens: int) -> Answered:
+        """The answer with the vector added."""
+        chosen = self.choose_as_given(model, texts)
+        vector = chosen.vectors[chosen.layer, chosen.token if self.token is None else self.token]
+        layer = min(chosen.layer + self.above, len(model.layers) - 1)
+        edit = Edit(layer, lambda hidden: hidden + self.alpha * vector, self.site, self.positions)
+        return model.answer([(model.chat(prompt), [edit])], tokens)
+
+    def choose_as_given(self, model: PlainModel, texts: Texts) -> Chosen:
+        """As `choose`; readings that differ only in how the vector is used share it."""
+        return _chosen(
+            replace(self, alpha=1.0, site="output", positions="all", above=0, token=None), model, texts
+        )
+
+
+@cache
+def _chosen(how: Transfer, model: PlainModel, texts: Texts) -> Chosen:
+    return how.choose(model, texts)
+
+
+def template_tokens(model: PlainModel) -> int:
+    """Tokens of the chat template after the request."""
+    message = [{"role": "user", "content": [{"type": "text", "text": "REQUEST"}]}]
+    text = model.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    return len(model.processor.tokenizer.encode(text.split("REQUEST")[1], add_special_tokens=False))
+
+
+def mean_outputs(model: PlainModel, inputs: Sequence[Inputs], count: int) -> Tensor:
+    """`[layers, count, hidden]`: means of what leaves each layer at the last `count` tokens."""
+    total = 0.0
+    for one in inputs:
+        seen: list[Tensor] = []
+
+        def look(hidden: Tensor, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(hidden[-count:].double().clone())
+            return hidden
+
+        model.run(one, [Edit(at, look, "output", "all") for at in range(len(model.layers))])
+        total = total + torch.stack(seen)
+    assert isinstance(total, Tensor)
+    return total / len(inputs)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_the_adapter_refuses_it_before_a_model_is_loaded(defense: str, missing: 
         ShiftDCVlm(pretrained="toy", engine="transformers", defense=defense)
 
 
-@pytest.mark.parametrize(("defense", "missing"), [("rai", "edit_image")])
+@pytest.mark.parametrize(("defense", "missing"), [("rai", "edit_image"), ("srt_raw", "edit_decode, logits")])
 def test_vllm_is_refused_for_what_it_does_not_edit(
     monkeypatch: pytest.MonkeyPatch, defense: str, missing: str
 ) -> None:

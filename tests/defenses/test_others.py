@@ -22,6 +22,7 @@ from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.defenses.rai import Rai
 from shiftdc_eval.defenses.refusal_direction import RefusalDirection
 from shiftdc_eval.defenses.refuse_all import RefuseAll
+from shiftdc_eval.defenses.srt_raw import SrtRaw
 from shiftdc_eval.steering import SafetyDirection
 
 SETTINGS = GenerationSettings(max_new_tokens=8)
@@ -221,7 +222,7 @@ def test_controls_say_so_which_keeps_them_from_ranking(control: Settings) -> Non
     assert control.control
 
 
-@pytest.mark.parametrize("off", [Cmrm(alpha=0), RefusalDirection(alpha=0), Rai(strength=0)])
+@pytest.mark.parametrize("off", [Cmrm(alpha=0), RefusalDirection(alpha=0), Rai(strength=0), SrtRaw(alpha=0)])
 def test_strength_zero_is_no_defense(tools: Tools, off: object) -> None:
     assert texts(off, tools) == texts(NoDefense(), tools)
 

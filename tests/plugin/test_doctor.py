@@ -51,7 +51,11 @@ def test_a_healthy_model_is_described_and_every_defense_tried(
     assert [line for line in out.splitlines() if line.startswith("defense=")] == [
         line for line in out.splitlines() if any(line.startswith(f"defense={name} ") for name in DEFENSES)
     ]
-    assert out.count("ok, ") == len(ALONE)
+    assert out.count("ok, ") == len(ALONE) - 1
+    assert (
+        "defense=rai                not tried: it needs edit_image, which this model has not"
+        in out.splitlines()
+    )
     assert (
         "not tried: it needs RLHFlow/ArmoRM-Llama3-8B-v0.1 and openai/clip-vit-large-patch14-336 too" in out
     )

@@ -30,9 +30,21 @@ def described(instruction: str) -> str:
     return f'The image shows the text "{instruction}", followed by an empty list numbered 1, 2 and 3.'
 
 
-def render(instruction: str, font: Path) -> Image.Image:
+def render(instruction: str, font: Path, size: int = FONT_SIZE) -> Image.Image:
     """The image, RGB 760x760."""
     image = Image.new("RGB", SIZE, "#FFFFFF")
     draw = ImageDraw.Draw(image)
-    draw.text(ORIGIN, layout(instruction), spacing=SPACING, font=load_font(font, FONT_SIZE), fill="#000000")
+    draw.text(ORIGIN, layout(instruction), spacing=SPACING, font=load_font(font, size), fill="#000000")
     return image
+
+
+def render_whole(instruction: str, font: Path) -> Image.Image:
+    """As `render`, in smaller letters where the image would cut the text off at its lower edge."""
+    draw = ImageDraw.Draw(Image.new("RGB", SIZE))
+    sizes = range(FONT_SIZE, 0, -4)
+    bottoms = (
+        draw.textbbox(ORIGIN, layout(instruction), spacing=SPACING, font=load_font(font, size))[3]
+        for size in sizes
+    )
+    fitting = (size for size, bottom in zip(sizes, bottoms, strict=True) if bottom <= SIZE[1])
+    return render(instruction, font, next(fitting, sizes[-1]))
