@@ -52,6 +52,8 @@ class GenerationSettings:
     """The answer is cut before the first of these strings."""
     use_cache: bool = True
     """Decode with a KV cache."""
+    stop_after: str = ""
+    """The answer ends with the first token whose text ends in this, which stays: `.` for one sentence. Empty: none."""
 
     def __post_init__(self) -> None:
         until: object = self.until
@@ -65,6 +67,7 @@ class GenerationSettings:
             "top_k": _whole(self.top_k) and self.top_k >= 0,
             "until": isinstance(until, tuple | list) and all(isinstance(stop, str) for stop in until),
             "use_cache": isinstance(self.use_cache, bool),
+            "stop_after": isinstance(self.stop_after, str),
         }
         for name, fine in checks.items():
             if not fine:
@@ -80,7 +83,8 @@ class GenerationSettings:
         if not self.do_sample:
             for name in ("temperature", "top_p", "top_k"):
                 del fields[name]
-        del fields["use_cache"]
+        for name in ("use_cache", *(() if self.stop_after else ("stop_after",))):
+            del fields[name]
         return {**fields, "until": list(self.until)}
 
     def at_most(self, max_new_tokens: int | None) -> GenerationSettings:
@@ -106,6 +110,9 @@ class Generated:
     """Answer tokens, the end token included."""
     ids: tuple[int, ...]
     """Answer token ids, the end token included."""
+    ended: bool = False
+    """Whether it is whole: an end token or a stop string came, and not a limit or the end of a sentence alone. False
+    for an answer from a store."""
 
 
 NEUTRAL: dict[str, Any] = {

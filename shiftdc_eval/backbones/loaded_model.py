@@ -74,6 +74,8 @@ class LoadedModel:
         self.layers = find_decoder_layers(model)
         self.skipped_without_image = layers_that_need_an_image(model.config)
         """Decoder layers that a prompt without images skips (cross-attention layers)."""
+        self._ending_in: dict[str, set[int]] = {}
+        """Text -> tokens that end in it."""
 
     @property
     def device(self) -> torch.device:
@@ -234,14 +236,24 @@ class LoadedModel:
         Args:
             begun: what stands in front of the ids; part of the text, never cut.
         """
-        ends = self.end_ids()
+        ends = self.ends(settings)
         stop = next((at + 1 for at, token in enumerate(ids) if token in ends), len(ids))
         # decoded together: some tokenizers leave out the blank in front of a text
         before = self.tokenizer(begun, add_special_tokens=False)["input_ids"] if begun else []
         text = self.tokenizer.decode([*before, *ids[:stop]], skip_special_tokens=True)
         said = text[len(self.tokenizer.decode(before, skip_special_tokens=True)) :] if begun else text
-        until = (*settings.until, *self.stop_strings)
-        return Generated(begun + cut(said, until), length, stop, tuple(ids[:stop]))
+        shown = cut(said, (*settings.until, *self.stop_strings))
+        ended = shown != said or not self.end_ids().isdisjoint(ids[:stop])
+        return Generated(begun + shown, length, stop, tuple(ids[:stop]), ended)
+
+    def ends(self, settings: GenerationSettings) -> set[int]:
+        """Ids that end an answer at these settings."""
+        if not (text := settings.stop_after):
+            return self.end_ids()
+        if text not in self._ending_in:
+            words = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+            self._ending_in[text] = {token for token, word in enumerate(words) if word.endswith(text)}
+        return self.end_ids() | self._ending_in[text]
 
     def end_ids(self) -> set[int]:
         """Ids that end an answer."""

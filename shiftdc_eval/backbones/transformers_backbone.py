@@ -242,7 +242,7 @@ class TransformersBackbone(LoadedModel):
         encoded = self.encode(chats)
         extra = LogitsProcessorList(processors(group, encoded) if processors else [])
         extra += [
-            FiniteLogits(self.name, self.dtype, self.end_ids(), encoded.width),
+            FiniteLogits(self.name, self.dtype, self.ends(settings), encoded.width),
             *sampling_processors(settings, seeds),
         ]
         edits = reachable(edit(group), self._passed_by(bool(chats[0].images)), scope.site) if edit else {}
@@ -283,6 +283,7 @@ class TransformersBackbone(LoadedModel):
             use_cache=settings.use_cache,
             logits_processor=extra,
             pad_token_id=self.tokenizer.pad_token_id,
+            **({"eos_token_id": sorted(self.ends(settings))} if settings.stop_after else {}),
             suppress_tokens=self.placeholder_ids() or None,
             **({"tokenizer": self.tokenizer} if self.stop_strings else {}),
         )

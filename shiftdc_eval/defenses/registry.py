@@ -39,6 +39,7 @@ BUILT_IN: Mapping[str, str] = {
     "always_prefix": "always_prefix.AlwaysPrefix",
     "eta_prefix": "eta_prefix.EtaPrefix",
     "srt_raw": "srt_raw.SrtRaw",
+    "eta": "eta.Eta",
     "rai": "rai.Rai",
     "hidden_detect": "hidden_detect.HiddenDetect",
 }

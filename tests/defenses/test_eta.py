@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from plain_bench import Bench, make_bench, save_loud
 from plain_cases import REQUESTS
 from plain_defenses import Begun, Rewritten, Texts
-from plain_runs import PlainModel, Prompt
+from plain_runs import PlainModel, Prompt, longer
 from plain_scorers import GENERATE, POST, PRE, PlainScorers
 from tiny_scorers import save_clip, save_reward
 
@@ -184,6 +187,160 @@ def test_a_real_judge_is_found_by_its_spec(bench: Bench) -> None:
     assert all((answer.extra["verdict"] == "complied") == (ALIGNED in answer.notes) for answer in found)
 
 
+@pytest.fixture(scope="module")
+def talkative(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A model that ends sentences often, and answers sometimes."""
+    root = tmp_path_factory.mktemp("talkative")
+    loud = PlainModel(save_loud("llava", root / "llava"))
+    with torch.no_grad():
+        rows = loud.model.get_output_embeddings().weight
+        rows[loud.processor.tokenizer.convert_tokens_to_ids(".")] *= 4.0
+    loud.model.save_pretrained(root / "llava")
+    return make_bench(root / "llava", root)
+
+
+@dataclass(frozen=True)
+class PlainETA:
+    """Steps 4 and 5 of the specification, one candidate and one token at a time; text is tokenized anew a sentence."""
+
+    scorers: PlainScorers
+    candidates: int = 3
+    beta: float = 1.5
+    sentence_tokens: int = 70
+    clip_from: int = 2
+    """First sentence that CLIP looks at."""
+    weight: Callable[[int], float] = lambda k: 1 / k
+    ended_without_clip: bool = True
+    prompt: str = GENERATE
+    whole: bool = True
+    """Whether the reward reads all of the answer so far."""
+
+    def __call__(self, model: PlainModel, one: Prompt, seed: str, tokens: int) -> tuple[str, int, int]:
+        """Text, tokens of what was kept, sentences."""
+        text, used, sentences, over = "As an AI assistant", 0, 0, False
+        while not over and used < tokens:
+            room = min(self.sentence_tokens, tokens - used)
+            found = [
+                self.sentence(model, one, text, f"{seed}/{sentences}/{n}", room)
+                for n in range(self.candidates)
+            ]
+            sentences += 1
+            scores = [
+                self.scorers.reward(self.prompt, (text * self.whole + said).strip()) for said, _, _ in found
+            ]
+            if sentences >= self.clip_from and not (
+                self.ended_without_clip and any(ended for *_, ended in found)
+            ):
+                scores = [
+                    score + self.weight(sentences) * self.scorers.clip(one.images[0], said.strip())
+                    for score, (said, _, _) in zip(scores, found, strict=True)
+                ]
+            said, length, over = found[scores.index(max(scores))]
+            text, used = text + said, used + length
+        return text, used, sentences
+
+    def sentence(
+        self, model: PlainModel, one: Prompt, text: str, seed: str, room: int
+    ) -> tuple[str, int, bool]:
+        """One candidate: each token from the best few by softmax(logits / beta), drawn with seeded Gumbel noise."""
+        words = model.processor.tokenizer
+        start = longer(model.chat(one), words(f" {text}", add_special_tokens=False)["input_ids"])
+        noise = torch.Generator().manual_seed(
+            int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1
+        )
+        ids: list[int] = []
+        end = model.model.generation_config.eos_token_id
+        while len(ids) < room and not (ids and (ids[-1] == end or words.decode(ids[-1:]).endswith("."))):
+            logits = model.run(longer(start, ids)).logits.clone()
+            logits[model.forbidden] = -torch.inf
+            best = (logits / self.beta).topk(self.candidates)
+            uniform = torch.rand(len(logits), generator=noise).clamp(1e-30, 1 - 1e-7)
+            drawn = best.values - torch.log(-torch.log(uniform[best.indices]))
+            ids.append(int(best.indices[drawn.argmax()]))
+        before = words(text, add_special_tokens=False)["input_ids"]
+        said = words.decode([*before, *ids], skip_special_tokens=True)[len(words.decode(before)) :]
+        return said, len(ids), ids[-1] == end
+
+
+LONG = GenerationSettings(max_new_tokens=24)
+ALWAYS = {"post_threshold": ALL, "pre_threshold": -2.0}
+
+
+@pytest.fixture(scope="module")
+def written(talkative: Bench, folders: dict[str, str]) -> list[Answer]:
+    """All three requests found unsafe and answered by ETA, in one batch."""
+    defense = DEFENSES["eta"](**folders, **ALWAYS, topk=3)
+    return list(defense.answer(talkative.tools(), requests(), LONG))
+
+
+def test_sentences_are_chosen_as_the_plain_loop_chooses_them(
+    talkative: Bench, plain: PlainScorers, written: list[Answer]
+) -> None:
+    loop = PlainETA(plain)
+    wanted = [loop(talkative.plain, one, f"seed {at}", 24) for at, one in enumerate(REQUESTS)]
+    assert [(a.text, a.tokens_out, a.extra["sentences"]) for a in written] == wanted
+    assert max(sentences for *_, sentences in wanted) > 2, "CLIP had a say"
+    assert len({tokens for _, tokens, _ in wanted}) > 1
+    for answer in written:
+        assert answer.notes == (ALIGNED,)
+        assert answer.extra["sampled_tokens"] >= answer.tokens_out
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "the reward reads the evaluation's prompt": {"prompt": POST},
+    "the reward reads the sentence alone": {"whole": False},
+    "CLIP has no say": {"clip_from": 99},
+    "CLIP's weight does not fall": {"weight": lambda k: 1.0},
+    "another temperature": {"beta": 1.0},
+    "greedy": {"beta": 1e-6},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_misreading_of_eta_is_noticed(
+    talkative: Bench, plain: PlainScorers, written: list[Answer], wrong: str
+) -> None:
+    loop = replace(PlainETA(plain), **WRONG[wrong])
+    found = [loop(talkative.plain, one, f"seed {at}", 24)[0] for at, one in enumerate(REQUESTS)]
+    assert found != [answer.text for answer in written]
+
+
+def test_a_safe_answer_is_left_alone_and_costs_one_reward(bench: Bench, folders: dict[str, str]) -> None:
+    found = answered(bench, "eta", **folders, post_threshold=NONE)
+    assert [answer.text for answer in found] == [first_text(bench.plain, one) for one in REQUESTS]
+    assert all(set(answer.extra) == {"reward"} for answer in found)
+
+
+def test_no_answer_of_eta_depends_on_its_batch(
+    talkative: Bench, folders: dict[str, str], written: list[Answer]
+) -> None:
+    defense = DEFENSES["eta"](**folders, **ALWAYS, topk=3)
+    alone = [defense.answer(talkative.tools(), [one], LONG)[0] for one in requests()]
+    assert [answer.text for answer in alone] == [answer.text for answer in written]
+
+
+def test_eta_says_what_it_costs_and_where_sentences_end(bench: Bench, folders: dict[str, str]) -> None:
+    defense = DEFENSES["eta"](**folders)
+    assert len(defense.extra_passes()) == 1 + 4, "the first answer, and four of five candidates"
+    assert (defense.topk, defense.beta, defense.post_threshold, defense.pre_threshold) == (5, 1.5, 0.06, 0.16)
+    assert "ends in '.', or after 70 tokens" in defense.resolved(bench.backbone)["sentence_ends"]
+    with pytest.raises(ConfigError, match="when"):
+        validated(DEFENSES["eta"], {"when": "always"}, what="setting")
+
+
+def test_an_answer_can_stop_after_a_sentence(talkative: Bench) -> None:
+    chats = [request.chat for request in requests()]
+    whole = talkative.backbone.generate(chats, LONG)
+    cut = talkative.backbone.generate(chats, replace(LONG, stop_after="."))
+    words = talkative.plain.processor.tokenizer
+    for one, other in zip(whole, cut, strict=True):
+        ends = [at for at, token in enumerate(one.ids) if words.decode([token]).endswith(".")]
+        assert other.ids == (one.ids[: ends[0] + 1] if ends else one.ids)
+        assert other.ended == (other.ids[-1] == words.eos_token_id)
+    assert any(one.ids != other.ids for one, other in zip(whole, cut, strict=True))
+    assert "stop_after" not in LONG.key(), "other answers keep their keys"
+
+
 @pytest.mark.parametrize("given", [{"when": "judge"}, {"judge": "keyword_robust"}])
 def test_a_judge_goes_with_its_setting(given: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="judge= names the judge of when=judge"):
@@ -213,8 +370,6 @@ def test_armorms_own_output_is_its_score(folders: dict[str, str], monkeypatch: p
         device = model.device
 
         def __call__(self, ids: Any) -> Any:
-            import torch
-
             seen.append(ids)
             return SimpleNamespace(score=torch.tensor([0.25]), logits=torch.zeros(1, 19))
 

@@ -285,7 +285,7 @@ class VllmBackbone(LoadedModel):
         shared: dict[str, Any] = {
             "max_tokens": settings.max_new_tokens,
             "temperature": 0.0,
-            "stop_token_ids": sorted(self.end_ids()),
+            "stop_token_ids": sorted(self.ends(settings)),
             "ignore_eos": True,
             "logprobs": 0,  # of the chosen token alone: NaN where the logits are not finite
             **self._bias,
