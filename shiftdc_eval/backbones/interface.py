@@ -23,12 +23,21 @@ from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.steering import PREFILL, Edit, Scope
 
 Capability = Literal[
-    "generate", "begin", "activations", "edit_prefill", "edit_decode", "edit_image", "final_norm", "logits"
+    "generate",
+    "begin",
+    "stop_after",
+    "activations",
+    "edit_prefill",
+    "edit_decode",
+    "edit_image",
+    "final_norm",
+    "logits",
 ]
 """What a backbone can do:
 
 - `generate`: answer chats.
 - `begin`: answer chats whose answer is begun.
+- `stop_after`: the setting of that name, and whether an answer has `ended`.
 - `activations`: `last_token_activations`, the residual stream of the last prompt token after each decoder layer.
 - `edit_prefill`: `generate(edit=...)` at the output of decoder layers, last prompt token, in prefill (`PREFILL`).
 - `edit_decode`: `Scope` of the newest or all tokens, at any pass and site, and `layers` that take hooks.
@@ -37,7 +46,9 @@ Capability = Literal[
 - `logits`: logits processors, `follower` and `next_token_logits`.
 """
 EVERYTHING: frozenset[Capability] = frozenset(get_args(Capability))
-IN_VLLM: frozenset[Capability] = frozenset({"generate", "begin", "activations", "edit_prefill", "final_norm"})
+IN_VLLM: frozenset[Capability] = frozenset(
+    {"generate", "begin", "stop_after", "activations", "edit_prefill", "final_norm"}
+)
 ENGINES: dict[str, frozenset[Capability]] = {
     **dict.fromkeys(("auto", "transformers"), EVERYTHING),
     "vllm": IN_VLLM,

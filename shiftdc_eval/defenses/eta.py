@@ -14,6 +14,7 @@ from pydantic import Field
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.backbones.generation import cut
+from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.defenses.base import Answer, Request, Tools
 from shiftdc_eval.defenses.eta_prefix import EtaPrefix
 from shiftdc_eval.defenses.passes import Pass
@@ -62,6 +63,8 @@ class Eta(EtaPrefix):
     extra_cost: ClassVar[str] = (
         "as eta_prefix; unsafe requests five candidates a sentence, each with reward and CLIP"
     )
+
+    needs: ClassVar[frozenset[Capability]] = EtaPrefix.needs | {"stop_after"}
 
     when: Literal["both"] = "both"
     """ETA's own rule alone."""

@@ -28,6 +28,12 @@ ALIGNED = "aligned"
 """Note on an answer that was found unsafe and made again."""
 
 
+def named(model: LocalModel) -> str:
+    """What identifies a scorer in a cell: hub id and commit, or the first digits of a folder's hash, and the dtype."""
+    identity = model.identity
+    return f"{identity if '@' in identity else identity[:16]} {model.resolved_dtype}"
+
+
 Evaluate = Callable[[Sequence[Request], Sequence[Answer]], tuple[list[Answer], list[bool]]]
 """Requests and first answers -> the answers with what was found, and which of them are unsafe."""
 
@@ -81,11 +87,7 @@ class EtaPrefix(Settings):
         """All settings that are used, with the identity of scorers or judge."""
         found = self.model_dump(mode="json", exclude={"scorer_device"})
         if self.when == "both":
-            scorers = {"reward": self._reward.model, "clip": self._clip.model}
-            return {
-                **found,
-                **{name: f"{one.identity} {one.resolved_dtype}" for name, one in scorers.items()},
-            }
+            return {**found, "reward": named(self._reward.model), "clip": named(self._clip.model)}
         unused = ("reward", "reward_code", "clip", "post_threshold", "pre_threshold")
         kept = {name: value for name, value in found.items() if name not in unused}
         return {**kept, "judge_fingerprint": self._judge().fingerprint} if self.when == "judge" else kept

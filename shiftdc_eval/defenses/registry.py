@@ -38,8 +38,8 @@ BUILT_IN: Mapping[str, str] = {
     "refuse_all": "refuse_all.RefuseAll",
     "always_prefix": "always_prefix.AlwaysPrefix",
     "eta_prefix": "eta_prefix.EtaPrefix",
-    "srt_raw": "srt_raw.SrtRaw",
     "eta": "eta.Eta",
+    "srt_raw": "srt_raw.SrtRaw",
     "rai": "rai.Rai",
     "hidden_detect": "hidden_detect.HiddenDetect",
 }

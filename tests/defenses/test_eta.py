@@ -21,10 +21,14 @@ from plain_scorers import GENERATE, POST, PRE, PlainScorers
 from tiny_scorers import save_clip, save_reward
 
 from shiftdc_eval.backbones import Chat, GenerationSettings
+from shiftdc_eval.backbones.interface import offered
+from shiftdc_eval.backbones.server.backbone import ServerBackbone
 from shiftdc_eval.core.errors import ConfigError, ModelError
+from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.validation import validated
 from shiftdc_eval.defenses import DEFENSES, NOT_APPLICABLE, Answer, Request
 from shiftdc_eval.defenses import scorers as module
+from shiftdc_eval.defenses.arguments import require
 from shiftdc_eval.defenses.eta_prefix import ALIGNED
 from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.defenses.scorers import ImageText, Reward
@@ -382,3 +386,12 @@ def test_a_scorer_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the scorer .*gone cannot be loaded") as raised:
         Reward(LocalModel(str(tmp_path / "gone"))).scores("a", ["b"])
     assert "\n" not in str(raised.value)
+
+
+def test_a_server_that_continues_answers_runs_the_prefix_and_not_the_sentences() -> None:
+    spec = ModelArguments(pretrained="m", engine="server", base_url="http://127.0.0.1:9/v1", continues=True)
+    assert DEFENSES["eta_prefix"].needs <= offered(spec)
+    with pytest.raises(ConfigError, match="defense=eta .*needs stop_after, which engine=server does not"):
+        require(DEFENSES["eta"](), offered(spec), "server")
+    with pytest.raises(ModelError, match="cannot be asked to stop after a text"):
+        ServerBackbone(spec).generate([Chat.ask("x")], GenerationSettings(stop_after="."))

@@ -143,6 +143,8 @@ class ServerBackbone:
         """
         if any(value is not None for name, value in inside.items() if name != "scope"):
             raise ModelError(f"{self.name} is behind a server, where nothing can be edited")
+        if settings.stop_after:
+            raise ModelError(f"{self.name} is behind a server, which cannot be asked to stop after a text")
         if self._ended is not None:
             raise self._ended.with_traceback(None)
         asked = []
