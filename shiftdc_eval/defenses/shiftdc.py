@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
@@ -31,6 +32,7 @@ from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
 from shiftdc_eval.defenses.none import undefended
 from shiftdc_eval.defenses.passes import STEERS, Pass
 from shiftdc_eval.defenses.prompts import prompt
+from shiftdc_eval.defenses.shiftdc_auto import Calibration, choose
 from shiftdc_eval.steering import (
     PREFILL,
     OnlineCalibration,
@@ -70,7 +72,8 @@ class ShiftDC(Settings):
     variant: Literal["online", "paper", "official", "spherical"] = "online"
     """Which reading of the method; `spherical`: ours, an ablation."""
     layers: LayerRange = None
-    """Decoder layers, `first-last`, 0-based, inclusive; the upper half when None."""
+    """Decoder layers, `first-last`, 0-based, inclusive; the upper half when None. `auto`: range and, unless it is
+    given, strength are chosen on held-out pairs of the contrast set."""
     alpha: float = Field(default=1.0, allow_inf_nan=False)
     """Strength; 1 is the paper's method, 0 changes nothing."""
     one_sided: bool = False
@@ -104,6 +107,13 @@ class ShiftDC(Settings):
         ]
         if used and self.variant != "official":
             raise ValueError(f"{', '.join(used)} belongs to variant=official, not to variant={self.variant}")
+        if self._auto and (
+            self.name != "shiftdc" or self.variant == "official" or self.random_seed is not None
+        ):
+            raise ValueError(
+                "layers=auto belongs to defense=shiftdc without random_seed, and not to variant=official; give the "
+                "range that a run record names"
+            )
         for name, value in PUBLISHED.items() if self.preset else ():
             if name in self.model_fields_set and getattr(self, name) != value:
                 given = getattr(self, name)
@@ -118,7 +128,11 @@ class ShiftDC(Settings):
     def needed(self) -> frozenset[Capability]:
         """Decode steps are edited under `steer_decode`; `post_norm_last` reads through the final norm."""
         used = self._with_preset()
-        extra: dict[Capability, bool] = {"edit_decode": used.steer_decode, "final_norm": used.post_norm_last}
+        extra: dict[Capability, bool] = {
+            "edit_decode": used.steer_decode,
+            "final_norm": used.post_norm_last,
+            "logits": self._auto,
+        }
         return self.needs | {name for name, wanted in extra.items() if wanted}
 
     @property
@@ -144,12 +158,54 @@ class ShiftDC(Settings):
 
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
         """All settings, with the preset and the layers spelled out."""
-        layers = self.layer_indices(backbone)
-        found = {**self._with_preset().model_dump(mode="json"), "layers": f"{layers[0]}-{layers[-1]}"}
+        found = self._with_preset().model_dump(mode="json")
+        if self._auto:
+            found |= {} if "alpha" in self.model_fields_set else {"alpha": "auto"}
+        else:
+            layers = self.layer_indices(backbone)
+            found["layers"] = f"{layers[0]}-{layers[-1]}"
         if not found["strip_request"]:
             # this setting was added later: it is left out where it is off, so that older journals still match
             del found["strip_request"]
         return found
+
+    @property
+    def _auto(self) -> bool:
+        return self.layers == "auto"
+
+    def fitted(self, tools: Tools) -> dict[str, Any]:
+        """With `layers=auto` the range and the strength that were chosen, and by what."""
+        if not self._auto:
+            return {}
+        found = self._choice(tools)
+        chosen = {"layers": found.layers, "alpha": found.alpha}
+        return {
+            **chosen,
+            "fitted": {name: fact for name, fact in asdict(found).items() if name not in chosen},
+        }
+
+    def _choice(self, tools: Tools) -> Calibration:
+        def edits(layers: str, alpha: float, chats: Sequence[Chat]) -> EditBuilder:
+            used = self.model_copy(update={"layers": layers, "alpha": alpha})
+            captions = used.captions(tools, chats, GenerationSettings())
+            texts = [counterpart(chat, caption) for chat, caption in zip(chats, captions, strict=True)]
+            return used._edits(tools, chats, texts)
+
+        alpha = self.alpha if "alpha" in self.model_fields_set else None
+        settings = [self.variant, self.one_sided, self.caption_max_new_tokens, alpha]
+        return tools.direction.chosen(
+            f"shiftdc {settings} {self.direction_of(tools).sha256}",
+            lambda fitted, held_out, size: choose(
+                tools.backbone, edits, fitted, held_out, alpha=alpha, batch_size=size
+            ),
+        )
+
+    def _chosen(self, tools: Tools) -> Self:
+        """These settings, with what the contrast set decides filled in."""
+        if not self._auto:
+            return self
+        found = self._choice(tools)
+        return self.model_copy(update={"layers": found.layers, "alpha": found.alpha})
 
     @property
     def answer_version(self) -> int:
@@ -163,7 +219,7 @@ class ShiftDC(Settings):
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Calibrated answers; requests without an image are answered undefended and marked."""
-        calibrating = self._with_preset()
+        calibrating = self._with_preset()._chosen(tools)
         return split_by_image(
             requests,
             with_image=lambda shown: calibrating._calibrated(tools, shown, settings),

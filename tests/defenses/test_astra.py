@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hand_made_requests import through_the_adapter
 from plain_bench import Bench, make_bench, save_loud
 from plain_cases import REQUESTS
 from plain_defenses import Astra as Plain
@@ -60,6 +62,16 @@ def test_the_strength_is_the_largest_that_leaves_benign_first_tokens(bench: Benc
         for one in (Astra(layer=2), Astra(layer=2, alpha=found["alpha"]))
     )
     assert chosen == given
+
+
+def test_the_run_record_has_the_chosen_strength(bench: Bench, tmp_path: Path) -> None:
+    chats = [Chat.ask("which door is it", REQUESTS[0].images), Chat.ask("only words")]
+    through_the_adapter(bench.backbone, chats, tmp_path, defense="astra", contrast=bench.contrast, layer=2)
+    (path,) = tmp_path.glob("run-*.json")
+    settings = json.loads(path.read_text())["settings"]
+    found = Astra(layer=2).fitted(bench.tools())
+    assert (settings["alpha"], settings["fitted"]) == (found["alpha"], found["fitted"])
+    assert (settings["layer"], settings["vectors"]) == (2, "text")
 
 
 def write(path: Path, seed: int, keys: tuple[int, ...] = (2, 3), **changed: Any) -> dict[int, Any]:

@@ -80,6 +80,10 @@ def test_a_file_or_setting_that_a_defense_does_not_look_at_is_refused(tmp_path: 
     assert [refused(name) for name in ("none", "ecso", "cmrm", "coca")] == [both] * 4
     assert refused("cmrm", level="dataset") == ["direction"]
     assert [refused(name) for name in ("shiftdc", "random", "refusal_direction")] == [[]] * 3
+    assert [refused(name) for name in ("astra", "recentred_refusal")] == [[]] * 2
+    assert refused("shiftdc", layers="auto") == []
+    assert refused("subspace") == ["direction"]
+    assert refused("astra", vectors="v.pt", reference="r.pt", alpha=1.0) == both
 
 
 @pytest.mark.parametrize(
