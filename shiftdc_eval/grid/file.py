@@ -128,7 +128,10 @@ class Grid(Entry):
         entries = [{key: entry} if isinstance(entry, str) else entry for entry in value]
         if key == "name":
             return entries
-        return [served(entry) if isinstance(entry, dict) else entry for entry in entries]
+        try:
+            return [served(entry) if isinstance(entry, dict) else entry for entry in entries]
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, model by model, so that each model is loaded once."""

@@ -126,7 +126,7 @@ def _problems_of_any_model(given: Mapping[str, str | bool]) -> Iterator[str]:
         )
     model, tasks = str(given.get("model", "")), str(given.get("tasks", ""))
     if not model and "config" not in given:
-        yield f"--model is missing; ours are {' and '.join(DEFAULTS)}"
+        yield f"--model is missing; ours are {', '.join(DEFAULTS)}"
     elif model and model not in DEFAULTS:
         from lmms_eval.models import MODEL_REGISTRY_V2
 

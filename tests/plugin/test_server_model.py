@@ -25,6 +25,7 @@ from shiftdc_eval.cli import main
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.reasoning import final_answer
 from shiftdc_eval.defenses import DEFENSES
+from shiftdc_eval.grid.file import read_grid
 from shiftdc_eval.plugin.adapter import ShiftDCServer, ShiftDCVlm
 
 KEY = "marker-of-a-key-77"
@@ -370,6 +371,17 @@ def test_in_python_a_chat_that_fails_costs_itself_alone(server: JudgeServer) -> 
 def figstep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
     monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
+
+
+def test_a_key_in_a_grid_file_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(
+        "models: [{base_url: http://127.0.0.1:9/v1, model: m, api_key: a-secret-nobody-knows}]\n"
+        "defenses: [none]\ntasks: [figstep]\n"
+    )
+    with pytest.raises(ConfigError, match="grid.yaml, line 1: models: model argument api_key") as raised:
+        read_grid(file)
+    assert "nobody" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("figstep", "prices")
