@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,17 @@ def test_a_chat_is_sent_as_it_is_with_its_pixels(server: JudgeServer, ask: Ask) 
         assert head == "data:image/png;base64"
         assert Image.open(io.BytesIO(base64.b64decode(data))).tobytes() == image.tobytes()
     assert seen.headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_an_image_that_servers_find_too_large_goes_as_jpeg_and_is_noted(
+    server: JudgeServer, ask: Ask, tmp_path: Path
+) -> None:
+    noise = Image.frombytes("RGB", (1200, 1200), random.Random(0).randbytes(3 * 1200 * 1200))
+    ask([Chat.ask("a", [noise]), "b"])
+    (content,) = [shown(seen) for seen in server.seen if seen.text == "a"]
+    assert content[0]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    (record,) = run_records(tmp_path / "journal")
+    assert record.notes == ["an image is sent as JPEG, its PNG is too large: 1 of 2 answers"]
 
 
 def test_greedy_is_temperature_0_without_a_seed(server: JudgeServer, ask: Ask) -> None:
