@@ -120,6 +120,7 @@ class HiddenDetect(Settings):
                 "refused_unsafe": round(float((unsafe > found.threshold).mean()), 6),
                 "refused_safe": round(float((safe > found.threshold).mean()), 6),
                 "texts": len(safe) + len(unsafe),
+                "layers_above_last": len(better_layers(contrast)),
                 "contrast_sha256": contrast.contrast_sha256,
                 "words_sha256": ids_sha256(tools.backbone),
             },
@@ -170,14 +171,19 @@ def area(values: Tensor, layers: Sequence[int]) -> list[float]:
     return found
 
 
+def better_layers(contrast: ContrastCosines) -> list[int]:
+    """The layers that tell unsafe from safe texts better than the last layer does."""
+    difference = (contrast.fit_unsafe.double().mean(dim=0) - contrast.fit_safe.double().mean(dim=0)).tolist()
+    return [layer for layer, value in enumerate(difference) if value > difference[-1]]
+
+
 def aware_layers(contrast: ContrastCosines) -> list[int]:
-    """The first to the last layer that tells unsafe from safe texts better than the last layer does.
+    """The first to the last of the `better_layers`.
 
     At least two layers, since the area over one is zero; the last two where no layer is better than the last.
     """
-    difference = (contrast.fit_unsafe.double().mean(dim=0) - contrast.fit_safe.double().mean(dim=0)).tolist()
-    better = [layer for layer, value in enumerate(difference) if value > difference[-1]]
-    first, last = (better[0], better[-1]) if better else (len(difference) - 2,) * 2
+    better = better_layers(contrast)
+    first, last = (better[0], better[-1]) if better else (contrast.fit_safe.shape[1] - 2,) * 2
     return list(range(first, max(last, first + 1) + 1))
 
 

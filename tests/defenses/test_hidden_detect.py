@@ -174,6 +174,7 @@ def test_fitted_layers_threshold_and_auroc_are_those_of_a_plain_loop(
     labels = [0] * len(safe) + [1] * len(unsafe)
     assert found["fitted"]["auroc"] == pytest.approx(roc_auc_score(labels, safe + unsafe), abs=1e-6)
     assert found["fitted"]["texts"] == len(labels)
+    assert found["fitted"]["layers_above_last"] == len(above)
     loose = HiddenDetect(false_positives=0.5).fitted(tools)
     assert loose["threshold"] < found["threshold"]
     assert loose["fitted"]["refused_safe"] <= 0.5

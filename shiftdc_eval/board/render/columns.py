@@ -124,7 +124,14 @@ def _detection(section: Section) -> list[Column]:
         return f"{found.answers} answers against {found.benign} of {', '.join(found.against)}"
 
     above = "false alarms here" if section.metric == "over_refusal" else "detected"
-    columns = [column(above, "answers whose detector score is above the fitted threshold", "above", True)]
+    columns = [
+        column(
+            above,
+            "answers whose score is above the threshold: refused by the detector, or sent on by a gate",
+            "above",
+            True,
+        )
+    ]
     if section.metric in REFUSALS:
         columns.append(
             Column(
