@@ -30,7 +30,7 @@ def main(_args: argparse.Namespace) -> int:
     table.add_column("name", no_wrap=True)
     for column in ("source", "extra cost of an answer"):
         table.add_column(column, overflow="fold")
-    table.add_column("settings (default)", no_wrap=True)
+    table.add_column("settings (default)", overflow="fold", max_width=28)
     for name in DEFENSES:
         try:
             defense = DEFENSES[name]
