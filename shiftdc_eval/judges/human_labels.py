@@ -98,7 +98,7 @@ def read_labels(
         if label != REST and label not in seen:
             raise ConfigError(f"--map {label}=...: no answer has this label; {_nearest(label, seen)}")
     if not across_kinds:
-        _require_kind(kind, [*seen, *parts])
+        _require_kind(kind, sorted(seen), parts)
     return [
         labelled
         for path, rows in tables.items()
@@ -144,10 +144,12 @@ def _nearest(name: str, known: set[str]) -> str:
     return (f"nearest: {near[0]!r}; " if near else "") + f"there are: {', '.join(sorted(known))[:300]}"
 
 
-def _require_kind(kind: Kind, words: Sequence[str]) -> None:
+def _require_kind(kind: Kind, labels: Sequence[str], columns: Sequence[str]) -> None:
     other = "harm" if kind == "refusal" else "refusal"
-    for word in words:
-        if _ABOUT[other].search(word) and not _ABOUT[kind].search(word):
+    # a taxonomy of both, such as MSTS's, may name refusals among its safe classes
+    both = any(_ABOUT[kind].search(label) for label in labels)
+    for word in [*labels, *columns]:
+        if _ABOUT[other].search(word) and not _ABOUT[kind].search(word) and not both:
             raise ConfigError(
                 f"the labels ({word!r}) are about {other} and this judge about {kind}, which is another question: an "
                 "answer can be safe without a refusal; say --across-kinds to compare them all the same"

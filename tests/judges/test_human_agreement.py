@@ -422,3 +422,15 @@ def test_a_calibration_whose_shares_do_not_follow_from_its_counts_is_refused() -
     assert Calibration.model_validate_json(text) == found
     with pytest.raises(ValidationError, match="accuracy"):
         Calibration.model_validate_json(text.replace('"value":0.8', '"value":0.9'))
+
+
+def test_a_taxonomy_of_harm_may_name_refusals_among_its_safe_classes(tmp_path: Path) -> None:
+    path = tmp_path / "taxonomy.csv"
+    path.write_text(
+        "response,label\nNo.,1.2 - refusal only\nYes.,2.Z - other (unsafe)\nPerhaps.,1.Z - other (safe)\n"
+    )
+    mapping = {"2.Z - other (unsafe)": "unsafe", "*": "safe"}
+    assert [one.label for one in read_labels([path], "harm", {}, mapping)] == ["safe", "unsafe", "safe"]
+    path.write_text("response,harm_label\nNo.,refusal\n")
+    with pytest.raises(ConfigError, match="are about refusal and this judge about harm"):
+        read_labels([path], "harm", {"label": "harm_label"}, {"refusal": "safe"})
