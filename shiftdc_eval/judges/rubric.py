@@ -81,7 +81,7 @@ class Reading(BaseModel):
     """Word of the reply -> verdict."""
 
 
-_UNHASHED = {"source", "notes", "readings"}
+_UNHASHED = {"source", "notes", "readings", "benchmark_only"}
 """Fields that change no verdict of the rubric itself."""
 _LATER = ("image_first", "reply_schema", "response_after", "strip")
 """Fields that came later: where they are empty the hash is as before."""
@@ -108,6 +108,8 @@ class Rubric(BaseModel):
     """Prompts by scenario."""
     known_scenarios: tuple[str, ...] = ()
     """Prefixes of the benchmark's scenarios: another name is an error; empty: any scenario."""
+    benchmark_only: bool = False
+    """True where it judges its own benchmark alone: other tasks of a run leave it out."""
     about: Literal["response", "image"] = "response"
     """What is judged; a rubric about the image shows the judge no response."""
     needs: tuple[Literal["request", "reference", "context", "image"], ...] = ()

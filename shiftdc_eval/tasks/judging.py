@@ -154,9 +154,14 @@ def count_reasoning(rows: Sequence[Sequence[str]]) -> InResultFile:
 def graders(named: Sequence[str]) -> list[Judge]:
     """Graders that need a reference, among the judges that the task or the user names; none where nobody names one."""
     chosen = judges_for(named) if named or setting(JUDGES_VARIABLE) else []
-    return [judge for judge in chosen if needs_reference(judge)]
+    return [judge for judge in chosen if needs_reference(judge) and not of_one_benchmark(judge)]
 
 
 def needs_reference(judge: Judge) -> bool:
     """True for graders that compare with a reference answer, such as MM-Vet's."""
     return "reference" in getattr(getattr(judge, "rubric", None), "needs", ())
+
+
+def of_one_benchmark(judge: Judge) -> bool:
+    """True for judges by a rubric that is for its own benchmark alone; other tasks leave them out."""
+    return bool(getattr(getattr(judge, "rubric", None), "benchmark_only", False))

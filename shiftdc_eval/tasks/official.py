@@ -10,7 +10,7 @@ from shiftdc_eval.judges.derived import DerivedJudge, with_readings
 from shiftdc_eval.judges.language import expected
 from shiftdc_eval.judges.registry import JUDGES_VARIABLE, get_judge, in_languages, judges_for
 from shiftdc_eval.judges.verdict import Judge, Kind
-from shiftdc_eval.tasks.judging import StandIn
+from shiftdc_eval.tasks.judging import StandIn, needs_reference, of_one_benchmark
 from shiftdc_eval.tasks.safety import SafetyTask
 
 NOT_NAMED = (
@@ -36,7 +36,8 @@ class OfficialTask(SafetyTask):
             if rubric not in asked
         ]
         own = sorted([*own, *absent], key=lambda judge: list(self.official).index(rubric_of(judge)))
-        others = [judge for judge in named if rubric_of(judge) not in self.official]
+        rest = [judge for judge in named if rubric_of(judge) not in self.official]
+        others = [judge for judge in rest if not (needs_reference(judge) or of_one_benchmark(judge))]
         if not any(judge.kind == "refusal" for judge in others):
             words = in_languages(self.default_judges, self.languages or expected())
             others += [get_judge(name) for name in words]

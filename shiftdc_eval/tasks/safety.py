@@ -12,7 +12,7 @@ from shiftdc_eval.judges.registry import get_judge, in_languages, judges_for
 from shiftdc_eval.judges.verdict import Judge, Verdict
 from shiftdc_eval.tasks.base import BenchmarkTask
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example
-from shiftdc_eval.tasks.judging import needs_reference
+from shiftdc_eval.tasks.judging import needs_reference, of_one_benchmark
 from shiftdc_eval.tasks.metrics import (
     NOTHING_SCORED,
     InResultFile,
@@ -49,10 +49,11 @@ class SafetyTask(BenchmarkTask):
     def make_judges(self) -> list[Judge]:
         """The judges named by the user, else by the task's yaml, else the default ones.
 
-        Graders that need a reference are left out.
+        Graders that need a reference are left out, and judges of another benchmark alone.
         """
         default = in_languages(self.default_judges, self.languages or expected())
-        chosen = [judge for judge in judges_for(self.named_judges or default) if not needs_reference(judge)]
+        named = judges_for(self.named_judges or default)
+        chosen = [judge for judge in named if not (needs_reference(judge) or of_one_benchmark(judge))]
         return with_readings(chosen or [get_judge(name) for name in default])
 
     def rates(self, judge: Judge) -> dict[str, str | None]:
