@@ -13,10 +13,15 @@ from typing import Any
 
 HAND_OVER = 0.25
 """Seconds of preprocessing after which finished answers are looked at."""
+BURST = 32
+"""Prompts that are preprocessed and then handed over at once. One by one they would be read in as many steps, and a
+step that reads a prompt is no CUDA graph: the answers that are being decoded beside it wait for Python."""
 FIRST, LATER = 0, 1
 """Functions go before prompts: whoever calls one has nothing under way."""
-Entry = tuple[int, int, Future[Any] | None, Callable[[], None]]
-"""Which first, a running number, for whom, and what is to be done."""
+Entry = tuple[int, int, list[Future[Any]] | None, Callable[[], None]]
+"""Which first, a running number, who waits (None: the thread is to end), and what is to be done."""
+Asked = tuple[Future[Any], Any, Any]
+"""Where an answer is awaited, prompt, settings."""
 
 
 class Pump:
@@ -48,16 +53,16 @@ class Pump:
         Raises:
             Exception: what vLLM raises for one of the prompts, or because it has ended.
         """
-        futures: list[Future[Any]] = []
-        for prompt, settings in zip(prompts, params, strict=True):
-            futures.append(Future())
-            self._put(LATER, futures[-1], partial(self._hand_over, futures[-1], prompt, settings))
-        return [future.result() for future in futures]
+        asked = [(Future[Any](), *each) for each in zip(prompts, params, strict=True)]
+        for start in range(0, len(asked), BURST):
+            some = asked[start : start + BURST]
+            self._put(LATER, [future for future, _, _ in some], partial(self._hand_over, some))
+        return [future.result() for future, _, _ in asked]
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What a function gives that is called between two steps of vLLM."""
         future: Future[Any] = Future()
-        self._put(FIRST, future, lambda: future.set_result(function(*args, **kwargs)))
+        self._put(FIRST, [future], lambda: future.set_result(function(*args, **kwargs)))
         return future.result()
 
     def stop(self) -> None:
@@ -65,15 +70,26 @@ class Pump:
         self._put(FIRST, None, lambda: None)
         self._thread.join(timeout=10)
 
-    def _put(self, when: int, future: Future[Any] | None, task: Callable[[], None]) -> None:
-        self._inbox.put((when, next(self._numbers), future, task))
+    def _put(self, when: int, futures: list[Future[Any]] | None, task: Callable[[], None]) -> None:
+        self._inbox.put((when, next(self._numbers), futures, task))
         if self._ended.is_set():
             self._give_up()
 
-    def _hand_over(self, future: Future[Any], prompt: Any, settings: Any) -> None:
-        begun = self._metered()
-        (name,) = self._llm.enqueue([prompt], [settings], use_tqdm=False)
-        self._waiting[_outer(name)] = future, begun
+    def _hand_over(self, asked: Sequence[Asked]) -> None:
+        ready = []
+        for future, prompt, settings in asked:
+            begun = self._metered()
+            try:
+                ready.append((future, begun, self._llm._preprocess_cmpl_one(prompt), settings))
+            except Exception as error:  # that prompt's; the others go on
+                future.set_exception(error)
+        for future, begun, prompt, settings in ready:
+            try:
+                (name,) = self._llm._render_and_add_requests(prompts=iter([prompt]), params=[settings])
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                self._waiting[_outer(name)] = future, begun
 
     def _metered(self) -> float:
         """The meter: a request's share of the time is what is added to it while the request is under way."""
@@ -87,13 +103,13 @@ class Pump:
             while True:
                 until = time.monotonic() + HAND_OVER
                 while not self._waiting or (time.monotonic() < until and not self._inbox.empty()):
-                    _, _, future, task = self._inbox.get()
-                    if future is None:
+                    _, _, futures, task = self._inbox.get()
+                    if futures is None:
                         return
                     try:
                         task()
                     except Exception as error:  # that caller's; the others go on
-                        future.set_exception(error)
+                        _fail(futures, error)
                 for output in self._llm.llm_engine.step():
                     if output.finished:
                         meter = self._metered()
@@ -110,8 +126,13 @@ class Pump:
         while self._waiting:
             self._waiting.popitem()[1][0].set_exception(self._why)
         while not self._inbox.empty():
-            if (future := self._inbox.get()[2]) is not None:
-                future.set_exception(self._why)
+            _fail(self._inbox.get()[2] or (), self._why)
+
+
+def _fail(futures: Sequence[Future[Any]], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
 
 
 def _outer(name: str) -> str:

@@ -31,15 +31,22 @@ class StandIn:
         self.most = 0
         self.dead = False
         self.used_by: set[int] = set()
+        self.done: list[str] = []
 
-    def enqueue(self, prompts: list[Any], params: list[Any], use_tqdm: bool) -> list[str]:
+    def _preprocess_cmpl_one(self, prompt: Any) -> Any:
         self.used_by.add(threading.get_ident())
-        if prompts[0] == "too long":
+        if prompt == "too long":
             raise ValueError("the prompt is too long")
+        self.done.append("preprocess")
+        return prompt
+
+    def _render_and_add_requests(self, prompts: Any, params: list[Any]) -> list[str]:
+        self.used_by.add(threading.get_ident())
         name = str(self.count)
         self.count += 1
-        self.running[name] = prompts[0], params[0]
+        self.running[name] = next(prompts), params[0]
         self.most = max(self.most, len(self.running))
+        self.done.append("add")
         return [f"{name}-1a2b3c4d" if self.inner_ids else name]
 
     def step(self) -> list[Output]:
@@ -71,6 +78,14 @@ def test_answers_come_to_the_caller_that_asked_in_the_order_asked(inner_ids: boo
     assert llm.most > 20, "callers waited for one another"
     pump.stop()
     assert len(llm.used_by) == 1, "vLLM was used by several threads"
+
+
+def test_prompts_of_a_call_are_handed_over_at_once() -> None:
+    llm = StandIn()
+    pump = Pump(llm)
+    pump.answer(["p"] * 10, [3] * 10)
+    pump.stop()
+    assert llm.done == ["preprocess"] * 10 + ["add"] * 10
 
 
 def test_a_prompt_that_is_refused_is_its_callers_alone() -> None:
