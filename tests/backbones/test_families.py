@@ -17,6 +17,7 @@ from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.contrast import ContrastPair, ContrastSet
 from shiftdc_eval.defenses.directions import check, fit
+from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.steering import (
     OnlineCalibration,
     SafetyDirection,
@@ -428,4 +429,5 @@ def test_every_defense_answers(backbone: Backbone, defense: str) -> None:
         return
     answers = chosen(**short).answer(tools, requests, GREEDY)  # type: ignore[attr-defined]
     assert len(answers) == len(requests)
-    assert all((answer.tokens_out >= 1) == chosen.asks_model for answer in answers)
+    refused = prompt("template_refusal")  # said without the model
+    assert all(answer.tokens_out >= 1 or answer.text == refused for answer in answers)

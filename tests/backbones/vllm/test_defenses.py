@@ -100,6 +100,20 @@ def test_a_defense_answers_as_through_transformers(
     ]
 
 
+def test_an_answer_stops_after_a_text_as_through_transformers(
+    reference: TransformersBackbone, backbone: VllmBackbone
+) -> None:
+    chats = [request.chat for request in requests()]
+    whole = reference.generate(chats, GenerationSettings(max_new_tokens=6))
+    end = next(word for word in map(reference.tokenizer.decode, whole[0].ids[1:]) if word.isascii() and word)[
+        -1
+    ]
+    settings = GenerationSettings(max_new_tokens=6, stop_after=end)
+    ours, theirs = backbone.generate(chats, settings), reference.generate(chats, settings)
+    assert ours == theirs
+    assert ours != whole
+
+
 def test_what_needs_more_is_refused_before_an_answer(backbone: VllmBackbone, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="defense=coca at these settings needs logits"):
         through_the_adapter(backbone, [requests()[0].chat], tmp_path, defense="coca", engine="vllm")
