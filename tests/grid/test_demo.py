@@ -29,6 +29,7 @@ def test_the_demo_runs_offline_and_leaves_table_plot_and_board(
     shipped = (Path(str(files("shiftdc_eval.grid"))) / "demo.yaml").read_text()
     few = tmp_path / "few.yaml"  # every defense there is, one attack and one task that scores utility
     more = "".join(f"  - {name}\n" for name in REST)
+    more = more.replace("- srt_raw\n", '- {name: srt_raw, layers: "3-4", scored: 2}\n')  # a short search
     few.write_text(re.sub("  - toy_(mm|mme|benign).*\n", "", shipped).replace("tasks:\n", f"{more}tasks:\n"))
     assert main(["demo", "--out", str(out), "--limit", "1", "--grid", str(few)]) == 0
     said = capsys.readouterr().out
