@@ -219,7 +219,11 @@ class Backbone(Protocol):
         """Logits of the next token from activations of a decoder layer: `[..., vocabulary]`, float32."""
 
     def word_embeddings(self, words: Sequence[str]) -> Tensor:
-        """Mean row of the input embedding matrix over the tokens of each word: `[words, hidden]`, float32."""
+        """Mean row of the input embedding matrix over the tokens of each word: `[words, hidden]`, float32.
+
+        Raises:
+            ModelError: the tokenizer has no token for a word.
+        """
 
     def follower(self, chats: Sequence[Chat]) -> NextLogits:
         """Runs the tokens of an answer after other prompts (contrastive decoding)."""

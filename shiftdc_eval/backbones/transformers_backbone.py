@@ -161,6 +161,8 @@ class TransformersBackbone(LoadedModel):
     def word_embeddings(self, words: Sequence[str]) -> Tensor:
         """As `Backbone.word_embeddings`."""
         found = [self.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        if empty := [word for word, ids in zip(words, found, strict=True) if not ids]:
+            raise ModelError(f"the tokenizer of {self.name} has no token for the word {empty[0]!r}")
         embed = self.model.get_input_embeddings()
         return torch.stack([embed(torch.tensor(ids, device=self.device)).float().mean(0) for ids in found])
 

@@ -295,6 +295,8 @@ def test_a_words_embedding_is_the_mean_over_its_tokens(backbone: Backbone) -> No
     assert len(ids[0]) < len(ids[1])
     found = backbone.word_embeddings(["describe", "describe list"])
     wanted = torch.stack([table[row].mean(0) for row in ids])
+    with pytest.raises(ModelError, match="has no token for the word ''"):
+        backbone.word_embeddings(["describe", ""])
     # Gemma's rows are scaled on the way in
     torch.testing.assert_close(
         found / found.norm(dim=-1, keepdim=True), wanted / wanted.norm(dim=-1, keepdim=True)
