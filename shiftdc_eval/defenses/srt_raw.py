@@ -46,9 +46,13 @@ class SrtRaw(Settings):
         return layer_range(self.layers, len(backbone.layers), default_start=0)
 
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
-        """All settings; layer and token are chosen by the fit, and an answer's notes name them."""
+        """All settings; what the fit chooses is `auto` until it is `fitted`."""
         layers = self._candidates(backbone)
-        return {**super().resolved(backbone), "layers": f"{layers[0]}-{layers[-1]}"}
+        return {**super().resolved(backbone), "layers": f"{layers[0]}-{layers[-1]}", "chosen": "auto"}
+
+    def fitted(self, tools: Tools) -> dict[str, Any]:
+        """Layer, token, G and refusal tokens, in the words of an answer's note."""
+        return {"chosen": self.direction_of(tools).created_by}
 
     def fit_prompts(self, fitted: ContrastSet) -> list[Hashable]:
         """Unsafe requests with a plain image and drawn, safe ones drawn; the search for the layer comes on top."""

@@ -170,6 +170,7 @@ def test_an_answer_names_the_choice_and_text_alone_is_edited_too(bench: Bench) -
     )
     note = SrtRaw(layers="1", scored=1).direction_of(using).created_by
     assert all(answer.notes == (note,) for answer in on)
+    assert SrtRaw(layers="1", scored=1).fitted(using) == {"chosen": note}
     assert [answer.text for answer in off] == [
         bench.backbone.generate([chat], SETTINGS)[0].text for chat in chats
     ]
@@ -235,6 +236,6 @@ def test_what_cannot_be_fitted_is_told_before_a_model_is_loaded(monkeypatch: pyt
 
 def test_the_record_holds_the_candidates(bench: Bench) -> None:
     found = json.loads(json.dumps(DEFENSES["srt_raw"]().resolved(bench.backbone)))
-    assert found == {"alpha": 1.0, "decode": True, "layers": "0-3", "scored": 16}
+    assert found == {"alpha": 1.0, "decode": True, "layers": "0-3", "scored": 16, "chosen": "auto"}
     with pytest.raises(ConfigError, match="layers=9 does not fit"):
         SrtRaw(layers="9").resolved(bench.backbone)
