@@ -21,6 +21,7 @@ from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.board.check import check
 from shiftdc_eval.core.errors import RecordError
+from shiftdc_eval.core.records import SampleField
 
 
 def index(board: Path) -> dict:
@@ -143,6 +144,38 @@ def test_of_two_reasons_for_no_verdict_the_earlier_one_stays(
     build([results], board)
     (cell,) = CELLS.all_of(board)
     assert cell.judges[0].reasons == {"timeout": [3]}
+
+
+class WithoutAnswers(Made):
+    """A run whose unscored rows have no answer: a server failed."""
+
+    def samples(self) -> list[SampleField]:
+        missing = self.unscored["keyword_robust"]
+        return [
+            one.model_copy(update={"response_sha256": None, "unanswered": "HTTP 500"})
+            if row in missing
+            else one
+            for row, one in enumerate(super().samples())
+        ]
+
+
+@pytest.mark.parametrize("folders", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_an_answer_takes_the_place_of_none_whatever_comes_first(
+    results: Path, board: Path, folders: tuple[str, str], steps: int
+) -> None:
+    WithoutAnswers(run="first", date="1", unscored={"keyword_robust": [2, 5]}).write(results / folders[0])
+    Made(run="later", date="2").write(results / folders[1])
+    if steps == 1:
+        build([results], board)
+    else:
+        build([results / folders[0]], board)
+        build([results / folders[1]], board)
+    (cell,) = CELLS.all_of(board)
+    assert cell.judges[0].unscored == []
+    assert all(cell.samples.response)
+    assert [run.id for run in cell.runs] == ["first", "later"]
+    assert build([results], board) == []
 
 
 def test_two_different_verdicts_of_one_judge_still_contradict(results: Path, board: Path) -> None:
