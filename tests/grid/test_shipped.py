@@ -81,8 +81,8 @@ def test_time_and_disk_by_hand(tmp_path: Path) -> None:
     assert cost.new_tokens == answers * 512 + captions * 1024
     assert cost.prompt_tokens == 2 * (500 * 636 + 250 * 60) + captions * 636 + captions * 60
     scale = 8 / 7.06
-    answer = 5.6 + (40.7 - 5.6) * 4 * scale
-    hours = (answers * answer + captions * (29.9 * 8 + 0.8) * scale) / 3.6e6
+    answer = 5.6 + (32.0 - 5.6) * 4 * scale
+    hours = (answers * answer + captions * (22.4 * 8 + 2.9) * scale) / 3.6e6
     assert cost.hours == pytest.approx(hours)
     assert cost.disk == 16e9 + answers * (3400 + 16 * 512)
     assert "about 0.1 GPU hours" in cost.lines()[2]
