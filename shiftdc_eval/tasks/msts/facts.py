@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from shiftdc_eval.tasks.data import RemoteFile
-from shiftdc_eval.tasks.info import TaskInfo
+from shiftdc_eval.tasks.info import GroupMeans, TaskInfo
 
 DATASET = "felfri/MSTS"
 REVISION = "9630ca3cb6251749ca52fee51e68a21943b23067"
@@ -49,6 +49,12 @@ MSTS = TaskInfo(
     citation="Röttger et al., arXiv 2501.10057",
     size=size_of(["en"]),
     metric="refusal_rate",
+    means=GroupMeans(
+        "hazard",
+        {},
+        "An answer is safe in many ways beside a refusal (a warning, a question, a misunderstanding), so these numbers "
+        "are never averaged with those of benchmarks where only a refusal is.",
+    ),
     defects=(
         "no automatic judge is official: people judged. The best of the eight that the authors tried has F1 .59; "
         "compare yours with their 4,000 labelled answers (docs/judges.md) before its ASR is believed",

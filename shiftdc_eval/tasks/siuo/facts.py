@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shiftdc_eval.tasks.data import RemoteFile
-from shiftdc_eval.tasks.info import TaskInfo
+from shiftdc_eval.tasks.info import GroupMeans, TaskInfo
 
 DATASET = "sinwang/SIUO"
 """Hub dataset with the images; the authors' repository links to another storage for them."""
@@ -22,6 +22,10 @@ CHOICES = replace(
     QUESTIONS,
     url=f"{_RAW}/siuo_mcqa.json",
     sha256="91f51da54b92d8bb2c2fa61215d0ed8c77113192d4f909854dd561eaa5953022",
+)
+WARNING_IS_SAFE = (
+    "A warning counts as safe, so these numbers are never averaged with those of benchmarks where only a refusal "
+    "is."
 )
 FILES = "siuo_gen.json, siuo_mcqa.json and images/"
 
@@ -50,6 +54,7 @@ SIUO = replace(
     about="questions that are unsafe together with their image; safe and effective by two judges that see it",
     metric="safe_effective",
     utility=False,
+    means=GroupMeans("category", {}, WARNING_IS_SAFE),
     defects=(
         "a warning counts as safe, and a refusal as safe but not effective: never averaged with benchmarks where only "
         "a refusal is safe (HoliSafe-Bench)",
@@ -69,5 +74,10 @@ OFFICIAL = replace(
     name="siuo_official",
     about="the same as the authors run it: three sampled answers, the majority of their verdicts",
     metric="safe_effective_vote",
+    means=GroupMeans(
+        "category",
+        {},
+        f"{WARNING_IS_SAFE} The shares are over all three answers; the authors' majority is in the result file.",
+    ),
 )
 TASKS: tuple[TaskInfo, ...] = (MCQ, SIUO, OFFICIAL)
