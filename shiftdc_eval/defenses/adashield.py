@@ -17,6 +17,7 @@ class AdaShieldS(Settings):
 
     name: ClassVar[str] = "adashield_s"
     source: ClassVar[str] = "arXiv 2403.09513; SaFoLab-WISC/AdaShield 305df573"
+    status = "code"
     extra_cost: ClassVar[str] = "a longer prompt"
     answer_changes: ClassVar[int] = 1
 

@@ -18,6 +18,7 @@ class AlwaysPrefix(Settings):
 
     name: ClassVar[str] = "always_prefix"
     source: ClassVar[str] = "control: the prefix of ETA (arXiv 2410.06625) alone"
+    status = "control"
     extra_cost: ClassVar[str] = "a prompt longer by four words"
     needs: ClassVar[frozenset[Capability]] = frozenset({"generate", "begin"})
 

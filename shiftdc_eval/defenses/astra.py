@@ -50,6 +50,7 @@ class Astra(Settings):
 
     name: ClassVar[str] = "astra"
     source: ClassVar[str] = "arXiv 2411.16721; ASTRAL-Group/ASTRA 54df103 (vectors=text: ours)"
+    status = "code"
     extra_cost: ClassVar[str] = "none (vectors=text, once: alpha is chosen on held-out texts)"
     needs: ClassVar[frozenset[Capability]] = STEERS | {"edit_decode"}
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shiftdc_eval.defenses.refusal_layer import LayerChoice
 
 Choice = TypeVar("Choice")
+Status = Literal["", "code", "text", "reconstruction", "ours", "control"]
 NOT_APPLICABLE = "not_applicable"
 """Note on an answer that was left undefended because the request has no image."""
 OVER_CONTEXT = "over_context"
@@ -121,12 +122,14 @@ class Tools:
 class Settings(BaseModel):
     """A defense with its settings: each field is a model argument; unknown ones are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: ClassVar[str]
     """As in `defense=NAME`."""
     source: ClassVar[str] = ""
     """Paper or repository, for `shiftdc-eval defenses`."""
+    status: ClassVar[Status] = ""
+    """What it was checked against: the authors' code, the paper's text alone, or nothing that states all constants."""
     shares_prefixes: ClassVar[bool] = False
     """Whether several prompts about the same images are run: fewer requests at a time keep the prefixes stored."""
     extra_cost: ClassVar[str] = "-"

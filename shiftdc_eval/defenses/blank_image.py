@@ -17,6 +17,7 @@ class BlankImage(Settings):
 
     name: ClassVar[str] = "blank_image"
     source: ClassVar[str] = "control of arXiv 2609.26174: the image is blank"
+    status = "control"
 
     image: Literal["grey", "none"] = "grey"
     """What stands in each image's place: a plain grey image of its size, or nothing."""

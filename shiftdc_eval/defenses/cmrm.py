@@ -28,6 +28,7 @@ class Cmrm(Settings):
 
     name: ClassVar[str] = "cmrm"
     source: ClassVar[str] = "arXiv 2410.09047"
+    status = "text"
     extra_cost: ClassVar[str] = "sample: one image prefill, one text-only prefill; dataset: none"
     answer_changes: ClassVar[int] = 1
     needs: ClassVar[frozenset[Capability]] = STEERS

@@ -28,6 +28,7 @@ class Coca(Settings):
 
     name: ClassVar[str] = "coca"
     source: ClassVar[str] = "arXiv 2409.11365; constants of OmniSafeBench-MM a4875c6"
+    status = "code"
     extra_cost: ClassVar[str] = "a second decoding run alongside"
     answer_changes: ClassVar[int] = 1
     needs: ClassVar[frozenset[Capability]] = frozenset({"generate", "logits"})

@@ -29,6 +29,7 @@ class Ecso(Settings):
 
     name: ClassVar[str] = "ecso"
     source: ClassVar[str] = "arXiv 2403.09572; gyhdog99/ECSO 3878522"
+    status = "code"
     shares_prefixes: ClassVar[bool] = True
     extra_cost: ClassVar[str] = "self-check; when it says yes: caption and a second answer"
     answer_changes: ClassVar[int] = 1
@@ -75,6 +76,7 @@ class EcsoCaption(Settings):
 
     name: ClassVar[str] = "ecso_caption"
     source: ClassVar[str] = "as compared with in arXiv 2502.13095"
+    status = "text"
     extra_cost: ClassVar[str] = "caption (the answer itself needs no image)"
 
     caption_max_new_tokens: int = Field(default=1024, ge=1)

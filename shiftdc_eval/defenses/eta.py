@@ -60,6 +60,7 @@ class Eta(EtaPrefix):
 
     name: ClassVar[str] = "eta"
     source: ClassVar[str] = "arXiv 2410.06625; DripNowhy/ETA 3580833"
+    status = "code"
     extra_cost: ClassVar[str] = (
         "as eta_prefix; unsafe requests five candidates a sentence, each with reward and CLIP"
     )

@@ -43,6 +43,7 @@ class EtaPrefix(Settings):
 
     name: ClassVar[str] = "eta_prefix"
     source: ClassVar[str] = "arXiv 2410.06625, steps 1-4; DripNowhy/ETA 3580833"
+    status = "code"
     shares_prefixes: ClassVar[bool] = True
     extra_cost: ClassVar[str] = "reward of the first answer; where it is low CLIP, then a second answer"
     needs: ClassVar[frozenset[Capability]] = frozenset({"generate", "begin"})

@@ -73,6 +73,7 @@ class HiddenDetect(Settings):
     source: ClassVar[str] = (
         "arXiv 2502.14744; leigest519/HiddenDetect 2fd161b; answer of OmniSafeBench-MM a4875c6"
     )
+    status = "code"
     extra_cost: ClassVar[str] = "one prefill; no answer where it refuses"
     needs: ClassVar[frozenset[Capability]] = frozenset({"generate", "activations", "final_norm", "logits"})
 

@@ -43,6 +43,7 @@ class Rai(Settings):
 
     name: ClassVar[str] = "rai"
     source: ClassVar[str] = "reconstruction of arXiv 2602.03402: its words and tau are open, ours stand in"
+    status = "reconstruction"
     extra_cost: ClassVar[str] = "none"
     needs: ClassVar[frozenset[Capability]] = frozenset({"generate", "edit_image"})
 

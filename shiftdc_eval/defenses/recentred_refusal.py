@@ -51,6 +51,7 @@ class RecentredRefusal(Settings):
 
     name: ClassVar[str] = "recentred_refusal"
     source: ClassVar[str] = "ours; a reconstruction after MARS (arXiv 2606.31876), gate and layer rule open"
+    status = "reconstruction"
     extra_cost: ClassVar[str] = "none (once: 256 image prefills, and a layer chosen on held-out texts)"
     needs: ClassVar[frozenset[Capability]] = STEERS
 

@@ -28,6 +28,7 @@ class RefusalDirection(Settings):
 
     name: ClassVar[str] = "refusal_direction"
     source: ClassVar[str] = "arXiv 2406.11717; andyrdt/refusal_direction 9d852fa"
+    status = "code"
     extra_cost: ClassVar[str] = "none (once: the layer is chosen on held-out pairs)"
     answer_changes: ClassVar[int] = 1
     needs: ClassVar[frozenset[Capability]] = CHOOSES

@@ -16,6 +16,7 @@ class RefuseAll(Settings):
 
     name: ClassVar[str] = "refuse_all"
     source: ClassVar[str] = "control: a template refusal"
+    status = "control"
     extra_cost: ClassVar[str] = "the model is not asked"
     needs: ClassVar[frozenset[Capability]] = frozenset()
     asks_model: ClassVar[bool] = False

@@ -26,7 +26,15 @@ from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability, EditBuilder
-from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
+from shiftdc_eval.defenses.base import (
+    NOT_APPLICABLE,
+    Answer,
+    Request,
+    Settings,
+    Status,
+    Tools,
+    split_by_image,
+)
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
 from shiftdc_eval.defenses.none import undefended
@@ -65,6 +73,7 @@ class ShiftDC(Settings):
 
     name: ClassVar[str] = "shiftdc"
     source: ClassVar[str] = "arXiv 2502.13095; Renovamen/ShiftDC df91f41"
+    status: ClassVar[Status] = "code"
     needs: ClassVar[frozenset[Capability]] = STEERS
     shares_prefixes: ClassVar[bool] = True
     extra_cost: ClassVar[str] = "caption, text-only prefill (paper, official: one more image prefill)"
@@ -309,6 +318,7 @@ class RandomControl(ShiftDC):
 
     name: ClassVar[str] = "random"
     source: ClassVar[str] = "control: ShiftDC along a random direction"
+    status = "control"
     extra_cost: ClassVar[str] = "as shiftdc"
 
     random_seed: int | None = Field(default=0, ge=0, lt=2**63)

@@ -24,6 +24,7 @@ class ShiftDCCaptioned(ShiftDC):
 
     name: ClassVar[str] = "shiftdc_captioned"
     source: ClassVar[str] = "ablation of shiftdc: whose caption"
+    status = "ours"
     extra_cost: ClassVar[str] = "as shiftdc, without the caption"
     shares_prefixes: ClassVar[bool] = False
 

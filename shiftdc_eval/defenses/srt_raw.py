@@ -30,6 +30,7 @@ class SrtRaw(Settings):
 
     name: ClassVar[str] = "srt_raw"
     source: ClassVar[str] = "SRT's raw direction (Xiao et al. 2026; from the text), fitted on pairs of ours"
+    status = "text"
     extra_cost: ClassVar[str] = "none (once: layers x template tokens x 2 x scored image prefills)"
     needs: ClassVar[frozenset[Capability]] = CHOOSES
 

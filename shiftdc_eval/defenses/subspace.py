@@ -34,6 +34,7 @@ class Subspace(Settings):
 
     name: ClassVar[str] = "subspace"
     source: ClassVar[str] = "ours; a reconstruction after VLM-Guard (arXiv 2502.10486), constants open"
+    status = "reconstruction"
     extra_cost: ClassVar[str] = "one text-only prefill (query=caption: a caption too)"
     needs: ClassVar[frozenset[Capability]] = STEERS
 

@@ -20,6 +20,7 @@ class UniGuardText(Settings):
 
     name: ClassVar[str] = "uniguard_text"
     source: ClassVar[str] = "heuristic text of arXiv 2411.01703, as in OmniSafeBench-MM a4875c6"
+    status = "code"
     extra_cost: ClassVar[str] = "a longer prompt"
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:

@@ -241,6 +241,7 @@ def test_every_defense_tells_its_source_and_cost(capsys: pytest.CaptureFixture[s
     from shiftdc_eval.cli import main
 
     assert all(defense.source for defense in DEFENSES.values())
+    assert {name for name, defense in DEFENSES.items() if not defense.status} == {"none"}
     assert main(["defenses"]) == 0
     assert "adashield_s" in capsys.readouterr().out
 

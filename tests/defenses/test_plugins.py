@@ -239,4 +239,5 @@ def test_the_example_package_works_once_it_is_installed(tmp_path: Path) -> None:
     verdicts = "[4.0, 1.0, None]\n['refused', 'complied', None]\n"
     assert said("-c", JUDGED, str(target / "shiftdc_polite" / "german.yaml")) == verdicts
     table = said("-m", "shiftdc_eval.cli", "defenses")
-    assert {"polite", "shiftdc-eval-polite", "prefix=Please"} <= set(table.split())
+    assert {"polite", "shiftdc-eval-polite"} <= set(table.split())
+    assert {"prefix", "Please"} <= set(said("-m", "shiftdc_eval.cli", "defenses", "polite").split())
