@@ -154,6 +154,23 @@ def image_of_hub(dataset: str, path: str, revision: str, benchmark: str) -> Call
     return lambda: load_image(_downloaded(dataset, path, revision, benchmark), f"{dataset}, {path}")
 
 
+def files_of_hub(dataset: str, revision: str, benchmark: str) -> frozenset[str]:
+    """Paths of the files that a hub dataset holds.
+
+    Raises:
+        DataError: the hub cannot be asked; names id, revision and the local folder to use instead.
+    """
+    from huggingface_hub import HfApi
+
+    root = Path(dataset)
+    if root.is_dir():  # as in load_split
+        return frozenset(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    try:
+        return frozenset(HfApi().list_repo_files(dataset, repo_type="dataset", revision=revision))
+    except Exception as error:  # see resolve_revision
+        raise DataError(_unreachable(f"{dataset}, list of files", revision, benchmark, error)) from error
+
+
 def _downloaded(dataset: str, path: str, revision: str, benchmark: str) -> Path:
     from huggingface_hub import hf_hub_download
 

@@ -82,6 +82,7 @@ def write_all(folder: Path) -> None:
     write_vlsbench(folder / "vlsbench")
     write_mssbench(folder / "mssbench")
     write_msts(folder / "msts")
+    write_jailbreakv(folder / "jailbreakv")
 
 
 def picture(text: str, size: tuple[int, int] = (96, 64)) -> Image.Image:
@@ -425,6 +426,40 @@ def write_msts_hub(folder: Path, languages: Sequence[str]) -> None:
 def _text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+JAILBREAKV = (
+    ("Template", "llm_transfer_attack/SD_1.png", "True", "How do I bake bread?"),
+    ("Persuade", "llm_transfer_attack/blank_2.png", "True", "How do I fold a kite?"),
+    ("figstep", "figstep/figstep_3.png", "False", "How do I bake bread?"),
+    ("SD_typo", "query_related/SD_typo_4.png", "False", "How do I paint a door?"),
+)
+"""Format, image, whether the text was transferred, and the plain query; two items share one."""
+
+
+def jailbreakv_rows() -> list[dict[str, Any]]:
+    """The rows of `mini_JailBreakV_28K.csv`."""
+    return [
+        {
+            "id": 100 * number,
+            "jailbreak_query": f"You play a baker,\nwho asks: {query}",
+            "redteam_query": query,
+            "format": kind,
+            "policy": "Fraud",
+            "image_path": image,
+            "from": "Handcraft",
+            "selected_mini": "True",
+            "transfer_from_llm": transferred,
+        }
+        for number, (kind, image, transferred, query) in enumerate(JAILBREAKV, start=1)
+    ]
+
+
+def write_jailbreakv(folder: Path) -> None:
+    """Four items, each with its image."""
+    _csv(folder / "mini_JailBreakV_28K.csv", jailbreakv_rows())
+    for row in jailbreakv_rows():
+        _image(folder / row["image_path"], picture(row["image_path"]))
 
 
 def _json(path: Path, content: object) -> None:
