@@ -25,9 +25,18 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "demo": ("shiftdc_eval.grid.demo", "the distortion and its repair on the embedded tiny VLM, offline"),
     "direction": ("shiftdc_eval.defenses.direction_cli", "fit or show a safety direction"),
-    "tasks": ("shiftdc_eval.tasks.cli", "table of the tasks: sizes, versions, revisions, licences"),
-    "defenses": ("shiftdc_eval.defenses.cli", "table of the defenses: source, cost, settings"),
-    "judges": ("shiftdc_eval.judges.list_cli", "table of the judges: verdict, what they ask, source"),
+    "tasks": (
+        "shiftdc_eval.tasks.cli",
+        "the tasks: size, version, revision, licence; NAME: one with its defects",
+    ),
+    "defenses": (
+        "shiftdc_eval.defenses.cli",
+        "the defenses: status, needs, cost, source; NAME: one with its settings",
+    ),
+    "judges": (
+        "shiftdc_eval.judges.list_cli",
+        "the judges: verdict, what they ask; NAME: one with source and settings",
+    ),
     "judge": (
         "shiftdc_eval.judges.cli",
         "judge stored responses again, or compare a judge with human labels",

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 from shiftdc_eval.core.errors import ConfigError
@@ -15,7 +14,7 @@ from shiftdc_eval.core.records import JudgeCost
 from shiftdc_eval.core.terminal import say
 from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.judges.human_labels import read_labels
-from shiftdc_eval.judges.registry import JUDGES, judges_for
+from shiftdc_eval.judges.registry import judges_for
 from shiftdc_eval.judges.rejudge import disagreements, rejudge
 from shiftdc_eval.judges.verdict import Judge
 
@@ -40,7 +39,7 @@ AGREEMENT = ("human-agreement", "calibrate")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.description = DESCRIPTION
-    parser.epilog = fill("judges: " + ", ".join(JUDGES), 78, break_on_hyphens=False)
+    parser.epilog = "`shiftdc-eval judges` lists the judges, `shiftdc-eval judges NAME` the settings of one."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("target", nargs="*", metavar="RUN | human-agreement LABELS", help="what to judge")
     parser.add_argument(
@@ -98,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
         ShiftDCError: what cannot be done, in one line.
     """
     if not any(spec.strip() for spec in args.judge):
-        raise ConfigError(f"name a judge with --judge; there are: {', '.join(JUDGES)}")
+        raise ConfigError("name a judge with --judge; `shiftdc-eval judges` lists them")
     judges = judges_for([], chosen=args.judge)
     if args.target and args.target[0] in AGREEMENT:
         return _human_agreement(args, judges)

@@ -64,6 +64,16 @@ def _guard(rubric: str, model: str) -> Factory:
     return _model_judge(lambda made, settings: made.guard_judge(rubric, model, settings))
 
 
+LOCAL_MODELS = {
+    "local_harmbench": "cais/HarmBench-Llama-2-13b-cls",
+    "local_llama_guard": "meta-llama/Llama-Guard-3-8B",
+    "local_llama_guard_4": "meta-llama/Llama-Guard-4-12B",
+    "local_llavaguard": "AIML-TUDA/LlavaGuard-v1.2-7B-OV-hf",
+    "local_shieldgemma_2": "google/shieldgemma-2-4b-it",
+    "local_md_judge": "OpenSafetyLab/MD-Judge-v0.1",
+}
+"""Judges on this machine that have a model by default -> its hub id."""
+
 JUDGES: Mapping[str, Factory] = {
     **{f"keyword_{path.stem}": _keyword(path.stem) for path in sorted(FOLDER.glob("*.yaml"))},
     "keyword": _own_keyword,
@@ -89,12 +99,12 @@ JUDGES: Mapping[str, Factory] = {
     "llm": _model_judge(
         lambda made, settings: made.own_llm_judge(_needed(settings, "llm", "rubric"), settings)
     ),
-    "local_harmbench": _local("harmbench", "cais/HarmBench-Llama-2-13b-cls"),
-    "local_llama_guard": _local("llama_guard", "meta-llama/Llama-Guard-3-8B"),
-    "local_llama_guard_4": _guard("llama_guard_4", "meta-llama/Llama-Guard-4-12B"),
-    "local_llavaguard": _guard("llavaguard", "AIML-TUDA/LlavaGuard-v1.2-7B-OV-hf"),
-    "local_shieldgemma_2": _guard("shieldgemma_2", "google/shieldgemma-2-4b-it"),
-    "local_md_judge": _local("md_judge", "OpenSafetyLab/MD-Judge-v0.1"),
+    "local_harmbench": _local("harmbench", LOCAL_MODELS["local_harmbench"]),
+    "local_llama_guard": _local("llama_guard", LOCAL_MODELS["local_llama_guard"]),
+    "local_llama_guard_4": _guard("llama_guard_4", LOCAL_MODELS["local_llama_guard_4"]),
+    "local_llavaguard": _guard("llavaguard", LOCAL_MODELS["local_llavaguard"]),
+    "local_shieldgemma_2": _guard("shieldgemma_2", LOCAL_MODELS["local_shieldgemma_2"]),
+    "local_md_judge": _local("md_judge", LOCAL_MODELS["local_md_judge"]),
     "local_rubric": _local(""),
     "local_classifier": _model_judge(lambda made, settings: made.classifier_judge(settings)),
     "local_reward": _model_judge(lambda made, settings: made.reward_judge(settings)),
@@ -142,7 +152,7 @@ def get_judge(spec: str) -> Judge:
     if name not in JUDGES:
         known = [*JUDGES, *offers]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise ConfigError(f"unknown judge {name!r}; nearest: {near[0]}; all: {', '.join(known)}")
+        raise ConfigError(f"unknown judge {name!r}; nearest: {near[0]}; `shiftdc-eval judges` lists them")
     own_file = is_path(settings.get("list", "") or settings.get("rubric", ""))
     judge = JUDGES[name](settings)
     if settings:
