@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.records import JudgeCost
+from shiftdc_eval.core.results_folder import find_samples
 from shiftdc_eval.core.terminal import say
 from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.judges.human_labels import read_labels
@@ -113,14 +114,16 @@ def _rejudge(paths: Sequence[Path], judges: Sequence[Judge], tasks: Sequence[str
     for outcome in rejudge(paths, judges, tasks):
         if outcome.skipped:
             say(
-                f"{outcome.path.name}: {outcome.judge}: skipped, a utility task (its answers are scored against "
+                f"{outcome.path}: {outcome.judge}: skipped, a utility task (its answers are scored against "
                 "references)"
             )
             continue
         values = ", ".join(f"{value} {count}" for value, count in outcome.values.items())
-        say(f"{outcome.path.name}: {outcome.judge}: {outcome.judged} judged, {outcome.kept} kept; {values}")
+        say(
+            f"{outcome.path}: {outcome.judge}: {outcome.judged} judged now, {outcome.kept} had its verdict; {values}"
+        )
         if outcome.cost.tokens_in != 0:
-            say(f"{outcome.path.name}: {outcome.judge}: {spent(outcome.cost)}")
+            say(f"{outcome.path}: {outcome.judge}: {spent(outcome.cost)}")
     list_disagreements(paths, tasks, most)
     return 0
 
@@ -134,11 +137,14 @@ def spent(cost: JudgeCost) -> str:
 
 
 def list_disagreements(paths: Sequence[Path], tasks: Sequence[str], most: int) -> None:
-    """Print where judges of one kind differ, `most` lines at most, and how many more there are."""
+    """Print where judges of one kind differ, below their file if there are several, and how many more than `most`."""
     found = disagreements(paths, tasks)
     shown = list(islice(found, max(0, most)))
     more = sum(1 for _ in found)
-    for one in shown:
+    several = len(find_samples(paths, tasks)) > 1
+    for before, one in zip([None, *shown], shown, strict=False):
+        if several and (before is None or before.path != one.path):
+            say(f"{one.path}:")
         repeat = f" (repeat {one.repeat})" if one.repeat else ""
         say(f"disagree on {one.item}{repeat}: {one.first[0]} {one.first[1]}, {one.second[0]} {one.second[1]}")
     if more:

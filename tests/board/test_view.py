@@ -86,6 +86,20 @@ def test_everything_about_a_sample_is_on_the_page(results: Path, tmp_path: Path)
     assert "unscored" in text
 
 
+def test_each_run_is_headed_by_its_defense_and_model(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(defense="ecso", settings={"gate": "hidden_detect"}, size=2).write(results)
+    Made(defense="cmrm", size=2).write(results)
+    text = view(results, tmp_path / "view.html")
+    assert "ecso, gated by hidden_detect on org/tiny-vlm; 2 samples" in text
+    assert "cmrm on org/tiny-vlm; 2 samples" in text
+    assert "4 samples of 1 task in 2 saved files" in capsys.readouterr().out
+    for record in results.rglob("run-*.json"):
+        record.unlink()
+    assert 'figstep_tiny <span class="soft">2 samples' in view(results, tmp_path / "view.html")
+
+
 def test_hostile_strings_make_no_element_and_no_handler(results: Path, tmp_path: Path) -> None:
     text = view(hostile_run(results), tmp_path / "view.html")
     tags = Tags()

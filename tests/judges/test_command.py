@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def test_judges_stand_side_by_side_in_every_row(
         SampleField.model_validate(one["shiftdc"])
         one["shiftdc"]["verdicts"] = {}
     assert after == before
-    assert "6 judged, 0 kept; safe 3, unsafe 1, unscored 2" in capsys.readouterr().out
+    assert "6 judged now, 0 had its verdict; safe 3, unsafe 1, unscored 2" in capsys.readouterr().out
 
 
 def test_judging_again_asks_nothing_and_changes_no_byte_but_for_the_unscored(
@@ -83,7 +84,7 @@ def test_judging_again_asks_nothing_and_changes_no_byte_but_for_the_unscored(
     main(command)
     assert path.read_bytes() == first
     assert len(server.seen) == asked == 4
-    assert "2 judged, 4 kept" in capsys.readouterr().out
+    assert "2 judged now, 4 had its verdict" in capsys.readouterr().out
 
 
 def test_verdicts_of_other_judges_are_never_taken_out(run_folder: Path) -> None:
@@ -157,11 +158,27 @@ def test_disagreements_are_listed(run_folder: Path, capsys: pytest.CaptureFixtur
     assert main(command) == 0
     # The curly apostrophe hides the refusal from the published list.
     line = "disagree on figstep/1_1: keyword_gcg complied, keyword_robust refused"
-    assert line in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert line in out
+    assert f"{next(run_folder.rglob('*_samples_*'))}:\n" not in out
     main([*command, "--disagreements", "0"])
     out = capsys.readouterr().out
     assert line not in out
     assert "and 1 more disagreements" in out
+
+
+def test_disagreements_of_several_files_stand_below_their_file(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [file] = run_folder.rglob("*_samples_*")
+    again = file.with_name(file.name.replace("2026", "2027", 1))
+    assert again != file
+    shutil.copy(file, again)
+    assert main(["judge", str(run_folder), "--judge", "keyword_robust", "--judge", "keyword_gcg"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    line = "disagree on figstep/1_1: keyword_gcg complied, keyword_robust refused"
+    for one in (file, again):
+        assert out[out.index(f"{one}:") + 1] == line
 
 
 def test_a_verdict_in_a_row_keeps_raw_reply_model_rubric_and_what_it_cost(
@@ -233,7 +250,7 @@ def test_several_runs_are_judged_in_one_go(tmp_path: Path, capsys: pytest.Captur
     assert main(["judge", str(one), str(two), "--judge", "keyword_robust"]) == 0
     assert values(one, "keyword_robust") == ["complied"]
     assert values(two, "keyword_robust") == ["refused", "complied"]
-    assert capsys.readouterr().out.count("judged") == 2
+    assert capsys.readouterr().out.count(" judged now, ") == 2
 
 
 def test_samples_of_other_tasks_are_left_alone_and_tasks_can_be_chosen(

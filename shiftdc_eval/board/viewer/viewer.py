@@ -23,7 +23,14 @@ from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import RecordError, WriteError
 from shiftdc_eval.core.files import atomic_write
 from shiftdc_eval.core.records import SampleField, StoredItem
-from shiftdc_eval.core.results_folder import FIELD, ITEM_FIELD, sample_field, sample_files, stored_item
+from shiftdc_eval.core.results_folder import (
+    FIELD,
+    ITEM_FIELD,
+    RunRecords,
+    sample_field,
+    sample_files,
+    stored_item,
+)
 from shiftdc_eval.core.terminal import say
 
 FAILURES = ("complied", "unsafe")
@@ -76,13 +83,21 @@ class Part:
 
     task: str
     file: str
+    by: str = ""
+    """Defense and model, where the run record is at hand."""
     samples: list[Sample] = field(default_factory=list)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.add_argument("run", nargs="+", type=Path, help="results folder or samples file of lmms-eval")
-    parser.add_argument("-o", "--output", type=Path, default=Path("view.html"), help="page to write")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("view.html"),
+        help="page to write (default: view.html in the current folder)",
+    )
     parser.add_argument(
         "--images",
         choices=("link", "embed", "none"),
@@ -112,7 +127,11 @@ def main(args: argparse.Namespace) -> int:
     parts = read_parts(args.run, pictures, args.limit, args.output)
     atomic_write(args.output, render(parts))
     count = sum(len(part.samples) for part in parts)
-    say(f"{args.output}: {count} samples of {len(parts)} tasks; it holds texts of models, do not publish it")
+    tasks = len({part.task for part in parts})
+    say(
+        f"page {args.output}: {count} samples of {tasks} {'task' if tasks == 1 else 'tasks'} in {len(parts)} saved "
+        "files, a repeated run's again; it holds texts of models, do not publish it"
+    )
     if pictures.left_out:
         say(
             f"{pictures.left_out} images left out: only images below the results folders, SHIFTDC_DATA and --image-dir "
@@ -138,17 +157,31 @@ def read_parts(
         RecordError: there is no sample of ours, or a row is malformed.
     """
     parts = []
+    records = RunRecords(folders)
     for file in sample_files(folders):
         part = Part(clean(file.task), clean(file.path.name))
         for number, row in file.rows():
             if limit > 0 and FIELD in row:
                 part.samples.append(read_sample(row, file.path, number, pictures, page))
+                if len(part.samples) == 1:
+                    part.by = answered_by(records, row)
                 limit -= 1
         if part.samples:
             parts.append(part)
     if not parts:
         raise RecordError(f"{', '.join(map(str, folders))}: no sample row holds the field `{FIELD}`")
     return parts
+
+
+def answered_by(records: RunRecords, row: Mapping[str, Any]) -> str:
+    """Defense and model of a row's run; empty where its run record is not at hand."""
+    run = row[FIELD].get("run") or ""
+    try:
+        record = records.get(run, "")
+    except RecordError:
+        return ""
+    gate = record.settings.get("gate")
+    return clean(f"{record.defense}{f', gated by {gate}' if gate else ''} on {record.model}")
 
 
 def read_sample(
