@@ -165,10 +165,10 @@ class Cost(Record):
     """Prompt tokens of the answers, image tokens included."""
     tokens_out: Count
     """Generated answer tokens."""
-    captions_made: Count = 0
-    """Captions generated for this run."""
-    captions_reused: Count = 0
-    """Captions taken from the store."""
+    captions_made: Count | None = 0
+    """Captions and undefended first answers generated for this run; None: not counted by task."""
+    captions_reused: Count | None = 0
+    """Captions and undefended first answers taken from the store; None: not counted by task."""
     price: Price | None = None
     """Money in USD; None when unknown."""
 

@@ -111,8 +111,9 @@ class Tally:
         return found
 
     def task_cost(self, task: str) -> Cost:
-        """Cost of one task's answers."""
+        """Cost of one task's answers; of several tasks' captions it is not known which are whose."""
         spent = self.spent.get(task, Counter())
+        alone = set(self.answered) == {task}
         return Cost(
             seconds=round(float(spent["seconds"]), 3),
             samples=self.answered[task],
@@ -120,6 +121,8 @@ class Tally:
             reused=spent["reused"],
             tokens_in=spent["tokens_in"],
             tokens_out=spent["tokens_out"],
+            captions_made=self.captions_made if alone else None,
+            captions_reused=self.captions_reused if alone else None,
             price=None if spent["unpriced"] else round(float(spent["price"]), 9),
         )
 
@@ -142,8 +145,8 @@ class Tally:
         cost = self.cost()
         return (
             f"{cost.samples} samples ({cost.reused} reused) in {cost.seconds:.1f} s, {cost.tokens_in} prompt and "
-            f"{cost.tokens_out} answer tokens, {cost.captions_made} captions made, {cost.captions_reused} reused"
-            + ("" if cost.price is None else f", {cost.price:.4f} USD")
+            f"{cost.tokens_out} answer tokens, {cost.captions_made} captions or first answers made, "
+            f"{cost.captions_reused} reused" + ("" if cost.price is None else f", {cost.price:.4f} USD")
         )
 
 

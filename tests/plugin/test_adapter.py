@@ -17,6 +17,7 @@ from shiftdc_eval.core.errors import ConfigError, DirectionError, ModelError
 from shiftdc_eval.core.paths import cache_dir, journal_dir
 from shiftdc_eval.core.records import RunRecord
 from shiftdc_eval.plugin.adapter import ShiftDCLlava, ShiftDCVlm
+from shiftdc_eval.plugin.run_record import Tally
 
 TASK = "figstep"
 GEN = "max_new_tokens=8"
@@ -74,9 +75,19 @@ def test_a_run_leaves_a_complete_record(backbone: Backbone) -> None:
     assert task.cost is not None
     assert (task.cost.samples, task.cost.tokens_out) == (9, record.cost.tokens_out)
     assert record.cost.samples == 9
-    assert record.cost.captions_made == 9
+    assert (record.cost.captions_made, task.cost.captions_made) == (9, 9)
     assert record.cost.tokens_out > 0
     assert record.versions["transformers"]
+
+
+def test_captions_of_several_tasks_are_counted_for_the_run_alone() -> None:
+    tally = Tally(captions_made=3, captions_reused=1)
+    for task in ("one", "two"):
+        answer = {"task": task, "seconds": 1.0, "tokens_in": 5, "tokens_out": 2, "notes": [], "text": "Yes."}
+        tally.count(answer, reused=False)
+    cost = tally.task_cost("one")
+    assert (cost.samples, cost.captions_made, cost.captions_reused) == (1, None, None)
+    assert (tally.cost().captions_made, tally.cost().captions_reused) == (3, 1)
 
 
 class Parrot(lmms):  # type: ignore[misc]

@@ -139,8 +139,8 @@ def task_cost(record: RunRecord, task: TaskRecord) -> Cost:
         reused=round(whole.reused * share),
         tokens_in=round(whole.tokens_in * share),
         tokens_out=round(whole.tokens_out * share),
-        captions_made=round(whole.captions_made * share),
-        captions_reused=round(whole.captions_reused * share),
+        captions_made=None,
+        captions_reused=None,
         price=None if whole.price is None else whole.price * share,
     )
 
