@@ -148,12 +148,13 @@ class Bench:
     def answer(self, defense: Any, store: Any, samples: Sequence[Any]) -> list[dict[str, Any]]:
         """Answer all; their journal records. Says how memory goes where there are many."""
         from shiftdc_eval.defenses import Tools
-        from shiftdc_eval.plugin.batches import Batches
+        from shiftdc_eval.plugin import batches
 
+        batches.LANES = self.args.lanes or batches.LANES
         tools = Tools(self.backbone, store, self.direction)
         records: list[dict[str, Any]] = []
         said = 0
-        for _, some in Batches(self.group, None).answered(samples, defense, tools):
+        for _, some in batches.Batches(self.group, None).answered(samples, defense, tools):
             records += some
             if len(samples) > 1000 and len(records) * 4 // len(samples) > said:
                 said = len(records) * 4 // len(samples)
@@ -177,7 +178,7 @@ class Bench:
         self.backbone.vllm._pump.call(llm.reset_prefix_cache)
         for forget in ("reset_mm_cache",):
             self.backbone.vllm._pump.call(getattr(llm, forget, lambda: None))
-        edits = self.backbone.edits_made.copy()
+        edits, tokens = self.backbone.edits_made.copy(), self.backbone.tokens_run.copy()
         self.meet()
         begun = time.perf_counter()
         try:
@@ -191,13 +192,15 @@ class Bench:
         none = min(self.found.get("none", [each]))
         target = TARGETS.get(label) if self.args.shape == "llava-1.5-7b" else None
         made = sorted(set((self.backbone.edits_made - edits).values()))
+        tokens = self.backbone.tokens_run - tokens
         charged = sum(record["seconds"] for record in records) / taken
         print(
             f"  {label:<28} {each:8.1f} ms a sample  {each / none:5.2f} x none"
             f"{f'  (wanted {target:.0f})' if target else ''}  "
             f"{sum(record['tokens_out'] for record in records) / len(records):.1f} tokens an answer  "
             f"{used_gib()} GiB  edited requests a layer {made or 0}  asked again {self.backbone.asked_again}  "
-            f"recorded seconds {charged:.3f} of those that passed",
+            f"recorded seconds {charged:.3f} of those that passed  "
+            f"prompt tokens found in the cache {tokens['stored'] / tokens['asked']:.1%}",
             flush=True,
         )
         self.save()
@@ -249,6 +252,7 @@ def main() -> None:
     parser.add_argument("--max-model-len", type=int, default=2048)
     parser.add_argument("--memory", type=float, default=0.92, help="share of the card that vLLM takes")
     parser.add_argument("--group", type=int, help="batch size (found from the cache)")
+    parser.add_argument("--lanes", type=int, help="parts of a batch (the package's own number)")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", default="", help="defenses, joined by +")
     parser.add_argument("--tensor-parallel-size", type=int)

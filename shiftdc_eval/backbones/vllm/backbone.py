@@ -7,7 +7,7 @@ import itertools
 import json
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -95,6 +95,8 @@ class VllmBackbone(LoadedModel):
         """Calls of the engine, for tests and cost tables."""
         self.asked_again = 0
         """Requests answered once more because they had been preempted and gone on from stored blocks."""
+        self.tokens_run: Counter[str] = Counter()
+        """Prompt tokens that were `asked`, and those of them whose keys and values were `stored`."""
         self._numbers = itertools.count()
         self._unused: deque[str] = deque()
         """Names of what the workers keep and nobody needs; a tensor that is let go puts its own in, on any thread."""
@@ -370,6 +372,8 @@ class VllmBackbone(LoadedModel):
             with self._counting:
                 self.asked_again += len(again)
         with self._counting:
+            self.tokens_run["asked"] += sum(len(one.prompt) for one in found)
+            self.tokens_run["stored"] += sum(one.stored for one in found)
             for layers in edited.values():
                 self.edits_made.update(layers)
         self._unused.extend(name for each in asked if (name := each.role.get("stored", "")).startswith(SENT))

@@ -54,6 +54,8 @@ class Finished:
     """Every token was chosen from finite logits, as far as vLLM was asked to tell (`logprobs`)."""
     seconds: float
     """Share of vLLM's time."""
+    stored: int
+    """Prompt tokens whose keys and values were found in the cache."""
 
 
 class Engine:
@@ -134,6 +136,7 @@ class Engine:
                     for one in step.values()
                 ),
                 seconds,
+                output.num_cached_tokens or 0,
             )
             for output, seconds in outputs
         ]
