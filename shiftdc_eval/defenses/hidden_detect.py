@@ -148,7 +148,7 @@ class HiddenDetect(Settings):
         """The fixed refusal or the undefended answer, and the score of each."""
         detector = self.detector(tools)
         scores = detector.scores(tools.backbone, [request.chat for request in requests])
-        refusal = Answer(prompt("hidden_detect_refusal"), 0, 0, (REFUSED_BY_DETECTOR,))
+        refusal = Answer(prompt("template_refusal"), 0, 0, (REFUSED_BY_DETECTOR,))
         answers = split(
             requests,
             detector.exceeded(scores),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from alone import ALONE
 from fixed_directions import FixedDirections
 from PIL import Image
@@ -312,3 +313,9 @@ def test_a_stored_answer_is_missed_when_the_model_differs(change: str) -> None:
     assert answer_key(here, chat, SETTINGS) == answer_key(here, chat, SETTINGS)  # type: ignore[arg-type]
     assert answer_key(here, chat, SETTINGS) != answer_key(other, chat, SETTINGS)  # type: ignore[arg-type]
     assert answer_key(here, chat, SETTINGS) != answer_key(here, shown("else").chat, SETTINGS)  # type: ignore[arg-type]
+
+
+def test_no_prompt_stands_twice() -> None:
+    text = (Path(__file__).parents[2] / "shiftdc_eval" / "defenses" / "prompts.yaml").read_text("utf-8")
+    prompts = [entry["text"] for entry in yaml.safe_load(text).values()]
+    assert len(set(prompts)) == len(prompts) > 10
