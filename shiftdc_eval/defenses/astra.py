@@ -156,10 +156,12 @@ class Astra(Settings):
     def _from_files(self, backbone: Backbone) -> tuple[Tensor, Tensor]:
         layer, width = self._layer(backbone), backbone.hidden_size
         assert self.reference is not None
-        return (
-            mean_activation(Path(self.vectors), layer, width, "vectors"),
-            mean_activation(Path(self.reference), layer, width, "reference"),
-        )
+        v = mean_activation(Path(self.vectors), layer, width, "vectors")
+        if not v.any():
+            raise ConfigError(
+                f"vectors={self.vectors} has a mean of zero at layer={layer}: it points nowhere"
+            )
+        return v, mean_activation(Path(self.reference), layer, width, "reference")
 
     def _strength(self, tools: Tools) -> Strength:
         v, c = self._vectors(tools)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -49,7 +48,7 @@ def mean_activation(path: Path, layer: int, hidden: int, name: str) -> Tensor:
         samples = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigError(f"{where} cannot be read: {error.strerror or error}") from error
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # torch's unpickler raises whatever foreign bytes lead it to
         raise ConfigError(
             f"{where} is no file of tensors that torch reads without executing code: give one of the authors' .pt files"
         ) from error
@@ -81,6 +80,8 @@ def _vectors(listed: Any, hidden: int, where: str) -> list[Tensor]:
             raise ConfigError(
                 f"{where} has a tensor of shape {tuple(one.shape)}; this model's have ({hidden},)"
             )
+        if not one.is_floating_point():
+            raise ConfigError(f"{where} has a tensor of {one.dtype}; activations are floating-point numbers")
         if not torch.isfinite(one).all():
             raise ConfigError(f"{where} has a tensor with NaN or infinity")
     return listed

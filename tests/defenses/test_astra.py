@@ -111,6 +111,8 @@ NESTED = "{sample: {key: [vector, ...]}}"
         ({0: {3: torch.ones(32)}}, f"sample 0, key 3 is no list of tensors; the form is {NESTED}"),
         ({0: {3: [torch.ones(32)]}, 1: {3: [torch.ones(31)]}}, "sample 1, key 3 has a tensor of shape (31,)"),
         ({0: {3: [torch.full((32,), torch.nan)]}}, "sample 0, key 3 has a tensor with NaN or infinity"),
+        ({0: {3: [torch.ones(32).cfloat()]}}, "sample 0, key 3 has a tensor of torch.complex64"),
+        ({0: {3: [torch.ones(32), -torch.ones(32)]}}, "has a mean of zero at layer=2: it points nowhere"),
         ({0: {14: [torch.ones(32)], 20: []}}, "holds no vectors for layer=2 (key 3); its keys are 14, 20"),
         ({}, "its keys are none"),
     ],
@@ -138,12 +140,13 @@ class Payload:
 
 
 def test_what_would_run_code_or_is_no_file_of_torch_is_refused(tmp_path: Path) -> None:
-    for name, content in (("text.pt", b"no tensors"), ("empty.pt", b"")):
+    bytes_of = {"text.pt": b"no tensors", "empty.pt": b"", "stopped.pt": b"\x80\x02."}
+    for name, content in bytes_of.items():
         (tmp_path / name).write_bytes(content)
     torch.save({0: Payload()}, tmp_path / "code.pt")
     write(tmp_path / "good.pt", 0)
     shape: Any = SimpleNamespace(layers=range(4), hidden_size=32)
-    for name in ("text.pt", "empty.pt", "code.pt"):
+    for name in (*bytes_of, "code.pt"):
         defense = Astra(vectors=str(tmp_path / name), reference=str(tmp_path / "good.pt"), layer=2, alpha=1.0)
         with pytest.raises(
             ConfigError, match=f"{name} is no file of tensors that torch reads without executing code"
