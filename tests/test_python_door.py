@@ -152,6 +152,25 @@ def test_a_wrong_argument_is_one_line(model: sd.DefendedModel, given: dict[str, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("defense", "given", "said"),
+    [
+        ("recentred_refusal", {"layer": 4}, "layer=4 does not fit a model with decoder layers 0 to 3"),
+        ("subspace", {"rank": 33}, "rank=33 does not fit a model of width 32"),
+        (
+            "none",
+            {"gate": "hidden_detect", "gate_layers": "1-4"},
+            "gate=hidden_detect: layers=1-4 does not fit",
+        ),
+    ],
+)
+def test_a_setting_that_does_not_fit_the_model_is_one_line(
+    model: sd.DefendedModel, defense: str, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        model.answer(CHATS, defense=defense, **given)
+
+
 def test_a_wrong_model_argument_is_one_line() -> None:
     with pytest.raises(ConfigError, match="unknown model argument dtpye; did you mean dtype"):
         sd.load("toy", dtpye="float32")

@@ -111,6 +111,7 @@ class DefendedModel:
         defending = chosen(own.pop("defense"), theirs, what="argument")
         settings = GenerationSettings(**own)
         require(defending, self.backbone.capabilities, self.backbone.engine, use_cache=settings.use_cache)
+        defending.resolved(self.backbone)  # settings that do not fit this model end here
         requests = [
             chat if isinstance(chat, Request) else Request(_rgb(chat), f"{seed}:{at}")
             for at, chat in enumerate(chats)
