@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shiftdc_eval.backbones import Backbone, Chat
-from shiftdc_eval.core.errors import ConfigError, ItemError, ModelError
+from shiftdc_eval.core.errors import ConfigError, DirectionError, ItemError, ModelError
 from shiftdc_eval.core.locks import locked
 from shiftdc_eval.core.paths import cache_dir
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet, Side, load_contrast
@@ -190,6 +190,11 @@ def _kept(
         if not path.exists():
             with _fitting():
                 found = make()
+            if not found.vectors.isfinite().all():
+                raise DirectionError(
+                    f"what {backbone.name} shows of the contrast set holds NaN or infinity, so nothing can be fitted "
+                    "on it; load the model in another dtype"
+                )
             found.save(path)
     return SafetyDirection.load(path)
 

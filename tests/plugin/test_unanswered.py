@@ -147,7 +147,8 @@ def test_logits_that_are_not_finite_are_no_answer_under_any_defense(
     backbone = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
     model = DefendedModel(backbone, batch_size=4)
     if defense not in ("ecso_caption",):
-        model.answer([Chat.ask("fits what is fitted")], defense=defense, max_new_tokens=1)
+        fitting = [Chat.ask("fits what is fitted"), Chat.ask("and", [Image.new("RGB", (30, 30), "white")])]
+        model.answer(fitting, defense=defense, max_new_tokens=1)
     chats = [
         Chat.ask("What is shown?", [Image.new("RGB", (30, 30), shade)]) for shade in ("white", "black", "red")
     ]
@@ -224,3 +225,16 @@ def test_what_cannot_be_fitted_ends_the_run_at_once(tiny_llava: Path, images: Pa
     if defense == "refusal_direction":
         with pytest.raises(ModelError, match="nothing can be fitted on the contrast set: no number"):
             run(backbone, defense)
+
+
+def test_what_holds_no_number_is_not_kept_as_fitted(tiny_llava: Path) -> None:
+    """A file of NaN in the cache would end every later run."""
+    backbone = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
+    model, asked = DefendedModel(backbone), [Chat.ask("What is it?", [Image.new("RGB", (30, 30), "white")])]
+    with (
+        overflowing(backbone),
+        pytest.raises(DirectionError, match="NaN or infinity, so nothing can be fitted"),
+    ):
+        model.answer(asked, defense="recentred_refusal", max_new_tokens=1)
+    (answer,) = model.answer(asked, defense="recentred_refusal", max_new_tokens=1)
+    assert not answer.unanswered
