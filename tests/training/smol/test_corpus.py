@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import tiny_corpus
 
+from training.smol.corpus import corpus as recipe
 from training.smol.corpus import forms, phrases
 from training.smol.corpus.corpus import Corpus, Example, caption
 from training.smol.corpus.repetition import looping
-from training.smol.corpus.requests import REFUSALS
+from training.smol.corpus.requests import REFUSALS, STRIP_QUALIFIERS, STRIP_REQUESTS
 
 DRAWS = 3000
 HARMFUL = [p.text for p in (*phrases.phrases(), *phrases.things()) if p.harmful]
-HARMFUL_PADDED = [f" {re.sub(r'[^a-z0-9]+', ' ', text.lower())} " for text in HARMFUL]
+GERUNDS = [phrases.gerund(p.text) for p in phrases.phrases() if p.harmful]
+HARMFUL_PADDED = [f" {re.sub(r'[^a-z0-9]+', ' ', text.lower())} " for text in HARMFUL + GERUNDS]
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +59,26 @@ def test_a_harmful_phrase_stands_on_or_beside_a_picture_only_where_it_is_judged(
     judged = [e for e in pictured if e.kind == "judged"]
     assert {e.answer for e in judged} == {"Yes.", "No."}
     harmful = sum(_asks_for_harm(p.text) for e in judged for p in e.pictures)
-    assert 0.4 < harmful / len(judged) < 0.75
+    assert 0.4 < harmful / len(judged) < 0.6
+
+
+def _shown(some: Iterable[phrases.Phrase]) -> set[str]:
+    """The phrases as pictures show them, in lower case: as they are, and verb phrases as gerunds."""
+    found = list(some)
+    gerunds = {phrases.gerund(p.text).lower() for p in found if p.kind not in {"thing", "name", "request"}}
+    return {p.text.lower() for p in found} | gerunds
 
 
 def test_the_check_above_would_find_one() -> None:
     assert _asks_for_harm("Steps to Steal a bicycle.")
+    assert _asks_for_harm("stealing a bicycle")
     assert not _asks_for_harm("Steps to steal the show.")
 
 
 def test_a_request_to_act_on_a_picture_is_always_about_a_benign_topic(
     corpus: Corpus, pictured: list[Example]
 ) -> None:
-    known = [t.text.lower() for t in corpus.topics]
+    known = _shown(t.phrase for t in corpus.topics)
     asked = [e for e in pictured if e.kind == "answer"]
     assert len(asked) > DRAWS / 2
     for example in asked:
@@ -148,7 +160,7 @@ def _is(name: str, prompt: str) -> bool:
 def test_a_judgement_says_what_is_on_the_picture_in_the_request_and_in_the_answer(
     corpus: Corpus, pictured: list[Example], texts: list[Example]
 ) -> None:
-    harmful = {p.text.lower() for p in corpus.harmful}
+    harmful = _shown(corpus.harmful)
     judged = [e for e in pictured + texts if e.kind == "judged"]
     assert len(judged) > 600
     for example in judged:
@@ -198,7 +210,7 @@ def test_a_system_prompt_or_an_instruction_changes_no_answer(corpus: Corpus, tex
 def test_a_request_in_words_is_refused_exactly_when_it_asks_for_harm(
     corpus: Corpus, texts: list[Example]
 ) -> None:
-    harmful = {p.text.lower() for p in corpus.harmful}
+    harmful = _shown(corpus.harmful)
     asked = [e for e in texts if e.kind in {"refused", "benign", "question"}]
     for example in asked:
         asks = any(text in example.prompt.lower() for text in harmful)
@@ -234,3 +246,92 @@ def test_half_of_the_words_of_a_salad_take_several_tokens(corpus: Corpus) -> Non
     rng = random.Random(4)
     words = [corpus.salad.word(rng) for _ in range(4000)]
     assert 0.45 < sum(w in tiny_corpus.RARE for w in words) / len(words) < 0.55
+
+
+MANY = 20_000
+
+
+@pytest.fixture(scope="module")
+def asked(corpus: Corpus) -> list[Example]:
+    rng = random.Random(6)
+    return [corpus.answer_example(rng) for _ in range(MANY)]
+
+
+def _share(some: Iterable[bool]) -> float:
+    found = list(some)
+    return sum(found) / len(found)
+
+
+def test_answer_rows_have_the_shares_that_the_constants_say(asked: list[Example]) -> None:
+    """Four standard deviations of 20,000 draws are 0.014 at most; of the subsets 0.05."""
+    kinds = Counter(e.kind for e in asked)
+    assert kinds["judged"] / MANY == pytest.approx(recipe.JUDGED, abs=0.014)
+    assert (kinds["answer"] + kinds["condition"]) / MANY == pytest.approx(0.9 - recipe.JUDGED, abs=0.014)
+    acted = [e.pictures[0].kind for e in asked if e.kind in {"answer", "condition"}]
+    assert acted.count("board") / len(acted) == pytest.approx(recipe.ACTED_BOARDS, abs=0.014)
+    judged = [e.pictures[0].text for e in asked if e.kind == "judged"]
+    assert _share(map(_asks_for_harm, judged)) == pytest.approx(recipe.JUDGED_HARMFUL, abs=0.05)
+
+
+def test_pictures_that_are_acted_on_look_harmful_as_often_as_the_constant_says(
+    corpus: Corpus, asked: list[Example]
+) -> None:
+    look, plain = (
+        [t for t in corpus.topics if (t.phrase.kind in recipe.LOOK_HARMFUL) is x] for x in (True, False)
+    )
+    drawn = recipe.ACTED_HARD + (1 - recipe.ACTED_HARD) * len(look) / (len(look) + len(plain))
+    answers = {a for t in look for a in (t.points, t.how)}
+    acted = [e.answer in answers for e in asked if e.kind == "answer"]
+    assert _share(acted) == pytest.approx(drawn, abs=0.02)
+
+
+def test_strips_that_are_acted_on_are_qualified_and_gerunds_as_often_as_the_constants_say(
+    corpus: Corpus, asked: list[Example]
+) -> None:
+    strips = [e for e in asked if e.kind == "answer" and e.pictures[0].kind == "strip"]
+    qualified = _share(any(q in e.prompt for q in STRIP_QUALIFIERS) for e in strips)
+    assert qualified == pytest.approx(recipe.QUALIFIED, abs=0.025)
+    verbs = [t.phrase for t in corpus.topics if t.phrase.kind in {"benign", "hard"}]
+    gerunds = {phrases.gerund(p.text).lower() for p in verbs}
+    shown = [e.pictures[0].text.lower() for e in strips]
+    mine = [text for text in shown if text in gerunds | {p.text.lower() for p in verbs}]
+    assert _share(text in gerunds for text in mine) == pytest.approx(recipe.GERUNDS, abs=0.03)
+
+
+def test_a_phrase_that_looks_harmful_is_never_judged_harmful(corpus: Corpus, asked: list[Example]) -> None:
+    look = _shown(t.phrase for t in corpus.hard)
+    seen = 0
+    for example in asked:
+        if example.kind == "judged" and any(t in example.pictures[0].text.lower() for t in look):
+            fine = any(_is(f"{what}_fine", example.prompt) for what in ("answer", "request", "picture"))
+            assert (example.answer == "Yes.") == fine, example
+            seen += 1
+    assert seen > 100
+
+
+def test_no_request_to_act_comes_with_a_harmful_phrase_on_its_picture(asked: list[Example]) -> None:
+    acted = [e for e in asked if e.kind != "judged"]
+    assert not [e for e in acted if any(_asks_for_harm(p.text) for p in e.pictures)]
+    assert {p.kind for e in acted for p in e.pictures} == {"board", "strip"}
+
+
+def test_no_qualifier_or_request_about_a_strip_names_a_topic() -> None:
+    assert not [t for t in (*STRIP_REQUESTS, *STRIP_QUALIFIERS) if _asks_for_harm(t) or phrases.suspect(t)]
+
+
+@pytest.mark.parametrize(
+    ("verb_phrase", "named"),
+    [
+        ("steal a base", "stealing a base"),
+        ("hit the brakes", "hitting the brakes"),
+        ("lie under oath", "lying under oath"),
+        ("traffic ivory", "trafficking ivory"),
+        ("eavesdrop on a jury", "eavesdropping on a jury"),
+        ("flee a flood", "fleeing a flood"),
+        ("sew a bag", "sewing a bag"),
+        ("knock off early", "knocking off early"),
+        ("visit Paris", "visiting Paris"),
+    ],
+)
+def test_a_verb_phrase_has_a_gerund(verb_phrase: str, named: str) -> None:
+    assert phrases.gerund(verb_phrase) == named

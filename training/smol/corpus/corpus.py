@@ -16,13 +16,25 @@ from training.smol.corpus import forms
 from training.smol.corpus import phrases as words
 from training.smol.corpus.drawing import Picture
 from training.smol.corpus.phrases import HEADINGS, LIST_REQUESTS, Phrase
-from training.smol.corpus.requests import BOARD_REQUESTS, REFUSALS, STRIP_REQUESTS
+from training.smol.corpus.requests import BOARD_REQUESTS, REFUSALS, STRIP_QUALIFIERS, STRIP_REQUESTS
 from training.smol.corpus.word_salad import Salad
 
+LOOK_HARMFUL = frozenset({"hard", "thing", "name"})
+"""Kinds of benign phrases that may look harmful."""
 HARD = 0.25
 """Share of the benign texts and requests that are drawn from those that look harmful, of which there are few."""
-BOARDS, ACTED_BOARDS = 0.7, 0.5
-"""Share of boards, the others are strips: of what is read; of what is asked to be done."""
+ACTED_HARD = 0.45
+"""The same, of pictures that are acted on: 0.25 left the look of harm on a picture too near to a refusal."""
+JUDGED, JUDGED_HARMFUL, JUDGED_HARD = 0.08, 0.5, 0.6
+"""Pictures that are judged, of the answer rows, and harmful ones of them: 0.16 and 0.6 taught to refuse pictures.
+Look-harmful ones of the benign phrases that are judged: those that harm must be told apart from."""
+BOARDS, EVEN, ACTED_BOARDS = 0.7, 0.5, 0.45
+"""Share of boards, the others are strips: of what is read; of pairs and of what is told in words; of pictures that
+are acted on, where as many boards stay as before and all that judgements gave up are strips."""
+QUALIFIED = 0.4
+"""Share of the requests about strips that go on with a qualifier: it alone must not decide."""
+GERUNDS = 0.25
+"""Share of our own verb phrases, harmful ones too, that strips show as gerunds: benchmarks do, and none of ours was."""
 PLAIN, CAREFUL, SYSTEM, EARLIER = 0.08, 0.12, 0.12, 0.06
 """Shares of requests within a plain or a careful instruction, after a system prompt, after an earlier turn."""
 
@@ -88,7 +100,7 @@ class Corpus:
         keep: Callable[[str], bool] = lambda text: True,
     ) -> None:
         self.topics = topics
-        self.hard = [t for t in topics if t.phrase.kind in {"hard", "thing"}] or topics
+        self.hard = [t for t in topics if t.phrase.kind in LOOK_HARMFUL] or topics
         self.questions = questions
         self.fonts = fonts
         phrases = (*words.phrases(), *words.things())
@@ -123,10 +135,20 @@ class Corpus:
         return Picture(text, font, kind="strip", font_size=size, origin=origin, spacing=4)
 
     def request(self, picture: Picture, rng: random.Random) -> str:
-        return rng.choice(STRIP_REQUESTS if picture.kind == "strip" else BOARD_REQUESTS)
+        """A request about a picture that names nothing of what is on it."""
+        if picture.kind == "board":
+            return rng.choice(BOARD_REQUESTS)
+        asked = rng.choice(STRIP_REQUESTS)
+        return f"{asked} {rng.choice(STRIP_QUALIFIERS)}" if rng.random() < QUALIFIED else asked
 
     def picture(
-        self, rng: random.Random, *, salad: float, boards: float = BOARDS, hard: float = 0.0
+        self,
+        rng: random.Random,
+        *,
+        salad: float,
+        boards: float = BOARDS,
+        hard: float = 0.0,
+        gerunds: float = GERUNDS,
     ) -> tuple[Picture, Topic | None]:
         """A picture, in `salad` of the cases with nothing sensible on it; `hard`: share that looks harmful."""
         board = rng.random() < boards
@@ -138,14 +160,19 @@ class Corpus:
                 text = text[0].upper() + text[1:]
             return (self.board if board else self.strip)(text, rng), None
         topic = rng.choice(self.hard if rng.random() < hard else self.topics)
-        return self._picture_of(topic.phrase, topic.text, rng, board=board), topic
+        return self._picture_of(topic.phrase, topic.text, rng, board=board, gerunds=gerunds), topic
 
-    def _picture_of(self, phrase: Phrase, text: str, rng: random.Random, *, board: bool) -> Picture:
-        """A phrase as a board or a strip; whole sentences as they are."""
+    def _picture_of(
+        self, phrase: Phrase, text: str, rng: random.Random, *, board: bool, gerunds: float = GERUNDS
+    ) -> Picture:
+        """A phrase as a board or a strip, there as a gerund at times; whole sentences as they are."""
         if phrase.kind == "request":
             return (self.board if board else self.strip)(text, rng)
         if board:
             return self.board(words.heading(phrase, text, rng), rng)
+        verb = phrase.kind not in {"made", "thing", "name"} and not text.split()[0].endswith("ly")
+        if verb and rng.random() < gerunds:
+            text = words.gerund(text)
         return self.strip(text if rng.random() < 0.5 else text[0].upper() + text[1:], rng)
 
     def caption_example(self, rng: random.Random, salad: float = 0.65) -> Example:
@@ -162,13 +189,13 @@ class Corpus:
         if kind < 0.1:
             picture, _ = self.picture(rng, salad=0.5)
             return self._yes_no(picture, rng)
-        if kind < 0.26:
+        if kind < 0.1 + JUDGED:
             return self._judged_picture(rng)
-        picture, topic = self.picture(rng, salad=0.0, boards=ACTED_BOARDS, hard=HARD)
+        picture, topic = self.picture(rng, salad=0.0, boards=ACTED_BOARDS, hard=ACTED_HARD)
         assert topic is not None
         request = self.request(picture, rng)
         answer = topic.points if picture.kind == "board" else topic.how
-        if kind < 0.36:
+        if kind < 0.2 + JUDGED:
             return self._conditional(request, answer, picture, rng)
         return self._set(Example(request, answer, (picture,), "answer"), rng)
 
@@ -180,13 +207,15 @@ class Corpus:
             which = rng.randrange(2)
             ask = forms.one("pair_second" if which else "pair_first", rng)
             return Example(ask, caption(shown[which]), shown, "caption")
-        first, topic = self.picture(rng, salad=0.0, boards=ACTED_BOARDS, hard=HARD)
+        first, topic = self.picture(rng, salad=0.0, boards=EVEN, hard=HARD, gerunds=0)
         assert topic is not None
-        other, _ = self.picture(rng, salad=0.2, boards=ACTED_BOARDS)
+        other, _ = self.picture(rng, salad=0.2, boards=EVEN, gerunds=0)
         if kind < 0.7:
             same = rng.random() < 0.5
             second = (
-                self._picture_of(topic.phrase, topic.text, rng, board=rng.random() < 0.5) if same else other
+                self._picture_of(topic.phrase, topic.text, rng, board=rng.random() < 0.5, gerunds=0)
+                if same
+                else other
             )
             alike = topic.text.lower() in second.text.lower()
             return Example(forms.one("pair_same", rng), "Yes." if alike else "No.", (first, second), "same")
@@ -237,7 +266,7 @@ class Corpus:
         if harmful:
             phrase = rng.choice(self.harmful)
             return phrase, words.with_tail(phrase, rng, 0.35)
-        phrase = rng.choice(self.hard if rng.random() < HARD else self.topics).phrase
+        phrase = rng.choice(self.hard if rng.random() < JUDGED_HARD else self.topics).phrase
         return phrase, phrase.text
 
     def _judged_answer(
@@ -255,14 +284,14 @@ class Corpus:
         declined = rng.random() < (0.3 if phrase.harmful else 0.1)
         question = self.request(picture, rng) if picture else self._ask(phrase, text, rng)[0]
         # an answer beside a picture, or to a whole request, need not name what it helps with
-        named = phrase.kind not in {"request", "thing"} and rng.random() < 0.6
+        named = phrase.kind not in {"request", "thing", "name"} and rng.random() < 0.6
         answer = rng.choice(REFUSALS) if declined else forms.helping(text, rng, named=named)
         bad = phrase.harmful and not declined
         return self._judgement("answer", bad, rng, question=question, answer=answer, picture=picture)
 
     def _judged_picture(self, rng: random.Random) -> Example:
         """Whether a picture, or an answer to it, is harmful."""
-        phrase, text = self._phrase(rng, harmful=rng.random() < 0.6)
+        phrase, text = self._phrase(rng, harmful=rng.random() < JUDGED_HARMFUL)
         picture = self._picture_of(phrase, text, rng, board=rng.random() < 0.5)
         if rng.random() < 0.5:
             return self._judged_answer(rng, picture, (phrase, text))
@@ -293,7 +322,7 @@ class Corpus:
             phrase, text = self._phrase(rng, harmful=rng.random() < 0.5)
             return self._judgement("request", phrase.harmful, rng, question=self._ask(phrase, text, rng)[0])
         if kind < 0.27:
-            shown, topic = self.picture(rng, salad=0.0, boards=ACTED_BOARDS, hard=HARD)
+            shown, topic = self.picture(rng, salad=0.0, boards=EVEN, hard=HARD)
             assert topic is not None
             answer = topic.points if shown.kind == "board" else topic.how
             return self._conditional(self.request(shown, rng), answer, shown, rng, told=True)

@@ -86,6 +86,22 @@ THING_QUESTIONS = (
     "Give me a list of {}.",
     "Do you know any {}?",
 )
+NAME_HEADINGS = (
+    "A guide to {}.",
+    "Tips for {}.",
+    "Three points about {}.",
+    "What is needed for {}.",
+    "Ideas for {}.",
+)
+NAME_QUESTIONS = (
+    "What do I need for {}?",
+    "What should I know about {}?",
+    "Give me tips for {}.",
+    "Explain {}.",
+    "Help me with {}.",
+    "Where do I begin with {}?",
+    "Tell me more about {}.",
+)
 LIST_REQUESTS = (
     "{}",
     "Write a list: {}",
@@ -103,7 +119,7 @@ class Phrase:
     text: str
     harmful: bool
     kind: str
-    """The topic of a harmful one; `benign`, `hard` or `made` (by the base model) otherwise."""
+    """The topic of a harmful one; `benign`, `hard` or `made` (by the base model); `thing` or `name` of both."""
 
 
 @cache
@@ -139,19 +155,36 @@ def tails(*, harmful: bool) -> list[str]:
 
 @cache
 def things() -> tuple[Phrase, ...]:
-    """Every noun phrase that can be listed; its kind is `thing`."""
-    data = _data()["things"]
+    """Every noun phrase: of kind `thing` when it can be listed, `name` when it names an activity or a product."""
     return tuple(
-        Phrase(text.strip(), name == "harmful", "thing")
+        Phrase(text.strip(), name == "harmful", kind)
+        for kind in ("thing", "name")
         for name in ("harmful", "benign")
-        for text in data[name].split(";")
+        for text in _data()[f"{kind}s"][name].split(";")
     )
+
+
+def gerund(text: str) -> str:
+    """A verb phrase as the name of an activity: `steal a base` gives `stealing a base`."""
+    verb, _, rest = text.partition(" ")
+    short = re.fullmatch("[^aeiou]*[aeiou][^aeiouwxy]", verb)
+    if short or verb in {"commit", "eavesdrop", "kidnap", "wiretap"}:
+        verb += verb[-1]
+    elif verb.endswith("ic"):
+        verb += "k"
+    elif verb.endswith("ie"):
+        verb = f"{verb[:-2]}y"
+    elif verb.endswith("e") and not verb.endswith(("ee", "oe", "ye")):
+        verb = verb[:-1]
+    return f"{verb}ing {rest}"
 
 
 def heading(phrase: Phrase, text: str, rng: random.Random) -> str:
     """A heading over a list about a phrase; `text` is the phrase with its tail."""
     if phrase.kind == "thing":
         return rng.choice(THING_HEADINGS).format(text)
+    if phrase.kind == "name":
+        return rng.choice(NAME_HEADINGS).format(text)
     # the two commonest forms of such lists make up half of the headings
     return (rng.choice(HEADINGS[:2]) if rng.random() < 0.45 else rng.choice(HEADINGS)).format(text)
 
@@ -160,6 +193,8 @@ def question(phrase: Phrase, text: str, rng: random.Random) -> str:
     """A question or request about a phrase."""
     if phrase.kind == "thing":
         return rng.choice(THING_QUESTIONS).format(text)
+    if phrase.kind == "name":
+        return rng.choice(NAME_QUESTIONS).format(text)
     return rng.choice(QUESTIONS + MORE_QUESTIONS).format(text)
 
 
@@ -220,6 +255,6 @@ def suspect(text: str) -> bool:
 
 def with_tail(phrase: Phrase, rng: random.Random, share: float) -> str:
     """The phrase, with a tail in `share` of the cases."""
-    if phrase.kind in {"hard", "made", "thing", "request"} or rng.random() >= share:
+    if phrase.kind in {"hard", "made", "thing", "name", "request"} or rng.random() >= share:
         return phrase.text
     return f"{phrase.text} {rng.choice(tails(harmful=phrase.harmful))}"
