@@ -24,6 +24,7 @@ from shiftdc_eval.core.environment import setting
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.core.paths import cache_dir
+from shiftdc_eval.judges.text import is_blank
 from shiftdc_eval.tasks.example import Source
 
 logger = logging.getLogger(__name__)
@@ -197,7 +198,7 @@ def numbered_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dic
                     "with a comma into double quotes"
                 )
             for name in columns:
-                if not (row[name] or "").strip():
+                if is_blank(row[name]):
                     raise DataError(f"{path}, line {reader.line_num}: column {name!r} is empty")
             yield reader.line_num, row
     except csv.Error as error:
@@ -232,14 +233,26 @@ def _no_repeats(path: Path) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]
 
 
 def text_field(row: Any, name: str, where: str) -> str:
-    """A non-empty string of a row.
+    """A string of a row in which a reader sees something.
 
     Raises:
         DataError: names file, row and column.
     """
     value = row.get(name) if isinstance(row, dict) else None
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or is_blank(value):
         raise DataError(f"{where}: {name!r} must be a non-empty text, found {value!r:.200}")
+    return value
+
+
+def whole_number(row: dict[str, Any], name: str, where: str) -> int:
+    """A whole number of a row.
+
+    Raises:
+        DataError: names file, row and column.
+    """
+    value = row.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(f"{where}: {name} must be a whole number, found {value!r:.200}")
     return value
 
 

@@ -180,7 +180,9 @@ def test_the_hub_gives_the_same_items(
         ("chat", {"queries": []}, "chat 0: 'queries' must be a list of texts"),
         ("chat", {"unsafe_image_path": ""}, "chat 0: 'unsafe_image_path' must be a non-empty text"),
         ("chat", {"Type": None}, "chat 0: 'Type' must be a non-empty text"),
+        ("chat", {"queries": ["\u200b"]}, "chat 0: 'queries' must be a list of texts"),
         ("embodied", {"safe_instructions": ["one"]}, "embodied 0: .* differ in number"),
+        ("embodied", {"safe_instructions": None}, "embodied 0: 'safe_instructions' must be a list of texts"),
     ],
 )
 def test_a_malformed_entry_is_named(
@@ -188,6 +190,7 @@ def test_a_malformed_entry_is_named(
 ) -> None:
     content = json.loads(json.dumps(mini.MSSBENCH))
     content[scenario][0] |= change
+    content[scenario][0] = {key: value for key, value in content[scenario][0].items() if value is not None}
     (mini_data / "mssbench/combined.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
         MSSBench({"task": "mssbench"})

@@ -89,6 +89,8 @@ def test_accuracy_counts_what_can_be_read_and_the_rest_is_unscored(mini_data: Pa
         ({"options": {"A": "x", "B": "", "C": "x", "D": "x"}}, "item 2: 'B' must be a non-empty text"),
         ({"correct_option": "E"}, "item 2: correct_option must be one of A, B, C, D, found 'E'"),
         ({"question_id": "7"}, "item 2: question_id must be a whole number, found '7'"),
+        ({"question_id": True}, "item 2: question_id must be a whole number, found True"),
+        ({"question": "\ufeff"}, "item 2: 'question' must be a non-empty text"),
         ({"image": None}, "item 2: 'image' must be a non-empty text"),
     ],
 )

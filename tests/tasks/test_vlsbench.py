@@ -98,6 +98,7 @@ def test_an_interval_is_clustered_by_image_as_a_plain_bootstrap_of_images_says()
         ({"instruction": None}, "item 2: instruction must be a text, found None"),
         ({"image_description": None}, "item 2: 'image_description' must be a non-empty text"),
         ({"instruction_id": "x"}, "item 2: instruction_id must be a whole number, found 'x'"),
+        ({"instruction_id": True}, "item 2: instruction_id must be a whole number, found True"),
         ({"instruction_id": 0}, "id 'vlsbench/0' appears twice"),
     ],
 )

@@ -13,6 +13,7 @@ from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.core.images import load_image
 from shiftdc_eval.core.records import BENIGN_ITEM
+from shiftdc_eval.judges.text import is_blank
 from shiftdc_eval.tasks.data import first_existing, image_file, local_or_hub, read_json, text_field
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.hub import file_of_hub, image_of_hub, resolve_revision
@@ -94,7 +95,7 @@ def _chat(row: dict[str, Any], entry: int, where: str, images: Images) -> Iterat
 
 def _embodied(row: dict[str, Any], entry: int, where: str, images: Images) -> Iterator[Example]:
     kind = text_field(row, "category", where)
-    plural = "safe_instructions" in row
+    plural = any(f"{situation}_instructions" in row for situation in SITUATIONS)
     tasks = {
         situation: _texts(row, f"{situation}_instructions", where)
         if plural
@@ -115,7 +116,7 @@ def _texts(row: dict[str, Any], name: str, where: str) -> list[str]:
     if (
         not isinstance(found, list)
         or not found
-        or not all(isinstance(one, str) and one.strip() for one in found)
+        or not all(isinstance(one, str) and not is_blank(one) for one in found)
     ):
         raise DataError(f"{where}: {name!r} must be a list of texts, found {found!r:.200}")
     return found

@@ -17,6 +17,7 @@ from shiftdc_eval.tasks.data import (
     local_or_fetched,
     read_json,
     text_field,
+    whole_number,
 )
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.hub import image_of_hub, require_dataset
@@ -76,9 +77,7 @@ def _choice(row: Any, where: str) -> Example:
 
 def _question_of(row: Any, where: str) -> Example:
     question, category = text_field(row, "question", where), text_field(row, "category", where)
-    number = row.get("question_id")
-    if not isinstance(number, int):
-        raise DataError(f"{where}: question_id must be a whole number, found {number!r:.200}")
+    number = whole_number(row, "question_id", where)
     return Example(
         id=f"siuo/{number}",
         question=f"siuo/{number}",

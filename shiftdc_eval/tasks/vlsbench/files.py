@@ -11,7 +11,15 @@ from typing import Any
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.core.images import load_image
-from shiftdc_eval.tasks.data import first_existing, image_file, local_or_hub, read_json, text_field
+from shiftdc_eval.judges.text import is_blank
+from shiftdc_eval.tasks.data import (
+    first_existing,
+    image_file,
+    local_or_hub,
+    read_json,
+    text_field,
+    whole_number,
+)
 from shiftdc_eval.tasks.example import Example, Source
 from shiftdc_eval.tasks.hub import load_split
 from shiftdc_eval.tasks.vlsbench.facts import DATASET, REVISION
@@ -59,9 +67,7 @@ def _example(row: Any, where: str) -> tuple[Example, str]:
     instruction = row.get("instruction")
     if not isinstance(instruction, str):
         raise DataError(f"{where}: instruction must be a text, found {instruction!r:.200}")
-    number = row.get("instruction_id")
-    if not isinstance(number, int):
-        raise DataError(f"{where}: instruction_id must be a whole number, found {number!r:.200}")
+    number = whole_number(row, "instruction_id", where)
     return Example(
         id=f"vlsbench/{number}",
         question=f"vlsbench/{image}",  # items on one image are not independent
@@ -69,6 +75,6 @@ def _example(row: Any, where: str) -> tuple[Example, str]:
         request=instruction,
         scenario=category,
         groups={"category": category, "sub_category": sub_category, "source": source},
-        flags=() if instruction.strip() else (NO_INSTRUCTION,),
+        flags=(NO_INSTRUCTION,) if is_blank(instruction) else (),
         image_text=description,
     ), image
