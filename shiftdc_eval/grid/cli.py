@@ -14,6 +14,8 @@ import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
 
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
 from shiftdc_eval.core.terminal import printable, say
@@ -60,7 +62,9 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.action == "list":
         for name, path in shipped().items():
-            say(f"{name:<18} {path.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
+            said = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+            width = get_terminal_size().columns
+            say(fill(f"{name:<15} {said}", width, subsequent_indent=" " * 16), keep="\n")
         return 0
     file = grid_file(args.file)
     if args.action == "show":
@@ -181,14 +185,19 @@ def _print_plan(cells: Sequence[Cell], reasons: Sequence[str]) -> None:
 
     todo = sum(map(bool, reasons))
     table = Table(title=f"{len(cells)} cells, {len(cells) - todo} complete, {todo} to run")
-    for column in ("model", "defense", "task", "seed", "state"):
+    for column in ("model", "defense", "tasks", "seed", "state"):
         table.add_column(column, overflow="fold")
+    rows: dict[tuple[str, ...], list[str]] = {}
     for cell, reason in zip(cells, reasons, strict=True):
-        table.add_row(
-            *(Text(printable(one)) for one in (cell.model_label, cell.defense_label, cell.task)),
-            str(cell.seed),
-            Text(f"to run: {reason}" if reason else "complete"),
-        )
+        state = f"to run: {reason}" if reason else "complete"
+        rows.setdefault((cell.model_label, cell.defense_label, str(cell.seed), state), []).append(cell.task)
+    every = list(dict.fromkeys(cell.task for cell in cells))
+    for (model, defense, seed, state), tasks in rows.items():
+        named = f"all {len(every)}" if tasks == every and len(every) > 1 else ", ".join(tasks)
+        table.add_row(*(Text(printable(one)) for one in (model, defense, named, seed, state)))
+    if len(every) > 1:
+        table.caption = Text(printable(f"tasks: {', '.join(every)}"))
+        table.caption_justify = "left"
     Console().print(table)
 
 

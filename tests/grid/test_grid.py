@@ -139,6 +139,25 @@ def test_one_reason_for_many_cells_is_said_once(capsys: pytest.CaptureFixture[st
     assert "and 6 more" in said
 
 
+def test_a_plan_has_a_row_for_each_defense_and_state_and_names_every_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "grid.yaml"
+    path.write_text("models: [m]\ndefenses: [none, ecso]\ntasks: [one, two]\n")
+    cells = list(read_grid(path).cells())
+    undone = {("ecso", "two"): "not run yet"}
+    grid_command._print_plan(cells, [undone.get((c.defense_label, c.task), "") for c in cells])
+    said = capsys.readouterr().out.splitlines()
+    rows = [[part.strip() for part in line.split("│")[1:-1]] for line in said if line.startswith("│")]
+    assert sorted(rows) == [
+        ["m", "ecso", "one", "0", "complete"],
+        ["m", "ecso", "two", "0", "to run: not run yet"],
+        ["m", "none", "all 2", "0", "complete"],
+    ]
+    assert "tasks: one, two" in [line.strip() for line in said]
+
+
 def test_cells_of_one_model_loaded_in_two_ways_have_two_names(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text(
@@ -158,7 +177,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(grid_file, "-o", tmp_path / "out", "--dry-run") == 0
-    assert "4 cells, 0 complete, 4 to run" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "4 cells, 0 complete, 4 to run" in out
     assert not (tmp_path / "out").exists()
 
 
