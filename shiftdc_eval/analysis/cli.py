@@ -140,7 +140,7 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
     named = [*_names(args.tasks), *_names(args.benign), *_names(args.visual)]
     unknown = [name for name in named if name not in TASKS]
     for name in unknown:
-        yield f"no task {name!r}{nearest(name, TASKS)}; there are: {', '.join(TASKS)}"
+        yield f"no task {name!r}{nearest(name, TASKS)}; `shiftdc-eval tasks` lists them"
     harmful = [name for name in _names(args.tasks) if name in TASKS and not TASKS[name].benign]
     if args.tasks and not unknown and not args.benign and harmful == _names(args.tasks):
         yield from said_by(lambda: twins(harmful))

@@ -12,6 +12,7 @@ from PIL import Image
 from shiftdc_eval.analysis.recording_file import ItemRecord
 from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.core.hashing import text_sha256
+from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.defenses.contrast import ContrastSet
 from shiftdc_eval.tasks.catalogue import TASKS
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example
@@ -46,7 +47,7 @@ def load_task(name: str) -> Any:
         DataError: its data is missing.
     """
     if name not in TASKS:
-        raise ConfigError(f"no task {name!r}; there are: {', '.join(TASKS)}")
+        raise ConfigError(f"no task {name!r}{nearest(name, TASKS)}; `shiftdc-eval tasks` lists them")
     from shiftdc_eval.grid.tasks import task_manager
 
     return task_manager().load_task_or_group([name])[name]

@@ -59,14 +59,15 @@ def split(
         for name in given.keys() - set(own):
             if nearest(name, ["defense"]):
                 raise ConfigError(f"unknown {what} {name}; did you mean defense?")
-        raise ConfigError(f"{what} defense= is missing; one of: {', '.join(DEFENSES)}")
+        raise ConfigError(f"{what} defense= is missing; `shiftdc-eval defenses` lists them")
     known(str(defense), what=what)
     mine, theirs = {"defense", *own}, set(class_of(str(defense), given).model_fields)
     for name in given:
         if name not in mine | theirs:
             words = sorted(mine | theirs | {GATE})
             raise ConfigError(
-                f"unknown {what} {name}{nearest(name, words)}; defense={defense} knows {', '.join(words)}"
+                f"unknown {what} {name}{nearest(name, words)}; `shiftdc-eval defenses {defense}` shows its settings, "
+                "README.md the other model arguments"
             )
     return (
         {name: value for name, value in given.items() if name in mine},
@@ -82,7 +83,7 @@ def known(defense: str, *, what: str = "model argument") -> None:
     """
     if defense not in DEFENSES:
         raise ConfigError(
-            f"{what} defense={defense} is unknown{nearest(defense, DEFENSES)}; one of: {', '.join(DEFENSES)}"
+            f"{what} defense={defense} is unknown{nearest(defense, DEFENSES)}; `shiftdc-eval defenses` lists them"
         )
 
 

@@ -43,7 +43,9 @@ def main(args: argparse.Namespace) -> int:
     if args.task is not None and args.task.startswith(PREFIX):
         return _describe_folder(args.task)
     if args.task is not None and args.task not in KNOWN:
-        raise ConfigError(f"no task {args.task!r}{nearest(args.task, KNOWN)}; there are: {', '.join(TASKS)}")
+        raise ConfigError(
+            f"no task {args.task!r}{nearest(args.task, KNOWN)}; `shiftdc-eval tasks` lists them"
+        )
     chosen = [KNOWN[args.task]] if args.task else list(TASKS.values())
     console = Console()
     if args.json:
