@@ -9,6 +9,8 @@ import pytest
 
 from shiftdc_eval.cli import VERBS, main
 from shiftdc_eval.defenses import DEFENSES
+from shiftdc_eval.grid.cli import shipped
+from shiftdc_eval.judges.registry import JUDGES
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -44,3 +46,17 @@ def test_every_verb_and_defense_the_readme_names_exists() -> None:
     text = README.read_text(encoding="utf-8")
     assert {verb for verb in re.findall(r"shiftdc-eval (\w+)", text)} <= set(VERBS)
     assert set(re.findall(r"defense=(\w+)", text)) <= set(DEFENSES)
+
+
+def test_the_page_of_grids_names_the_shipped_ones() -> None:
+    page = (README.parent / "docs" / "grids.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert {name for cell in rows for name in re.findall(r"`([\w-]+)`", cell)} == set(shipped())
+
+
+def test_the_page_of_the_method_and_of_the_judges_names_all() -> None:
+    method, judges = (
+        (README.parent / "docs" / name).read_text("utf-8") for name in ("method.md", "judges.md")
+    )
+    assert [name for name in DEFENSES if not re.search(rf"\b{name}\b", method, flags=re.I)] == []
+    assert [name for name in JUDGES if not re.search(rf"\b{name}\b", judges)] == []
