@@ -12,7 +12,7 @@ from shiftdc_eval.board.cell import Cell
 from shiftdc_eval.board.cell_files import CELLS, remove_leftovers
 from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.defense_labels import defense_labels
-from shiftdc_eval.board.detection import answers_by_template, detections
+from shiftdc_eval.board.detection import answers_by_template, detections, is_blank
 from shiftdc_eval.board.index import BLANK_CONTROL, NO_BENIGN, PARTIAL, Detection, Index, IndexCell
 from shiftdc_eval.board.ingest.join import join
 from shiftdc_eval.board.judge_calibrations import (
@@ -108,7 +108,9 @@ def index_of(
     known = [*reported, *(paper for paper in shipped() if paper not in reported)]
     labels, relative, detected = defense_labels(ordered), costs.relative_times(ordered), detections(ordered)
     with_benign = {
-        system_id(cell) for cell in ordered if cell.task.benign or BENIGN_ITEM in cell.samples.flags
+        system_id(cell)
+        for cell in ordered
+        if not is_blank(cell) and (cell.task.benign or BENIGN_ITEM in cell.samples.flags)
     }
     entries: list[IndexCell] = []
     families: dict[str, list[Member]] = defaultdict(list)

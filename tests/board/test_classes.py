@@ -40,6 +40,15 @@ def test_vlsbench_is_shown_for_those_alone_that_answered_a_benign_set(results: P
     assert sections_of(index_of(board)) == []
     assert all("no benign set beside it" in cell.not_ranked for cell in index_of(board).cells)
 
+    blank = Made(task="mossbench_blank", defense="none", note="", benign=True, run="blank")
+    blank.write(results / "blank")
+    record = blank.record()
+    tasks = [record.tasks[0].model_copy(update={"notes": ["blank images: every image is grey"]})]
+    path = next((results / "blank").rglob("run-*.json"))
+    path.write_text(record.model_copy(update={"tasks": tasks}).model_dump_json())
+    build([results], board, replace=True)
+    assert "vlsbench" not in {section.task for section in sections_of(index_of(board))}  # a control is no benign set
+
     Made(task="mossbench", defense="ecso", note="", benign=True).write(results / "benign")
     build([results], board, replace=True)
     index = index_of(board)
