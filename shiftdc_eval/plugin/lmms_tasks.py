@@ -160,6 +160,7 @@ def _field(
         unanswered=said.unanswered,
         run=one.run,
         groups=own.groups(doc),
+        detector_score=said.detector_score,
         flags=[*flags, *changes, *said.flags],
         verdicts=verdicts,
     )

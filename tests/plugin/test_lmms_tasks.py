@@ -299,3 +299,12 @@ def test_the_revision_is_that_of_the_hub() -> None:
     facts = lmms_tasks.facts(task)
     assert (facts["revision"], facts["items"], facts["notes"]) == (sha, 1500, [])
     json.dumps(facts)
+
+
+def test_a_detectors_score_and_its_refusal_stand_in_the_row() -> None:
+    record = {"text": "No.", "notes": ["refused_by_detector"], "extra": {"detector_score": 0.75}}
+    sample = types.SimpleNamespace(chat=lambda: Chat.ask("What is this?"), repeat=0)
+    answered = lmms_tasks.Answered(sample, record, "run-1")  # type: ignore[arg-type]
+    doc = {"id": 1, "type": "SSS", "category": "a", "subcategory": "b"}
+    field = lmms_tasks._field(OWN["holisafe"], doc, answered, sample.chat(), {})
+    assert (field.detector_score, field.flags) == (0.75, ["benign", "refused_by_detector"])
