@@ -25,7 +25,9 @@ Scored = tuple[Floats, Bools, Ints]
 
 
 def detections(cells: Sequence[Cell]) -> dict[str, Detection]:
-    """By path, for every cell with scores; harmful ones against benign ones of the same model, defense and seed."""
+    """By path, for every cell with scores; harmful ones against their own benign items, else against benign ones of the
+    same model, defense and seed.
+    """
     systems: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         if cell.samples.detector is not None:
@@ -57,9 +59,11 @@ def is_blank(cell: Cell) -> bool:
 def _detection(cell: Cell, benign: Sequence[Cell]) -> Detection:
     scores, above, questions = scored(cell)
     found = Detection(above=_rate(statistics.proportion(above, questions)), answers=len(scores))
-    if not benign:
+    own = scored(cell, benign=True)
+    parts = [own] if len(own[0]) else [scored(one) for one in benign]
+    if not parts:
         return found
-    parts = [scored(one) for one in benign]
+    benign = [cell] if len(own[0]) else benign
     starts = np.cumsum([0, *(len(one.samples) for one in benign)])
     others, alarms = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
     apart = np.concatenate([part[2] + start for part, start in zip(parts, starts, strict=False)])
@@ -75,14 +79,14 @@ def _detection(cell: Cell, benign: Sequence[Cell]) -> Detection:
     )
 
 
-def scored(cell: Cell) -> Scored:
-    """The answers that have a score; benign items of a harmful task are left out."""
+def scored(cell: Cell, *, benign: bool = False) -> Scored:
+    """The answers that have a score, without the benign items of a harmful task; with `benign` those alone."""
     samples = cell.samples
     scores = np.array([np.nan if one is None else one for one in samples.detector or []])
     rows = [row for flag in ABOVE for row in samples.flags.get(flag, [])]
     above = np.isin(np.arange(len(samples)), rows)
     known = ~np.isnan(scores)
-    known[samples.flags.get(BENIGN_ITEM, [])] = False
+    known &= np.isin(np.arange(len(samples)), samples.flags.get(BENIGN_ITEM, [])) == benign
     return scores[known], above[known], Answers(cell).questions[known]
 
 

@@ -110,7 +110,8 @@ class Detection(Record):
     answers: int
     """Answers with a score."""
     against: list[str] = Field(default_factory=list)
-    """Benign tasks that a harmful one is told apart from: those of its benchmark, else all that were measured."""
+    """Benign tasks that a harmful one is told apart from: itself where it has benign items, else those of its
+    benchmark, else all that were measured."""
     benign: int = 0
     """Their answers."""
     false_alarms: Rate | None = None

@@ -47,7 +47,9 @@ def test_vlsbench_is_shown_for_those_alone_that_answered_a_benign_set(results: P
     path = next((results / "blank").rglob("run-*.json"))
     path.write_text(record.model_copy(update={"tasks": tasks}).model_dump_json())
     build([results], board, replace=True)
-    assert "vlsbench" not in {section.task for section in sections_of(index_of(board))}  # a control is no benign set
+    assert "vlsbench" not in {
+        section.task for section in sections_of(index_of(board))
+    }  # a control is no benign set
 
     Made(task="mossbench", defense="ecso", note="", benign=True).write(results / "benign")
     build([results], board, replace=True)

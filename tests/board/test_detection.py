@@ -15,6 +15,7 @@ from shiftdc_eval.board.check import check
 from shiftdc_eval.board.index import Index, IndexCell
 from shiftdc_eval.board.render.columns import columns_of
 from shiftdc_eval.board.render.sections import Line, Section, sections_of
+from shiftdc_eval.core.records import SampleField
 
 FITTED = {"layers": "3-7", "threshold": 0.0, "fitted": {"auroc": 0.9}}
 GATE = {"alpha": 1.0, "gate": "hidden_detect", "gate_threshold": 0.0, "gate_fitted": {"auroc": 0.9}}
@@ -121,6 +122,48 @@ def test_without_a_twin_all_benign_sets_of_the_model_stand_against_it(results: P
     assert detection is not None
     assert detection.against == ["mossbench", "xstest_safe"], "another model's is no comparison"
     assert detection.benign == 12
+
+
+class BothSides(Made):
+    """Every third item is benign."""
+
+    def samples(self) -> list[SampleField]:
+        return [
+            one.model_copy(update={"flags": [*one.flags, "benign"]}) if row % 3 == 0 else one
+            for row, one in enumerate(super().samples())
+        ]
+
+
+def test_of_a_task_with_benign_items_they_are_the_benign_set_and_its_false_alarms(
+    results: Path, board: Path
+) -> None:
+    def score(row: int) -> float:
+        return benign(row) if row % 3 == 0 else harmful(row)
+
+    common = {"defense": "shiftdc", "settings": GATE, **NOTE}
+    BothSides(task="mssbench", size=60, score_of=score, **common).write(results)
+    Made(task="xstest_safe", size=10, benign=True, score_of=benign, **common).write(results)
+    build([results], board)
+    index = index_of(CELLS.all_of(board), [])
+    detection = cell(index, "mssbench", "shiftdc, gated by hidden_detect").detection
+    assert detection is not None
+    labels = [row % 3 > 0 for row in range(60)]
+    assert (detection.answers, detection.benign, detection.against) == (40, 20, ["mssbench"])
+    assert detection.auroc is not None
+    assert detection.auroc.value == pytest.approx(
+        roc_auc_score(labels, list(map(score, range(60)))), abs=1e-5
+    )
+    sections = {one.metric: one for one in sections_of(index) if one.task == "mssbench"}
+    texts = {
+        metric: {column.title: column.shown(one.lines[0], "-") for column in columns_of(one)}
+        for metric, one in sections.items()
+    }
+    for metric, title, rows in (
+        ("keyword_asr", "detected", [row for row in range(60) if row % 3]),
+        ("over_refusal", "false alarms here", range(0, 60, 3)),
+    ):
+        share = 100 * np.mean([score(row) > 0 for row in rows])
+        assert texts[metric][title].startswith(f"{share:.1f} (")
 
 
 def test_cells_without_scores_have_no_detection(found: Index) -> None:

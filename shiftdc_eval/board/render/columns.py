@@ -123,12 +123,14 @@ def _detection(section: Section) -> list[Column]:
             return ""
         return f"{found.answers} answers against {found.benign} of {', '.join(found.against)}"
 
-    above = "false alarms here" if section.metric == "over_refusal" else "detected"
+    benign = section.metric == "over_refusal"
+    # the benign items of a task that has harmful ones too are told from these
+    own = benign and not section.lines[0].cell.benign
     columns = [
         column(
-            above,
+            "false alarms here" if benign else "detected",
             "answers whose score is above the threshold: refused by the detector, or sent on by a gate",
-            "above",
+            "false_alarms" if own else "above",
             True,
         )
     ]
