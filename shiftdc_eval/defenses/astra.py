@@ -109,6 +109,11 @@ class Astra(Settings):
             )
         return self.layer
 
+    @property
+    def uses_contrast(self) -> bool:
+        """For the centre of text vectors."""
+        return self.vectors == TEXT and self.centre == "calibration"
+
     def direction_of(self, tools: Tools) -> SafetyDirection | None:
         """The safety direction; None where vectors are read from files."""
         return tools.direction() if self.vectors == TEXT else None

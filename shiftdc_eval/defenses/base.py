@@ -182,6 +182,11 @@ class Settings(BaseModel):
         return None
 
     @property
+    def uses_contrast(self) -> bool:
+        """Whether answers depend on the contrast set also where the direction comes from a file, beyond `fitted`."""
+        return False
+
+    @property
     def other_models(self) -> Sequence[str]:
         """Hub ids or folders of further models that answers need at these settings, which may not be here."""
         return ()

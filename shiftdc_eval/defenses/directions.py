@@ -309,6 +309,13 @@ class Directions:
     def _contrast(self) -> ContrastSet:
         return self._source if isinstance(self._source, ContrastSet) else load_contrast(self._source)
 
+    @property
+    def other_contrast(self) -> str | None:
+        """Hash of the contrast set where the given direction was fitted on another one."""
+        if self._given is None or self._given.contrast_sha256 == self._contrast.sha256:
+            return None
+        return self._contrast.sha256
+
     def __call__(self, *, post_norm_last: bool = False, bare: bool = False) -> SafetyDirection:
         """The safety direction.
 

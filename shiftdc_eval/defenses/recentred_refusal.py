@@ -75,6 +75,11 @@ class RecentredRefusal(Settings):
             raise ConfigError(f"layer={self.layer} does not fit a model with decoder layers 0 to {count - 1}")
         return {**self.model_dump(mode="json"), "layer": "auto" if self.layer is None else self.layer}
 
+    @property
+    def uses_contrast(self) -> bool:
+        """For centre and shift."""
+        return True
+
     def direction_of(self, tools: Tools) -> SafetyDirection:
         """The safety direction; refusal is its other end."""
         return tools.direction()

@@ -84,6 +84,11 @@ class RefusalDirection(Settings):
     def _scope(self) -> Scope:
         return Scope(self.positions, self.passes, self.site)
 
+    @property
+    def uses_contrast(self) -> bool:
+        """Where it chooses the layer."""
+        return self.layers in (None, "auto")
+
     def direction_of(self, tools: Tools) -> SafetyDirection:
         """The fitted direction."""
         return tools.direction()

@@ -104,8 +104,8 @@ def choose(
         )
     return Calibration(
         *best,
-        gain=gains[best],
-        usual=gains[candidates[0]],
+        gain=round(gains[best], 6),
+        usual=round(gains[candidates[0]], 6),
         pictures=len(unsafe) + len(safe),
         own_refusals=own,
         font=described_font(font, FREE_MONO_BOLD),

@@ -194,7 +194,9 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             self._equip(self._load())
             self._released = False
         fitted = self.defense.fitted(self.tools)
-        self.settings = {**self.defense.resolved(self.backbone), **fitted}
+        other = self._directions.other_contrast if self.defense.uses_contrast else None
+        beside = {"contrast_sha256": other} if other else {}
+        self.settings = {**self.defense.resolved(self.backbone), **fitted, **beside}
         samples = samples_from(
             requests,
             self.task_dict,
@@ -208,7 +210,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             type(self).opened(journal.path)
             done = self._answer_all(samples, journal, tally)
         if self._direction_sha256 or fitted:
-            tally.leaked = leaked_items(samples, self._directions.texts(fitted=bool(fitted)))
+            used = bool(fitted) or self.defense.uses_contrast
+            tally.leaked = leaked_items(samples, self._directions.texts(fitted=used))
         run_id, total = gathered(self._new_id(started), tally)
         if reason := total.nothing_answered():
             raise ModelError(f"none of {sum(total.answered.values())} requests could be answered: {reason}")
@@ -322,7 +325,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             **engine_key(self.backbone),
             "defense": self.arguments.defense,
             **({"plugins": found} if (found := plugins(self.arguments.defense)) else {}),
-            "settings": self.settings,
+            "settings": _without_measures(self.settings),
             "direction": self._direction_sha256,
             "seed": self.arguments.seed,
         }
@@ -338,6 +341,15 @@ class ShiftDCServer(ShiftDCVlm):
     """A model behind an OpenAI-compatible server."""
 
     defaults: ClassVar[Mapping[str, Any]] = DEFAULTS["shiftdc_server"]
+
+
+def _without_measures(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without what was measured while they were fitted: its last digits differ between batch sizes."""
+    kept = dict(settings)
+    for name in ("fitted", "gate_fitted"):
+        if isinstance(found := kept.get(name), Mapping):
+            kept[name] = {fact: value for fact, value in found.items() if not isinstance(value, float)}
+    return kept
 
 
 def leave_process_group() -> None:
