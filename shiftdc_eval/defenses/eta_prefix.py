@@ -22,7 +22,7 @@ from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.defenses.scorers import ImageText, Reward
 from shiftdc_eval.judges.local.model import LocalModel
 from shiftdc_eval.judges.registry import get_judge
-from shiftdc_eval.judges.verdict import Item, Judge
+from shiftdc_eval.judges.verdict import Item, Judge, Verdict
 
 ALIGNED = "aligned"
 """Note on an answer that was found unsafe and made again."""
@@ -32,6 +32,13 @@ def named(model: LocalModel) -> str:
     """What identifies a scorer in a cell: hub id and commit, or the first digits of a folder's hash, and the dtype."""
     identity = model.identity
     return f"{identity if '@' in identity else identity[:16]} {model.resolved_dtype}"
+
+
+def _unjudged(verdict: Verdict) -> Answer:
+    """No answer; where a judge was asked and did not reply, the request is asked again at the next start."""
+    silent = verdict.asked and verdict.raw is None
+    note, reason = "no answer (not judged)", f"not judged: {verdict.reason}"
+    return Answer("", 0, 0, (note,), unanswered=reason, blame="server" if silent else "item")
 
 
 Evaluate = Callable[[Sequence[Request], Sequence[Answer]], tuple[list[Answer], list[bool]]]
@@ -156,9 +163,7 @@ class EtaPrefix(Settings):
         ]
         verdicts = self._judge().judge(items)
         found = [
-            answer.with_extra(verdict=verdict.value)
-            if verdict.scored
-            else Answer("", 0, 0, ("no answer (not judged)",), unanswered=f"not judged: {verdict.reason}")
+            answer.with_extra(verdict=verdict.value) if verdict.scored else _unjudged(verdict)
             for answer, verdict in zip(first, verdicts, strict=True)
         ]
         return found, [verdict.value in ("unsafe", "complied") for verdict in verdicts]

@@ -6,6 +6,7 @@ were checked on tiny random models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ import torch
 import transformers
 from PIL import Image
 
-from shiftdc_eval.core.errors import ConfigError, ModelError
+from shiftdc_eval.core.errors import ConfigError, ItemError, ModelError
 from shiftdc_eval.core.weights import load_whole
 from shiftdc_eval.judges.local.model import LocalModel
 
@@ -33,6 +34,7 @@ class Reward:
 
         Raises:
             ModelError: it cannot be loaded, or gives another number of outputs.
+            ItemError: a score that is not finite.
         """
         model, tokenizer = _loaded(self.model, "AutoModelForSequenceClassification", self.remote_code)
         return [self._score(model, tokenizer, prompt, answer) for answer in answers]
@@ -49,7 +51,7 @@ class Reward:
             raise ModelError(
                 f"the reward model {self.model.id} gives {score.numel()} numbers where one score is needed"
             )
-        return float(score)
+        return _finite([float(score)], self.model)[0]
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,21 @@ class ImageText:
 
         Raises:
             ModelError: it cannot be loaded.
+            ItemError: a cosine that is not finite.
         """
         model, processor = _loaded(self.model, "CLIPModel", False)
         inputs = processor(text=list(texts), images=image, return_tensors="pt", padding=True, truncation=True)
         found = model(**inputs.to(model.device))
         cosines: list[float] = (found.image_embeds @ found.text_embeds.T)[0].float().tolist()
-        return cosines
+        return _finite(cosines, self.model)
+
+
+def _finite(scores: list[float], model: LocalModel) -> list[float]:
+    """The scores; one that is no number would pass for a safe one."""
+    if not all(map(math.isfinite, scores)):
+        kind = "no number: a score is not finite"
+        raise ItemError(kind, f"{kind}: {model.id} gives {scores} in {model.resolved_dtype}")
+    return scores
 
 
 @cache

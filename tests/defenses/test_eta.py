@@ -18,6 +18,7 @@ from plain_cases import REQUESTS
 from plain_defenses import Begun, Rewritten, Texts
 from plain_runs import PlainModel, Prompt, longer
 from plain_scorers import GENERATE, POST, PRE, PlainScorers
+from safetensors.torch import load_file, save_file
 from tiny_scorers import save_clip, save_reward
 
 from shiftdc_eval.backbones import Chat, GenerationSettings
@@ -28,11 +29,13 @@ from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.validation import validated
 from shiftdc_eval.defenses import DEFENSES, NOT_APPLICABLE, Answer, Request
 from shiftdc_eval.defenses import scorers as module
+from shiftdc_eval.defenses.answering import answered as safely
 from shiftdc_eval.defenses.arguments import require
 from shiftdc_eval.defenses.eta_prefix import ALIGNED
 from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.defenses.scorers import ImageText, Reward
 from shiftdc_eval.judges.local.model import LocalModel
+from shiftdc_eval.judges.verdict import Verdict
 
 TOKENS = 6
 SETTINGS = GenerationSettings(max_new_tokens=TOKENS)
@@ -136,6 +139,23 @@ def test_at_a_threshold_answer_and_image_are_unsafe(
     )
 
 
+@pytest.mark.parametrize(
+    ("scorer", "place"), [("reward", "score.weight"), ("clip", "visual_projection.weight")]
+)
+def test_a_score_that_is_no_number_is_no_safe_one(
+    bench: Bench, folders: dict[str, str], tmp_path: Path, scorer: str, place: str
+) -> None:
+    broken = (save_reward if scorer == "reward" else save_clip)(tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    save_file({**weights, place: weights[place] * torch.nan}, broken / "model.safetensors", {"format": "pt"})
+    given = validated(
+        DEFENSES["eta_prefix"], {**folders, scorer: str(broken), "post_threshold": ALL}, what=""
+    )
+    found = safely(given, bench.tools(), requests(), SETTINGS)
+    assert {answer.text for answer in found} == {""}
+    assert all("no number: a score is not finite" in answer.unanswered for answer in found)
+
+
 def test_of_several_images_the_least_safe_counts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reward, "scores", lambda _s, _p, t: [0.0] * len(t))
     monkeypatch.setattr(ImageText, "scores", lambda _s, image, _t: [0.2 if image.width == 40 else 0.1])
@@ -167,10 +187,12 @@ def test_a_judge_decides_where_it_is_named(bench: Bench, monkeypatch: pytest.Mon
     bench_texts = list(texts.values())
     said = dict(zip(bench_texts, ["refused", "complied", None], strict=True))
 
-    def judge(items: Sequence[Any]) -> list[Any]:
+    failed: dict[str, Any] = {"reason": "no words", "raw": "hm"}
+
+    def judge(items: Sequence[Any]) -> list[Verdict]:
         assert [(item.request, item.response) for item in items] == list(texts.items())
         verdicts = [said[item.response] for item in items]
-        return [SimpleNamespace(value=v, scored=v is not None, reason="no words") for v in verdicts]
+        return [Verdict(kind="refusal", value=v, **({} if v else failed)) for v in verdicts]
 
     one = SimpleNamespace(kind="refusal", judge=judge, fingerprint="f")
     monkeypatch.setattr("shiftdc_eval.defenses.eta_prefix.get_judge", lambda spec: one)
@@ -178,7 +200,10 @@ def test_a_judge_decides_where_it_is_named(bench: Bench, monkeypatch: pytest.Mon
     assert (refused.text, refused.notes) == (bench_texts[0], ())
     assert complied.text.startswith("As an AI assistant")
     assert complied.extra == {"verdict": "complied", "first_answer": bench_texts[1]}
-    assert (unjudged.text, unjudged.unanswered) == ("", "not judged: no words")
+    assert (unjudged.text, unjudged.unanswered, unjudged.blame) == ("", "not judged: no words", "item")
+    failed |= {"raw": None, "seconds": 0.5}
+    *_, silent = answered(bench, when="judge", judge="mine")
+    assert silent.blame == "server", "a judge that did not reply is asked again at the next start"
     defense = DEFENSES["eta_prefix"](when="judge", judge="mine")
     assert defense.resolved(bench.backbone) == {"when": "judge", "judge": "mine", "judge_fingerprint": "f"}
     one.kind = "score"
