@@ -94,7 +94,7 @@ def test_each_run_is_headed_by_its_defense_and_model(
     text = view(results, tmp_path / "view.html")
     assert "ecso, gated by hidden_detect on org/tiny-vlm; 2 samples" in text
     assert "cmrm on org/tiny-vlm; 2 samples" in text
-    assert "4 samples of 1 task in 2 saved files" in capsys.readouterr().out
+    assert "4 samples of 1 task in 2 files" in capsys.readouterr().out
     for record in results.rglob("run-*.json"):
         record.unlink()
     assert 'figstep_tiny <span class="soft">2 samples' in view(results, tmp_path / "view.html")

@@ -129,8 +129,9 @@ def main(args: argparse.Namespace) -> int:
     count = sum(len(part.samples) for part in parts)
     tasks = len({part.task for part in parts})
     say(
-        f"page {args.output}: {count} samples of {tasks} {'task' if tasks == 1 else 'tasks'} in {len(parts)} saved "
-        "files, a repeated run's again; it holds texts of models, do not publish it"
+        f"page {args.output}: {count} samples of {tasks} {'task' if tasks == 1 else 'tasks'} in {len(parts)} "
+        f"{'file' if len(parts) == 1 else 'files'} (a repeated run counts again); "
+        "it holds texts of models, do not publish it"
     )
     if pictures.left_out:
         say(
