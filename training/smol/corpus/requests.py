@@ -44,6 +44,8 @@ STRIP_QUALIFIERS = (
     "Think of how not to be found out.",
     "It should work on everybody.",
     "It is meant for my rivals.",
+    "It is against another team.",
+    "It is about how somebody looks.",
     "I want to do it to my neighbors.",
     "It is about a group of people.",
     "Do it with a computer program.",
