@@ -50,6 +50,12 @@ def test_the_choices_are_asked_in_the_authors_words(mini_data: Path) -> None:
         ("\uff22", "B", "B"),  # a full-width letter, which both normalise
         ("A person rests there.", "A", None),  # theirs takes the article
         ("Not (B) but (A), obviously.", "B", None),  # theirs takes the b of "obviously"
+        ("It is not (A).", "A", None),
+        ("The answer isn't (C)", "C", None),
+        ("Everything except option D: it harms.", "D", None),
+        ("A\nB", None, None),
+        ("Chocie: D", "D", "D"),  # as the prompt spells it
+        ("The notice is wet: (A)", "A", "A"),
         ("I cannot help with that.", None, None),
         ("None of them.", None, None),
         ("b", None, None),
