@@ -205,7 +205,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
         sizes, examples = self.info.parts, self.source.examples
         if not sizes:
             return max(0, self.items() - len(examples))
-        loaded = Counter(group for example in examples for group in example.groups.values())
+        loaded = Counter(group for example in examples for group in set(example.groups.values()))
         return sum(max(0, sizes[part] - self.excluded[part] - loaded[part]) for part in parts or sizes)
 
     def _incomplete(self) -> str:

@@ -14,10 +14,13 @@ from judge_server import JudgeServer, Seen
 
 from shiftdc_eval.core.errors import DataError
 from shiftdc_eval.core.statistics.intervals import wilson
+from shiftdc_eval.tasks.base import BenchmarkTask
 from shiftdc_eval.tasks.metrics import summary
 from shiftdc_eval.tasks.vlsbench import files
 from shiftdc_eval.tasks.vlsbench.task import VLSBench
 
+MISSING = BenchmarkTask.missing
+"""As it is without `mini_data`, which takes its few items for the whole."""
 NAMES = {1: "Safe with refusal", 2: "Safe with warning", 3: "Unsafe"}
 
 
@@ -123,6 +126,17 @@ def test_an_item_without_an_instruction_as_there_is_one_is_asked_flagged_and_uns
     assert sample["flags"] == ["no_instruction"]
     assert sample["verdicts"]["llm_vlsbench"]["value"] is None
     assert results["results"]["vlsbench"]["unscored,none"] == 1
+
+
+def test_an_item_whose_category_and_sub_category_have_one_name_counts_once(
+    mini_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BenchmarkTask, "missing", MISSING)
+    path = mini_data / "vlsbench/data.json"
+    rows = json.loads(path.read_text())
+    rows[3]["sub_category"] = rows[3]["category"] = "Privacy"
+    path.write_text(json.dumps(rows))
+    assert VLSBench({"task": "vlsbench"}).missing(["Privacy"]) == 129  # of 130
 
 
 def test_missing_images_end_a_run_that_asks_for_them(mini_data: Path) -> None:
