@@ -122,13 +122,25 @@ def explain(found: Answered, args: argparse.Namespace) -> dict[str, Any]:
         )
     directions = Directions(backbone, path=args.direction, contrast=args.contrast)
     tools = tools_for(backbone, directions, cache_dir() / "captions.sqlite")
-    known = record.direction_sha256
-    if known is not None and directions().sha256 != known:
-        raise DirectionError(
-            f"the run used direction {known[:12]}, this one is {directions().sha256[:12]}; give the run's with "
-            "--direction or --contrast"
-        )
+    _check_direction(record, tools)
     return _measured(found, tools, chat, _defense(record))
+
+
+def _check_direction(record: RunRecord, tools: Tools) -> None:
+    """Refuse another safety direction than the run's; vectors of a defense's own (`subspace`) are none."""
+    from shiftdc_eval.defenses import DEFENSES
+    from shiftdc_eval.defenses.preflight import uses_direction
+
+    kind = DEFENSES.get(record.defense)
+    if kind is None or record.direction_sha256 is None:
+        return
+    own = kind(**{name: value for name, value in record.settings.items() if name in kind.model_fields})
+    here = own.direction_of(tools) if uses_direction(own) else None
+    if here is not None and here.sha256 != record.direction_sha256:
+        raise DirectionError(
+            f"the run used direction {record.direction_sha256[:12]}, this one is {here.sha256[:12]}; give the run's "
+            "with --direction or --contrast"
+        )
 
 
 def spec_of(record: RunRecord, args: argparse.Namespace) -> ModelSpec:

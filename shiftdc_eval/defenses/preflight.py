@@ -102,6 +102,14 @@ class _Asked:
         self.files.append("contrast")
 
 
+def uses_direction(defense: Defense) -> bool:
+    """Whether the vectors of a defense are the safety direction, and not others of its own."""
+    asked = _Asked(None)
+    with suppress(AttributeError):
+        defense.direction_of(cast(Tools, SimpleNamespace(direction=asked)))
+    return "direction" in asked.files
+
+
 def require_use(
     defense: Defense, given: SafetyDirection | None = None, *, direction: Path | None, contrast: Path | None
 ) -> None:

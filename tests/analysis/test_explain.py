@@ -17,7 +17,11 @@ from shiftdc_eval.core.records import RunRecord
 
 GRID = """
 models: [{model}]
-defenses: [none, {{name: shiftdc, caption_max_new_tokens: 4}}]
+defenses:
+  - none
+  - {{name: shiftdc, caption_max_new_tokens: 4}}
+  - {{name: random, caption_max_new_tokens: 4}}
+  - subspace
 tasks: [figstep]
 defaults: {{batch_size: 4, limit: 2, gen_kwargs: {{max_new_tokens: 4}}}}
 """
@@ -25,7 +29,7 @@ defaults: {{batch_size: 4, limit: 2, gen_kwargs: {{max_new_tokens: 4}}}}
 
 @pytest.fixture(scope="module")
 def answered(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a grid of two cells of a random model, with the data and the cache that they used."""
+    """Folder of a grid of a random model, with the data and the cache that they used."""
     folder = tmp_path_factory.mktemp("answered")
     file = folder / "grid.yaml"
     file.write_text(GRID.format(model=tiny_llava))
@@ -67,6 +71,13 @@ def test_the_curves_the_caption_and_both_answers_are_shown(
 
     assert main(["explain", str(calibrated), "figstep/nothing"]) == 2
     assert "no sample 'figstep/nothing' among 2 rows; ids look like" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("defense", ["random", "subspace"])
+def test_a_run_with_vectors_of_its_own_is_shown_too(results: Path, tmp_path: Path, defense: str) -> None:
+    (run,) = results.rglob(f"{defense}-*")
+    assert main(["explain", str(run), _item(run), "-o", str(tmp_path / "page.html")]) == 0
 
 
 @pytest.mark.slow
