@@ -194,7 +194,13 @@ class TransformersBackbone(LoadedModel):
                 )
             ids = encoded.inputs["input_ids"]
             places = torch.tensor(image_placeholders(self.model.config), device=ids.device)
-            return torch.isin(ids, places) & encoded.inputs["attention_mask"].bool(), not use_cache
+            found = torch.isin(ids, places) & encoded.inputs["attention_mask"].bool()
+            if not found.any(1).all():
+                raise ModelError(
+                    f"no token of a prompt of {self.name} ({self.architecture}) is known to stand for its image, so "
+                    "there is nothing to edit: its configuration names no image token"
+                )
+            return found, not use_cache
         if scope.positions == "last":
             return (-1 if every else encoded.width - 1), every or not use_cache
         return slice(None) if every else slice(0, encoded.width), every or not use_cache

@@ -13,7 +13,7 @@ from plain_runs import Edit, Prompt
 from torch import Tensor
 
 from shiftdc_eval.backbones import Chat, GenerationSettings
-from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.core.errors import ConfigError, ModelError
 from shiftdc_eval.core.validation import validated
 from shiftdc_eval.defenses import NOT_APPLICABLE, Answer, Request
 from shiftdc_eval.defenses.rai import Rai, _note
@@ -108,3 +108,12 @@ def test_the_record_names_the_words_and_their_version(bench: Bench) -> None:
     assert set(list(listed.values())[:6]) == set(listed.values()), "each has a word from k=6 on"
     with pytest.raises(ConfigError, match="k"):
         validated(Rai, {"k": 13}, what="model argument")
+
+
+def test_a_model_whose_image_tokens_are_not_known_is_not_left_undefended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shiftdc_eval.backbones.transformers_backbone.image_placeholders", lambda _config: [])
+    shown = [Request(Chat.ask("what is it", REQUESTS[0].images))]
+    with pytest.raises(ModelError, match="its configuration names no image token"):
+        Rai().answer(bench.tools(), shown, GenerationSettings(max_new_tokens=1))
