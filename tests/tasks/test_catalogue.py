@@ -158,5 +158,7 @@ def test_the_table_is_machine_readable(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_an_unknown_task_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"no task 'figtree'; did you mean figstep\?; there are"):
+    with pytest.raises(
+        ConfigError, match=r"no task 'figtree'; did you mean figstep\?; `shiftdc-eval tasks` lists them"
+    ):
         table.main(argparse.Namespace(task="figtree", json=False))
