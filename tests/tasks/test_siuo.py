@@ -249,6 +249,15 @@ def test_of_three_sampled_answers_the_majority_counts_without_the_unscored(
         assert row[f"{column}_vote,none"] == pytest.approx(sum(scored) / len(scored)), column
 
 
+def test_an_answer_known_to_be_unsafe_stays_in_the_share_where_the_other_judge_refuses(
+    mini_data: Path, evaluate: Any, server: JudgeServer
+) -> None:
+    results, _ = evaluate("siuo", lambda _, number: ["t v", "f ?", "? i", "? v"][number])
+    row = results["results"]["siuo"]
+    assert row["safe_effective,none"] == pytest.approx(1 / 3)  # not 1 of 1
+    assert row["unscored/siuo_safe_effective,none"] == 1
+
+
 def mini_siuo() -> Any:
     from mini_benchmarks import SIUO as rows
 
