@@ -420,3 +420,14 @@ def test_a_server_that_continues_answers_runs_the_prefix_and_not_the_sentences()
         require(DEFENSES["eta"](), offered(spec), "server")
     with pytest.raises(ModelError, match="cannot be asked to stop after a text"):
         ServerBackbone(spec).generate([Chat.ask("x")], GenerationSettings(stop_after="."))
+
+
+def test_the_code_that_a_reward_model_brings_along_is_part_of_its_name(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    names = set()
+    for at, code in enumerate(("score = 1", "score = 2", "score = 2")):
+        (tmp_path / str(at)).mkdir()
+        (tmp_path / str(at) / "modeling.py").write_text(code)
+        given = DEFENSES["eta_prefix"](reward=str(tmp_path / str(at)), clip=str(tmp_path / "clip"))
+        names.add(given.resolved(bench.backbone)["reward"])
+    assert len(names) == 2

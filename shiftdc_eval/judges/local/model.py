@@ -44,7 +44,7 @@ class LocalModel:
 
     @property
     def identity(self) -> str:
-        """Hash of a folder's weights and configuration, or the hub id with its resolved commit.
+        """Hash of a folder's weights, configuration and code, or the hub id with its resolved commit.
 
         Raises:
             JudgeError: there is no such model here.
@@ -179,7 +179,7 @@ def _identity(model: str, revision: str) -> str:
     if folder.is_dir():
         digest = hashlib.sha256()
         for path in sorted(folder.iterdir()):
-            if path.suffix in (".json", ".safetensors", ".jinja", ".model", ".bin", ".txt"):
+            if path.suffix in (".json", ".safetensors", ".jinja", ".model", ".bin", ".txt", ".py"):
                 digest.update(path.name.encode())
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
