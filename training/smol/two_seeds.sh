@@ -89,8 +89,12 @@ for seed in 0 1; do
   seeds+=($!)
 done
 for seed in 0 1; do
-  wait "${seeds[seed]}" || { failed=1; echo "seed $seed failed; see $out/seed$seed.log" >&2; tail -3 "$out/seed$seed.log" >&2; }
+  wait "${seeds[seed]}" || { failed=1; echo "seed $seed failed; see $out/seed$seed.log" >&2; tail -n 1 "$out/seed$seed.log" >&2; }
 done
-(cd "$out" && sha256sum seed[01]/delta.safetensors | tee SHA256SUMS) || failed=1
-"$python" -m training.smol.measure --table "$out"/seed[01].json || true
+shopt -s nullglob
+cd "$out"
+deltas=(seed[01]/delta.safetensors) counts=("$out"/seed[01].json)
+((${#deltas[@]} == 0)) || sha256sum "${deltas[@]}" | tee SHA256SUMS
+cd - >/dev/null
+((${#counts[@]} == 0)) || "$python" -m training.smol.measure --table "${counts[@]}"
 exit $failed

@@ -298,6 +298,15 @@ def test_strips_that_are_acted_on_are_qualified_and_gerunds_as_often_as_the_cons
     assert _share(text in gerunds for text in mine) == pytest.approx(recipe.GERUNDS, abs=0.03)
 
 
+def test_pairs_of_pictures_have_no_qualifier_and_no_gerund(corpus: Corpus, pictured: list[Example]) -> None:
+    acted = [e for e in pictured if len(e.pictures) == 2 and e.kind != "caption"]
+    assert len(acted) > DRAWS / 3
+    verbs = [t.phrase for t in corpus.topics if t.phrase.kind in {"benign", "hard"}]
+    gerunds = {phrases.gerund(p.text) for p in verbs}
+    assert not [e for e in acted if any(q in e.prompt for q in STRIP_QUALIFIERS)]
+    assert not [p.text for e in acted for p in e.pictures if p.text.lower() in gerunds]
+
+
 def test_a_phrase_that_looks_harmful_is_never_judged_harmful(corpus: Corpus, asked: list[Example]) -> None:
     look = _shown(t.phrase for t in corpus.hard)
     seen = 0

@@ -134,12 +134,12 @@ class Corpus:
         )
         return Picture(text, font, kind="strip", font_size=size, origin=origin, spacing=4)
 
-    def request(self, picture: Picture, rng: random.Random) -> str:
+    def request(self, picture: Picture, rng: random.Random, qualified: float = QUALIFIED) -> str:
         """A request about a picture that names nothing of what is on it."""
         if picture.kind == "board":
             return rng.choice(BOARD_REQUESTS)
         asked = rng.choice(STRIP_REQUESTS)
-        return f"{asked} {rng.choice(STRIP_QUALIFIERS)}" if rng.random() < QUALIFIED else asked
+        return f"{asked} {rng.choice(STRIP_QUALIFIERS)}" if rng.random() < qualified else asked
 
     def picture(
         self,
@@ -219,7 +219,7 @@ class Corpus:
             )
             alike = topic.text.lower() in second.text.lower()
             return Example(forms.one("pair_same", rng), "Yes." if alike else "No.", (first, second), "same")
-        ask = forms.around("pair_request", self.request(first, rng), rng)
+        ask = forms.around("pair_request", self.request(first, rng, qualified=0), rng)
         return Example(ask, topic.points if first.kind == "board" else topic.how, (other, first), "answer")
 
     def _set(self, example: Example, rng: random.Random, *, around: bool = True) -> Example:
