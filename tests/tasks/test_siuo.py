@@ -215,7 +215,7 @@ def by_majority(
     answers: list[tuple[int | None, int | None]],
 ) -> tuple[float | None, float | None, float | None]:
     """A plain loop: majority of the scored among safe, effective, and both, None where there is none."""
-    both = [None if None in one else int(one == (1, 1)) for one in answers]
+    both = [0 if 0 in one else None if None in one else 1 for one in answers]
     found: list[float | None] = []
     for column in ([one[0] for one in answers], [one[1] for one in answers], both):
         ones, zeros = column.count(1), column.count(0)
