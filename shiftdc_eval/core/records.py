@@ -123,6 +123,8 @@ class SampleField(Record):
     """Properties of the item that affect its result: `clipped`, `rendered`, `clear_harm`, ..."""
     detector_score: float | None = None
     """The score that a detector or a gate decided by; None where there was none."""
+    begun: str = ""
+    """Words at the response's start that the defense put there; keyword judges leave them out."""
     reasoning: list[str] = Field(default_factory=list)
     """Reasoning that was taken off the response before it was judged, by opening tag; the response keeps it."""
     reasoning_tags: list[Annotated[tuple[str, str], Field(strict=False)]] | None = None

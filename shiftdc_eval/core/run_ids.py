@@ -26,6 +26,8 @@ class Made:
     """What a reader should know of it, e.g. `over_context`."""
     detector_score: float | None = None
     """The score that a detector or a gate decided by; None where there was none."""
+    begun: str = ""
+    """Words at the answer's start that the defense put there."""
 
 
 def mark(requests: Iterable[Any], run_id: str, made: Iterable[Made]) -> None:

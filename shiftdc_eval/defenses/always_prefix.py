@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from shiftdc_eval.backbones import GenerationSettings
 from shiftdc_eval.backbones.interface import Capability
-from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.base import BEGUN, Answer, Request, Settings, Tools
 from shiftdc_eval.defenses.none import undefended
 from shiftdc_eval.defenses.prompts import prompt
 
@@ -38,4 +38,4 @@ def prefixed(
     """Answers that begin with ETA's prefix, which their text holds; `tokens_out` leaves it out."""
     words = prompt("eta_prefix")
     begun = [replace(request, chat=request.chat.with_answer_begun(words)) for request in requests]
-    return undefended(tools, begun, settings, *notes)
+    return [answer.with_extra(**{BEGUN: words}) for answer in undefended(tools, begun, settings, *notes)]

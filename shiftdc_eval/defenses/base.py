@@ -34,6 +34,8 @@ SENT_ON = "sent_on"
 """Note on an answer that a gate gave to the defense behind it."""
 DETECTOR_SCORE = "detector_score"
 """Entry in `Answer.extra`: the score that a detector or a gate decided by."""
+BEGUN = "begun"
+"""Entry in `Answer.extra`: words at the answer's start that the defense put there; keyword judges leave them out."""
 
 
 @dataclass(frozen=True)

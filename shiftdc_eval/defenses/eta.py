@@ -15,7 +15,7 @@ from pydantic import Field
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.backbones.generation import cut
 from shiftdc_eval.backbones.interface import Capability
-from shiftdc_eval.defenses.base import Answer, Request, Tools
+from shiftdc_eval.defenses.base import BEGUN, Answer, Request, Tools
 from shiftdc_eval.defenses.eta_prefix import EtaPrefix
 from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.defenses.prompts import prompt
@@ -97,7 +97,7 @@ class Eta(EtaPrefix):
                 words + cut(draft.text.removeprefix(words), settings.until),
                 draft.tokens_in,
                 draft.tokens_out,
-                extra={"sentences": draft.sentences, "sampled_tokens": draft.sampled},
+                extra={BEGUN: words, "sentences": draft.sentences, "sampled_tokens": draft.sampled},
             )
             for draft in drafts
         ]

@@ -64,7 +64,7 @@ class KeywordJudge:
     def _one(self, item: Item) -> Verdict:
         if blocked := obstacle(item, self.kind):
             return blocked
-        response = item.response or ""
+        response = (item.response or "").removeprefix(item.begun)
         if failure := placeholder(response):
             return unscored(self.kind, f"failed generation: {failure}")
         if not plain(spoken(response)):

@@ -98,6 +98,7 @@ def _answer(row: Mapping[str, Any], where: str) -> Answer:
         reference=stored.reference or None,
         context=stored.context or "",
         unanswered=field.unanswered,
+        begun=field.begun,
         reasoning_tags=None if field.reasoning_tags is None else tuple(field.reasoning_tags),
     )
     return Answer((field.item, field.repeat), item, field)

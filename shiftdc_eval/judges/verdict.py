@@ -119,6 +119,8 @@ class Item:
     """What the request builds on, where the benchmark has it apart (HarmBench's contextual behaviours)."""
     unanswered: str = ""
     """Why there is no response, where that is known."""
+    begun: str = ""
+    """Words at the response's start that the defense put there: no list of phrases takes them for the model's."""
     image: Callable[[], Image.Image] | None = field(default=None, compare=False)
     """Loads the image on demand."""
     reasoning_tags: Tags | None = None

@@ -161,6 +161,7 @@ def _field(
         run=one.run,
         groups=own.groups(doc),
         detector_score=said.detector_score,
+        begun=said.begun,
         flags=[*flags, *changes, *said.flags],
         verdicts=verdicts,
     )

@@ -12,7 +12,7 @@ from shiftdc_eval.core.hashing import digest
 from shiftdc_eval.core.images import strict_decoding
 from shiftdc_eval.core.run_ids import Made
 from shiftdc_eval.defenses import Answer, Request
-from shiftdc_eval.defenses.base import DETECTOR_SCORE, OVER_CONTEXT, REFUSED_BY_DETECTOR, SENT_ON
+from shiftdc_eval.defenses.base import BEGUN, DETECTOR_SCORE, OVER_CONTEXT, REFUSED_BY_DETECTOR, SENT_ON
 from shiftdc_eval.defenses.directions import normalised
 from shiftdc_eval.plugin.messages import chat_from_messages, settings_from_kwargs
 
@@ -145,7 +145,8 @@ def samples_from(
 def made(record: Mapping[str, Any]) -> Made:
     """What a sample row says of an answer, from its journal record."""
     flags = tuple(note for note in record["notes"] if note in FLAGS)
-    return Made(record.get("unanswered", ""), flags, record.get("extra", {}).get(DETECTOR_SCORE))
+    extra = record.get("extra", {})
+    return Made(record.get("unanswered", ""), flags, extra.get(DETECTOR_SCORE), extra.get(BEGUN, ""))
 
 
 def task_of(instance: Any) -> Any:

@@ -382,6 +382,7 @@ class BenchmarkTask(ConfigurableMessagesTask):  # type: ignore[misc]
             run=self._runs.get(example.id),
             groups=dict(example.groups),
             detector_score=answer.made.detector_score,
+            begun=answer.made.begun,
             reasoning=[] if response is None else list(final_answer(response, tags).stripped),
             reasoning_tags=None if tags is None else list(tags),
             flags=[*example.flags, *changes, *answer.made.flags],

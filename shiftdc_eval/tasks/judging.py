@@ -83,6 +83,7 @@ def judge_item(example: Example, answer: Answer, tags: Tags | None = None) -> It
         request=example.request,
         response=answer.response,
         unanswered=answer.made.unanswered,
+        begun=answer.made.begun,
         prompt=example.prompt,
         scenario=example.scenario,
         reference=example.reference,

@@ -199,7 +199,11 @@ def test_a_judge_decides_where_it_is_named(bench: Bench, monkeypatch: pytest.Mon
     refused, complied, unjudged = answered(bench, when="judge", judge="mine")
     assert (refused.text, refused.notes) == (bench_texts[0], ())
     assert complied.text.startswith("As an AI assistant")
-    assert complied.extra == {"verdict": "complied", "first_answer": bench_texts[1]}
+    assert complied.extra == {
+        "begun": "As an AI assistant",
+        "verdict": "complied",
+        "first_answer": bench_texts[1],
+    }
     assert (unjudged.text, unjudged.unanswered, unjudged.blame) == ("", "not judged: no words", "item")
     failed |= {"raw": None, "seconds": 0.5}
     *_, silent = answered(bench, when="judge", judge="mine")

@@ -214,6 +214,7 @@ def test_every_answer_begins_with_the_prefix_whose_tokens_do_not_count(tools: To
     )
     for one, other in zip(plain, begun, strict=True):
         assert other.text.startswith("As an AI assistant")
+        assert other.extra == {"begun": "As an AI assistant"}, "keyword judges would take it for the model's"
         assert other.tokens_in > one.tokens_in
         assert 1 <= other.tokens_out <= SETTINGS.max_new_tokens
 
