@@ -40,7 +40,7 @@ AGREEMENT = ("human-agreement", "calibrate")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.description = DESCRIPTION
-    parser.epilog = "`shiftdc-eval judges` lists the judges, `shiftdc-eval judges NAME` the settings of one."
+    parser.epilog = "`shiftdc-eval judges` lists the judges, `judges NAME` the settings of one."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("target", nargs="*", metavar="RUN | human-agreement LABELS", help="what to judge")
     parser.add_argument(
