@@ -32,9 +32,14 @@ class Shelf(Generic[R]):
     derived_from: str = ""
     """What that path is derived from, for the error."""
 
+    def root(self, board: Path) -> Path:
+        """The folder on a board; a checkout without symbolic links has a link's target as a file's text."""
+        folder = board / self.folder
+        return folder.parent / read_text(folder).strip() if folder.is_file() else folder
+
     def paths(self, board: Path) -> list[Path]:
         """The files of a board, sorted by their path below the folder."""
-        root = board / self.folder
+        root = self.root(board)
         return sorted(root.rglob("*.json"), key=lambda path: path.relative_to(root).as_posix())
 
     def read(self, path: Path, board: Path) -> R:
@@ -44,7 +49,7 @@ class Shelf(Generic[R]):
             RecordError: it is invalid (names the field) or has another path than its content gives.
         """
         found = parse(read_text(path), self.model, path)
-        here = path.relative_to(board / self.folder).as_posix()
+        here = path.relative_to(self.root(board)).as_posix()
         if self.place is not None and here != self.place(found):
             raise RecordError(
                 f"{path}: path: the content belongs at {self.folder}/{self.place(found)}; the path is derived from "

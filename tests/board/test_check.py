@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -218,7 +219,7 @@ def test_foreign_files_are_refused(made: Path, board: Path) -> None:
     ],
 )
 def test_wrong_reported_numbers_are_refused(made: Path, board: Path, change: Change, message: str) -> None:
-    committed = Path(__file__).parents[2] / "leaderboards" / "reported" / "zou2025_shiftdc.json"
+    committed = Path(__file__).parents[2] / "shiftdc_eval" / "board" / "papers" / "zou2025_shiftdc.json"
     paper = json.loads(committed.read_text())
     change(paper)
     (board / "reported").mkdir()
@@ -240,6 +241,18 @@ def test_the_command_prints_each_problem_and_fails(
 def test_the_committed_board_is_valid_and_as_generated() -> None:
     committed = Path(__file__).parents[2] / "leaderboards"
     assert check(committed) == []
+
+
+def test_a_folder_that_is_a_link_is_read_where_links_are_files(tmp_path: Path, board: Path) -> None:
+    """As `git clone -c core.symlinks=false` leaves it: a file with the link's target."""
+    papers = Path(__file__).parents[2] / "shiftdc_eval" / "board" / "papers"
+    shutil.copytree(papers, tmp_path / "papers")
+    board.mkdir(exist_ok=True)
+    (board / "reported").symlink_to(tmp_path / "papers")
+    linked = REPORTED.all_of(board)
+    (board / "reported").unlink()
+    (board / "reported").write_text("../papers" if board.parent == tmp_path else str(tmp_path / "papers"))
+    assert REPORTED.all_of(board) == linked != []
 
 
 def test_the_committed_reported_numbers_agree_with_each_other() -> None:
