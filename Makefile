@@ -54,7 +54,7 @@ lowest: $(LOWEST)
 $(LOWEST): $(STAMP)
 	rm -rf $@
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ \
-	  X
+	  "transformers==$$(sed -n 's/^ *transformers>=//p' setup.cfg)"
 
 demo-real: smol
 	$(BIN)/python -m training.smol.demo --out demo-real
