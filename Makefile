@@ -74,5 +74,24 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation's site, into build/site; builds offline, any warning fails.
+DOCS := $(VENV)/.docs
+.PHONY: docs dist
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site: build/site/index.html"
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# Source archive and wheel, into dist/, as they would be uploaded.
+dist: $(STAMP)
+	rm -rf build/lib build/bdist.* dist
+	$(BIN)/python -m build --no-isolation --outdir dist . > build.log 2>&1 || { tail -20 build.log; exit 1; }
+	rm build.log
+	$(BIN)/twine check --strict dist/*
+
 clean:
 	rm -rf $(VENV) build dist demo demo-real results .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -60,6 +61,14 @@ VERBS: dict[str, tuple[str, str]] = {
 
 RESUMED = frozenset({"run", "demo", "judge", "grid", "analyse", "sweep"})
 """Verbs that keep what is finished: called again, they go on."""
+EXTRAS = {
+    **dict.fromkeys(("jinja2", "numpy", "scipy"), "board"),
+    **dict.fromkeys(("accelerate", "datasets", "lmms_eval", "matplotlib", "safetensors"), "run"),
+    **dict.fromkeys(("sklearn", "threadpoolctl", "torch", "transformers"), "run"),
+}
+"""Module that a light installation lacks -> extra of this package that brings it."""
+NEEDS_LMMS_EVAL = frozenset({"run", "demo"})
+"""Verbs whose first import of lmms-eval is too deep for one line."""
 READER_GONE = 141
 """Exit status that a shell gives a program which SIGPIPE ended (128 + 13)."""
 
@@ -130,14 +139,28 @@ def _run(argv: Sequence[str] | None) -> int:
     if not arguments or arguments[0].startswith("-"):
         parser.parse_args(arguments or ["--help"])
     verb = parser.parse_args(arguments[:1]).verb
+    try:
+        return _call(verb, arguments[1:])
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        return _failed(
+            verb, f"{missing} is not installed: pip install 'shiftdc-eval[{EXTRAS[missing]}]' brings it", 2
+        )
+
+
+def _call(verb: str, arguments: Sequence[str]) -> int:
     module = importlib.import_module(VERBS[verb][0])
     verb_parser = _Parser(prog=f"shiftdc-eval {verb}", description=VERBS[verb][1], allow_abbrev=False)
     module.configure(verb_parser)
-    args, rest = verb_parser.parse_known_args(arguments[1:])
+    args, rest = verb_parser.parse_known_args(arguments)
     if hasattr(args, "passed_on"):
         args.passed_on = rest
     elif rest:
         verb_parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if verb in NEEDS_LMMS_EVAL and importlib.util.find_spec("lmms_eval") is None:
+        raise ModuleNotFoundError(name="lmms_eval")
     try:
         return int(module.main(args))
     except ShiftDCError as error:

@@ -1,8 +1,10 @@
 """What is installed, what is imported, and how fast the command answers."""
 
+import configparser
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from made import Made
 
 import shiftdc_eval
 from shiftdc_eval import cli
@@ -105,6 +108,83 @@ def imported_by(statement: str) -> set[str]:
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement: str, forbidden: tuple[str, ...]) -> None:
     assert not imported_by(statement) & set(forbidden)
+
+
+MODULES = {"lmms-eval": "lmms_eval", "scikit-learn": "sklearn"}
+LIGHT = """
+import sys
+sys.modules.update(dict.fromkeys({absent!r}))
+from shiftdc_eval.cli import main
+sys.exit(max(main(words.split()) for words in {commands!r}))
+"""
+
+
+def without(absent: list[str], *commands: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Commands in a process that cannot import these modules."""
+    code = LIGHT.format(absent=absent, commands=commands)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_every_module_that_an_extra_brings_is_known_by_it() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    brought = {}
+    for extra in ("board", "run"):
+        for line in setup["options.extras_require"][extra].split():
+            name = re.split(r"[\[<>=]", line)[0]
+            brought[MODULES.get(name, name)] = extra
+    assert brought.pop("shiftdc-eval") == "run"
+    assert {"numpy": "board"} | brought == cli.EXTRAS
+
+
+def test_reading_judging_and_publishing_need_nothing_of_the_extra_run(tmp_path: Path) -> None:
+    Made().write(tmp_path / "results")
+    done = without(
+        [name for name, extra in cli.EXTRAS.items() if extra == "run"],
+        "judge results --judge keyword_multilingual",
+        "board build results --out board",
+        "board check board",
+        "view results -o view.html",
+        "tasks",
+        "judges",
+        cwd=tmp_path,
+    )
+    assert (done.returncode, "all is well" in done.stdout) == (0, True), done.stderr
+    assert "keyword_multilingual" in (tmp_path / "board" / "index.json").read_text()
+    assert (tmp_path / "view.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("absent", "command", "extra"),
+    [
+        ("torch", "defenses", "run"),
+        ("transformers", "doctor toy", "run"),
+        ("scipy", "board build results", "board"),
+    ],
+)
+def test_what_needs_an_extra_says_so_in_one_line(
+    absent: str, command: str, extra: str, tmp_path: Path
+) -> None:
+    done = without([absent], command, cwd=tmp_path)
+    verb = command.split()[0]
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"shiftdc-eval {verb}: {absent} is not installed: pip install 'shiftdc-eval[{extra}]' brings it\n",
+    )
+
+
+def test_a_run_without_lmms_eval_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["run", "--tasks", "figstep"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "shiftdc-eval run: lmms_eval is not installed: pip install 'shiftdc-eval[run]' brings it\n"
+    )
 
 
 def test_help_answers_in_under_half_a_second() -> None:

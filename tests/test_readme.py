@@ -1,62 +1,105 @@
-"""The README's tables are those of the package. `UPDATE_DOCS=1 pytest tests/test_readme.py` writes them anew."""
+"""README and docs say what the package has. `UPDATE_DOCS=1 pytest tests/test_readme.py` writes their tables anew."""
 
-import json
 import os
 import re
 from pathlib import Path
 
+import generated_docs
 import pytest
 
-from shiftdc_eval.cli import VERBS, main
+from shiftdc_eval.cli import VERBS
 from shiftdc_eval.defenses import DEFENSES
 from shiftdc_eval.grid.cli import shipped
 from shiftdc_eval.judges.registry import JUDGES
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+BLOCKS = [
+    ("README.md", "results"),
+    ("README.md", "defenses"),
+    ("README.md", "controls"),
+    ("docs/tasks.md", "tasks"),
+    ("docs/defenses.md", "defenses"),
+    ("docs/options.md", "arguments"),
+]
 
 
-def task_table(capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(["tasks", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    lines = ["| task | items | data | revision | licence |", "|---|---|---|---|---|"]
-    for row in rows:
-        size = "as set" if row["size"] is None else str(row["size"])
-        lines.append(
-            f"| `{row['name']}` | {size} | {row['dataset']} | {short(str(row['revision']))} | {row['licence']} |"
-        )
-    return "\n".join(lines)
+def made(page: str, name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    if name == "tasks":
+        return generated_docs.tasks(generated_docs.task_rows(capsys))
+    if page == "README.md" and name != "results":
+        return generated_docs.names(control=name == "controls")
+    return {
+        "results": generated_docs.results,
+        "defenses": generated_docs.defenses,
+        "arguments": generated_docs.model_arguments,
+    }[name]()
 
 
-def short(revision: str) -> str:
-    """A commit's first digits; words as they are."""
-    return revision if " " in revision else revision[:12]
-
-
-def test_the_readme_shows_the_tasks_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    table = task_table(capsys)
-    text = README.read_text(encoding="utf-8")
-    block = re.compile(r"(<!-- tasks -->\n).*?(\n<!-- /tasks -->)", flags=re.S)
+@pytest.mark.parametrize(("page", "name"), BLOCKS)
+def test_a_generated_table_is_that_of_the_package(
+    page: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, wanted = ROOT / page, made(page, name, capsys)
+    text = path.read_text(encoding="utf-8")
+    block = generated_docs.block(name)
     if os.environ.get("UPDATE_DOCS"):
-        text = block.sub(lambda match: match[1] + table + match[2], text)
-        README.write_text(text, encoding="utf-8")
-    assert table in text
+        end = "\n" if "\n" in wanted else ""
+        text = block.sub(lambda match: f"{match[1]}{wanted}{end}{match[3].lstrip()}", text)
+        path.write_text(text, encoding="utf-8")
+    found = block.search(text)
+    assert found
+    assert found[2] == wanted
 
 
-def test_every_verb_and_defense_the_readme_names_exists() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert {verb for verb in re.findall(r"shiftdc-eval (\w+)", text)} <= set(VERBS)
-    assert set(re.findall(r"defense=(\w+)", text)) <= set(DEFENSES)
+def test_the_readme_is_read_in_a_minute() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_every_verb_and_defense_that_the_pages_name_exists() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+    assert set(re.findall(r"shiftdc-eval ([a-z]\w*)", text)) <= set(VERBS)
+    assert set(re.findall(r"\bdefense=(\w+)", text)) - {"NAME", "defense", "polite"} <= set(DEFENSES)
+
+
+def test_every_make_target_that_the_pages_name_exists() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r"(?:`|^)make ([\w-]+)", text, flags=re.M)) <= targets, path
+
+
+def test_every_link_to_a_file_leads_to_one() -> None:
+    for path in (*PAGES, ROOT / "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)\s#]+)", path.read_text(encoding="utf-8")):
+            site = path.parent.name == "api" or re.match(r"[a-z]+:|\.\./\.\./(actions|issues)", target)
+            assert site or (path.parent / target).exists(), (path, target)
+
+
+def test_every_page_that_the_code_names_is_there() -> None:
+    for folder in ("shiftdc_eval", "training", "tests", ".github"):
+        for path in (ROOT / folder).rglob("*.*"):
+            if path.suffix in (".py", ".yaml", ".yml", ".j2", ".md"):
+                for page in re.findall(r"\bdocs/[\w/]+\.md", path.read_text(encoding="utf-8")):
+                    assert (ROOT / page).exists(), (path, page)
 
 
 def test_the_page_of_grids_names_the_shipped_ones() -> None:
-    page = (README.parent / "docs" / "grids.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "grids.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     assert {name for cell in rows for name in re.findall(r"`([\w-]+)`", cell)} == set(shipped())
 
 
-def test_the_page_of_the_method_and_of_the_judges_names_all() -> None:
-    method, judges = (
-        (README.parent / "docs" / name).read_text("utf-8") for name in ("method.md", "judges.md")
-    )
-    assert [name for name in DEFENSES if not re.search(rf"\b{name}\b", method, flags=re.I)] == []
+def test_the_pages_of_the_defenses_and_of_the_judges_describe_all() -> None:
+    defenses, judges = ((ROOT / "docs" / name).read_text("utf-8") for name in ("defenses.md", "judges.md"))
+    assert [name for name in DEFENSES if f"**`{name}`**" not in defenses] == []
     assert [name for name in JUDGES if not re.search(rf"\b{name}\b", judges)] == []
+
+
+def test_the_citation_has_what_its_schema_requires() -> None:
+    import yaml
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    setup = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    assert f"\nversion = {citation['version']}\n" in setup

@@ -67,7 +67,7 @@ def split(
             words = sorted(mine | theirs | {GATE})
             raise ConfigError(
                 f"unknown {what} {name}{nearest(name, words)}; `shiftdc-eval defenses {defense}` shows its settings, "
-                "README.md the other model arguments"
+                "docs/options.md the other model arguments"
             )
     return (
         {name: value for name, value in given.items() if name in mine},

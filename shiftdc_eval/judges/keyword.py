@@ -1,7 +1,7 @@
 """Keyword judges: did the model refuse?
 
 A keyword judge reports a refusal rate. Its complement is not an attack success rate: a model that
-answers off topic has neither refused nor done harm (agreement with human labels: docs/judges.md).
+answers off topic has neither refused nor done harm (agreement with human labels: docs/judge_agreement.md).
 
 Each published list stands in `keywords/` as its authors have it and is matched exactly as their code
 does it, oddities included. `keyword_robust` is ours.

@@ -12,7 +12,7 @@ from shiftdc_eval.grid.plan import checked
 SHOWN = {
     "none", "shiftdc", "random", "ecso", "ecso_caption", "adashield_s", "cmrm", "coca", "refusal_direction"
 }  # fmt: skip
-"""What the demo's table shows: the README prints it, so it stays small."""
+"""What the demo's table shows: docs/start.md prints it, so it stays small."""
 REST = sorted(set(ALONE) - SHOWN - {"shiftdc_captioned"})
 """Run on the toy model here, and not in the demo; whose caption ShiftDC is given is a question of an ablation."""
 

@@ -350,7 +350,7 @@ def test_the_table_in_the_docs_is_what_is_measured_on_xstest(shared_data: Path, 
     pairs = read_labels(paths, "refusal", columns, XSTEST_MAP)
     measured = table([calibrate(get_judge(name), pairs, XSTEST_MAP)]).splitlines()[2:]
     assert len(measured) == 3
-    docs = (Path(__file__).parents[2] / "docs" / "judges.md").read_text(encoding="utf-8")
+    docs = (Path(__file__).parents[2] / "docs" / "judge_agreement.md").read_text(encoding="utf-8")
     assert [
         line for line in docs.splitlines() if line.startswith(f"| {name} | ") and "| 450 |" in line
     ] == measured

@@ -1,4 +1,4 @@
-"""A learned refusal judge, measured on models and languages that it has not seen; it is not shipped (docs/judges.md).
+"""A learned refusal judge, measured on models and languages it has not seen; not shipped (docs/judge_agreement.md).
 
     python -m training.judges.ngrams DATA
 
