@@ -90,7 +90,7 @@ $(DOCS): $(STAMP)
 dist: $(STAMP)
 	rm -rf build/lib build/bdist.* dist
 	$(BIN)/python -m build --no-isolation --outdir dist . > build.log 2>&1 || { tail -20 build.log; exit 1; }
-	rm build.log
+	rm -r build.log build/lib build/bdist.*
 	$(BIN)/twine check --strict dist/*
 
 clean:

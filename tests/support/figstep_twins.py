@@ -1,6 +1,6 @@
 """Draw the images of FigStep's benign twins anew, with the font that drew the shipped ones.
 
-`python -m tests.tasks.figstep_twins [FOLDER]`; without a folder it writes into the package.
+`python tests/support/figstep_twins.py [FOLDER]`; without a folder it writes into the package.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def find_their_font() -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the images into the package, or into the folder named on the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.tasks.figstep_twins", description="Draw FigStep's benign twins anew."
+        prog="python tests/support/figstep_twins.py", description="Draw FigStep's benign twins anew."
     )
     parser.add_argument("folder", type=Path, nargs="?", default=IMAGES, help="default: the package's own")
     folder: Path = parser.parse_args(arguments).folder

@@ -1,6 +1,6 @@
 """Mini versions of the benchmarks: the real schema, a few mild rows, images drawn here.
 
-`python -m tests.tasks.mini_benchmarks FOLDER` writes them; with `SHIFTDC_DATA=FOLDER` every task then runs
+`python tests/support/mini_benchmarks.py FOLDER` writes them; with `SHIFTDC_DATA=FOLDER` every task then runs
 without network. They exercise loaders, prompts and scorers and say nothing about a model.
 """
 
@@ -494,7 +494,7 @@ def _card(folder: Path, configs: list[dict[str, Any]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the mini benchmarks to the folder named on the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.tasks.mini_benchmarks", description="Write mini benchmarks."
+        prog="python tests/support/mini_benchmarks.py", description="Write mini benchmarks."
     )
     parser.add_argument("folder", type=Path, help="where to write; then set SHIFTDC_DATA to it")
     write_all(parser.parse_args(arguments).folder)

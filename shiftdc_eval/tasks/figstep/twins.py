@@ -2,7 +2,7 @@
 
 `benign/` holds one PNG a topic, 8-bit grey, its five twins side by side: the pixels that `render` draws with
 FreeMono Bold of Debian's fonts-freefont-ttf 20120503-10, so that every machine shows a model the same images
-and none needs a font. `python -m tests.tasks.figstep_twins` draws them anew where that font is.
+and none needs a font. `python tests/support/figstep_twins.py` draws them anew where that font is.
 """
 
 from __future__ import annotations
