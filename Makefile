@@ -88,9 +88,9 @@ $(DOCS): $(STAMP)
 
 # Source archive and wheel, into dist/, as they would be uploaded.
 dist: $(STAMP)
-	rm -rf build/lib build/bdist.* dist
+	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist . > build.log 2>&1 || { tail -20 build.log; exit 1; }
-	rm -r build.log build/lib build/bdist.*
+	rm build.log
 	$(BIN)/twine check --strict dist/*
 
 clean:
