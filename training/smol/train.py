@@ -3,7 +3,7 @@
 Stages, each of which leaves a file in the output folder and is skipped when its file is there: the corpus (the base
 model's own topics and answers), the vision tower with the projector (reading characters and tokens), the language
 model (alignment on text alone), and both together on pictures with benign requests. See `smol.corpus` for what the
-data holds and leaves out, `docs/smol.md` for the recipe.
+data holds and leaves out, `docs/smol_training.md` for the recipe.
 """
 
 from __future__ import annotations
