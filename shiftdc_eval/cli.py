@@ -43,7 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "judge stored responses again, or compare a judge with human labels",
     ),
     "board": ("shiftdc_eval.board.cli", "build or check the leaderboard"),
-    "view": ("shiftdc_eval.board.viewer.viewer", "write a page to read the samples of a run"),
+    "view": ("shiftdc_eval.analysis.view", "write a page to read the samples of a run"),
     "convert": (
         "shiftdc_eval.backbones.convert.cli",
         "write a model that is published in a layout of its own for transformers",

@@ -44,7 +44,7 @@ def defense_labels(cells: Sequence[Cell]) -> dict[str, str]:
             given = cell.defense.settings
             parts = [
                 f"{name}={value if isinstance(value := given[name], str) else json.dumps(value)}"
-                for name in _distinguishing(settings[cell.path], known)
+                for name in distinguishing(settings[cell.path], known)
                 if name in given
             ]
             name = base_label(cell)
@@ -58,7 +58,7 @@ def base_label(cell: Cell) -> str:
     return f"{cell.defense.name}, gated by {gate}" if isinstance(gate, str) else cell.defense.name
 
 
-def _distinguishing(own: Settings, known: Sequence[Settings]) -> Sequence[str]:
+def distinguishing(own: Settings, known: Sequence[Settings]) -> Sequence[str]:
     """The fewest settings whose values no other configuration has; of equally few those with the most values."""
     values = {name: len({one[name] for one in known}) for name in own}
     varying = sorted((name for name in own if values[name] > 1), key=lambda name: (-values[name], name))

@@ -10,9 +10,10 @@ import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
-from browser import brightness, dump_dom, widths_on_a_phone
+from browser import brightness, dump_dom, title, widths_on_a_phone, without_policy
 from made import Made, write_rows
 from PIL import Image
 
@@ -20,6 +21,7 @@ from shiftdc_eval import cli
 from shiftdc_eval.analysis import explain
 from shiftdc_eval.board.render.format import clean
 from shiftdc_eval.board.viewer.images import Pictures
+from shiftdc_eval.board.viewer.page import PLAIN
 from shiftdc_eval.core.hashing import image_sha256
 
 HOSTILE = [
@@ -32,7 +34,7 @@ HOSTILE = [
     '<a href="javascript:document.title=\'HACKED\'" id="bait">click</a>',
     "<iframe srcdoc=\"<script>parent.document.title='HACKED'</script>\"></iframe>",
     "<style>* { display: none }</style>",
-    "{{ 7 * 7 }} {% raw %} ${7 * 7}",
+    "{{ 7 * 191 }} {% raw %} ${7 * 191}",
     "<!-- <plaintext> ]]> &lt;script&gt;",
     "' onmouseover=document.title='HACKED' x='",
     "<meta http-equiv=refresh content='0;url=data:text/html,HACKED'>",
@@ -86,35 +88,22 @@ def test_everything_about_a_sample_is_on_the_page(results: Path, tmp_path: Path)
     assert "unscored" in text
 
 
-def test_each_run_is_headed_by_its_defense_and_model(
-    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Made(defense="ecso", settings={"gate": "hidden_detect"}, size=2).write(results)
-    Made(defense="cmrm", size=2).write(results)
-    text = view(results, tmp_path / "view.html")
-    assert "ecso, gated by hidden_detect on org/tiny-vlm; 2 samples" in text
-    assert "cmrm on org/tiny-vlm; 2 samples" in text
-    assert "4 samples of 1 task in 2 files" in capsys.readouterr().out
-    for record in results.rglob("run-*.json"):
-        record.unlink()
-    assert 'figstep_tiny <span class="soft">2 samples' in view(results, tmp_path / "view.html")
-
-
 def test_hostile_strings_make_no_element_and_no_handler(results: Path, tmp_path: Path) -> None:
     text = view(hostile_run(results), tmp_path / "view.html")
     tags = Tags()
     tags.feed(text)
     names = [tag for tag, _ in tags.found]
-    assert names.count("script") == 1
+    scripts = [attributes.get("type") for tag, attributes in tags.found if tag == "script"]
+    assert scripts == ["application/json"] * 3 + [None]
     assert names.count("style") == 1
     assert not {"iframe", "svg", "plaintext", "base", "object"} & set(names)
-    assert names.count("a") == 1
+    assert {attributes["href"][0] for tag, attributes in tags.found if tag == "a"} == {"#"}
     assert sum(tag == "meta" for tag in names) == 4
     for tag, attributes in tags.found:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         assert not str(attributes.get("href", "")).startswith("javascript")
         assert "img" not in tag
-    assert text.count("49") == 0
+    assert "1337" not in text
 
 
 def test_hostile_strings_do_nothing_in_a_browser(results: Path, tmp_path: Path, chromium: str) -> None:
@@ -123,7 +112,7 @@ def test_hostile_strings_do_nothing_in_a_browser(results: Path, tmp_path: Path, 
     document = dump_dom(chromium, page)
     assert "<title>shiftdc-eval samples</title>" in document
     assert "HACKED</title>" not in document
-    assert f"{len(HOSTILE)} samples shown" in document  # our own script did run
+    assert f"sample 1 of {len(HOSTILE)}" in document  # our own script did run
     assert document.count("<article") == len(HOSTILE)
 
 
@@ -168,22 +157,178 @@ def test_samples_can_be_read_without_javascript(results: Path, tmp_path: Path, c
     text = view(results, page)
     page.write_text(text[: text.rindex("<script>")], encoding="utf-8")
     document = dump_dom(chromium, page)
-    assert document.count("answer to figstep_tiny") == 3
+    assert document.count(">answer to figstep_tiny") == 3
     assert '<form id="controls" class="controls" hidden' in document
+    assert "Without JavaScript: all samples, without filters." in document
+    Made(size=PLAIN + 5).write(results / "more")
+    text = view(results / "more", page)
+    assert f"Without JavaScript: the first {PLAIN} of {PLAIN + 5} samples, without filters." in text
+    assert text.count("<article") == PLAIN
 
 
-def test_disagreement_and_missing_verdicts_are_marked_for_the_filter(results: Path, tmp_path: Path) -> None:
-    made = Made(size=2, judges={"a": ("refusal", 0.5), "b": ("harm", 0.5)})
-    samples = made.write(results)
-    rows = made.rows()
-    verdicts = [row["shiftdc"]["verdicts"] for row in rows]
-    verdicts[0]["a"]["value"], verdicts[0]["b"]["value"] = "complied", "safe"
-    verdicts[1]["a"]["value"], verdicts[1]["b"]["value"] = "refused", None
-    write_rows(samples, rows)
-    text = view(results, tmp_path / "view.html")
-    assert text.count('<article class="split ">') == 1
-    assert text.count('<article class="unscored">') == 1
-    assert "1 on which judges disagree" in text
+READER = """
+const field = (name) => document.querySelector(`[name=${name}]`);
+const wait = (time = 20) => new Promise((done) => setTimeout(done, time));
+const set = async (name, value) => {
+  if (field(name).type === "checkbox") field(name).checked = value; else field(name).value = value;
+  field(name).dispatchEvent(new Event("input", { bubbles: true }));
+  await wait(name === "words" ? 250 : 20);
+};
+const press = async (key) => {
+  document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  await wait();
+};
+const at = () => /sample (\\d+) of (\\d+)|no sample/.exec(document.getElementById("shown").textContent)?.[0] ?? "?";
+const names = () => [...document.querySelectorAll("article .anchor")].map((one) => one.textContent);
+const here = () => document.querySelector("[aria-current] .anchor").textContent;
+const note = (name, ...facts) => { seen[name] = facts; };
+const seen = {};
+document.title = "unfinished";
+(async () => { STEPS; document.title = JSON.stringify(seen); })();
+"""
+
+
+def played(chromium: str, page: Path, steps: str) -> dict[str, list[Any]]:
+    """What a reader who does these steps notes."""
+    document = dump_dom(chromium, without_policy(page, READER.replace("STEPS", steps)))
+    found: dict[str, list[Any]] = json.loads(html.unescape(title(document)))
+    return found
+
+
+def two_defenses(results: Path) -> None:
+    """30 answers each by `none`, which complies, and `shiftdc`, which refuses every third; a benign task of 2."""
+    for defense in ("none", "shiftdc"):
+        made = Made(defense=defense, size=30, responses=lambda item, who=defense: f"{who} says {item} <&'\"")
+        rows = made.rows()
+        for number, one in enumerate(rows):
+            verdict = one["shiftdc"]["verdicts"]["keyword_robust"]
+            verdict["value"] = "refused" if defense == "shiftdc" and number % 3 == 0 else "complied"
+        write_rows(made.write(results), rows)
+        Made(task="z_benign", benign=True, defense=defense, size=2, judges={"k": ("refusal", 0.0)}).write(
+            results
+        )
+
+
+def test_filters_steps_and_comparisons_work_by_mouse_and_keyboard(
+    results: Path, tmp_path: Path, chromium: str
+) -> None:
+    two_defenses(results)
+    page = tmp_path / "view.html"
+    view(results, page)
+    seen = played(
+        chromium,
+        page,
+        """
+        note("all", at(), names().length);
+        await set("defense", "shiftdc"); note("defense", at(), location.hash);
+        await set("task", "figstep_tiny"); await set("verdict", "good"); note("wanted", at(), names());
+        await set("verdict", "bad"); note("failures", at());
+        await set("verdict", ""); await set("beside", "none"); note("beside", document.querySelectorAll("h4").length);
+        await set("differ", true); note("differ", at(), names(), location.hash);
+        await press("j"); await press("ArrowRight"); note("third", at(), here(), document.activeElement.id, location.hash);
+        await press("k"); note("second", at());
+        for (let n = 0; n < 20; n += 1) await press("j");
+        note("last", at());
+        document.querySelector("[data-step='-1']").click(); note("button", at());
+        await press("/"); note("slash", document.activeElement.name);
+        await press("j"); note("typing", at());
+        await set("differ", false); await set("beside", ""); await set("defense", ""); await set("task", "");
+        await set("words", `NONE says <&'"`); note("words", at());
+        await set("words", "div"); note("markup", at());
+        await set("words", ""); await set("task", "z_benign"); await set("verdict", "bad"); note("benign", at());
+        """,
+    )
+    every_third = [f"figstep_tiny/{number:05d}" for number in range(0, 30, 3)]
+    assert seen["all"] == ["sample 1 of 64", 25]
+    assert seen["defense"] == ["sample 1 of 32", "#defense=shiftdc"]
+    assert seen["wanted"] == ["sample 1 of 10", every_third]
+    assert seen["failures"] == ["sample 1 of 20"]
+    assert seen["beside"] == [50]
+    assert seen["differ"][:2] == ["sample 1 of 10", every_third]
+    assert parse_qs(seen["differ"][2][1:]) == {
+        "defense": ["shiftdc"],
+        "task": ["figstep_tiny"],
+        "beside": ["none"],
+        "differ": ["1"],
+    }
+    assert seen["third"][:2] == ["sample 3 of 10", every_third[2]]
+    assert parse_qs(seen["third"][3])["at"] == [seen["third"][2]]
+    assert seen["second"] == ["sample 2 of 10"]
+    assert seen["last"] == ["sample 10 of 10"]
+    assert seen["button"] == ["sample 9 of 10"]
+    assert seen["slash"] == ["words"]
+    assert seen["typing"] == seen["button"]
+    assert seen["words"] == ["sample 1 of 30"]
+    assert seen["markup"] == ["no sample"]
+    assert seen["benign"] == ["sample 1 of 4"]  # all were refused
+
+
+def test_an_address_leads_to_filters_and_sample_and_a_button_puts_two_side_by_side(
+    results: Path, tmp_path: Path, chromium: str
+) -> None:
+    two_defenses(results)
+    page = tmp_path / "view.html"
+    view(results, page)
+    seen = played(
+        chromium,
+        page,
+        """
+        location.hash = "#defense=none&task=figstep_tiny&words=00028"; await wait();
+        note("filters", at(), here(), field("defense").value);
+        document.querySelector(".others button").click(); await wait();
+        const panes = [...document.querySelectorAll(".answer")].map((one) => one.textContent.split(" ")[0]);
+        note("beside", panes, field("beside").value);
+        const anchor = document.querySelector(".anchor").href.split("#")[1];
+        await set("words", ""); note("cleared", at());
+        location.hash = anchor; await wait(); note("anchor", at(), here());
+        location.hash = "#" + new URLSearchParams(anchor).get("at"); await wait();
+        note("bare", at(), here(), names().length, document.activeElement.tagName);
+        location.hash = "#task=absent&at=nowhere"; await wait(); note("unknown", at());
+        dispatchEvent(new Event("beforeprint"));
+        note("print", names().length, document.getElementById("shown").textContent);
+        dispatchEvent(new Event("afterprint")); note("after", names().length, at());
+        """,
+    )
+    assert seen["filters"] == ["sample 1 of 1", "figstep_tiny/00028", "none"]
+    assert seen["beside"] == [["none", "shiftdc"], "shiftdc"]
+    assert seen["cleared"] == ["sample 1 of 30"]
+    assert seen["anchor"] == ["sample 1 of 1", "figstep_tiny/00028"]
+    assert seen["bare"] == ["sample 29 of 64", "figstep_tiny/00028", 25, "ARTICLE"]
+    assert seen["unknown"] == ["sample 1 of 64"]
+    assert seen["print"] == [64, "64 of 64 samples are printed"]
+    assert seen["after"] == [25, "sample 1 of 64"]
+
+
+def test_many_samples_are_shown_a_page_at_a_time(results: Path, tmp_path: Path, chromium: str) -> None:
+    for defense in ("none", "shiftdc", "ecso"):
+        Made(defense=defense, size=1000, responses=lambda item: f"answer to {item} " * 20).write(results)
+    page = tmp_path / "view.html"
+    view(results, page)
+    seen = played(
+        chromium,
+        page,
+        """
+        note("first", at(), names().length, document.querySelectorAll("*").length < 3000);
+        for (let n = 0; n < 26; n += 1) await press("j");
+        note("next page", at(), names().length, names()[0]);
+        await set("words", "00999"); note("words", at());
+        """,
+    )
+    assert seen == {
+        "first": ["sample 1 of 3000", 25, True],
+        "next page": ["sample 27 of 3000", 25, "figstep_tiny/00025"],
+        "words": ["sample 1 of 3"],
+    }
+
+
+def test_a_run_of_one_defense_needs_no_choices(results: Path, tmp_path: Path, chromium: str) -> None:
+    Made(size=2).write(results)
+    page = tmp_path / "view.html"
+    view(results, page)
+    seen = played(
+        chromium, page, 'await set("verdict", "none"); note("x", at(), !field("beside"), !field("differ"))'
+    )
+    assert seen == {"x": ["no sample", True, True]}
 
 
 def test_images_are_linked_embedded_or_left_out(results: Path, tmp_path: Path) -> None:

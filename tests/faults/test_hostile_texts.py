@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from made import Made, write_json, write_rows
 from markdown_it import MarkdownIt
+from sample_page import whole
 from stored_run import row
 
 from shiftdc_eval.board.build import index_of
@@ -185,7 +186,8 @@ def test_a_page_of_samples_is_inert(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert main(["view", str(tmp_path / name), "-o", str(page), "--images", "link"]) == 0
         pages.append(page.read_bytes().decode("utf-8"))
     tame(capsys)
-    found = inert(pages[1], pages[0], turned="\u202e\u2066")
+    inert(pages[1], pages[0], turned="\u202e\u2066")
+    found = inert(whole(pages[1]), whole(pages[0]), turned="\u202e\u2066")
     for name in ("script", "image", "attribute", "address", "template", "link", "long"):
         assert found.text.count(TEXTS[name]) >= 8, name
     print(f"view: {len(TEXTS) * len(PLACES)} texts")
@@ -392,12 +394,13 @@ def test_files_and_tasks_of_hostile_names_are_judged_shown_and_printed(
     status, said = main(["judge", str(tmp_path / "run"), "--judge", "keyword_robust"]), tame(capsys)
     assert status == 0, said
     assert len(said.splitlines()) >= len(names)
+    assert main(["judge", str(tmp_path / "plain"), "--judge", "keyword_robust"]) == 0
     pages = []
     for folder in ("run", "plain"):
         page = tmp_path / f"{folder}.html"
         assert main(["view", str(tmp_path / folder), "-o", str(page)]) == 0
         pages.append(page.read_bytes().decode("utf-8"))
-    inert(*pages, turned="\u202e\u2066")
+    inert(*map(whole, pages), turned="\u202e\u2066")
     tame(capsys)
     print(f"names of files: {3 * len(names)} texts")
 

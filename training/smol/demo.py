@@ -212,7 +212,8 @@ def plot(index: Index, about: str, path: Path) -> None:
 def sample_page(results: Path, out: Path) -> None:
     """A page of all answers beside their images, which are drawn or copied into the output folder."""
     from shiftdc_eval.board.viewer.images import Pictures
-    from shiftdc_eval.board.viewer.viewer import read_parts, render
+    from shiftdc_eval.board.viewer.page import render
+    from shiftdc_eval.board.viewer.samples import read_parts
     from shiftdc_eval.core.files import atomic_write
     from shiftdc_eval.tasks.figstep.render import render as draw
     from shiftdc_eval.tasks.figstep.twins import twins

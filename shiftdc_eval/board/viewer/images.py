@@ -6,14 +6,16 @@ import base64
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 from PIL import Image
 
+from shiftdc_eval.board.cell import slug
 from shiftdc_eval.core.errors import DataError
+from shiftdc_eval.core.files import atomic_write, make_folder
 from shiftdc_eval.core.hashing import image_sha256
 from shiftdc_eval.core.images import load_image
 
@@ -26,33 +28,44 @@ UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for files that are no images, are damaged or would fill the memory."""
 
 
+OTHER_PAGE = "name a page in another folder with -o"
+Draw = Callable[[str], Iterable[Image.Image]]
+"""Task name -> the images of its items, in any order."""
+
+
 @dataclass
 class Pictures:
-    """Finds the images of samples."""
+    """Finds the images of samples: files that a row names, else by the hash of their pixels."""
 
     how: str
     """`link`, `embed` or `none`."""
     beside: Path
     """Folder of the page, from which images are linked."""
     folder: Path | None = None
-    """Images to search by the hash of their pixels."""
+    """Images to search."""
     inside: Sequence[Path] = ()
     """Folders besides `folder` whose images may be embedded: a row names any file of this machine."""
+    data: Path | None = None
+    """`SHIFTDC_DATA`: the folders in it after which a task is named are searched."""
+    drawn: Path | None = None
+    """Folder for images that are no file anywhere; those that are there already are found by their names."""
+    draw: Draw | None = None
+    """Draws them."""
     left_out: int = 0
     """Images that were to be embedded and are outside these folders, or no images."""
     _known: dict[str, Path] = field(default_factory=dict)
-    _ahead: Iterator[tuple[str, Path]] | None = None
+    _ahead: dict[Path | str, Iterator[tuple[str, Path]]] = field(default_factory=dict)
 
-    def of(self, media: object, hashes: Sequence[str]) -> list[str]:
+    def of(self, media: object, hashes: Sequence[str], task: str) -> list[str]:
         """Addresses of a sample's images: those that its row names, else those found by hash."""
         if self.how == "none":
             return []
         named = [source for source in media if isinstance(source, str)] if isinstance(media, list) else []
         addresses = [address for address in map(self.address, named) if address]
-        if addresses or self.folder is None:
+        if addresses:
             return addresses
-        found = [self._by_hash(digest) for digest in hashes]
-        return [self.address(str(path)) for path in found if path is not None]
+        found = [self._by_hash(digest, task) for digest in hashes]
+        return [address for path in found if path and (address := self.address(str(path)))]
 
     def address(self, source: str) -> str:
         """One image's address; empty when it is neither embedded data nor an image file that may be shown."""
@@ -77,27 +90,49 @@ class Pictures:
             return ""
 
     def _may_embed(self, path: Path) -> bool:
-        folders = [*self.inside, *([self.folder] if self.folder else [])]
+        folders = [*self.inside, *(one for one in (self.folder, self.data, self.drawn) if one)]
         return any(path.is_relative_to(folder.resolve()) for folder in folders)
 
-    def _by_hash(self, digest: str) -> Path | None:
-        if self._ahead is None:
-            self._ahead = self._hashed()
-        while digest not in self._known:
-            following = next(self._ahead, None)
-            if following is None:
-                return None
-            self._known.setdefault(*following)
-        return self._known[digest]
+    def _by_hash(self, digest: str, task: str) -> Path | None:
+        if digest in self._known:
+            return self._known[digest]
+        if self.drawn and (path := self.drawn / f"{slug(digest)}.png").is_file():
+            return path
+        for source in self._sources(task):
+            if source not in self._ahead:
+                self._ahead[source] = (
+                    self._files(source) if isinstance(source, Path) else self._drawings(source)
+                )
+            for found, path in self._ahead[source]:
+                self._known.setdefault(found, path)
+                if found == digest:
+                    return path
+        return None
 
-    def _hashed(self) -> Iterator[tuple[str, Path]]:
-        assert self.folder is not None
-        for path in sorted(self.folder.rglob("*")):
+    def _sources(self, task: str) -> list[Path | str]:
+        """Folders to search, then the task itself, whose images may be no files."""
+        within = sorted(self.data.iterdir()) if self.data and self.data.is_dir() else []
+        own = [one for one in within if f"_{one.name}_" in f"_{task}_"]
+        return [*([self.folder] if self.folder else []), *own, *([task] if self.draw and self.drawn else [])]
+
+    def _files(self, folder: Path) -> Iterator[tuple[str, Path]]:
+        for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in TYPES:
                 try:
                     yield image_sha256(load_image(path)), path
                 except DataError:  # damaged, or no image at all
                     continue
+
+    def _drawings(self, task: str) -> Iterator[tuple[str, Path]]:
+        assert self.draw is not None
+        assert self.drawn is not None
+        for image in self.draw(task):
+            make_folder(self.drawn, OTHER_PAGE)
+            path = self.drawn / f"{(digest := image_sha256(image))}.png"
+            content = io.BytesIO()
+            image.save(content, format="PNG")
+            atomic_write(path, content.getvalue(), instead=OTHER_PAGE)
+            yield digest, path
 
 
 def _kind(content: bytes) -> str:
