@@ -6,6 +6,7 @@ process; each call is a fork of it.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -185,12 +186,15 @@ def _leave(call: Any, output: int) -> None:
 
 def _serve() -> None:
     replies, sys.stdout = sys.stdout, sys.stderr
+    gc.disable()
     for name in PRELOADED:
         importlib.import_module(name)
     from adapter_harness import manager
 
     ours = manager()  # lmms-eval's own index takes seconds in every fork
     sys.modules["lmms_eval.__main__"].TaskManager = lambda *_, **__: ours  # type: ignore[attr-defined]
+    gc.freeze()  # no fork collects, and so copies, what the imports made
+    gc.enable()
     for line in sys.stdin:
         message = json.loads(line)
         if "call" in message:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,11 +16,19 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
 @pytest.fixture(scope="session")
-def vllm() -> str:
+def vllm() -> Iterator[str]:
     """The installed vLLM for CPUs."""
     found = installed()
     if found is None:
         pytest.skip("vLLM is not installed here; `make vllm` installs its build for CPUs")
     if not found.startswith("vllm-cpu"):
         pytest.skip(f"these tests run on a CPU, and the installed {found} does not")
-    return found
+    from vllm import LLM  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        # vLLM collects garbage nine times an engine, and would walk all that was imported
+        patch.setattr(gc, "freeze", lambda: None)
+        patch.setattr(gc, "unfreeze", lambda: None)
+        yield found
