@@ -62,11 +62,14 @@ def test_the_same_run_twice_is_two_runs_and_the_same_row_twice_is_one(results: P
     made = Made(size=2, run="r1")
     samples = made.write(results)
     write_rows(samples, made.rows() * 2)
+    (results / "copy").mkdir()
+    (results / "copy" / samples.name).write_bytes(samples.read_bytes())
     Made(size=2, run="r2", date="20261125_120000").write(results)
     parts = read(results, tmp_path)
-    assert [(part.defense, len(part.samples)) for part in parts] == [("none", 2), ("none, run 2", 2)]
+    found = [(part.defense, len(part.samples)) for part in parts]
+    assert found == [("none", 2), ("none, run 2", 2), ("none, run 3", 2)]
     keys = [sample.key for part in parts for sample in part.samples]
-    assert len(set(keys)) == 4
+    assert len(set(keys)) == 6
     assert keys == [sample.key for part in read(results, tmp_path) for sample in part.samples]
 
 
@@ -123,7 +126,10 @@ def journal(made: Made, folder: Path, name: str, **changes: Any) -> None:
     lines: list[dict[str, Any]] = [{"journal": 1, "config": config | changes.pop("config", {})}]
     for number, row in enumerate(made.rows()):
         line = {"task": made.task, "doc_id": number, "repeat": 0, "text": row["shiftdc_item"]["response"]}
-        told = {"notes": ["not_applicable"], "extra": {"caption": f"{name} {number}", "scores": {"a": 1}}}
+        told = {
+            "notes": ["not_applicable"],
+            "extra": {"caption": f"{name} {number}", "score": 0.123456789, "kinds": {"a": 1}},
+        }
         lines.append({"key": str(number), **line, **told, **changes})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / f"journal-{name}.rank0.jsonl").write_text(text + '{"torn', encoding="utf-8")
@@ -142,7 +148,7 @@ def test_what_the_defense_did_comes_from_row_and_journal(results: Path, tmp_path
     journal(made, results, "first")
     journal(Made(task="another"), results, "task")
     [part] = read(results, tmp_path)
-    journalled = {"scores": '{"a": 1}', "notes": "not_applicable"}
+    journalled = {"score": "0.123457", "kinds": '{"a": 1}', "notes": "not_applicable"}
     assert dict(part.samples[0].did) == {"caption": "first 0", **journalled}
     assert dict(part.samples[1].did) == {
         "begun": "Sure, ",

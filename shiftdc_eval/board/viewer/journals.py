@@ -71,27 +71,25 @@ def _is_of(config: object, record: RunRecord) -> bool:
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open("rb") as file:
-            for raw in file:
-                try:
-                    line = json.loads(raw)
-                except (ValueError, RecursionError):  # torn: the run was stopped while it wrote
-                    continue
-                if isinstance(line, dict):
-                    yield line
-    except OSError:
-        return
+    with path.open("rb") as file:
+        for raw in file:
+            try:
+                line = json.loads(raw)
+            except (ValueError, RecursionError):  # torn: the run was stopped while it wrote
+                continue
+            if isinstance(line, dict):
+                yield line
 
 
 def told(line: Line) -> list[tuple[str, str]]:
     """What a line tells of how its answer was made, as pairs of name and text."""
     extra, notes = line.get("extra"), line.get("notes")
     pairs = list(extra.items()) if isinstance(extra, dict) else []
-    if isinstance(notes, list):
-        pairs.append(("notes", ", ".join(map(str, notes))))
-    return [
-        (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-        for name, value in pairs
-        if value not in ("", None)
-    ]
+    pairs.append(("notes", ", ".join(map(str, notes)) if isinstance(notes, list) else ""))
+    return [(name.replace("_", " "), _text(value)) for name, value in pairs if value not in ("", None)]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -91,6 +91,8 @@ class Part:
     defense: str = ""
     """Label of the defense among all runs on the page."""
     samples: list[Sample] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    """Of the rows it holds: appended files hold rows twice."""
 
     def tally(self) -> list[tuple[str, int, int, int]]:
         """(judge, failures, scored as right or wrong, unscored) of each judge."""
@@ -142,12 +144,12 @@ class Reader:
     journals: Journals
     pictures: Pictures
     page: Path | None
-    keys: dict[str, Part] = field(default_factory=dict)
+    keys: Counter[str] = field(default_factory=Counter)
 
     def read(
         self, file: SampleFile, number: int, row: Mapping[str, Any], own: dict[str | None, Part]
     ) -> bool:
-        """Put a row into the part of its run; False for one that stands there already.
+        """Put a row into the part of its run, one of `own`; False for one that stands there already.
 
         Raises:
             RecordError: names file, line and field.
@@ -155,21 +157,18 @@ class Reader:
         where = f"{file.path}:{number}"
         found = sample_field(row, where)
         item = stored_item(row, where) if ITEM_FIELD in row else StoredItem(request="", response=None)
-        part = own.get(found.run)
-        if part is None:
+        if found.run not in own:
             run = run_of(file, found.run, self.records)
-            part = own[found.run] = Part(clean(file.task), clean(file.path.name), run)
-        key = (
-            "s"
-            + content_hash([file.task, found.run, part.run.model, found.item, found.repeat, item.response])[
-                :10
-            ]
-        )
-        if self.keys.get(key) is part:
+            own[found.run] = Part(clean(file.task), clean(file.path.name), run)
+        part = own[found.run]
+        named = [file.task, found.run, part.run.model, found.item, found.repeat, item.response]
+        key = f"s{content_hash(named)[:10]}"
+        if key in part.keys:
             return False
-        key += f"-{len(self.keys)}" if key in self.keys else ""
-        self.keys[key] = part
-        part.samples.append(self._sample(key, file, row, found, item, part.run))
+        part.keys.add(key)
+        self.keys[key] += 1
+        anchor = f"{key}-{self.keys[key]}" if self.keys[key] > 1 else key
+        part.samples.append(self._sample(anchor, file, row, found, item, part.run))
         return True
 
     def _sample(

@@ -113,7 +113,7 @@
     at = 0;
     show();
   };
-  const restore = () => {
+  const restore = (event) => {
     const text = location.hash.slice(1), given = new URLSearchParams(/=/.test(text) ? text : { at: text });
     for (const [name, field] of Object.entries(fields)) {
       if (field.type === "checkbox") field.checked = given.has(name);
@@ -123,6 +123,7 @@
     apply();
     const place = found.findIndex((one) => one.key === given.get("at"));
     if (place >= 0) go(place);
+    else if (event) controls.scrollIntoView();
   };
 
   byId("plain").remove();
