@@ -12,11 +12,13 @@ import importlib
 import importlib.util
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from shiftdc_eval.core.errors import ShiftDCError
+from shiftdc_eval.core.errors import ShiftDCError, Terminated
 from shiftdc_eval.core.terminal import tolerate_encoding
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -71,6 +73,10 @@ NEEDS_LMMS_EVAL = frozenset({"run", "demo"})
 """Verbs whose first import of lmms-eval is too deep for one line."""
 READER_GONE = 141
 """Exit status that a shell gives a program which SIGPIPE ended (128 + 13)."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
 
 
 class _Parser(argparse.ArgumentParser):
@@ -161,6 +167,8 @@ def _call(verb: str, arguments: Sequence[str]) -> int:
         verb_parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if verb in NEEDS_LMMS_EVAL and importlib.util.find_spec("lmms_eval") is None:
         raise ModuleNotFoundError(name="lmms_eval")
+    alone = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if alone else None
     try:
         return int(module.main(args))
     except ShiftDCError as error:
@@ -169,9 +177,12 @@ def _call(verb: str, arguments: Sequence[str]) -> int:
         raise
     except OSError as error:  # a file that a library of ours reads or writes
         return _failed(verb, f"{error.filename or 'a file'}: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         more = "; the same command goes on where it stopped" if verb in RESUMED else ""
-        return _failed(verb, f"stopped{more}", 130)
+        return _failed(verb, f"stopped{more}", 143 if isinstance(stop, Terminated) else 130)
+    finally:
+        if alone:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _failed(verb: str, message: str, status: int) -> int:

@@ -57,13 +57,18 @@ def test_run_writes_a_complete_result_and_hides_secrets(
     monkeypatch.setenv("HF_TOKEN", "hf_canary4711canary4711")
     done = call("-m", "shiftdc_eval.cli", "run", *run_arguments(tiny_llava, "out"), cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "refusal_rate" in done.stdout
+    assert "keyword_robust" in done.stdout
+    assert "9 scored" in done.stdout
+    assert "lmms_eval" not in done.stdout
     assert "canary4711" not in done.stdout
     (record,) = [RunRecord.model_validate_json(p.read_text()) for p in (tmp_path / "out").glob("run-*.json")]
     found = rows(tmp_path / "out")
     assert len(found) == 9
     assert {run for _, run in found.values()} == {record.id}
     written = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    (log,) = (p for p in written if p.suffix == ".log")
+    assert done.stdout.splitlines()[0] == f"log: out/{log.name}"
+    assert "refusal_rate" in log.read_text()
     assert not [p for p in written if b"canary4711" in p.read_bytes()]
 
 

@@ -75,6 +75,10 @@ class WriteError(ShiftDCError):
     """A file cannot be written: the disk is full, the folder is read-only, something else stands there."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does."""
+
+
 def said_by(check: Callable[[], object]) -> list[str]:
     """The error lines of a check that raises; empty if it passes."""
     try:

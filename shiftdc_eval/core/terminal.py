@@ -9,6 +9,9 @@ from io import TextIOWrapper
 JOINERS = "\u200c\u200d"
 """Format characters that stay: scripts and emoji are written with them, and they move nothing."""
 
+ROUTINE = {"routine": True}
+"""`extra` of a log record that tells of a step, not of a problem: many runs that share a screen do not show it."""
+
 
 def printable(text: object, keep: str = "") -> str:
     r"""Text in which nothing steers a terminal.

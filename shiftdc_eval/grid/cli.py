@@ -12,12 +12,14 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
 
 from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
+from shiftdc_eval.core.files import writing
 from shiftdc_eval.core.terminal import printable, say
 from shiftdc_eval.core.validation import nearest
 from shiftdc_eval.grid.file import Cell, Grid, read_grid
@@ -51,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="folder with yaml files of tasks; may be given several times",
     )
+    parser.add_argument("--verbose", action="store_true", help="show what lmms-eval prints; no log file")
     parser.add_argument("--ray", action="store_true", help="run models as Ray tasks (extra [ray])")
 
 
@@ -114,10 +117,13 @@ def _planned(file: Path, args: argparse.Namespace) -> int:
     reasons = [why_run(cell, args.out) for cell in cells]
     todo = [cell for cell, reason in zip(cells, reasons, strict=True) if reason]
     _print_plan(cells, reasons)
-    failures = _run(todo, args) if todo else {}
+    log = None if args.verbose else args.out / f"grid-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
+    failures = _run(todo, args, log) if todo else {}
     _print_results(cells, args.out)
     if failures:
         _print_failures(failures)
+        if log:
+            say(f"log: {log}")
     return 1 if failures else 0
 
 
@@ -140,10 +146,14 @@ def _dry_run(file: Path, grid: Grid, cells: list[Cell], out: Path) -> int:
     return 0
 
 
-def _run(todo: Sequence[Cell], args: argparse.Namespace) -> dict[str, str]:
+def _run(todo: Sequence[Cell], args: argparse.Namespace, log: Path | None) -> dict[str, str]:
     from shiftdc_eval.grid.progress import shown
 
-    with shown(todo, args.out) as report:
+    if log:
+        with writing(args.out):
+            args.out.mkdir(parents=True, exist_ok=True)
+        say(f"log: {log}", error=True)
+    with shown(todo, args.out, log) as report:
         if args.ray:
             from shiftdc_eval.grid.ray import run_with_ray
             from shiftdc_eval.grid.run import run_share

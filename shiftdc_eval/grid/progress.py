@@ -1,21 +1,18 @@
-"""Grid progress: one line per finished cell, or a live progress bar in a terminal."""
+"""Grid progress: one line per finished cell, and in a terminal a live line of cells, samples, rate and time left."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import TextIOBase
+from datetime import timedelta
 from pathlib import Path
-from typing import IO
-
-from rich import progress
-from rich.console import Console, RenderableType
-from rich.text import Text
+from typing import NamedTuple
 
 from shiftdc_eval.core.terminal import printable
+from shiftdc_eval.core.terminal_line import shown as line_shown
 from shiftdc_eval.grid.file import Cell
 from shiftdc_eval.grid.plan import COMPLETE
 from shiftdc_eval.tasks.catalogue import KNOWN
@@ -25,11 +22,16 @@ Report = Callable[[Cell, str, int], None]
 answered or reused."""
 
 
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
 @dataclass
 class Progress:
-    """Prints one line a cell: cells and samples so far, their rate, and the time that is left."""
+    """Says one line a cell: cells and samples so far, their rate, and the time that is left."""
 
     total: int
+    say: Callable[[str], None] = _print
     begun: float = field(default_factory=time.monotonic)
     finished: int = 0
     samples: int = 0
@@ -42,105 +44,76 @@ class Progress:
         elapsed = time.monotonic() - self.begun
         left = elapsed / self.finished * (self.total - self.finished)
         rate = self.samples / max(elapsed, 1e-9)
-        print(
+        self.say(
             f"[{self.finished}/{self.total}, {self.samples} samples, {rate:.1f}/s, {elapsed:.0f} s, {left:.0f} s left] "
-            f"{printable(f'{cell.label}: {said}')}",
-            flush=True,
+            f"{printable(f'{cell.label}: {said}')}"
         )
 
 
 @contextmanager
-def shown(cells: Sequence[Cell], out: Path) -> Iterator[Report]:
-    """Display progress while cells run; yields the callback that reports a finished cell."""
-    if not sys.stdout.isatty():
-        yield Progress(len(cells))
-        return
-    console = Console(file=sys.stdout)
-    bar = Bar(cells, out, console)
-
-    def report(cell: Cell, said: str, samples: int) -> None:
-        bar.ended[cell.folder] = samples
-        if said:
-            console.print(Text(printable(f"{cell.label}: {said}")))
-
-    with ExitStack() as stack:
-        stack.enter_context(bar)
-        stack.enter_context(redirect_stdout(stack.enter_context(Above(console, sys.stdout))))
-        if sys.stderr.isatty():
-            stack.enter_context(redirect_stderr(stack.enter_context(Above(console, sys.stderr))))
-        yield report
-
-
-class Above(TextIOBase):
-    """Stands in for a stream: prints complete lines above the live display and drops carriage-return progress bars.
-
-    As a context it prints at its end a last line without a line feed; it can be written to afterwards.
-    """
-
-    def __init__(self, console: Console, stream: IO[str]) -> None:
-        self._console, self._stream, self._rest = console, stream, ""
-
-    def __exit__(self, *_: object) -> None:
-        self.write("\n")
-
-    def fileno(self) -> int:
-        """File descriptor of the wrapped stream, for subprocesses."""
-        return self._stream.fileno()
-
-    def write(self, text: str) -> int:
-        """Print the lines that are complete."""
-        if "\n" in text or not text.startswith("\r"):
-            *lines, self._rest = (self._rest + text).split("\n")
-            for line in filter(None, (Text.from_ansi(line.rstrip("\r")) for line in lines)):
-                self._console.print(line)
-        return len(text)
-
-
-class Rate(progress.ProgressColumn):
-    """Samples per second, without answers reused from earlier runs."""
-
-    def render(self, task: progress.Task) -> Text:
-        """The rate; a dash before the second batch."""
-        return Text("–/s" if task.speed is None else f"{task.speed:.1f}/s")
-
-
-class Bar(progress.Progress):
-    """Progress bar driven by the journals and `cell.json` files, so that it works for cells run by other processes.
+def shown(cells: Sequence[Cell], out: Path, log: Path | None = None) -> Iterator[Report]:
+    """Display progress while cells run; yields the callback that reports a finished cell.
 
     Args:
         cells: the cells that are run.
         out: folder that their own folders stand in.
-        console: where it is shown.
+        log: file for what is printed meanwhile; None: it stays in the terminal, and there is no live line.
+    """
+    if log is None:
+        yield Progress(len(cells), lambda text: print(text, file=sys.stderr, flush=True))
+        return
+    counts = Counts(cells, out)
+    with line_shown(log, counts.text, routine=False) as line:
+        plain = Progress(len(cells), line.say)
+
+        def report(cell: Cell, said: str, samples: int) -> None:
+            counts.ended[cell.folder] = samples
+            if not line.live:
+                plain(cell, said, samples)
+            elif said:
+                line.say(printable(f"{cell.label}: {said}"))
+
+        yield report
+
+
+class State(NamedTuple):
+    """How far a grid is."""
+
+    cells: int
+    """Cells that ended."""
+    samples: int
+    total: int | None
+    """Samples in all; None where a task's size is not known yet."""
+    rate: float | None
+    """Samples a second, without answers reused from earlier runs; None before the second batch."""
+
+
+class Counts:
+    """Counts from the journals and `cell.json` files, so that cells that other processes run count too.
+
+    Args:
+        cells: the cells that are run.
+        out: folder that their own folders stand in.
     """
 
-    def __init__(self, cells: Sequence[Cell], out: Path, console: Console) -> None:
-        super().__init__(
-            progress.BarColumn(20),
-            progress.TextColumn("cells {task.fields[cells]}/{task.fields[of]}"),
-            progress.TextColumn("samples {task.completed}/{task.fields[most]}"),
-            Rate(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("left"),
-            console=console,
-            refresh_per_second=2,
-            speed_estimate_period=3600,  # a batch may take minutes
-            redirect_stdout=False,  # `Above` also drops the progress bars of others
-            redirect_stderr=False,
-        )
+    def __init__(self, cells: Sequence[Cell], out: Path) -> None:
         self._cells, self._out = cells, out
         files = [self._complete(cell) for cell in cells] + [path for c in cells for path in self._journals(c)]
         self._before = {path: _changed(path) for path in files}
         self.ended: dict[Path, int] = {}
         """Samples of the cells that ended, by folder."""
-        self.line = self.add_task("", total=None, cells=0, of=len(cells), most="?")
+        self._moves: list[tuple[float, int]] = []
 
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """Updates the counts before each redraw."""
-        if self.tasks:
-            self.look()
-        yield from super().get_renderables()
+    def text(self) -> str:
+        """The counts in words."""
+        cells, samples, total, rate = self.look()
+        left = "-" if total is None or not rate else timedelta(seconds=round((total - samples) / rate))
+        return (
+            f"cells {cells}/{len(self._cells)} samples {samples}/{'?' if total is None else total} "
+            f"{'-' if rate is None else f'{rate:.1f}'}/s {left} left"
+        )
 
-    def look(self) -> None:
+    def look(self) -> State:
         """Recount finished cells and samples."""
         rows = {cell.folder: self.ended.get(cell.folder, self._answered(cell)) for cell in self._cells}
         for cell in self._cells:
@@ -150,8 +123,16 @@ class Bar(progress.Progress):
         sizes = {cell.task: self.ended[cell.folder] for cell in self._cells if self.ended.get(cell.folder)}
         expected = [self.ended.get(cell.folder, _expected(cell, sizes)) for cell in self._cells]
         total = None if None in expected else sum(count or 0 for count in expected)
-        most = "?" if total is None else total
-        self.update(self.line, completed=sum(rows.values()), total=total, cells=len(self.ended), most=most)
+        samples = sum(rows.values())
+        if samples > (self._moves[-1][1] if self._moves else 0):
+            self._moves = [*self._moves[:1], (time.monotonic(), samples)]
+        return State(len(self.ended), samples, total, self._rate())
+
+    def _rate(self) -> float | None:
+        if len(self._moves) < 2:
+            return None
+        (begun, first), (ended, last) = self._moves
+        return (last - first) / max(ended - begun, 1e-9)
 
     def _complete(self, cell: Cell) -> Path:
         return self._out / cell.folder / COMPLETE

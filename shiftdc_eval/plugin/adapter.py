@@ -29,6 +29,7 @@ from shiftdc_eval.core.model_memory import offer_room, withdraw_room
 from shiftdc_eval.core.model_spec import served
 from shiftdc_eval.core.paths import cache_dir, journal_dir
 from shiftdc_eval.core.run_ids import mark
+from shiftdc_eval.core.terminal import ROUTINE
 from shiftdc_eval.defenses import Defense, Tools
 from shiftdc_eval.defenses.arguments import chosen, require
 from shiftdc_eval.defenses.base import OVER_CONTEXT
@@ -173,7 +174,9 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
                 yield
             return
         if not self._released:
-            logger.warning("%s: the answers are complete; its memory goes to the judge", self._label)
+            logger.warning(
+                "%s: the answers are complete; its memory goes to the judge", self._label, extra=ROUTINE
+            )
             del self.backbone, self._directions, self.tools
             self._released = True
         yield
@@ -232,7 +235,7 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
             )
             path = folder / f"run-{run_id}.json"
             atomic_write(path, record.model_dump_json(indent=1) + "\n")
-            logger.warning("%s: %s; run record %s", self._label, total.sentence(), path)
+            logger.warning("%s: %s; run record %s", self._label, total.sentence(), path, extra=ROUTINE)
             if count := total.notes[OVER_CONTEXT]:
                 logger.warning(
                     "%d prompts are longer than the %s tokens that %s was made for; their items have the flag %s",
@@ -276,7 +279,8 @@ class ShiftDCVlm(lmms):  # type: ignore[misc]
         found = {sample.key: journal.get(sample.key) for sample in samples}
         done = {key: record for key, record in found.items() if record is not None}
         if done:
-            logger.warning("%s: reusing %d of %d finished answers", journal.path, len(done), len(found))
+            said = "%s: reusing %d of %d finished answers"
+            logger.warning(said, journal.path, len(done), len(found), extra=ROUTINE)
         # a padding copy has the key of the sample it copies, which must win: it is the one that is journalled
         unanswered = [sample for sample in samples if sample.key not in done]
         todo = list(

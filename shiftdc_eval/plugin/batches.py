@@ -12,6 +12,7 @@ import torch
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.core.errors import ModelError
+from shiftdc_eval.core.terminal import ROUTINE
 from shiftdc_eval.defenses import Answer, Defense, Request, Tools
 from shiftdc_eval.defenses.answering import answered
 from shiftdc_eval.defenses.caption_store import clock
@@ -151,7 +152,7 @@ class Batches:
         fitting = backbone.fitting_rows(longest.request().chat, tokens)
         if fitting is not None:
             self.size = max(1, min(self._most, fitting))
-            logger.warning("%s: batch size %d fits into free memory", backbone.name, self.size)
+            logger.warning("%s: batch size %d fits into free memory", backbone.name, self.size, extra=ROUTINE)
 
 
 def _requests(batch: Sequence[Sample]) -> list[Request]:

@@ -1,15 +1,18 @@
 """`python -m shiftdc_eval.plugin.lmms_process JOB ARGUMENTS`: lmms-eval as `shiftdc-eval run` starts it.
 
-JOB is JSON (`Job`). What was written, or the one line that says what was wrong, goes to the job's report, so that
-the caller looks at the files of this run alone, whoever else writes into the same folder.
+JOB is JSON (`Job`). What lmms-eval prints goes to the job's log. What was written, or the one line that says what was
+wrong, goes to the job's report, so that the caller looks at the files of this run alone, whoever else writes into the
+same folder.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from operator import attrgetter
@@ -25,6 +28,8 @@ from shiftdc_eval.core.provenance import redact, redacted
 
 LMMS_MESSAGES = ("Tasks not found:", "Model '")
 """How the messages of lmms-eval's own ValueErrors about wrong input begin."""
+MOST_SAID = 500
+"""Characters of an unexpected error's message."""
 REFUSED = 2
 """Exit status of wrong input."""
 
@@ -44,6 +49,8 @@ class Job(BaseModel):
     """Judge specs of `--judge`."""
     given: dict[str, str] | None
     """Model arguments; None for a model that is not ours."""
+    log: Path | None = None
+    """File for what lmms-eval prints; None: the terminal."""
 
 
 class Report(BaseModel):
@@ -51,6 +58,8 @@ class Report(BaseModel):
 
     error: str = ""
     """What was wrong with the input; empty where nothing was."""
+    failure: str = ""
+    """Kind and message of an unexpected error, whose traceback was printed."""
     results: Path | None = None
     """The results file."""
     samples: dict[Path, int] = {}
@@ -162,12 +171,19 @@ def _names_a_file(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in ADVICE and error.filename is not None
 
 
-def one_line_for_wrong_input(command: Any, tell: Callable[[str], None], *, stop: bool = True) -> None:
+def one_line_for_wrong_input(
+    command: Any,
+    tell: Callable[[str], None],
+    *,
+    failed: Callable[[str], None] = lambda said: None,
+    stop: bool = True,
+) -> None:
     """Let lmms-eval's command end wrong input in one line where it prints a traceback and goes on to exit 0.
 
     Args:
         command: the module `lmms_eval.__main__`.
         tell: is given the message, secrets removed.
+        failed: is given kind and message of any other error, secrets removed.
         stop: end the process with status 2; False where further runs follow.
     """
 
@@ -175,6 +191,7 @@ def one_line_for_wrong_input(command: Any, tell: Callable[[str], None], *, stop:
         error = sys.exc_info()[1]
         if not is_wrong_input(error):
             traceback.print_exc(*args, **options)
+            failed(in_a_line(error))
             return
         tell(redact(str(error)))
         if stop:
@@ -195,51 +212,80 @@ def defended(given: Mapping[str, str]) -> None:
         refuse(defense_problems(given))
 
 
+def in_a_line(error: BaseException | None) -> str:
+    """Kind and message of an error, secrets removed; of what lmms-eval has retried, the last one."""
+    if type(error).__name__ == "RetryError" and error is not None:
+        error = error.__cause__ or error
+    return redact(" ".join(f"{type(error).__name__}: {error}".split())[:MOST_SAID])
+
+
 def main(words: list[str]) -> NoReturn:
     """Run lmms-eval, write the report, exit."""
+    from shiftdc_eval.core.terminal_line import shown
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     job = Job.model_validate_json(words[0])
     saved = Saved()
-    status: int | str | None = 0
-
-    def tell(message: str) -> None:
-        saved.report.error = message
-
-    def opened(journal: Path) -> None:
-        saved.report.journal = journal
-        write_report()  # a killed process writes none later
 
     def write_report() -> None:
         job.report.write_text(saved.report.model_dump_json(), encoding="utf-8")
 
-    try:
-        if job.judges:
-            os.environ["SHIFTDC_JUDGES"] = ",".join(job.judges)
-        if job.given is not None:
-            defended(job.given)
-        from lmms_eval import __main__ as command
-        from lmms_eval.loggers import EvaluationTracker
-
-        from shiftdc_eval.plugin.adapter import ShiftDCLlava, ShiftDCServer, ShiftDCVlm
-
-        for model in (ShiftDCVlm, ShiftDCLlava, ShiftDCServer):
-            model.defaults = {**model.defaults, "journal": job.folder}
-        ShiftDCVlm.command, ShiftDCVlm.token = job.command, job.token
-        ShiftDCVlm.opened = opened
-        one_line_for_wrong_input(command, tell)
-        command.WandbLogger = guarded("wandb", command.WandbLogger, saved.report.unsent)
-        command.SwanLabLogger = guarded("swanlab", command.SwanLabLogger, saved.report.unsent)
-        saved.watch(EvaluationTracker)
-        sys.argv = ["lmms-eval", *words[1:]]
-        command.cli_evaluate()
-    except ShiftDCError as error:
-        tell(redact(str(error)))
-        status = REFUSED
-    except SystemExit as stop:
-        status = stop.code
-    except KeyboardInterrupt:
-        status = 130
+    with shown(job.log) if job.log else nullcontext(SimpleNamespace()) as line:
+        try:
+            status = _evaluated(job, words[1:], saved, line, write_report)
+        except ShiftDCError as error:
+            saved.report.error = redact(str(error))
+            status = REFUSED
+        except SystemExit as stop:
+            status = stop.code
+        except KeyboardInterrupt:
+            status = 130
+        except Exception as error:  # whatever an import or a library raises; the traceback is in the log
+            traceback.print_exc()
+            saved.report.failure = in_a_line(error)
+            status = 1
     write_report()
     sys.exit(status)
+
+
+def _evaluated(
+    job: Job, words: list[str], saved: Saved, line: Any, write_report: Callable[[], None]
+) -> int | str | None:
+    """lmms-eval's command; `line.stage` says what it does."""
+    report = saved.report
+
+    def tell(message: str) -> None:
+        report.error = message
+
+    def failed(said: str) -> None:
+        report.failure = said
+
+    def opened(journal: Path) -> None:
+        report.journal, line.stage = journal, "evaluating"
+        write_report()  # a killed process writes none later
+
+    line.stage = "importing lmms-eval"
+    if job.judges:
+        os.environ["SHIFTDC_JUDGES"] = ",".join(job.judges)
+    if job.given is not None:
+        defended(job.given)
+    from lmms_eval import __main__ as command
+    from lmms_eval.loggers import EvaluationTracker
+
+    from shiftdc_eval.plugin.adapter import ShiftDCLlava, ShiftDCServer, ShiftDCVlm
+
+    line.stage = "loading tasks and model"
+    for model in (ShiftDCVlm, ShiftDCLlava, ShiftDCServer):
+        model.defaults = {**model.defaults, "journal": job.folder}
+    ShiftDCVlm.command, ShiftDCVlm.token = job.command, job.token
+    ShiftDCVlm.opened = opened
+    one_line_for_wrong_input(command, tell, failed=failed)
+    command.WandbLogger = guarded("wandb", command.WandbLogger, report.unsent)
+    command.SwanLabLogger = guarded("swanlab", command.SwanLabLogger, report.unsent)
+    saved.watch(EvaluationTracker)
+    sys.argv = ["lmms-eval", *words]
+    command.cli_evaluate()
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 lmms-eval 0.7.3 prints a traceback and exits 0 when a run fails. This verb checks everything that can be known
 before a model is loaded, runs lmms-eval in a child process, adds `--output_path` and `--log_samples` where they are
 missing, keeps journal and run record beside the results, hides anything in the output that looks like a secret, and
-exits 0 only when this run's own record, results file and samples are there, row by row.
+exits 0 only when this run's own record, results file and samples are there, row by row. It shows one line of progress
+and a table of the results; what lmms-eval prints goes to a log file beside them.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import secrets
@@ -18,32 +18,39 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from shiftdc_eval.core.environment import setting
-from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
+from shiftdc_eval.core.errors import ConfigError, ShiftDCError, Terminated, said_by
+from shiftdc_eval.core.files import writing
 from shiftdc_eval.core.model_spec import served
 from shiftdc_eval.core.provenance import redact
 from shiftdc_eval.core.terminal import say
+from shiftdc_eval.core.terminal_log import pass_on
 from shiftdc_eval.core.validation import nearest, validated
 from shiftdc_eval.plugin import options
 from shiftdc_eval.plugin.arguments import DEFAULTS, parse_pairs
+from shiftdc_eval.plugin.result_table import print_results
 from shiftdc_eval.plugin.saved_files import has_answers, require_whole
 
 DEFAULT_OUTPUT = "results"
 MOST_DISAGREEMENTS = 10
 """Lines on disagreements between judges at the end of a run; `shiftdc-eval judge` lists more."""
+PATIENCE = 5
+"""Seconds that a stopped child has to end, and again once it is told to."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb: ours, then lmms-eval's own."""
     parser.description = __doc__
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.usage = "shiftdc-eval run [--judge NAME ...] LMMS_EVAL_ARGUMENTS"
+    parser.usage = "shiftdc-eval run [--judge NAME ...] [--verbose] LMMS_EVAL_ARGUMENTS"
     parser.add_argument(
         "--judge", action="append", default=[], help="judge to use; may be given several times"
     )
+    parser.add_argument("--verbose", action="store_true", help="show what lmms-eval prints; no log file")
     parser.set_defaults(passed_on=[])
 
 
@@ -67,17 +74,24 @@ def main(args: argparse.Namespace) -> int:
     if "log_samples" not in given:
         command.append("--log_samples")
     called = ["shiftdc-eval", "run", *(f"--judge={name}" for name in args.judge), *args.passed_on]
+    out, token = Path(str(given.get("output_path", DEFAULT_OUTPUT))), secrets.token_hex(4)
+    log = None if args.verbose else out / f"lmms-eval-{datetime.now(UTC):%Y%m%dT%H%M%S}-{token}.log"
+    if log:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        say(f"log: {log}", error=True)
     with tempfile.TemporaryDirectory(prefix="shiftdc-run-") as folder:
         job = Job(
             report=Path(folder) / "report.json",
-            folder=Path(str(given.get("output_path", DEFAULT_OUTPUT))).absolute(),
+            folder=out.absolute(),
             command=shlex.join(map(redact, called)),
-            token=secrets.token_hex(4),
+            token=token,
             judges=args.judge,
             given=model_args,
+            log=log,
         )
         child = [sys.executable, "-m", "shiftdc_eval.plugin.lmms_process", job.model_dump_json(), *command]
-        status = _stream(child)
+        status = _stream(child, streamed=args.verbose)
         return _concluded(job, status)
 
 
@@ -192,23 +206,29 @@ def _concluded(job: Any, status: int) -> int:
         except ShiftDCError as error:
             said = str(error)
     if not said:
+        assert report.results is not None
+        print_results(report.results, [*report.samples])
         _list_disagreements([*report.samples])
-        failed = _failed_judges(report.results) if report.results else {}
+        failed = _failed_judges(report.results)
         for judge, reason in failed.items():
             say(
                 f"shiftdc-eval run: {judge}: {reason}; the answers are stored: judge them with "
-                f"`shiftdc-eval judge {report.results.parent if report.results else ''} --judge ...`",
+                f"`shiftdc-eval judge {report.results.parent} --judge ...`",
                 error=True,
             )
         for service, reason in report.unsent.items():
             print(
                 f"shiftdc-eval run: nothing was sent to {service}: {reason}; the results are saved in "
-                f"{report.results.parent if report.results else job.folder}",
+                f"{report.results.parent}",
                 file=sys.stderr,
             )
         return 1 if failed or report.unsent else 0
+    if report.failure:
+        said = f"{report.failure}; {said}"
     if report.journal is not None and has_answers(report.journal):
         said += "; finished answers are in the journal there: the same command goes on from them"
+    if job.log:
+        said += f"; log: {job.log}"
     say(f"shiftdc-eval run: failed: {said}", keep="\n", error=True)
     return 130 if status == 130 else 1
 
@@ -231,21 +251,28 @@ def _list_disagreements(samples: list[Path]) -> None:
         list_disagreements(ours, (), MOST_DISAGREEMENTS)
 
 
-def _stream(command: list[str]) -> int:
-    """Run a command and pass its output on as it comes, with secrets hidden."""
+def _stream(command: list[str], *, streamed: bool) -> int:
+    """Exit status of a command; `streamed`: its output is passed on as it comes, with secrets hidden."""
     # whatever this terminal can show: the child's own prints never fail
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace"}
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace"} if streamed else None
+    to = subprocess.PIPE if streamed else None
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, env=environment, stdout=to, stderr=subprocess.STDOUT if streamed else None
     ) as child:
-        assert child.stdout is not None
-        pass_on(child.stdout)
-        return child.wait()
-
-
-def pass_on(output: IO[bytes]) -> None:
-    """Print the output of a process as it comes, with secrets hidden."""
-    # newline="": progress bars keep their carriage returns
-    for line in io.TextIOWrapper(output, encoding="utf-8", errors="replace", newline=""):
-        sys.stdout.write(redact(line))
-        sys.stdout.flush()
+        try:
+            if child.stdout:
+                pass_on(child.stdout)
+            return child.wait()
+        except (
+            KeyboardInterrupt
+        ) as stop:  # Ctrl-C reaches the child too; a signal to this process alone does not
+            if isinstance(stop, Terminated):
+                child.terminate()
+            for seconds, act in ((PATIENCE, child.terminate), (PATIENCE, child.kill)):
+                try:
+                    child.wait(seconds)
+                except subprocess.TimeoutExpired:
+                    act()
+            raise
+        finally:
+            child.kill()

@@ -291,7 +291,7 @@ def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(
     grid_file.write_text(grid_file.read_text().replace("models: [", f"models: [{broken}, "))
     out = tmp_path / "out"
     assert run(grid_file, "-o", out, "--only", "| none |", "--only", "broken", "--limit", 2) == 1
-    said = capsys.readouterr().out
+    said = "".join(capsys.readouterr())
     assert "4 cells failed" in said
     assert said.count("failed: cannot load the model") == 1, (
         "a model is said to be broken once, not once a cell"

@@ -1,19 +1,16 @@
 """What a grid shows while it runs: plain lines in a file, a bar in a terminal."""
 
 import os
-import pty
 import re
-import subprocess
 import sys
-from io import StringIO
 from pathlib import Path
 
 import pytest
 from adapter_harness import write_figstep
-from rich.console import Console
+from pseudo_terminal import in_terminal
 
 from shiftdc_eval.grid.file import Cell, read_grid
-from shiftdc_eval.grid.progress import Above, Bar, shown
+from shiftdc_eval.grid.progress import Counts, shown
 from shiftdc_eval.plugin.journal import Journal
 
 FILE = """
@@ -56,24 +53,6 @@ def answer(out: Path, cell: Cell, first: int, count: int, config: str = "a") -> 
         )
 
 
-def in_terminal(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Exit status and all that was written to a terminal of its own."""
-    ours, theirs = pty.openpty()
-    child = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    written = b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # the last one to hold the terminal has ended
-            break
-        if not part:
-            break
-        written += part
-    os.close(ours)
-    return child.wait(), written.decode()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_grid_in_a_terminal_shows_cells_samples_rate_and_time_left(
@@ -110,22 +89,14 @@ def test_where_there_is_no_terminal_each_cell_is_one_plain_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = cells(tmp_path)
-    with shown(mine, tmp_path / "out") as report:
+    with shown(mine, tmp_path / "out", tmp_path / "log") as report:
         report(mine[0], "done", 8)
         report(mine[1], "failed: no room", 0)
-    first, second = capsys.readouterr().out.splitlines()
+    first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("[1/2, 8 samples, ")
     assert first.endswith("left] toy | none | figstep: done")
     assert second.startswith("[2/2, 8 samples, ")
     assert second.endswith("0 s left] toy | shiftdc(caption_max_new_tokens=4) | figstep: failed: no room")
-
-
-def state(bar: Bar) -> tuple[int, int, int | None]:
-    """Cells that ended, samples, samples in all."""
-    bar.look()
-    task = bar.tasks[0]
-    total = None if task.total is None else int(task.total)
-    return task.fields["cells"], int(task.completed), total
 
 
 def test_answers_count_as_they_are_journalled_and_those_of_another_configuration_do_not(
@@ -134,19 +105,19 @@ def test_answers_count_as_they_are_journalled_and_those_of_another_configuration
     mine, out = cells(tmp_path), tmp_path / "out"
     answer(out, mine[0], 0, 3)
     answer(out, mine[1], 0, 5, config="of another revision")
-    bar = Bar(mine, out, Console())
-    assert state(bar) == (0, 0, 16)
-    assert bar.tasks[0].time_remaining is None
+    counts = Counts(mine, out)
+    assert counts.look()[:3] == (0, 0, 16)
+    assert counts.text() == "cells 0/2 samples 0/16 -/s - left"
     answer(out, mine[0], 3, 1)
-    assert state(bar) == (0, 4, 16)
-    assert bar.tasks[0].speed is None, "answers of an earlier run are no speed"
+    assert counts.look()[:3] == (0, 4, 16)
+    assert counts.look().rate is None, "answers of an earlier run are no speed"
     answer(out, mine[0], 4, 2)
-    assert state(bar) == (0, 6, 16)
-    assert bar.tasks[0].speed
+    assert counts.look()[:3] == (0, 6, 16)
+    assert counts.look().rate
     answer(out, mine[0], 6, 2)
-    bar.ended[mine[0].folder] = 8
+    counts.ended[mine[0].folder] = 8
     answer(out, mine[1], 0, 2)
-    assert state(bar) == (1, 10, 16)
+    assert counts.look()[:3] == (1, 10, 16)
 
 
 def test_a_cell_that_another_process_completes_is_seen(tmp_path: Path) -> None:
@@ -154,62 +125,19 @@ def test_a_cell_that_another_process_completes_is_seen(tmp_path: Path) -> None:
     for cell in mine:
         (out / cell.folder).mkdir(parents=True)
     (out / mine[1].folder / "cell.json").write_text("of another task version")
-    bar = Bar(mine, out, Console())
-    assert state(bar) == (0, 0, 16)
+    counts = Counts(mine, out)
+    assert counts.look()[:3] == (0, 0, 16)
     answer(out, mine[0], 0, 8)
     (out / mine[0].folder / "cell.json").write_text("{}")
-    assert state(bar) == (1, 8, 16)
+    assert counts.look()[:3] == (1, 8, 16)
 
 
 def test_the_size_of_a_task_that_is_not_ours_is_known_once_a_cell_of_it_ended(tmp_path: Path) -> None:
     mine, out = cells(tmp_path, task="a_task_of_lmms_eval"), tmp_path / "out"
-    bar = Bar(mine, out, Console())
-    assert state(bar) == (0, 0, None)
-    bar.ended[mine[0].folder] = 6
-    assert state(bar) == (1, 6, 12)
-
-
-def test_lines_of_others_stand_above_and_their_bars_are_left_out() -> None:
-    shown_text = StringIO()
-    stream = Above(Console(file=shown_text, width=80), sys.stderr)
-    for text in (
-        *("\rmaking:  50%|██", "\rmaking: 100%|████", "\n", "one [/b] li", "ne\ntwo\n"),
-        *("\rmaking:  50%|██", "\rERROR what failed while a bar stood there\n", "of Windows\r\n"),
-    ):
-        assert stream.write(text) == len(text)
-    assert shown_text.getvalue().splitlines() == [
-        "one [/b] line",
-        "two",
-        "ERROR what failed while a bar stood there",
-        "of Windows",
-    ]
-
-
-def test_what_others_print_is_all_there_when_the_bar_is_gone(tmp_path: Path) -> None:
-    cells(tmp_path)
-    code = f"""
-import os, subprocess, sys
-from pathlib import Path
-from shiftdc_eval.grid.file import read_grid
-from shiftdc_eval.grid.progress import shown
-cells = list(read_grid(Path({str(tmp_path / "grid.yaml")!r})).cells())
-with shown(cells, Path({str(tmp_path / "out")!r})) as report:
-    print("half a line [/b]", end="", flush=True)
-    print(" and its end")
-    subprocess.run(["echo", "of a child"], stdout=sys.stdout, stderr=sys.stderr, check=True)
-    report(cells[0], "failed: [/b] no room", 0)
-    print("out: never ended [red]", end="")
-    print("err: never ended", end="", file=sys.stderr)
-print("afterwards")
-"""
-    status, written = in_terminal([sys.executable, "-c", code], {**os.environ, "TERM": "xterm"})
-    plain = CONTROL.sub("", written)
-    assert status == 0, plain
-    for said in (
-        *("half a line [/b] and its end", "of a child", "| figstep: failed: [/b] no room"),
-        *("out: never ended [red]", "err: never ended", "afterwards"),
-    ):
-        assert said in plain
+    counts = Counts(mine, out)
+    assert counts.look()[:3] == (0, 0, None)
+    counts.ended[mine[0].folder] = 6
+    assert counts.look()[:3] == (1, 6, 12)
 
 
 def test_a_cell_that_is_begun_again_has_not_ended_and_no_file_ends_the_display(tmp_path: Path) -> None:
@@ -217,9 +145,9 @@ def test_a_cell_that_is_begun_again_has_not_ended_and_no_file_ends_the_display(t
     answer(out, mine[0], 0, 3)
     complete = out / mine[0].folder / "cell.json"
     complete.write_text("of another task version")
-    bar = Bar(mine, out, Console())
+    counts = Counts(mine, out)
     complete.unlink()
     (out / mine[0].folder / "journal-of-a-folder.jsonl").mkdir()
-    assert state(bar)[0] == 0
+    assert counts.look().cells == 0
     complete.write_text("{}")
-    assert state(bar)[0] == 1
+    assert counts.look().cells == 1

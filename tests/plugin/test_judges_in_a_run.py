@@ -106,7 +106,9 @@ def test_three_kinds_of_judges_side_by_side_in_the_table_the_samples_the_board_a
     out = tmp_path / "out"
 
     # lmms-eval's table: each judge is a column of its own
-    table = {cells[4].strip(): cells[6] for line in said.splitlines() if len(cells := line.split("|")) > 8}
+    (log,) = out.glob("*.log")
+    lines = log.read_text().splitlines()
+    table = {cells[4].strip(): cells[6] for line in lines if len(cells := line.split("|")) > 8}
     shown = {name: table[name].strip() for name in ("asr", "asr/local_classifier", "unscored/llm_figstep")}
     assert shown == {"asr": "N/A", "asr/local_classifier": "N/A", "unscored/llm_figstep": "1"}, (
         "9 of FigStep's 500 items are no total"
@@ -135,8 +137,9 @@ def test_three_kinds_of_judges_side_by_side_in_the_table_the_samples_the_board_a
     assert sorted(map(str, values.values())) == ["None", *["safe"] * 7, "unsafe"]
 
     # progress and cost so far, and the disagreement of the two harm judges
-    assert "9 calls, 0 from cache, 1 unscored, 900+63 tokens, 0.0024 USD" in said
-    assert "9 judged by classifier" in said
+    assert "9 calls, 0 from cache, 1 unscored, 900+63 tokens, 0.0024 USD" in log.read_text()
+    assert "8 scored, 0.0024 USD, 1 unscored (" in " ".join(said.split())
+    assert "9 judged by classifier" in log.read_text()
     assert "its memory goes to the judge" in said
     assert "disagree on figstep/1_1: llm_figstep unsafe, local_classifier safe" in said
 

@@ -18,7 +18,7 @@ RIGHT = ["--model", "shiftdc_vlm", "--model_args", "pretrained=toy,defense=none"
 
 @pytest.fixture(autouse=True)
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_stream", lambda command: pytest.fail("a process was started"))
+    monkeypatch.setattr(run, "_stream", lambda command, streamed: pytest.fail("a process was started"))
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:

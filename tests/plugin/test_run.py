@@ -13,6 +13,7 @@ import pytest
 
 from shiftdc_eval.core.errors import ConfigError, RecordError
 from shiftdc_eval.core.terminal import tolerate_encoding
+from shiftdc_eval.core.terminal_log import pass_on
 from shiftdc_eval.plugin import run
 from shiftdc_eval.plugin.lmms_process import (
     Job,
@@ -61,17 +62,24 @@ def test_wrong_input_ends_lmms_eval_with_its_message_alone(
 
 def test_any_other_error_prints_its_whole_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     module = command_module()
-    one_line_for_wrong_input(module, lambda message: pytest.fail(message))
+    failed: list[str] = []
+    one_line_for_wrong_input(module, lambda message: pytest.fail(message), failed=failed.append)
     caused_by_input = KeyError("x")
     caused_by_input.__cause__ = ConfigError("alpha=big")
-    for error in (KeyError("x"), ValueError("not a number"), caused_by_input):
+    retried = type("RetryError", (Exception,), {})("<Future at 0x7f>")
+    retried.__cause__ = RuntimeError("CUDA error\n in a kernel")
+    for error in (KeyError("x"), ValueError("not a number"), caused_by_input, retried):
         try:
             raise error
         except Exception:
             module.traceback.print_exc()
         said = capsys.readouterr().err
-        assert said.startswith(("Traceback (most recent call last):", "shiftdc_eval.core.errors.ConfigError"))
+        assert said.startswith(
+            ("Traceback (most recent call last):", "shiftdc_eval.core.errors.ConfigError", "RuntimeError")
+        )
         assert said.endswith(f"{type(error).__name__}: {error}\n")
+    assert failed[1] == "ValueError: not a number"
+    assert failed[3] == "RuntimeError: CUDA error in a kernel"
 
 
 class Tracker:
@@ -207,6 +215,15 @@ def test_a_killed_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert goes_on == [False] * 11 + [True], "only where this run's own journal holds an answer"
 
 
+def test_a_failed_run_names_the_error_and_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = job(tmp_path).model_copy(update={"log": tmp_path / "run.log"})
+    mine.report.write_text(Report(failure="RuntimeError: CUDA error").model_dump_json())
+    assert run._concluded(mine, 0) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("shiftdc-eval run: failed: RuntimeError: CUDA error; no complete run record in ")
+    assert said.endswith(f"; log: {tmp_path / 'run.log'}")
+
+
 class Service:
     """Stands in for lmms-eval's logger of a service."""
 
@@ -271,7 +288,7 @@ def test_output_that_a_terminal_cannot_show_fails_nothing(monkeypatch: pytest.Mo
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", newline=""))
     tolerate_encoding()
-    run.pass_on(io.BytesIO("asr ↑ 0.5\r100 %\ncanary4711\n".encode()))
+    pass_on(io.BytesIO("asr ↑ 0.5\r100 %\ncanary4711\n".encode()))
     assert shown.getvalue() == b"asr \\u2191 0.5\r100 %\n***\n"
 
 

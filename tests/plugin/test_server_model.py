@@ -419,7 +419,7 @@ def test_a_grid_asks_again_and_its_cells_stand_alone_on_the_board(
     server._raw = _raw_named(server, "off")  # type: ignore[method-assign]
     out = tmp_path / "out"
     assert main(["grid", "run", str(file), "--out", str(out)]) == 0
-    assert "2 items without an answer; the same command asks for them again" in capsys.readouterr().out
+    assert "2 items without an answer; the same command asks for them again" in capsys.readouterr().err
     failing = False
     before = len(server.seen)
     assert main(["grid", "run", str(file), "--out", str(out)]) == 0

@@ -106,9 +106,12 @@ class Warm:
 def command(words: list[str]) -> int:
     """`shiftdc-eval WORDS`; where `run` would start a process, a fork."""
     from shiftdc_eval import cli
+    from shiftdc_eval.core.terminal_log import pass_on
     from shiftdc_eval.plugin import lmms_process, run
 
-    def forked(given: list[str]) -> int:
+    def forked(given: list[str], *, streamed: bool) -> int:
+        sys.stdout.flush()
+        sys.stderr.flush()
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -116,7 +119,7 @@ def command(words: list[str]) -> int:
             _leave(lambda: lmms_process.main(given[3:]), writer)
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
-            run.pass_on(pipe)
+            pass_on(pipe)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     run._stream = forked
