@@ -56,6 +56,20 @@ def test_the_readme_is_read_in_a_minute() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
+def test_the_readme_shows_the_python_lines_that_are_tested() -> None:
+    shown, tested = (
+        re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
+        for page in ("README.md", "docs/python.md")
+    )
+    assert shown == tested
+
+
+def test_every_shipped_grid_that_the_pages_run_exists() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+    named = {name for name in re.findall(r"grid run (\w[\w.-]*)", text) if not name.endswith(".yaml")}
+    assert named - {"FILE", "NAME"} <= set(shipped())
+
+
 def test_every_verb_and_defense_that_the_pages_name_exists() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
     assert set(re.findall(r"shiftdc-eval ([a-z]\w*)", text)) <= set(VERBS)

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shiftdc_eval.board.index import ALONE
 from shiftdc_eval.cli import main
 from shiftdc_eval.core import model_spec
 from shiftdc_eval.defenses import DEFENSES
@@ -44,7 +45,8 @@ def results() -> str:
     counts: dict[str, int] = {}
     for cell in sorted(index["cells"], key=lambda cell: (-cell["answered"], cell["path"])):
         (column,) = [one for one in RESULTS if one.task == cell["task"]] or [None]
-        if column is None or cell["mark"] != "small research model" or cell["not_ranked"]:
+        ranks = not set(cell["not_ranked"]) - {ALONE}
+        if column is None or cell["mark"] != "small research model" or not ranks:
             continue
         for measure in cell["measures"]:
             if measure["judge"].startswith(JUDGE):
