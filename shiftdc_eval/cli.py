@@ -34,7 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "defenses": (
         "shiftdc_eval.defenses.cli",
-        "the defenses: status, needs, cost, source; NAME: one with its settings",
+        "the defenses by status, with their cost; NAME: one with source, needs, settings",
     ),
     "judges": (
         "shiftdc_eval.judges.list_cli",

@@ -67,10 +67,15 @@ class Registry(MutableMapping[str, "type[Settings]"]):
     def _plugged(self) -> dict[str, list[EntryPoint]]:
         return installed(GROUP)
 
+    def refused(self, name: str) -> str:
+        """Why a name cannot be used: several packages bring it, or it is ours too; empty where it can."""
+        if name in self._classes and name not in self._built_in:
+            return ""
+        return clash(f"defense={name}", self._plugged.get(name, []), taken=name in self._built_in)
+
     def __getitem__(self, name: str) -> type[Settings]:
         entries = self._plugged.get(name, [])
-        assigned = name in self._classes and name not in self._built_in
-        if not assigned and (reason := clash(f"defense={name}", entries, taken=name in self._built_in)):
+        if reason := self.refused(name):
             raise ConfigError(reason)
         if name in self._classes:
             return self._classes[name]

@@ -11,13 +11,14 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shiftdc_eval.board.index import Index
+    from shiftdc_eval.grid.file import Cell
 
 from shiftdc_eval.grid.table import defenses, main_measure, table
 
@@ -35,21 +36,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run, show the table, write plot and page; 1 when a cell failed."""
+    from shiftdc_eval.grid.file import read_grid
+    from shiftdc_eval.grid.plan import selected
+
+    path = args.grid or Path(str(files("shiftdc_eval.grid") / "demo.yaml"))
+    cells = selected(list(read_grid(path).cells()), [], args.limit)
     with quiet():
-        return _run(args)
+        return _run(args, cells)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, cells: Sequence[Cell]) -> int:
     from rich.console import Console
 
     from shiftdc_eval.board.build import build
     from shiftdc_eval.board.index import Index
-    from shiftdc_eval.grid.file import read_grid
-    from shiftdc_eval.grid.plan import is_complete, selected
+    from shiftdc_eval.grid.plan import is_complete
     from shiftdc_eval.grid.run import Progress, run_cells
 
-    path = args.grid or Path(str(files("shiftdc_eval.grid") / "demo.yaml"))
-    cells = selected(list(read_grid(path).cells()), [], args.limit)
     todo = [cell for cell in cells if not is_complete(cell, args.out / "results")]
     console = Console(width=max(Console().width, 120))
     console.print(f"{len(cells)} cells, {len(todo)} to run; everything is written below {args.out}/")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shiftdc_eval.core import model_options
@@ -60,10 +61,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Load, print the facts, run the defenses; 0 when every defense answered."""
+    from shiftdc_eval.plugin import preflight
+
+    spec = model_options.spec_of(args.model, args)
+    if not Path(args.model).is_dir():  # what is wrong with a folder its loader tells
+        preflight.refuse(preflight.model_problems(spec))
     from shiftdc_eval.backbones.loading import load_transformers
     from shiftdc_eval.backbones.tiny_random import load_twin, size_of
 
-    spec = model_options.spec_of(args.model, args)
     if args.random_weights:
         backbone, size = load_twin(spec)
         print("random weights: a small twin runs below; the sizes are those of the real model")

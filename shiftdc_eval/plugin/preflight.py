@@ -240,14 +240,14 @@ def defense_problems(given: Mapping[str, Any]) -> Iterator[str]:
 
     if given.get("defense") not in DEFENSES:
         return  # said by `argument_problems`
-    from shiftdc_eval.defenses.preflight import problems
-
     try:
         own, settings = split_arguments(given)
         arguments = validated(AdapterArguments, own, what="model argument")
     except ShiftDCError as error:
         yield str(error)
         return
+    from shiftdc_eval.defenses.preflight import problems  # seconds: not for a misspelt setting
+
     direction, contrast = (
         path if path and path.is_file() else None for path in (arguments.direction, arguments.contrast)
     )  # what is no file is said by `argument_problems`

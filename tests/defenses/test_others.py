@@ -241,11 +241,18 @@ def test_a_refusal_direction_is_added_and_the_adaptive_rule_moves_only_the_safe_
 
 def test_every_defense_tells_its_source_and_cost(capsys: pytest.CaptureFixture[str]) -> None:
     from shiftdc_eval.cli import main
+    from shiftdc_eval.defenses.cli import declared
 
     assert all(defense.source for defense in DEFENSES.values())
     assert {name for name, defense in DEFENSES.items() if not defense.status} == {"none"}
     assert main(["defenses"]) == 0
-    assert "adashield_s" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    for name, defense in DEFENSES.items():
+        facts = declared(name)
+        given = facts["source"], facts.get("status", ""), facts.get("extra_cost", "-")
+        assert given == (defense.source, defense.status, defense.extra_cost), "read without the class"
+        assert f"{name} " in said
+        assert defense.extra_cost in said
 
 
 def test_ecso_starts_from_the_undefended_answer_that_none_has_made(tools: Tools) -> None:

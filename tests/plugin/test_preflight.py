@@ -119,6 +119,33 @@ def test_everything_that_is_wrong_is_said_at_once_in_three_seconds_without_torch
     assert len(done.stderr.splitlines()) == 7
 
 
+LIGHT = [
+    ["--help"], ["rnu"], ["defenses"], ["defenses", "shitdc"], ["judges"], ["judges", "keyword_robst"], ["tasks"],
+    ["tasks", "figstp"], ["board", "check", "/no/such"], ["board", "bild"], ["grid", "list"], ["grid", "run", "tooy"],
+    ["demo", "--grid", "/no/such"], ["doctor", "toi"], ["analyse", "toi", "-o", "/no/such"], ["sweep", "run", "alfa"],
+    ["judge", "/no/such", "--judge", "keyword_robst"], ["view", "a/b/no/such"], ["explain", "/no/such"],
+    ["convert", "lava"], ["run", "--modl", "x"], ["run", "--model", "shiftdc_lava", "--tasks", "figstep"],
+]  # fmt: skip
+"""Lists, and words that are misspelt."""
+
+
+def test_lists_and_misspelt_words_need_no_torch() -> None:
+    code = (
+        "import sys, time; from shiftdc_eval.cli import main\n"
+        f"for words in {LIGHT!r}:\n"
+        "    begun = time.process_time(); status = main(words)\n"
+        "    heavy = [one for one in ('torch', 'transformers', 'datasets', 'lmms_eval.api') if one in sys.modules]\n"
+        "    print(status, time.process_time() - begun, *heavy, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    marks = [line.split() for line in done.stderr.splitlines() if line[:2] in ("0 ", "1 ", "2 ")]
+    assert [mark[0] for mark in marks] == [
+        "0" if words in (["--help"], ["defenses"], ["judges"], ["tasks"], ["grid", "list"]) else "2"
+        for words in LIGHT
+    ], done.stderr
+    assert all(len(mark) == 2 and float(mark[1]) < 3 for mark in marks), done.stderr
+
+
 def test_settings_and_files_of_a_defense_are_checked_with_the_rest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def _file(name: str) -> Path:
 
 
 def _run(args: argparse.Namespace) -> int:
+    file = _file(args.name)
     from shiftdc_eval.analysis.items import load_task
     from shiftdc_eval.analysis.sweeps import inputs as sweep_sets
     from shiftdc_eval.analysis.sweeps import plan as sweep_plan
@@ -98,7 +99,6 @@ def _run(args: argparse.Namespace) -> int:
     from shiftdc_eval.grid.tasks import require_tasks
     from shiftdc_eval.plugin import preflight
 
-    file = _file(args.name)
     grid = sweep_sets.with_entries(read_grid(file), args.contrast, args.direction)
     if behind := [model.pretrained for model in grid.models if model.engine == "server"]:
         raise ConfigError(
