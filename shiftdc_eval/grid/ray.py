@@ -7,6 +7,7 @@ machines share.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.terminal import printable
 from shiftdc_eval.grid.file import Cell
 
+logger = logging.getLogger(__name__)
 RETRIES = 3
 """Restarts of a task whose worker died."""
 
@@ -63,5 +65,5 @@ def run_with_ray(cells: Sequence[Cell], out: Path, work: Work) -> dict[str, str]
             failures |= {cell.label: reason for cell in mine}
         finished += len(mine)
         name = printable(mine[0].model.pretrained)
-        print(f"[{finished}/{len(cells)}] {name}: {len(mine)} cells finished", flush=True)
+        logger.warning("[%d/%d] %s: %d cells finished", finished, len(cells), name, len(mine))
     return failures

@@ -67,6 +67,7 @@ def test_a_terminal_shows_one_line_and_our_warnings_and_the_log_has_the_rest(
     for said in (*LOGGED, "answers to a question: 100%", "x" * (1 << 20)):
         assert said in log
     assert log.count("loaded 7 of 500") == 2
+    assert log.count("answers to a question") == 1, "a bar leaves one line"
     assert "canary4711" not in log + written
 
 

@@ -3,6 +3,8 @@
 import errno
 import io
 import json
+import os
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -222,6 +224,28 @@ def test_a_failed_run_names_the_error_and_the_log(tmp_path: Path, capsys: pytest
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("shiftdc-eval run: failed: RuntimeError: CUDA error; no complete run record in ")
     assert said.endswith(f"; log: {tmp_path / 'run.log'}")
+
+
+STOPPED = """
+import signal, sys
+from shiftdc_eval import cli
+from shiftdc_eval.plugin import run
+signal.signal(signal.SIGTERM, cli._terminate)
+run._stream([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"], streamed=False)
+"""
+
+
+def test_a_signal_to_the_run_alone_ends_lmms_eval_too() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as mine:
+        assert mine.stdout is not None
+        child = int(mine.stdout.readline())
+        os.kill(child, 0)
+        mine.terminate()
+        mine.communicate(timeout=30)
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
 
 
 class Service:
