@@ -149,6 +149,7 @@ def test_reading_judging_and_publishing_need_nothing_of_the_extra_run(tmp_path: 
         "board check board",
         "view results -o view.html",
         "tasks",
+        "defenses",
         "judges",
         cwd=tmp_path,
     )
@@ -160,7 +161,7 @@ def test_reading_judging_and_publishing_need_nothing_of_the_extra_run(tmp_path: 
 @pytest.mark.parametrize(
     ("absent", "command", "extra"),
     [
-        ("torch", "defenses", "run"),
+        ("torch", "defenses shiftdc", "run"),
         ("transformers", "doctor toy", "run"),
         ("scipy", "board build results", "board"),
     ],
