@@ -1,5 +1,5 @@
 #!/bin/bash
-# Trains the small research model with seeds 0 and 1 at the same time, on CUDA devices 0 and 1, and measures both on them.
+# Trains the small research model with seeds 0 and 1 at the same time, each on a CUDA device, and measures both on them.
 #
 #   training/smol/two_seeds.sh [options] FONTS BASE DATA OUT
 #
@@ -9,6 +9,7 @@
 # OUT    seed0/ and seed1/ (corpus, stages, delta.safetensors, model/), seed0.json and seed1.json (counts), seed0.log
 #        and seed1.log (all that is said), SHA256SUMS of the deltas
 #
+# --seed N         this seed alone, on device 0
 # --minutes M      measuring ends M minutes after the start (35); training is never cut
 # --words FILE     word list for word salad (/usr/share/dict/american-english)
 # --device D       cuda or cpu (cuda)
@@ -22,12 +23,13 @@
 # after its last condition.
 set -euo pipefail
 
-usage() { sed -n '2,22s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,23s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-minutes=35 words=/usr/share/dict/american-english device=cuda train=() measure=() only_train=
+seeds=(0 1) minutes=35 words=/usr/share/dict/american-english device=cuda train=() measure=() only_train=
 while [[ ${1-} == --* ]]; do
   [[ $1 == --only-train || $# -ge 2 ]] || usage
   case $1 in
+    --seed) seeds=("$2") ;;
     --minutes) minutes=$2 ;;
     --words) words=$2 ;;
     --device) device=$2 ;;
@@ -39,7 +41,7 @@ while [[ ${1-} == --* ]]; do
   esac
   shift 2
 done
-[[ $# -eq 4 && $minutes =~ ^[0-9]+$ ]] || usage
+[[ $# -eq 4 && $minutes =~ ^[0-9]+$ && ${seeds[0]} =~ ^[0-9]+$ ]] || usage
 mkdir -p "$4"
 fonts=$(realpath -m "$1") base=$(realpath -m "$2") data=$(realpath -m "$3") out=$(realpath -m "$4") words=$(realpath -m "$words")
 needed=("$fonts/FreeMonoBold.ttf" "$fonts/LiberationSans-Regular.ttf" "$base" "$data/contrast/harmful_train.json" "$words")
@@ -50,13 +52,14 @@ python=${PYTHON:-python}
 cd "$(dirname "$0")/../.."
 "$python" -c 'import gguf, rapidfuzz, safetensors, torch, transformers, yaml'
 if [[ $device == cuda ]]; then
-  "$python" -c 'import sys, torch; n = torch.cuda.device_count(); sys.exit(n < 2 and f"2 CUDA devices are needed, there are {n}")'
+  "$python" -c 'import sys, torch; n, found = int(sys.argv[1]), torch.cuda.device_count()
+sys.exit(found < n and f"CUDA devices needed: {n}, found: {found}")' ${#seeds[@]}
   train+=(--compile --answer-batch 4096)
 fi
 
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 SHIFTDC_FONT=$fonts
-half=$(($(nproc) / 2))
-workers=$((half > 16 ? 15 : half > 1 ? half - 1 : 1))
+cores=$(($(nproc) / ${#seeds[@]}))
+workers=$((cores > 16 ? 15 : cores > 1 ? cores - 1 : 1))
 # what is wanted of a recipe first, the random directions last
 sets=figstep_text,mm_typo,figstep,xstest_safe,twins,self_check,shielded,figstep_captions,yes_no,reading,figstep_tiny
 sets+=,typo_twins,mm_text,xstest_unsafe,contrast_test,mossbench_text,twins_text,picture_judged,ecso_captions,system
@@ -64,7 +67,7 @@ sets+=,two_pictures
 
 one_seed() { # all steps of one seed on its own device
   local seed=$1 folder=$out/seed$1
-  [[ $device == cpu ]] || export CUDA_VISIBLE_DEVICES=$seed
+  [[ $device == cpu ]] || export CUDA_VISIBLE_DEVICES=$2
   if [[ ! -f $folder/delta.safetensors ]]; then
     "$python" -m training.smol.train --out "$folder" --seed "$seed" --base "$base" --fonts "$fonts" --data "$data" \
       --requests "$data/contrast/harmful_train.json" --words "$words" --device "$device" --workers "$workers" \
@@ -83,17 +86,18 @@ one_seed() { # all steps of one seed on its own device
   return "$code"
 }
 
-seeds=() failed=0
-for seed in 0 1; do
-  one_seed $seed >>"$out/seed$seed.log" 2>&1 &
-  seeds+=($!)
+running=() failed=0
+for at in "${!seeds[@]}"; do
+  one_seed "${seeds[at]}" "$at" >>"$out/seed${seeds[at]}.log" 2>&1 &
+  running+=($!)
 done
-for seed in 0 1; do
-  wait "${seeds[seed]}" || { failed=1; echo "seed $seed failed; see $out/seed$seed.log" >&2; tail -n 1 "$out/seed$seed.log" >&2; }
+for at in "${!seeds[@]}"; do
+  log=$out/seed${seeds[at]}.log
+  wait "${running[at]}" || { failed=1; echo "seed ${seeds[at]} failed; see $log" >&2; tail -n 1 "$log" >&2; }
 done
 shopt -s nullglob
 cd "$out"
-deltas=(seed[01]/delta.safetensors) counts=("$out"/seed[01].json)
+deltas=(seed*/delta.safetensors) counts=("$out"/seed*.json)
 ((${#deltas[@]} == 0)) || sha256sum "${deltas[@]}" | tee SHA256SUMS
 cd - >/dev/null
 ((${#counts[@]} == 0)) || "$python" -m training.smol.measure --table "${counts[@]}"
