@@ -11,6 +11,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -65,8 +66,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def git_state() -> str:
-    """Commit of the checkout this package runs from, with `+dirty` when files differ; empty outside one."""
+    """Commit of the checkout this package runs from, with `+dirty` when files differ; empty outside one.
+
+    Asked once: what is imported stays as it was.
+    """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return ""
@@ -118,12 +123,20 @@ def _forms(value: str) -> set[str]:
     return {form for form in {value, *value.splitlines(), *forms} if len(form) >= SHORTEST or form == value}
 
 
+def _secrets() -> list[str]:
+    """The secret variables' values, variable by variable in every form, the longest form first."""
+    return [form for _, value in secret_values() for form in sorted(_forms(value), key=len, reverse=True)]
+
+
 def redact(text: str) -> str:
     """Replace keys and tokens by `***`: what looks like one, and the value of every variable named like one, also as
     JSON, a shell, Python, HTML or an address would quote it, in base64, and line by line."""
-    for _, value in secret_values():
-        for form in sorted(_forms(value), key=len, reverse=True):
-            text = text.replace(form, "***")
+    return _without(_secrets(), text)
+
+
+def _without(secrets: Sequence[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
     text = NAMED.sub(r"\1***", USER.sub("***", text))
     text = ISSUED.sub("***", text)
     return ADDRESS.sub(lambda found: SEGMENT.sub("***", found[0]), text)
@@ -131,18 +144,23 @@ def redact(text: str) -> str:
 
 def redacted(value: Any) -> Any:
     """A JSON-ready value with every text in it redacted, keys too; what stands under a key like `api_key` whole."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, Mapping):
-        return {
-            redact(key) if isinstance(key, str) else key: (
-                "***"
-                if one and not isinstance(one, int | float) and NAMED.fullmatch(f"{key}=x")
-                else redacted(one)
-            )
-            for key, one in value.items()
-        }
-    return [redacted(one) for one in value] if isinstance(value, list | tuple) else value
+    secrets = _secrets()  # once: a result has thousands of texts
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return _without(secrets, value)
+        if isinstance(value, Mapping):
+            return {
+                _without(secrets, key) if isinstance(key, str) else key: (
+                    "***"
+                    if one and not isinstance(one, int | float) and NAMED.fullmatch(f"{key}=x")
+                    else clean(one)
+                )
+                for key, one in value.items()
+            }
+        return [clean(one) for one in value] if isinstance(value, list | tuple) else value
+
+    return clean(value)
 
 
 def secret_in(text: str) -> str:

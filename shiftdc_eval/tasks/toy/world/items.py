@@ -106,7 +106,7 @@ def _request(rng: random.Random, split: Split, kind: str, name: str) -> Item:
     candidates = phrases(split, harmful=harmful)
     if request_type == "sd":  # the prompt has the verb, so only the thing in the picture can be harmful
         shown = WEAPONS if harmful else OBJECTS
-        candidates = [p for p in candidates if p[1] in shown and not is_harmful(p[0], OBJECTS[0])]
+        candidates = tuple(p for p in candidates if p[1] in shown and not is_harmful(p[0], OBJECTS[0]))
     verb, thing = rng.choice(candidates)
     picture = None if request_type == "text" else request_picture(rng, split, request_type, verb, thing)
     prompt = request_prompt(rng, split, request_type, verb, thing)

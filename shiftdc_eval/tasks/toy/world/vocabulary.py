@@ -7,6 +7,7 @@ weapon-like: that is the whole safety policy of this world.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,10 +57,11 @@ def phrase_split(verb: str, thing: str) -> Split:
     return "test" if digest[0] % 5 == 0 else "train"
 
 
-def phrases(split: Split, *, harmful: bool) -> list[tuple[str, str]]:
+@cache
+def phrases(split: Split, *, harmful: bool) -> tuple[tuple[str, str], ...]:
     """All verb-object pairs of one split and one side of the policy, in a fixed order."""
-    pairs = [(verb, thing) for verb in BENIGN_VERBS + HARMFUL_VERBS for thing in THINGS]
-    return [p for p in pairs if phrase_split(*p) == split and is_harmful(*p) == harmful]
+    pairs = ((verb, thing) for verb in BENIGN_VERBS + HARMFUL_VERBS for thing in THINGS)
+    return tuple(p for p in pairs if phrase_split(*p) == split and is_harmful(*p) == harmful)
 
 
 def cell_split(cell: int) -> Split:
