@@ -43,12 +43,37 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directions are fitted on 20 pairs of any larger contrast set: for tests that look at what is done with them."""
+    from shiftdc_eval.defenses import directions
+    from shiftdc_eval.defenses.contrast import ContrastSet
+
+    whole = directions.load_contrast
+
+    def cut(path: Path | None = None) -> ContrastSet:
+        found = whole(path)
+        return ContrastSet(tuple(found.spread()[:20]), found.name)
+
+    monkeypatch.setattr(directions, "load_contrast", cut)
+
+
+_warm: list[Warm] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Fork the process that forks for `warm` while no test has left anything behind in this one."""
+    if any("warm" in getattr(item, "fixturenames", ()) for item in session.items):
+        from warm import Warm
+
+        _warm.append(Warm())
+
+
 @pytest.fixture(scope="session")
 def warm() -> Iterator[Warm]:
     """A process that has imported everything, and forks."""
-    from warm import Warm
-
-    process = Warm()
+    (process,) = _warm
     yield process
     process.close()
 

@@ -1,7 +1,7 @@
-"""A process that has imported everything once and forks: real processes without ten seconds of imports each.
+"""A process that has imported everything and forks: real processes without ten seconds of imports each.
 
-What is killed, started twice or told its rank by the environment has to be a process of its own. `Warm` starts one
-process; each call is a fork of it.
+What is killed, started twice or told its rank by the environment has to be a process of its own. `Warm` is a fork of
+pytest's own process, made when all tests are collected and none has run; each call is a fork of that.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import logging
 import os
-import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-SUPPORT = Path(__file__).parent
 PRELOADED = (
     "lmms_eval.__main__",
     "shiftdc_eval.cli",
@@ -62,28 +62,31 @@ class Warm:
     """The process that forks."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SUPPORT)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "warm"],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        asked, ask = os.pipe()
+        told, tell = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(ask)
+            os.close(told)
+            _serve(os.fdopen(asked), os.fdopen(tell, "w"))
+        os.close(asked)
+        os.close(tell)
+        self._ask, self._told = os.fdopen(ask, "w"), os.fdopen(told)
         self._count = 0
 
     def close(self) -> None:
         """End it."""
-        self._process.stdin.close()  # type: ignore[union-attr]
-        self._process.wait()
+        self._ask.close()
+        self._told.close()
+        os.waitpid(self._pid, 0)
 
     def ask(self, message: Mapping[str, Any]) -> Any:
         """Send a message, read the reply."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        self._ask.write(json.dumps(message) + "\n")
+        self._ask.flush()
+        return json.loads(self._told.readline())
 
     def start(self, function: str, *arguments: Any, folder: Path, **environment: str) -> Forked:
         """Call `module:function` in a fork, in this process's environment and a folder of its own."""
@@ -187,39 +190,50 @@ def _leave(call: Any, output: int) -> None:
         os._exit(status)
 
 
-def _serve() -> None:
-    replies, sys.stdout = sys.stdout, sys.stderr
-    gc.disable()
-    for name in PRELOADED:
-        importlib.import_module(name)
-    from adapter_harness import manager
+def _serve(questions: IO[str], replies: IO[str]) -> None:
+    """Fork and wait as asked; ends the process."""
+    try:
+        _leave_pytest()
+        gc.disable()
+        for name in PRELOADED:
+            importlib.import_module(name)
+        import torch
+        from adapter_harness import manager
 
-    ours = manager()  # lmms-eval's own index takes seconds in every fork
-    sys.modules["lmms_eval.__main__"].TaskManager = lambda *_, **__: ours  # type: ignore[attr-defined]
-    gc.freeze()  # no fork collects, and so copies, what the imports made
-    gc.enable()
-    for line in sys.stdin:
-        message = json.loads(line)
-        if "call" in message:
-            pid = os.fork()
-            if pid == 0:
-                os.environ.clear()
-                os.environ.update(message["environment"])
-                os.chdir(message["folder"])
-                module, _, function = message["call"].partition(":")
-                call = getattr(importlib.import_module(module), function)
-                _leave(
-                    lambda call=call, given=message["arguments"]: call(*given),
-                    os.open(message["output"], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644),
-                )
-            reply: dict[str, Any] = {"pid": pid}
-        else:
-            flags = os.WNOHANG if "look" in message else 0
-            ended, status = os.waitpid(message.get("look") or message["wait"], flags)
-            reply = {"status": os.waitstatus_to_exitcode(status) if ended else None}
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
+        torch.set_num_threads(1)  # a fork has none of its parent's threads
+        ours = manager()  # lmms-eval's own index takes seconds in every fork
+        sys.modules["lmms_eval.__main__"].TaskManager = lambda *_, **__: ours  # type: ignore[attr-defined]
+        gc.freeze()  # no fork collects, and so copies, what the imports made
+        gc.enable()
+        for line in questions:
+            replies.write(json.dumps(_reply(json.loads(line))) + "\n")
+            replies.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
 
 
-if __name__ == "__main__":
-    _serve()
+def _leave_pytest() -> None:
+    """What is printed, logged and raised here is no longer pytest's."""
+    sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    logging.getLogger().handlers.clear()
+    threading.excepthook = threading.__excepthook__
+    sys.unraisablehook = sys.__unraisablehook__
+
+
+def _reply(message: Mapping[str, Any]) -> dict[str, Any]:
+    if "call" not in message:
+        flags = os.WNOHANG if "look" in message else 0
+        ended, status = os.waitpid(message.get("look") or message["wait"], flags)
+        return {"status": os.waitstatus_to_exitcode(status) if ended else None}
+    pid = os.fork()
+    if pid == 0:
+        os.environ.clear()
+        os.environ.update(message["environment"])
+        os.chdir(message["folder"])
+        module, _, function = message["call"].partition(":")
+        call = getattr(importlib.import_module(module), function)
+        output = os.open(message["output"], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+        _leave(lambda: call(*message["arguments"]), output)
+    return {"pid": pid}
