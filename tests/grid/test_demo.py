@@ -18,7 +18,7 @@ REST = sorted(set(ALONE) - SHOWN - {"shiftdc_captioned"})
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("few_pairs")
 def test_the_demo_runs_offline_and_leaves_table_plot_and_board(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from shiftdc_eval.plugin.run_record import Tally
 
 TASK = "figstep"
 GEN = "max_new_tokens=8"
+pytestmark = pytest.mark.usefixtures("few_pairs")
 
 
 @pytest.fixture(scope="module")

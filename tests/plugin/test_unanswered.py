@@ -29,6 +29,7 @@ from shiftdc_eval.plugin.adapter import ShiftDCVlm
 from shiftdc_eval.plugin.doctor import check_defenses
 from shiftdc_eval.tasks.judging import ask, judge_item, make_answer
 
+pytestmark = pytest.mark.usefixtures("few_pairs")
 TASK = "figstep"
 WIDE = "figstep/5_2"
 REFUSED = (
