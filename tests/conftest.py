@@ -45,17 +45,10 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Directions are fitted on 20 pairs of any larger contrast set: for tests that look at what is done with them."""
-    from shiftdc_eval.defenses import directions
-    from shiftdc_eval.defenses.contrast import ContrastSet
+    """Directions are fitted on 20 pairs of whichever contrast set is used."""
+    from few_pairs import few
 
-    whole = directions.load_contrast
-
-    def cut(path: Path | None = None) -> ContrastSet:
-        found = whole(path)
-        return ContrastSet(tuple(found.spread()[:20]), found.name)
-
-    monkeypatch.setattr(directions, "load_contrast", cut)
+    monkeypatch.setattr("shiftdc_eval.defenses.directions.load_contrast", few)
 
 
 _warm: list[Warm] = []

@@ -1,18 +1,18 @@
-"""The real command line, in processes of its own. Each call takes ten seconds and more: keep them few."""
+"""The real command line, in processes of its own: one with its imports, which take ten seconds, the others forks."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from adapter_harness import write_figstep
+from adapter_harness import answers, evaluate, write_figstep
 from filelock import FileLock
 from warm import Warm
 
 from shiftdc_eval.core.records import RunRecord
+from shiftdc_eval.plugin.adapter import ShiftDCVlm
 
 pytestmark = pytest.mark.slow
 
@@ -21,24 +21,14 @@ pytestmark = pytest.mark.slow
 def figstep_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-def call(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=cwd,
-        env=dict(os.environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    pairs = [{"unsafe": f"forge pass {number}", "safe": f"paint kite {number}"} for number in range(12)]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
 
 
 def run_arguments(model: Path, out: str, defense: str = "shiftdc") -> list[str]:
     arguments = f"pretrained={model},defense={defense},batch_size=2,device=cpu"
     if defense == "shiftdc":
-        arguments += ",caption_max_new_tokens=4"
+        arguments += ",caption_max_new_tokens=4,contrast=few.jsonl"
     return [
         "--model", "shiftdc_vlm", "--model_args", arguments, "--tasks", "figstep",
         "--gen_kwargs", "max_new_tokens=6", "--output_path", out,
@@ -55,7 +45,10 @@ def test_run_writes_a_complete_result_and_hides_secrets(
     tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary4711canary4711")
-    done = call("-m", "shiftdc_eval.cli", "run", *run_arguments(tiny_llava, "out"), cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "shiftdc_eval.cli", "run", *run_arguments(tiny_llava, "out")],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     assert "keyword_robust" in done.stdout
     assert "9 scored" in done.stdout
@@ -72,10 +65,10 @@ def test_run_writes_a_complete_result_and_hides_secrets(
     assert not [p for p in written if b"canary4711" in p.read_bytes()]
 
 
-def test_a_failed_run_is_visible(tmp_path: Path) -> None:
-    done = call("-m", "shiftdc_eval.cli", "run", *run_arguments(Path("/no/such/model"), "out"), cwd=tmp_path)
-    assert done.returncode == 2
-    (line,) = done.stdout.splitlines()
+def test_a_failed_run_is_visible(tmp_path: Path, warm: Warm) -> None:
+    done = warm.run("warm:command", ["run", *run_arguments(Path("/no/such/model"), "out")], folder=tmp_path)
+    assert done.status == 2
+    (line,) = done.output().splitlines()
     assert "cannot load pretrained=/no/such/model" in line
 
 
@@ -107,10 +100,7 @@ def test_two_processes_give_the_same_cell_as_one(
     ]
     assert [rank.wait() for rank in ranks] == [0, 0], "".join(rank.output()[-2000:] for rank in ranks)
     monkeypatch.setenv("SHIFTDC_RUNS", str(tmp_path / "one"))
-    from adapter_harness import answers, evaluate
-
-    from shiftdc_eval.plugin.adapter import ShiftDCVlm
-
+    monkeypatch.chdir(tmp_path)
     single = ShiftDCVlm.create_from_arg_string(run_arguments(tiny_llava, "one")[3])
     wanted = answers(evaluate(single, "figstep", gen_kwargs="max_new_tokens=6"), "figstep")
     assert {item: response for item, (response, _) in rows(tmp_path / "two").items()} == wanted

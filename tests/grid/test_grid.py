@@ -47,7 +47,7 @@ overrides:
 
 
 @pytest.fixture
-def grid_file(tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def grid_file(tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_pairs: None) -> Path:
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
     monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
     path = tmp_path / "grid.yaml"

@@ -2,12 +2,12 @@
 
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from adapter_harness import write_figstep
-from pseudo_terminal import in_terminal
+from pseudo_terminal import all_written, opened
+from warm import Warm
 
 from shiftdc_eval.grid.file import Cell, read_grid
 from shiftdc_eval.grid.progress import Counts, shown
@@ -18,15 +18,6 @@ models: [{model}]
 defenses: [none, {{name: shiftdc, caption_max_new_tokens: 4}}]
 tasks: [{task}]
 defaults: {{batch_size: 2, limit: 8, gen_kwargs: {{max_new_tokens: 4}}}}
-"""
-WORKER = """
-import sys
-sys.path.insert(0, {tests!r})
-from adapter_harness import manager
-from shiftdc_eval.grid import tasks as grid
-from shiftdc_eval.cli import main
-grid._manager.append(manager())
-sys.exit(main(["grid", "run", {file!r}, "-o", {out!r}]))
 """
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -53,26 +44,17 @@ def answer(out: Path, cell: Cell, first: int, count: int, config: str = "a") -> 
         )
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_a_grid_in_a_terminal_shows_cells_samples_rate_and_time_left(
-    tiny_llava: Path, tmp_path: Path
+    tiny_llava: Path, tmp_path: Path, warm: Warm
 ) -> None:
     cells(tmp_path, str(tiny_llava))
-    code = WORKER.format(
-        tests=str(Path(__file__).parents[1] / "support"),
-        file=str(tmp_path / "grid.yaml"),
-        out=str(tmp_path / "out"),
-    )
-    environment = {
-        **os.environ,
-        "SHIFTDC_DATA": str(write_figstep(tmp_path / "data")),
-        "OMP_NUM_THREADS": "1",
-        "TERM": "xterm",
-        "COLUMNS": "120",
-    }
-    status, written = in_terminal([sys.executable, "-c", code], environment)
-    assert status == 0, written[-2000:]
+    environment = {"SHIFTDC_DATA": str(write_figstep(tmp_path / "data")), "TERM": "xterm", "COLUMNS": "120"}
+    ours, theirs = opened(80)
+    words = ["run", str(tmp_path / "grid.yaml"), "-o", str(tmp_path / "out")]
+    grid = warm.start("warm:grid", words, folder=tmp_path, terminal=os.ttyname(theirs), **environment)
+    os.close(theirs)
+    written = all_written(ours)
+    assert grid.wait() == 0, written[-2000:]
     plain = CONTROL.sub("", written)
     seen = re.findall(r"cells (\d)/2 samples (\d+)/16 (\S+)/s (\S+) left", plain)
     assert [int(number) for number in seen[0][:2]] == [0, 0]

@@ -9,12 +9,15 @@ import termios
 from collections.abc import Mapping, Sequence
 
 
-def in_terminal(command: Sequence[str], environment: Mapping[str, str], columns: int = 80) -> tuple[int, str]:
-    """Exit status and all that was written to a terminal of so many columns."""
+def opened(columns: int) -> tuple[int, int]:
+    """Both ends of a terminal of so many columns: ours, and the one that a command writes to."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    child = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
+    return ours, theirs
+
+
+def all_written(ours: int) -> str:
+    """What is written until nobody holds the other end any more."""
     written = b""
     while True:
         try:
@@ -25,4 +28,13 @@ def in_terminal(command: Sequence[str], environment: Mapping[str, str], columns:
             break
         written += part
     os.close(ours)
-    return child.wait(), written.decode()
+    return written.decode()
+
+
+def in_terminal(command: Sequence[str], environment: Mapping[str, str], columns: int = 80) -> tuple[int, str]:
+    """Exit status and all that was written to a terminal of so many columns."""
+    ours, theirs = opened(columns)
+    child = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    written = all_written(ours)
+    return child.wait(), written

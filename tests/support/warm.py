@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import loguru
+
 PRELOADED = (
     "lmms_eval.__main__",
     "shiftdc_eval.cli",
@@ -26,7 +28,7 @@ PRELOADED = (
     "shiftdc_eval.grid.run",
     "shiftdc_eval.plugin.adapter",
     "shiftdc_eval.plugin.run",
-    "adapter_harness",
+    "transformers.models.llava.modeling_llava",
 )
 
 
@@ -62,6 +64,7 @@ class Warm:
     """The process that forks."""
 
     def __init__(self) -> None:
+        _preload()
         asked, ask = os.pipe()
         told, tell = os.pipe()
         sys.stdout.flush()
@@ -88,11 +91,20 @@ class Warm:
         self._ask.flush()
         return json.loads(self._told.readline())
 
-    def start(self, function: str, *arguments: Any, folder: Path, **environment: str) -> Forked:
-        """Call `module:function` in a fork, in this process's environment and a folder of its own."""
+    def start(
+        self, function: str, *arguments: Any, folder: Path, terminal: str = "", **environment: str
+    ) -> Forked:
+        """Call `module:function` in a fork, in this process's environment and a folder of its own.
+
+        Args:
+            function: what is called.
+            arguments: what it is given; JSON.
+            folder: its working directory, which gets a file with what it prints.
+            terminal: device that it prints to instead.
+            environment: further variables.
+        """
         self._count += 1
-        path = folder / f"output-{self._count}.txt"
-        path.touch()
+        path = Path(terminal) if terminal else folder / f"output-{self._count}.txt"
         message = {"call": function, "arguments": arguments, "folder": str(folder), "output": str(path)}
         pid = self.ask({**message, "environment": {**os.environ, "OMP_NUM_THREADS": "1", **environment}})[
             "pid"
@@ -138,12 +150,15 @@ def lmms_eval(words: list[str]) -> None:
 
 
 def grid(words: list[str]) -> int:
-    """`shiftdc-eval grid WORDS` with a task index of ours alone."""
+    """`shiftdc-eval grid WORDS` with a task index of ours alone, and directions from few pairs."""
     from adapter_harness import manager
+    from few_pairs import few
 
     from shiftdc_eval.cli import main
+    from shiftdc_eval.defenses import directions
     from shiftdc_eval.grid import tasks
 
+    directions.load_contrast = few
     tasks._manager[:] = [manager()]
     return main(["grid", *words])
 
@@ -194,17 +209,12 @@ def _serve(questions: IO[str], replies: IO[str]) -> None:
     """Fork and wait as asked; ends the process."""
     try:
         _leave_pytest()
-        gc.disable()
-        for name in PRELOADED:
-            importlib.import_module(name)
         import torch
         from adapter_harness import manager
 
         torch.set_num_threads(1)  # a fork has none of its parent's threads
         ours = manager()  # lmms-eval's own index takes seconds in every fork
         sys.modules["lmms_eval.__main__"].TaskManager = lambda *_, **__: ours  # type: ignore[attr-defined]
-        gc.freeze()  # no fork collects, and so copies, what the imports made
-        gc.enable()
         for line in questions:
             replies.write(json.dumps(_reply(json.loads(line))) + "\n")
             replies.flush()
@@ -214,10 +224,32 @@ def _serve(questions: IO[str], replies: IO[str]) -> None:
         os._exit(0)
 
 
+def _preload() -> None:
+    """Import and read in pytest's own process what every fork would otherwise read for itself."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    from adapter_harness import manager
+
+    from shiftdc_eval.judges import get_judge
+    from shiftdc_eval.judges.verdict import Item
+
+    manager()
+    get_judge("keyword_multilingual").judge(
+        [Item("1", "What?", "Je ne peux pas vous aider avec cette demande.")]
+    )
+    gc.freeze()  # no fork collects, and so copies, what the imports made
+
+
 def _leave_pytest() -> None:
     """What is printed, logged and raised here is no longer pytest's."""
     sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     logging.getLogger().handlers.clear()
+    for one in logging.root.manager.loggerDict.values():
+        for handler in getattr(one, "handlers", ()):
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.setStream(sys.stderr)
+    loguru.logger.remove()
+    loguru.logger.add(sys.stderr)
     threading.excepthook = threading.__excepthook__
     sys.unraisablehook = sys.__unraisablehook__
 
@@ -227,6 +259,7 @@ def _reply(message: Mapping[str, Any]) -> dict[str, Any]:
         flags = os.WNOHANG if "look" in message else 0
         ended, status = os.waitpid(message.get("look") or message["wait"], flags)
         return {"status": os.waitstatus_to_exitcode(status) if ended else None}
+    output = os.open(message["output"], os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOCTTY, 0o644)
     pid = os.fork()
     if pid == 0:
         os.environ.clear()
@@ -234,6 +267,6 @@ def _reply(message: Mapping[str, Any]) -> dict[str, Any]:
         os.chdir(message["folder"])
         module, _, function = message["call"].partition(":")
         call = getattr(importlib.import_module(module), function)
-        output = os.open(message["output"], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
         _leave(lambda: call(*message["arguments"]), output)
+    os.close(output)
     return {"pid": pid}
