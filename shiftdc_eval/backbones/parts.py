@@ -8,14 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoModelForMultimodalLM,
-    AutoProcessor,
-    PreTrainedConfig,
-)
+from transformers import AutoConfig, PreTrainedConfig
 
 from shiftdc_eval.backbones.bundled.registry import BUNDLED
 from shiftdc_eval.backbones.families import CAVEATS, MULTIMODAL_LM_ONLY, convertible
@@ -71,7 +66,8 @@ def load_parts(spec: ModelArguments) -> Parts:
         if raw.get("model_type") in NATIVE:
             register()
         config = AutoConfig.from_pretrained(source, **common)
-        processor = AutoProcessor.from_pretrained(source, **common)
+        # an attribute: asked for, transformers imports for two seconds, which a check of arguments need not wait for
+        processor = transformers.AutoProcessor.from_pretrained(source, **common)
     except ShiftDCError:
         raise
     except Exception as error:  # a damaged folder makes transformers raise nearly anything
@@ -86,9 +82,9 @@ def load_parts(spec: ModelArguments) -> Parts:
         config=config,
         processor=processor,
         loader=(
-            AutoModelForMultimodalLM
+            transformers.AutoModelForMultimodalLM
             if config.model_type in MULTIMODAL_LM_ONLY
-            else AutoModelForImageTextToText
+            else transformers.AutoModelForImageTextToText
         ),
         dtype=dtype,
         device=device,
