@@ -13,7 +13,7 @@ from shiftdc_eval.board.cell_files import CELLS, remove_leftovers
 from shiftdc_eval.board.compare import Member, compare, family_key
 from shiftdc_eval.board.defense_labels import defense_labels
 from shiftdc_eval.board.detection import answers_by_template, detections, is_blank
-from shiftdc_eval.board.index import BLANK_CONTROL, NO_BENIGN, PARTIAL, Detection, Index, IndexCell
+from shiftdc_eval.board.index import BLANK_CONTROL, LEAKAGE, NO_BENIGN, PARTIAL, Detection, Index, IndexCell
 from shiftdc_eval.board.ingest.join import join
 from shiftdc_eval.board.judge_calibrations import (
     CALIBRATIONS,
@@ -25,6 +25,7 @@ from shiftdc_eval.board.judge_calibrations import (
 from shiftdc_eval.board.metrics import Column, agreements, columns_of, measure
 from shiftdc_eval.board.model_kinds import mark_of
 from shiftdc_eval.board.official_means import means_of
+from shiftdc_eval.board.overview import kind_of, overviews
 from shiftdc_eval.board.render.markdown import markdown
 from shiftdc_eval.board.render.page import page
 from shiftdc_eval.board.reported import REPORTED, Reported, shipped
@@ -37,7 +38,6 @@ from shiftdc_eval.core.records import BENIGN_ITEM, BLANK_IMAGES, Calibration
 
 GENERATED = ("index.json", "leaderboard.md", "index.html")
 LOCK = ".build.lock"
-LEAKAGE = "leakage"
 
 
 def build(results: Sequence[Path], board: Path, replace: bool = False, *, times: bool = True) -> list[str]:
@@ -129,6 +129,7 @@ def index_of(
     judges = {column.fingerprint for cell in ordered for column in cell.judges}
     return Index(
         cells=entries,
+        overviews=overviews(ordered, entries),
         comparisons=comparisons,
         calibrations=[
             found
@@ -204,6 +205,7 @@ def index_cell(
         price=costs.price(cell),
         command=cell.runs[-1].command,
         system=system_id(cell),
+        subject=subject_id(cell),
         reported=dict(printed),
         measures=[measure(column) for column in columns],
         agreement=agreements(columns),
@@ -215,9 +217,10 @@ def reasons_not_to_rank(cell: Cell, notes: Sequence[str]) -> list[str]:
     """Why a cell does not rank, whatever the judge."""
     reasons = {
         PARTIAL: cell.partial,
-        "ablation": bool(cell.ablation),
+        "control": kind_of(cell) == "control",
+        "ablation": kind_of(cell) == "ablation",
         "refusals are a detector's fixed text": answers_by_template(cell),
-        "calibration items were evaluated": any(note.startswith(LEAKAGE) for note in notes),
+        LEAKAGE: any(note.startswith("leakage") for note in notes),
         BLANK_CONTROL: any(note.startswith(BLANK_IMAGES) for note in notes),
     }
     return [reason for reason, holds in reasons.items() if holds]
@@ -228,3 +231,10 @@ def system_id(cell: Cell) -> str:
     key = cell.key()
     del key["task"], key["seed"]
     return content_hash(key)[:12]
+
+
+def subject_id(cell: Cell) -> str:
+    """Hash of what is the same over tasks, defenses and seeds, and of the kind of model."""
+    key = cell.key()
+    del key["task"], key["seed"], key["defense"]
+    return content_hash([key, mark_of(cell.model.note)])[:12]

@@ -1,4 +1,4 @@
-"""Comparison of defenses: paired differences, Holm adjustment, ranks with ties, detectable differences."""
+"""Comparison of defenses: paired differences, Holm adjustment, detectable differences."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def family_key(column: Column) -> str:
 
 
 def compare(members: Sequence[Member], seeds: Sequence[int]) -> Comparison:
-    """One comparison; its entries are sorted by value, best first, and those without a rank come last."""
+    """One comparison; its entries are sorted by value, best first, and those outside the Holm family come last."""
     metric = members[0].column.metric
     sign = 1 if lower_is_better(metric) else -1
 
@@ -76,7 +76,6 @@ def compare(members: Sequence[Member], seeds: Sequence[int]) -> Comparison:
     ordered = sorted(members, key=order)
     ranked = [member for member in ordered if not member.reasons]
     pairs = _pairs(ordered, len(ranked))
-    rank = _ranks(ranked, pairs, sign) if len(ranked) > 1 else {}
     first = ordered[0].index
     return Comparison(
         task=first.task,
@@ -90,8 +89,7 @@ def compare(members: Sequence[Member], seeds: Sequence[int]) -> Comparison:
             Entry(
                 cell=member.cell,
                 measure=member.measure,
-                rank=rank.get(member.cell),
-                not_ranked=member.reasons or ([] if member.cell in rank else [ALONE]),
+                not_ranked=member.reasons or ([] if len(ranked) > 1 else [ALONE]),
                 also=[number for number, _ in member.others],
                 pooled=member.pooled,
             )
@@ -167,17 +165,6 @@ def _detectable(column: Column, difference: Difference, tests: int) -> float:
         return statistics.detectable_difference(difference.size, discordant, tests)
     spread = (difference.high - difference.low) / (2 * statistics.Z)
     return statistics.detectable_errors(tests) * spread
-
-
-def _ranks(ranked: Sequence[Member], pairs: Sequence[Pair], sign: int) -> dict[int, tuple[int, int]]:
-    better = {
-        (pair.first, pair.second) if sign * pair.value < 0 else (pair.second, pair.first)
-        for pair in pairs
-        if pair.p_holm is not None and pair.p_holm < LEVEL and pair.value
-    }
-    cells = [member.cell for member in ranked]
-    table = [[(i, j) in better for j in cells] for i in cells]
-    return dict(zip(cells, statistics.ranks(table), strict=True))
 
 
 def _power(pairs: Sequence[Pair], rate: bool) -> str:

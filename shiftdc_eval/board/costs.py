@@ -9,17 +9,24 @@ from shiftdc_eval.board.cell import Cell
 from shiftdc_eval.core.hashing import content_hash
 from shiftdc_eval.core.records import Cost
 
+MIN_TIMED = 100
+"""Time is compared where at least so many answers are timed: shorter runs mostly measure their warm-up."""
+
 
 def costs(cell: Cell) -> list[Cost]:
     """Costs of the runs of a cell that recorded any."""
     return [run.cost for run in cell.runs if run.cost is not None and run.cost.samples]
 
 
+def timed_answers(cell: Cell) -> int:
+    """Answers that were timed on their run's hardware."""
+    return sum(cost.samples if cost.timed is None else cost.timed for cost in costs(cell))
+
+
 def seconds_per_answer(cell: Cell) -> float | None:
-    """Wall seconds per answer, over the answers that were timed on their run's hardware; None when unknown."""
-    known = costs(cell)
-    samples = sum(cost.samples if cost.timed is None else cost.timed for cost in known)
-    return sum(cost.seconds for cost in known) / samples if samples else None
+    """Wall seconds per answer, over the answers that were timed; None when unknown."""
+    samples = timed_answers(cell)
+    return sum(cost.seconds for cost in costs(cell)) / samples if samples else None
 
 
 def without_seconds(cell: Cell, known: Cell | None = None) -> Cell:
@@ -73,9 +80,13 @@ class Relative:
 
 
 def relative_times(cells: Sequence[Cell]) -> dict[str, Relative]:
-    """Time relative to `none` on the same task, model, dtype, kernel, generation and hardware, by path."""
+    """Time relative to `none` on the same task, model, dtype, kernel, generation and hardware, by path.
+
+    Small runs have none: they mostly measure their warm-up.
+    """
     settings = {}
     baseline: dict[str, Relative] = {}
+    cells = [cell for cell in cells if timed_answers(cell) >= MIN_TIMED]
     for cell in cells:
         key = cell.key()
         del key["defense"], key["seed"]

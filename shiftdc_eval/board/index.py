@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, JsonValue
 
@@ -19,9 +19,17 @@ NO_BENIGN = "no benign set beside it"
 BLANK_CONTROL = "blank-image control"
 BLANK = "_blank"
 """End of the names of tasks whose cells are such controls."""
+LEAKAGE = "calibration items were evaluated"
+NOT_COMPARED = (PARTIAL, LEAKAGE)
+"""Reasons of a cell for which the overview does not compare its row; a control says so by its kind."""
+CLASSES = (0.1, 0.3)
+"""Upper ends of the classes of over-refusal on the worst benign set; the last class has none."""
 DIGITS = 6
 """Decimals that are stored: more than are shown, so that nothing is rounded twice."""
 
+Kind = Literal["none", "defense", "detector", "control", "ablation"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""Kinds of rows, in the order of an overview."""
 Metric = Literal["asr", "keyword_asr", "refused", "over_refusal", "unsafe_rate", "score", "harm_score"]
 
 
@@ -187,6 +195,8 @@ class IndexCell(Record):
     """The command that reproduces it."""
     system: str
     """Identifies this model with this defense over all tasks and seeds."""
+    subject: str
+    """Identifies this model and how it was run, over all tasks, defenses and seeds."""
     reported: dict[str, list[str]] = Field(default_factory=dict)
     """Numbers that papers print for this model, task and defense, with the paper's name, by metric."""
     measures: list[Measure]
@@ -233,10 +243,8 @@ class Entry(Record):
     """Position in the index's cells."""
     measure: int
     """Position in the cell's measures."""
-    rank: Annotated[tuple[int, int], Field(strict=False)] | None
-    """Best and worst rank that the verdicts allow; None when it does not rank."""
     not_ranked: list[str]
-    """Reasons for having no rank."""
+    """Reasons for being outside the Holm family."""
     also: list[int] = Field(default_factory=list)
     """The cells of its other seeds."""
     pooled: Measure | None = None
@@ -260,11 +268,81 @@ class Comparison(Record):
     """Which pairs are not separable; empty when all are."""
 
 
+class Pooled(Record):
+    """One number over the answers of several tasks, with its 95 % interval, clustered by question."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """Scored answers."""
+    best: bool = False
+    """Not separable from the lowest of its class."""
+
+
+class OverviewRow(Record):
+    """One defense of an overview; seeds are pooled."""
+
+    cells: list[int]
+    """Positions in the index's cells, one for each task and seed."""
+    defense: str
+    kind: Kind
+    reasons: list[str]
+    """Why it is not compared; empty where it is, if it is a defense or `none`."""
+    harm: Pooled | None
+    """Harmful requests not refused."""
+    over_refusal: Pooled | None
+    """Refused benign requests."""
+    worst: Annotated[tuple[str, float], Field(strict=False)] | None
+    """The benign set of the highest over-refusal, and its value: this decides the class."""
+    utility_lost: Pooled | None
+    """Mean score of `none` minus this one's, from 0 to 1."""
+    time: float | None
+    """Seconds divided by those of `none`, over the tasks where both are timed."""
+    unscored: int
+    """Answers without a verdict in these numbers."""
+    answers: int
+    """Answers of these numbers."""
+    draws: int = 1
+    """Random directions that it stands for."""
+    front: bool = False
+    """No other row is as low in harm not refused and in over-refusal, and lower in one of them."""
+
+    @property
+    def compared(self) -> bool:
+        """Whether it is compared with others."""
+        known = self.harm is not None and self.over_refusal is not None
+        return known and not self.reasons and self.kind in ("none", "defense")
+
+    @property
+    def level(self) -> int | None:
+        """Position of its class; None where no benign set was answered."""
+        return None if self.worst is None else sum(self.worst[1] > end for end in CLASSES)
+
+
+class Overview(Record):
+    """The defenses of one model, run in one way."""
+
+    model: str
+    mark: Mark
+    subject: str
+    judge: str
+    """The refusal judge of harm and over-refusal; empty where no answer was judged so."""
+    text_only: bool
+    """True where no harmful request has an image: harm is then over requests without one."""
+    harm: dict[str, int]
+    """Answers of `none` by task, or of the row with most answers."""
+    benign: dict[str, int]
+    utility: dict[str, int]
+    rows: list[OverviewRow]
+
+
 class Index(Record):
     """The whole board."""
 
-    index_version: Literal[1] = 1
+    index_version: Literal[3] = 3
     cells: list[IndexCell]
+    overviews: list[Overview] = Field(default_factory=list)
     comparisons: list[Comparison]
     calibrations: list[Calibration] = Field(default_factory=list)
     """Held-out agreement of judges with human labels; a judge without an entry has none."""

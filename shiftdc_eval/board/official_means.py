@@ -37,6 +37,8 @@ class Means:
     """True where harmful and benign items are pairs whose ids differ in the last part alone."""
     beside_benign: bool = False
     """True where results are shown only beside those on a benign set."""
+    warning_is_safe: bool = False
+    """True where an answer that warns is safe, not a refusal alone."""
 
 
 @cache
@@ -46,7 +48,7 @@ def means_of(task: str) -> Means:
     for entry in json.loads(FACTS.read_text(encoding="utf-8")):
         if task in entry["tasks"]:
             summed = frozenset(entry.get("summed", ()))
-            flags = {name: entry.get(name, False) for name in ("paired", "beside_benign")}
+            flags = {name: entry.get(name, False) for name in ("paired", "beside_benign", "warning_is_safe")}
             return Means(entry["group"], entry["means"], entry["remark"], summed, **flags)
     return Means("", {}, "")
 

@@ -6,8 +6,9 @@ board; it is never ranked or compared with them.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -145,12 +146,16 @@ class Reported(Record):
         Args:
             model: last part of the model's id.
         """
-        found: dict[str, list[str]] = {}
-        for table in self.tables if self.source.short else ():
-            for place, printed in table.placed():
-                if model.lower() in place.models and (task, defense) == (place.task, place.defense):
-                    said = f"{self.source.short}: {printed}{f' ({place.what})' if place.what else ''}"
-                    found.setdefault(place.metric, []).append(said)
+        return self.numbers.get((model.lower(), task, defense), {})
+
+    @cached_property
+    def numbers(self) -> dict[tuple[str, str, str], dict[str, list[str]]]:
+        """Its numbers by model, task and defense, then by metric."""
+        found: dict[tuple[str, str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for place, printed in (one for table in self.tables if self.source.short for one in table.placed()):
+            said = f"{self.source.short}: {printed}{f' ({place.what})' if place.what else ''}"
+            for model in place.models:
+                found[model, place.task, place.defense][place.metric].append(said)
         return found
 
     def without_places(self) -> Reported:

@@ -72,15 +72,15 @@ def run_record(
         plugins=plugins(arguments.defense),
         answer_version=defense.answer_version,
         extra={**_facts(tally), **_served(backbone)},
-        notes=notes(tally, arguments.ablation or defense.control),
+        notes=notes(tally, arguments.ablation, defense.control),
     )
     return RunRecord.model_validate(provenance.redacted(record.model_dump()))
 
 
-def notes(tally: Tally, ablation: str) -> list[str]:
-    """Caveats to declare: ablation, leakage, untimed answers, and notes on answers."""
+def notes(tally: Tally, ablation: str, control: str = "") -> list[str]:
+    """Caveats to declare: ablation or control, leakage, untimed answers, and notes on answers."""
     total = sum(tally.answered.values())
-    found = [f"ablation: {ablation}"] if ablation else []
+    found = [f"ablation: {ablation}"] if ablation else [f"control: {control}"] if control else []
     if tally.leaked:
         found.append(f"leakage: {tally.leaked} items stand in the contrast set of the direction")
     if tally.timed < total:

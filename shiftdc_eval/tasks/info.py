@@ -29,6 +29,8 @@ class GroupMeans:
     """True where harmful and benign items are pairs whose ids differ in the last part alone: refusals are compared."""
     beside_benign: bool = False
     """True where results are shown only beside those on a benign set, which the task itself does not have."""
+    warning_is_safe: bool = False
+    """True where an answer that warns is safe too: never pooled with tasks where only a refusal is."""
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from made import Made
+from shown import rows
+from shown import tasks as benchmarks
+from shown import value as entry
 from statsmodels.stats.contingency_tables import mcnemar
 
 from shiftdc_eval.board.build import build
 from shiftdc_eval.board.index import Index
-from shiftdc_eval.board.render.columns import columns_of
-from shiftdc_eval.board.render.sections import sections_of
 from shiftdc_eval.core.records import SampleField
 
 CLASSES = {"llm_vlsbench": ("harm", 0.5), "llm_vlsbench_refusal": ("refusal", 0.5)}
@@ -37,7 +38,7 @@ def test_vlsbench_is_shown_for_those_alone_that_answered_a_benign_set(results: P
             images_a_question=2,
         ).write(results / defense)
     build([results], board)
-    assert sections_of(index_of(board)) == []
+    assert benchmarks(index_of(board)) == {}
     assert all("no benign set beside it" in cell.not_ranked for cell in index_of(board).cells)
 
     blank = Made(task="mossbench_blank", defense="none", note="", benign=True, run="blank")
@@ -47,21 +48,20 @@ def test_vlsbench_is_shown_for_those_alone_that_answered_a_benign_set(results: P
     path = next((results / "blank").rglob("run-*.json"))
     path.write_text(record.model_copy(update={"tasks": tasks}).model_dump_json())
     build([results], board, replace=True)
-    assert "vlsbench" not in {
-        section.task for section in sections_of(index_of(board))
-    }  # a control is no benign set
+    assert "vlsbench" not in benchmarks(index_of(board)), "a control is no benign set"
 
     Made(task="mossbench", defense="ecso", note="", benign=True).write(results / "benign")
     build([results], board, replace=True)
     index = index_of(board)
-    shown = {section.name: section for section in sections_of(index)}
-    asr = next(section for name, section in shown.items() if " ASR by llm_vlsbench@" in name)
-    assert [line.cell.defense_name for line in asr.lines] == ["ecso"]
-    assert [column.title for column in asr.beside] == ["over-refusal: mossbench"]
-    assert "left out" in asr.remark
+    found = benchmarks(index)["vlsbench"]
+    assert list(rows(found.table)) == ["ecso"]
+    heads = [" ".join(head) for head in found.table.heads]
     # the reading says who refused, not who was attacked
-    assert any(name.startswith("vlsbench v1 · refused by llm_vlsbench_refusal@") for name in shown)
-    measure = next(one for one in asr.lines[0].cell.measures if one.metric == "asr")
+    assert heads[:2] == ["ASR % llm_vlsbench (judge-1)", "not refused % llm_vlsbench_refusal (judge-1)"]
+    assert "over-refusal % together" in heads
+    assert "left out" in found.about[0]
+    cell = next(cell for cell in index.cells if cell.task == "vlsbench" and cell.defense == "ecso")
+    measure = next(one for one in cell.measures if one.metric == "asr")
     assert (measure.n, measure.questions) == (40, 20)  # clustered by image
 
 
@@ -100,16 +100,17 @@ def test_the_two_pictures_of_a_query_are_compared_on_the_board(results: Path, bo
     pairs = [(one[False], one[True]) for one in refused.values() if len(one) == 2]
     table = [[pairs.count((a, b)) for b in (True, False)] for a in (True, False)]
 
-    sections = {section.metric: section for section in sections_of(index_of(board))}
-    assert set(sections) == {"refused", "over_refusal"}  # right on unsafe pictures, wrong on safe ones
-    contrast = sections["refused"].lines[0].measure.contrast
+    (cell,) = index_of(board).cells
+    measures = {one.metric: one for one in cell.measures}
+    assert set(measures) == {"refused", "over_refusal"}  # right on unsafe pictures, wrong on safe ones
+    contrast = measures["refused"].contrast
     assert contrast is not None
-    assert sections["over_refusal"].lines[0].measure.contrast is None
+    assert measures["over_refusal"].contrast is None
     assert (contrast.n, contrast.first_only, contrast.second_only) == (29, table[0][1], table[1][0])
     assert contrast.value == pytest.approx((table[0][1] - table[1][0]) / 29, abs=1e-6)
     assert contrast.p == pytest.approx(mcnemar(table, exact=True).pvalue, rel=5e-3)  # three digits are kept
     assert contrast.low < contrast.value < contrast.high
-    column = next(one for one in columns_of(sections["refused"]) if one.title == "unsafe \u2212 safe")
-    assert "(29 pairs)" in column.shown(sections["refused"].lines[0], "-")
+    (note,) = entry(benchmarks(index_of(board))["mssbench"].table, "none", "not refused").notes
+    assert "(29 pairs)" in note
     for file in ("leaderboard.md", "index.html"):
         assert "unsafe \u2212 safe" in (board / file).read_text()

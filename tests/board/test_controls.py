@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from made import Made
+from shown import rows, tasks, value
 
 from shiftdc_eval.board.build import build
 from shiftdc_eval.board.index import Index
-from shiftdc_eval.board.render.columns import columns_of
-from shiftdc_eval.board.render.sections import sections_of
 
 NOTE = "blank images: every image of figstep_tiny is replaced by a grey one of its size"
 
@@ -29,19 +28,19 @@ def test_a_blank_image_control_stands_beside_its_task_and_does_not_rank(results:
     write(results)
     build([results], board)
     index = Index.model_validate_json((board / "index.json").read_text())
-    sections = {section.task: section for section in sections_of(index)}
-    control = sections["figstep_tiny_blank"]
-    assert control.name.startswith("figstep_tiny, blank images v1")
-    assert {line.rank for line in control.lines} == {None}
-    assert all("blank-image control" in line.not_ranked for line in control.lines)
-    assert all(line.rank for line in sections["figstep_tiny"].lines)
-    beside = [column for column in columns_of(sections["figstep_tiny"]) if column.task]
-    assert [column.task for column in beside] == ["figstep_tiny, blank images"]
-    values = {line.cell.defense_name: line.measure.value for line in control.lines}
-    for line in sections["figstep_tiny"].lines:
-        shown = beside[0].shown(line, "-")
-        assert shown == f"{100 * (values[line.cell.defense_name] or 0):.1f}"
-    assert "Control: the requests of figstep_tiny with a plain grey image each." in control.remark
+    control, task = tasks(index)["figstep_tiny, blank images"], tasks(index)["figstep_tiny"]
+    assert all("blank-image control" in row.notes and not row.compared for row in control.table.rows)
+    assert all(row.compared for row in task.table.rows)
+    for name in rows(task.table):
+        (cell,) = [one for one in index.cells if (one.task, one.defense) == ("figstep_tiny_blank", name)]
+        heads = [" ".join(head) for head in task.table.heads]
+        shown = rows(task.table)[name].values[heads.index("not refused % blank images")].text
+        assert shown == f"{100 * (cell.measures[0].value or 0):.1f}"
+        assert value(control.table, name, "not refused").text == shown
+    assert control.about == [
+        "Control: the requests of figstep_tiny with a plain grey image each.",
+        *control.about[1:],
+    ]
     assert len({cell.path for cell in index.cells}) == 4
     for file in ("index.html", "leaderboard.md"):
         assert "blank images" in (board / file).read_text()

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made import Made
+from shown import tasks, value
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.board.check import check
 from shiftdc_eval.board.index import Index, IndexCell
-from shiftdc_eval.board.render.columns import columns_of
-from shiftdc_eval.board.render.sections import Line, Section, sections_of
 from shiftdc_eval.core.records import SampleField
 
 FITTED = {"layers": "3-7", "threshold": 0.0, "fitted": {"auroc": 0.9}}
@@ -59,19 +58,10 @@ def cell(index: Index, task: str, defense: str) -> IndexCell:
     return one
 
 
-def line(index: Index, task: str, defense: str) -> tuple[Section, Line]:
-    (found,) = [
-        (section, line)
-        for section in sections_of(index)
-        for line in section.lines
-        if (section.task, line.cell.defense) == (task, defense)
-    ]
-    return found
-
-
 def shown(index: Index, task: str, defense: str) -> dict[str, str]:
-    section, row = line(index, task, defense)
-    return {column.title: column.shown(row, "-") for column in columns_of(section)}
+    """The entries of a row in the table of detectors and gates, by heading."""
+    (table,) = [one for one in tasks(index)[task].more if "detectors" in one.title]
+    return {head: value(table, defense, head).text for head, _ in table.heads}
 
 
 def test_a_cell_behind_a_gate_says_so_in_its_label(found: Index) -> None:
@@ -153,17 +143,13 @@ def test_of_a_task_with_benign_items_they_are_the_benign_set_and_its_false_alarm
     assert detection.auroc.value == pytest.approx(
         roc_auc_score(labels, list(map(score, range(60)))), abs=1e-5
     )
-    sections = {one.metric: one for one in sections_of(index) if one.task == "mssbench"}
-    texts = {
-        metric: {column.title: column.shown(one.lines[0], "-") for column in columns_of(one)}
-        for metric, one in sections.items()
-    }
-    for metric, title, rows in (
-        ("keyword_asr", "detected", [row for row in range(60) if row % 3]),
-        ("over_refusal", "false alarms here", range(0, 60, 3)),
+    texts = shown(index, "mssbench", "shiftdc, gated by hidden_detect")
+    for title, rows in (
+        ("detected", [row for row in range(60) if row % 3]),
+        ("false alarms", range(0, 60, 3)),
     ):
         share = 100 * np.mean([score(row) > 0 for row in rows])
-        assert texts[metric][title].startswith(f"{share:.1f} (")
+        assert texts[title] == f"{share:.1f}"
 
 
 def test_cells_without_scores_have_no_detection(found: Index) -> None:
@@ -174,11 +160,17 @@ def test_cells_without_scores_have_no_detection(found: Index) -> None:
     assert (benign_cell.auroc, benign_cell.against) == (None, [])
 
 
-def test_a_detector_does_not_rank_and_a_gated_defense_does(found: Index) -> None:
+def test_a_detector_is_not_compared_and_a_gated_defense_is(found: Index) -> None:
     assert cell(found, "figstep", "hidden_detect").not_ranked == ["refusals are a detector's fixed text"]
-    assert line(found, "figstep", "hidden_detect")[1].rank is None
     assert cell(found, "figstep", "shiftdc, gated by hidden_detect").not_ranked == []
-    assert line(found, "figstep", "shiftdc, gated by hidden_detect")[1].rank is not None
+    (overview,) = found.overviews
+    compared = {row.defense: row.compared for row in overview.rows}
+    assert compared == {
+        "none": True,
+        "hidden_detect": False,
+        "shiftdc": True,
+        "shiftdc, gated by hidden_detect": True,
+    }
 
 
 def test_what_the_detector_refused_is_not_what_the_model_refused(results: Path, board: Path) -> None:
@@ -195,19 +187,19 @@ def test_what_the_detector_refused_is_not_what_the_model_refused(results: Path, 
     build([results], board)
     index = index_of(CELLS.all_of(board), [])
     by_model = sum(number % 4 == 0 for number in range(10, 50)) / 50
-    assert line(index, "figstep", "hidden_detect")[1].refused_by == pytest.approx((0.2, by_model))
     texts = shown(index, "figstep", "hidden_detect")
     assert texts["refused by detector / model"] == f"20.0 / {100 * by_model:.1f}"
-    assert texts["keyword ASR"] == f"{100 * (0.8 - by_model):.1f}"
+    table = tasks(index)["figstep"].table
+    assert value(table, "hidden_detect", "not refused").text == f"{100 * (0.8 - by_model):.1f}"
 
 
-def test_the_tables_show_it_and_those_without_a_detector_do_not(found: Index, board: Path) -> None:
-    texts = shown(found, "figstep", "hidden_detect")
-    assert texts["AUROC"].startswith("0.9")
-    assert texts["detector"] == "40 answers against 30 of figstep_benign"
-    assert shown(found, "figstep", "none")["AUROC"] == "–"
-    assert "false alarms here" in shown(found, "figstep_benign", "hidden_detect")
-    assert "AUROC" not in shown(found, "figstep_benign", "hidden_detect")
+def test_detectors_have_a_table_of_their_own(found: Index, board: Path) -> None:
+    assert shown(found, "figstep", "hidden_detect")["AUROC"].startswith("0.9")
+    (table,) = [one for one in tasks(found)["figstep"].more if "detectors" in one.title]
+    assert {row.name for row in table.rows} == {"hidden_detect", "shiftdc, gated by hidden_detect"}
+    assert table.rows[0].notes == ["40 answers against 30 of figstep_benign"]
+    assert not any(title == "AUROC" for title, _ in tasks(found)["figstep"].table.heads)
+    assert shown(found, "figstep_benign", "hidden_detect")["AUROC"] == "–"
     for name in ("leaderboard.md", "index.html"):
         assert "AUROC" in (board / name).read_text()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from made import Made, small_grid, write_rows
 from scipy import stats
+from shown import tasks, value
 
 from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.cell_files import CELLS
@@ -17,8 +18,7 @@ from shiftdc_eval.board.check import check
 from shiftdc_eval.board.index import Comparison, Index, IndexCell, Measure, lower_is_better
 from shiftdc_eval.board.model_kinds import MARKS
 from shiftdc_eval.board.official_means import means_of
-from shiftdc_eval.board.render import charts
-from shiftdc_eval.board.render.sections import sections_of
+from shiftdc_eval.board.render.page import parts
 
 
 def index(results: Path, board: Path) -> Index:
@@ -115,7 +115,7 @@ def test_unscored_answers_count_neither_way_and_bounds_stand_beside(results: Pat
     ("change", "reason"),
     [
         ({"items": 30}, "partial"),
-        ({"defense": "random", "settings": {"random_seed": 0}}, "ablation"),
+        ({"defense": "random", "settings": {"random_seed": 0}}, "control"),
         ({"notes": ["ablation: half the layers"]}, "ablation"),
         ({"notes": ["leakage: 3 of 20 items were used for calibration"]}, "calibration items were evaluated"),
         ({"unscored": {"keyword_robust": [0]}}, "more than 2 % unscored"),
@@ -130,16 +130,18 @@ def test_what_cannot_be_trusted_does_not_rank(
     (comparison,) = index(results, board).comparisons
     reasons = [entry.not_ranked for entry in comparison.entries]
     assert sorted(reasons) == [[], [], [reason]]
-    assert [entry.rank is None for entry in comparison.entries] == [False, False, True]
     assert sum(pair.p_holm is None for pair in comparison.pairs) == 1
 
 
-def test_separable_defenses_get_ranks_and_the_others_share_them(results: Path, board: Path) -> None:
+def test_separable_pairs_are_told_from_the_others(results: Path, board: Path) -> None:
     for defense, share in (("none", 0.95), ("shiftdc", 0.12), ("ecso", 0.1)):
         Made(defense=defense, size=80, judges={"llm": ("harm", share)}).write(results)
     (comparison,) = index(results, board).comparisons
-    ranks = sorted(entry.rank for entry in comparison.entries)
-    assert ranks == [(1, 2), (1, 2), (3, 3)]
+    assert [pair.p_holm is not None and pair.p_holm < 0.05 for pair in comparison.pairs] == [
+        False,
+        True,
+        True,
+    ]
     assert "1 of 3 pairs are not separable; with n = 80" in comparison.power
 
 
@@ -178,9 +180,12 @@ def test_scores_of_eleven_defenses_are_separated_where_they_differ_on_every_answ
             results
         )
     (comparison,) = index(results, board).comparisons
-    ranks = [entry.rank for entry in comparison.entries]
     assert len(comparison.pairs) == 55
-    assert ranks == [(1, 5)] * 5 + [(6, 11)] * 6
+    ordered = [entry.cell for entry in comparison.entries]
+    for pair in comparison.pairs:
+        apart = (ordered.index(pair.first) < 5) != (ordered.index(pair.second) < 5)
+        assert pair.p_holm is not None
+        assert (pair.p_holm < 0.05) == apart
 
 
 def test_versions_judges_models_and_kernels_are_never_compared(results: Path, board: Path) -> None:
@@ -214,12 +219,14 @@ def test_seeds_are_repeats_of_an_item_and_compared_seed_by_seed(results: Path, b
         assert entry.pooled.value == pytest.approx(sum(values) / 3, abs=1e-3)
         assert {part.n for part in entry.pooled.groups["topic"].values()} == {30}
         assert entry.pooled.groups["flag"]["clear_harm"].n == 60
-    assert sorted(entry.rank for entry in comparison.entries) == [(1, 1), (2, 2)]
     (pair,) = comparison.pairs
+    assert pair.p_holm is not None
+    assert pair.p_holm < 0.05
     assert (pair.n, pair.size <= 120) == (120, True)
-    (section,) = sections_of(found)
-    assert [line.items for line in section.lines] == ["40/40 × 3 seeds"] * 2
-    assert all(line.by_seed.startswith("seeds 0, 1, 2: ") for line in section.lines)
+    (task,) = tasks(found).values()
+    for name in ("none", "shiftdc"):
+        assert value(task.table, name, "items").text == "40/40 × 3 seeds"
+        assert value(task.table, name, "ASR").notes[0].startswith("seeds 0, 1, 2: ")
     text = (board / "index.html").read_text()
     assert "seeds 0, 1, 2: " in text
     for number in range(6):  # the cell of every seed is there and linked
@@ -258,22 +265,6 @@ def test_a_defense_with_fewer_seeds_is_compared_on_those_it_shares(results: Path
     assert sorted(entry.pooled.n for entry in comparison.entries if entry.pooled) == [60, 120]
 
 
-def test_what_stands_beside_is_over_the_same_seeds(results: Path, board: Path) -> None:
-    for seed in (0, 1):
-        Made(task="figstep", seed=seed, judges={"llm": ("harm", 0.5)}).write(results)
-        Made(task="mini_vqa", seed=seed, size=60, utility=True, judges={"exact": ("score", 0.9)}).write(
-            results
-        )
-    found = index(results, board)
-    section = next(one for one in sections_of(found) if one.metric == "asr")
-    values = [cell.measures[0].value or 0 for cell in found.cells if cell.task == "mini_vqa"]
-    (line,) = section.lines
-    (beside,) = line.beside
-    assert beside is not None
-    assert values[0] != values[1]
-    assert beside.result.measure.value == pytest.approx(sum(values) / 2, abs=1e-3)
-
-
 @pytest.mark.parametrize(
     ("note", "mark", "metric"),
     [
@@ -290,12 +281,14 @@ def test_marked_models_stand_in_sections_of_their_own(
     Made(note=note, model="org/other").write(results)
     found = index(results, board)
     assert {cell.model: cell.mark for cell in found.cells} == {"org/real": "", "org/other": mark}
-    sections = sections_of(found)
-    assert [section.mark for section in sections] == ["", mark] if mark else [""]
-    assert sections[-1].metric == metric
-    for section in sections:
-        assert {line.cell.mark for line in section.lines} == {section.mark}
-        assert section.name.endswith(f" · {section.mark}") == bool(section.mark)
+    assert [part.mark for part in parts(found)] == ["", mark]
+    assert (
+        [part.title for part in parts(found)] == ["org/real", "org/other"]
+        if mark
+        else ["org/other", "org/real"]
+    )
+    (cell,) = [cell for cell in found.cells if cell.model == "org/other"]
+    assert cell.measures[0].metric == metric
     text = (board / "leaderboard.md").read_text()
     assert all((MARKS[name] in text) == (name == mark) for name in MARKS)
 
@@ -321,106 +314,14 @@ def test_of_a_small_research_model_the_refused_share_is_shown_and_never_an_asr(
     comparison = next(one for one in found.comparisons if one.metric == "refused")
     shown = [found.cells[one.cell].measures[one.measure].value or 0 for one in comparison.entries]
     assert shown == sorted(shown, reverse=True)
+    (task,) = tasks(found).values()
+    assert value(task.table, "shiftdc", "not refused").text == f"{100 - 100 * sum(refused[1:]) / 39:.1f}"
+    low = value(task.table, "shiftdc", "not refused").small.partition("–")[0]
+    assert float(low) == pytest.approx(100 - 100 * (measure.high or 0), abs=0.05)
     for name in ("index.html", "leaderboard.md"):
-        body = (board / name).read_text().partition("Measured")[2]
-        assert "keyword ASR" not in body.partition("How to read")[0].partition("Reported")[0]
-    assert "Higher is better." in (board / "index.html").read_text()
-
-
-def test_sections_hold_one_judge_and_one_task_version(results: Path, board: Path) -> None:
-    small_grid(results)
-    for section in sections_of(index(results, board)):
-        for line in section.lines:
-            assert (line.cell.task, line.cell.version) == (section.task, section.version)
-            assert line.measure.judge == section.judge
-    first = sections_of(index(results, board))[0]
-    assert [column.title for column in first.beside] == ["over-refusal: figstep_benign", "score: mini_vqa"]
-    assert all(value is not None for line in first.lines for value in line.beside)
-
-
-def test_the_columns_beside_are_few_and_of_the_same_benchmark_first(results: Path, board: Path) -> None:
-    harm, refusal = {"llm": ("harm", 0.5)}, {"keyword": ("refusal", 0.5)}
-    Made(task="toy_figstep", judges=harm).write(results)
-    for task in ("a_benign", "b_benign", "c_benign", "toy_benign"):
-        Made(task=task, judges=refusal, benign=True).write(results)
-    for task in ("a_mme", "b_mme", "toy_vqa"):
-        Made(task=task, judges={"loose": ("score", 0.5), "strict": ("score", 0.4)}).write(results)
-    section = sections_of(index(results, board))[0]
-    assert [(column.task, column.judge.split("@")[0]) for column in section.beside] == [
-        ("a_benign", "keyword"),
-        ("b_benign", "keyword"),
-        ("toy_benign", "keyword"),
-        ("a_mme", "loose"),
-        ("toy_vqa", "loose"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({}, "{value}"),
-        ({"items": 90}, "{value} (60/90)"),
-        ({"notes": ["leakage: 3 of 60 items were used for calibration"]}, "–"),
-        ({"unscored": {"exact": [1, 2, 3]}}, "–"),
-        ({"notes": ["ablation: half the layers"]}, "–"),
-    ],
-)
-def test_a_value_beside_is_marked_where_it_could_not_rank_itself(
-    results: Path, board: Path, change: dict[str, Any], text: str
-) -> None:
-    Made(task="figstep", judges={"llm": ("harm", 0.5)}).write(results)
-    Made(**{"task": "mini_vqa", "size": 60, "judges": {"exact": ("score", 0.9)}, **change}).write(results)
-    found = index(results, board)
-    section = next(one for one in sections_of(found) if one.metric == "asr")
-    (line,), (column,) = section.lines, section.beside
-    (measure,) = next(cell for cell in found.cells if cell.task == "mini_vqa").measures
-    (value,) = line.beside
-    wanted = text.format(value=f"{measure.value:.3f}")
-    assert column.metric == "score"
-    assert value is not None
-    assert value.text == wanted
-    assert value.whole == (not change)
-    assert f"| {wanted} |" in (board / "leaderboard.md").read_text()
-    assert f">{wanted}</td>" in (board / "index.html").read_text()
-
-
-def test_an_ablation_row_still_shows_what_the_ablation_did_to_utility(results: Path, board: Path) -> None:
-    notes = ["ablation: half the layers"]
-    Made(task="figstep", judges={"llm": ("harm", 0.5)}, notes=notes).write(results)
-    Made(task="mini_vqa", judges={"exact": ("score", 0.9)}, notes=notes).write(results)
-    section = next(one for one in sections_of(index(results, board)) if one.metric == "asr")
-    (value,) = section.lines[0].beside
-    assert value is not None
-    assert value.whole
-
-
-def test_other_data_or_generation_never_shares_a_column_beside(results: Path, board: Path) -> None:
-    for defense, revision in (("none", "rev-one"), ("shiftdc", "rev-two")):
-        Made(task="figstep", defense=defense, judges={"llm": ("harm", 0.5)}).write(results)
-        Made(task="mini_vqa", defense=defense, revision=revision, judges={"exact": ("score", 0.9)}).write(
-            results
+        assert (
+            "ASR" not in (board / name).read_text().partition("Reported")[0].partition("Numbers of papers")[0]
         )
-    section = next(one for one in sections_of(index(results, board)) if one.metric == "asr")
-    assert [column.title for column in section.beside] == [
-        "score: mini_vqa (revision=rev-one)",
-        "score: mini_vqa (revision=rev-two)",
-    ]
-    shown = {line.cell.defense: [value is not None for value in line.beside] for line in section.lines}
-    assert shown == {"none": [True, False], "shiftdc": [False, True]}
-    assert charts.scatter(section) is None
-
-
-def test_differences_to_none_are_this_defense_minus_none(results: Path, board: Path) -> None:
-    for defense, share in (("none", 0.9), ("shiftdc", 0.2)):
-        Made(defense=defense, size=60, judges={"llm": ("harm", share)}).write(results)
-    (section,) = sections_of(index(results, board))
-    by_name = {line.cell.defense: line for line in section.lines}
-    assert by_name["none"].delta is None
-    delta = by_name["shiftdc"].delta
-    assert delta is not None
-    value = (by_name["shiftdc"].measure.value or 0) - (by_name["none"].measure.value or 0)
-    assert delta == pytest.approx(value, abs=1e-4)
-    assert delta < 0
 
 
 def test_pairs_are_taken_over_shared_answers(results: Path, board: Path) -> None:
@@ -495,13 +396,15 @@ def test_seeds_of_a_question_with_several_images_stay_one_question(results: Path
 
 
 def test_seconds_are_relative_to_none_on_the_same_hardware(results: Path, board: Path) -> None:
-    Made(defense="none", seconds=10).write(results)
-    Made(defense="shiftdc", seconds=25).write(results)
+    Made(defense="none", seconds=10, size=100).write(results)
+    Made(defense="shiftdc", seconds=25, size=100).write(results)
+    Made(defense="ecso", seconds=25, size=100, timed=99).write(results)
     found = {cell.defense: cell for cell in index(results, board).cells}
-    assert found["none"].seconds == 0.5
-    assert found["none"].tokens == (50, 25)
+    assert found["none"].seconds == 0.1
+    assert found["none"].tokens == (10, 5)
     assert found["none"].price is None
     assert found["shiftdc"].relative == 2.5
+    assert found["ecso"].relative is None, "99 timed answers are a small run"
 
 
 @pytest.mark.parametrize(
@@ -516,8 +419,8 @@ def test_seconds_are_relative_to_none_on_the_same_hardware(results: Path, board:
 def test_a_time_beside_one_of_another_engine_says_so(
     results: Path, board: Path, base: str, own: str, said: bool
 ) -> None:
-    Made(defense="none", engine=base).write(results)
-    Made(defense="cmrm", engine=own).write(results)
+    Made(defense="none", engine=base, size=100).write(results)
+    Made(defense="cmrm", engine=own, size=100).write(results)
     (cell,) = (one for one in index(results, board).cells if one.defense == "cmrm")
     assert (
         any("answered by the transformers engine, `none` by the fast one" in note for note in cell.notes)
@@ -556,8 +459,8 @@ def test_two_engines_are_two_rows_where_they_may_answer_otherwise(
     found = index(results, board)
     assert sorted(cell.engine for cell in found.cells) == rows
     assert len(found.comparisons) == len(rows)
-    settings = [line.setting for section in sections_of(found) for line in section.lines]
-    assert sorted(settings) == (["engine=fast", "engine=transformers"] if len(rows) == 2 else [""])
+    titles = sorted(part.title.partition(" (")[2] for part in parts(found))
+    assert titles == (["engine=fast)", "engine=transformers)"] if len(rows) == 2 else [""])
     assert ("fast engine" in (board / "index.html").read_text()) == (len(rows) == 2)
     assert check(board) == []
 
@@ -703,18 +606,16 @@ def drawn(seed: int, share: float, **change: Any) -> Made:
 
 
 def rows_of_draws(found: Index) -> list[list[int]]:
-    """The seeds of each row that stands for several draws, as they are linked."""
-    lines = [line for section in sections_of(found) for line in section.lines]
+    """The seeds of each row that stands for several draws."""
     return [
-        [int(str(found.cells[number].settings["random_seed"])) for number in line.numbers]
-        for line in lines
-        if len(line.numbers) > 1
+        [int(str(found.cells[number].settings["random_seed"])) for number in row.cells]
+        for task in tasks(found).values()
+        for row in task.table.rows
+        if len(row.cells) > 1
     ]
 
 
-def test_of_many_random_directions_the_furthest_from_none_stands_in_one_row(
-    results: Path, board: Path
-) -> None:
+def test_many_random_directions_stand_in_one_row_with_their_range(results: Path, board: Path) -> None:
     harmful = {"keyword_robust": ("refusal", 0.9)}
     Made(defense="none", size=40, judges=harmful).write(results)
     for seed, share in ((10, 0.8), (1, 0.5), (2, 0.9)):
@@ -724,38 +625,25 @@ def test_of_many_random_directions_the_furthest_from_none_stands_in_one_row(
     found = index(results, board)
     (comparison,) = found.comparisons
     assert len(comparison.entries) == 6
-    (section,) = sections_of(found)
-    assert len(section.lines) == 4
-    assert rows_of_draws(found) == [[1, 2, 10]]
-    (row,) = [line for line in section.lines if len(line.numbers) > 1]
-    assert row.cell.settings["random_seed"] == 1
-    values = sorted(found.cells[number].measures[0].value or 0 for number in row.numbers)
-    said = f"furthest from none of 3 random directions ({100 * values[0]:.1f} to {100 * values[-1]:.1f})"
-    assert row.not_ranked[-1] == f"{said}, p not adjusted for this choice"
+    (task,) = tasks(found).values()
+    assert len(task.table.rows) == 4
+    assert [sorted(seeds) for seeds in rows_of_draws(found)] == [[1, 2, 10]]
+    values = sorted(
+        cell.measures[0].value or 0 for cell in found.cells if cell.settings.get("random_seed") in (1, 2, 10)
+    )
+    assert value(task.table, "random", "not refused").text == f"{100 * values[0]:.1f}–{100 * values[-1]:.1f}"
+    (overview,) = found.overviews
+    assert [row.draws for row in overview.rows if row.kind == "control"] == [3, 1]
     for name in ("leaderboard.md", "index.html"):
-        assert said in (board / name).read_text()
+        assert "3 random directions, lowest to highest" in (board / name).read_text()
 
 
-def test_random_directions_that_give_one_value_say_so(results: Path, board: Path) -> None:
+def test_random_directions_that_give_one_value_have_no_range(results: Path, board: Path) -> None:
     for seed in (10, 2, 9):
         drawn(seed, 1.0).write(results)
     found = index(results, board)
-    assert rows_of_draws(found) == [[2, 9, 10]]
-    (row,) = sections_of(found)[0].lines
-    assert row.not_ranked[-1] == f"one of 3 random directions, all with {100 * (row.measure.value or 0):.1f}"
-
-
-def test_without_none_the_first_random_direction_is_shown_with_what_all_span(
-    results: Path, board: Path
-) -> None:
-    for seed, share in ((7, 0.2), (4, 0.5)):
-        drawn(seed, share).write(results)
-    found = index(results, board)
-    (row,) = sections_of(found)[0].lines
-    values = sorted(cell.measures[0].value or 0 for cell in found.cells)
-    span = f"{100 * values[0]:.1f} to {100 * values[1]:.1f}"
-    assert row.not_ranked[-1] == f"one of 2 random directions ({span})"
-    assert row.cell.settings["random_seed"] == 4
+    (task,) = tasks(found).values()
+    assert value(task.table, "random", "not refused").text == "100.0"
 
 
 @pytest.mark.parametrize(

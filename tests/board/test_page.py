@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
-from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -19,12 +19,13 @@ from pydantic import ValidationError
 from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.cell import CellModel
 from shiftdc_eval.board.cell_files import CELLS
+from shiftdc_eval.board.check import check
 from shiftdc_eval.board.index import Index
 from shiftdc_eval.board.official_means import means_of
-from shiftdc_eval.board.render import charts
 from shiftdc_eval.board.render.cell_listing import around_task, links
-from shiftdc_eval.board.render.page import LEVELS, MAX_BYTES, TOO_LARGE, contents, page, render
-from shiftdc_eval.board.render.sections import sections_of
+from shiftdc_eval.board.render.overview import AWAITED
+from shiftdc_eval.board.render.page import MAX_BYTES, PARTS, TOO_LARGE, page, parts, render
+from shiftdc_eval.board.render.plot import brief, plot
 from shiftdc_eval.board.reported import REPORTED
 from shiftdc_eval.tasks.mm_safetybench.scenarios import SCENARIOS
 
@@ -79,10 +80,10 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self._inside = tag
-        if tag == "h3" and given["id"].startswith("m"):
+        if tag == "h3" and given.get("id", "").startswith("l"):
             self._heading = tag
             self.models.append("")
-        elif given.get("scope") == "rowgroup":
+        elif given.get("scope") == "rowgroup" and self._table == "cells":
             self._heading = tag
             self.configurations.append("")
         if tag == "table":
@@ -152,8 +153,6 @@ def test_every_number_is_in_the_page_without_javascript(grid: Path, board: Path)
             assert measure.value is not None
             shown = f"{100 * measure.value:.1f}" if measure.metric != "score" else f"{measure.value:.3f}"
             assert shown in text
-    assert text.count("time / none") == 4 + 1  # four tables, and the legend
-    assert text.count("2.30") == 16
 
 
 def test_every_link_leads_somewhere(grid: Path, board: Path) -> None:
@@ -175,9 +174,9 @@ def test_the_page_can_be_used_with_a_screen_reader(grid: Path) -> None:
     assert {attributes.get("scope") for attributes in document.of("th")} == {"col", "row", "rowgroup"}
     for table in grid.read_text().split('class="sort"')[1:]:
         names = [name for row in Reader(f'<table class="sort"{table}').results for _, name in row]
-        assert len(names) == len(set(names)) >= 6
+        assert len(names) == len(set(names)) == 3
     plots = [attributes for attributes in document.of("svg") if "aria-hidden" not in attributes]
-    assert len(plots) >= 6
+    assert len(plots) == 2
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in plots)
     regions = [attributes for attributes in document.of("div") if attributes.get("role") == "region"]
     assert all(attributes["tabindex"] == "0" for attributes in regions)
@@ -196,43 +195,9 @@ def test_nothing_is_loaded_from_elsewhere(grid: Path) -> None:
     assert not re.search(r"@import|url\(", grid.read_text())
 
 
-def test_filters_and_sorting_work(grid: Path, chromium: str) -> None:
-    script = """
-      const visible = () => [...document.querySelectorAll("table.sort tbody tr")].filter((r) => !r.hidden && !r.closest("section").hidden);
-      const all = visible().length;
-      const controls = document.getElementById("controls");
-      controls.querySelector("[name=find]").value = "ecso other";
-      controls.dispatchEvent(new Event("input", {bubbles: true}));
-      const found = visible().length;
-      controls.querySelector("[name=find]").value = "";
-      controls.querySelector("[name=task]").value = "mini_vqa";
-      controls.dispatchEvent(new Event("input", {bubbles: true}));
-      const task = visible().length;
-      const links = [...document.querySelectorAll(".contents a")].filter((a) => a.checkVisibility()).length;
-      controls.querySelector("[name=task]").value = "";
-      controls.querySelector("[name=model]").value = "org/tiny-vlm";
-      controls.dispatchEvent(new Event("input", {bubbles: true}));
-      const model = visible().length;
-      controls.querySelector("[name=model]").value = "";
-      controls.dispatchEvent(new Event("input", {bubbles: true}));
-      const table = document.querySelector("table.sort");
-      const head = table.querySelectorAll("thead th")[3];
-      const column = () => [...table.tBodies[0].rows].map((r) => parseFloat(r.cells[3].textContent));
-      head.querySelector("button").click();
-      const up = column(), sort = head.getAttribute("aria-sort");
-      head.querySelector("button").click();
-      const down = column();
-      const rising = up.every((v, i) => !i || up[i - 1] <= v), falling = down.every((v, i) => !i || down[i - 1] >= v);
-      document.title = [all, found, task, links, model, sort, rising, falling, head.getAttribute("aria-sort"), controls.hidden].join(" ");
-    """
-    assert title(dump_dom(chromium, without_policy(grid, script))) == (
-        "24 4 6 1 12 ascending true true descending false"
-    )
-
-
 def test_the_page_runs_under_its_own_policy(grid: Path, chromium: str) -> None:
     document = dump_dom(chromium, grid)
-    assert "24 rows shown" in document
+    assert '<th scope="col"><button type="button">' in document
     attack = grid.read_text().replace("</main>", "<script>document.title='HACKED'</script></main>")
     grid.write_text(attack)
     assert title(dump_dom(chromium, grid)) == "shiftdc-eval leaderboard"
@@ -338,7 +303,8 @@ def test_the_means_of_mm_safetybench_stand_beside_the_share_of_all_answers(
     assert means == pytest.approx([sum(shares) / 13, sum(clear) / 8, rest], abs=1e-4)
     assert means[0] != pytest.approx(sum(failed) / 60, abs=0.01)
     markdown, html = (board / "leaderboard.md").read_text(), (board / "index.html").read_text()
-    assert f"| {100 * means[0]:.1f} | {100 * means[1]:.1f} | {100 * means[2]:.1f} |" in markdown
+    said = zip(means_of("mm_safetybench_sd").parts, means, strict=True)
+    assert "; ".join(f"{name} {100 * mean:.1f}" for name, mean in said) in markdown
     assert f"mean of 13 scenarios {100 * means[0]:.1f}<" in html
     assert f"mean of 8 clear-harm scenarios {100 * means[1]:.1f}<" in html
 
@@ -359,20 +325,6 @@ def test_an_official_mean_without_a_scenario_is_none_and_names_it(results: Path,
     assert eight.value is not None
     assert "mean of 13 scenarios – (13-Gov_Decision absent)" in (board / "index.html").read_text()
     assert "– (13-Gov\\_Decision absent)" in (board / "leaderboard.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("label", "short"),
-    [
-        ("none", "none"),
-        ("shiftdc (alpha=1.0, variant=online)", "shiftdc 1.0 online"),
-        ("refusal_direction (adaptive=true)", "refusal_direction adaptive"),
-        ("refusal_direction (adaptive=false) #12345678", "refusal_direction not adaptive #12345678"),
-        ("odd (label", "odd (label"),
-    ],
-)
-def test_labels_in_plots_are_short(label: str, short: str) -> None:
-    assert charts.brief(label) == short
 
 
 def test_figstep_has_the_means_over_its_harmful_topics_and_over_advice(results: Path, board: Path) -> None:
@@ -402,7 +354,11 @@ def test_a_page_that_cannot_be_made_small_enough_says_so(
     monkeypatch.setattr("shiftdc_eval.board.render.page.MAX_BYTES", 5_000)
     text = page(index_of(CELLS.all_of(board), []))
     assert TOO_LARGE in text
-    assert LEVELS[-1].said in text
+    assert f"Omitted here: {', '.join(PARTS)}" in text
+    for overview in index_of(CELLS.all_of(board), []).overviews:
+        for row in overview.rows:
+            assert row.harm is not None
+            assert f"{100 * row.harm.value:.1f}" in text, "the overview always stays"
 
 
 def test_the_committed_page_shows_every_row_and_every_cell_with_its_file_and_command() -> None:
@@ -411,8 +367,9 @@ def test_the_committed_page_shows_every_row_and_every_cell_with_its_file_and_com
     assert text == page(index)
     assert len(text.encode()) < MAX_BYTES
     reader = Reader(text)
-    lines = [line for section in sections_of(index) for line in section.lines]
-    assert [{cell for cell, _ in row} for row in reader.results] == [{*line.numbers} for line in lines]
+    wanted = [{*row.cells} for part in parts(index) for task in part.benchmarks for row in task.table.rows]
+    assert [{cell for cell, _ in row} for row in reader.results] == wanted
+    assert {number for cells in wanted for number in cells} == set(range(len(index.cells)))
     assert reader.files == {number: f"cells/{cell.path}" for number, cell in enumerate(index.cells)}
     assert reader.commands == {number: cell.command for number, cell in enumerate(index.cells)}
 
@@ -459,7 +416,7 @@ def test_a_command_of_its_own_is_written_out(results: Path, board: Path, command
     text = (board / "index.html").read_text()
     assert Reader(text).commands == {number: cell.command for number, cell in enumerate(cells)}
     assert command in {cell.command for cell in cells}
-    assert text.count("<code>lmms-eval") == 1
+    assert text.partition('id="cells"')[2].count("<code>lmms-eval") == 1
 
 
 def test_what_cells_share_is_said_once_and_what_differs_with_each(results: Path, board: Path) -> None:
@@ -488,7 +445,6 @@ def test_a_cell_without_seconds_still_names_its_hardware(results: Path, board: P
     text = (board / "index.html").read_text()
     assert "; on 1 CPU; " in text
     assert Reader(text).said[0] == ["figstep_tiny", "–", "50", "25"]
-    assert "time / none" not in text.partition("<tbody>")[0]
 
 
 def test_rows_of_several_cells_lead_to_each_of_them(results: Path, board: Path) -> None:
@@ -500,7 +456,7 @@ def test_rows_of_several_cells_lead_to_each_of_them(results: Path, board: Path) 
     found = index_of(CELLS.all_of(board), [])
     reader = Reader(text)
     assert {cell for row in reader.results for cell, _ in row} == set(range(6)) == set(reader.files)
-    assert text.count('<th scope="rowgroup"') == 2
+    assert text.partition('class="cells"')[2].count('<th scope="rowgroup"') == 2
     drawn = [n for n, cell in enumerate(found.cells) if cell.defense_name == "random"]
     for number in drawn:
         assert f"random_seed={found.cells[number].settings['random_seed']}" in "".join(reader.said[number])
@@ -514,7 +470,9 @@ def test_a_row_of_several_draws_names_each_by_its_seed_and_in_its_order(results:
     text = (board / "index.html").read_text()
     (row,) = Reader(text).results
     draws = [(cells[number].settings["random_seed"], name) for number, name in row[1:]]
-    assert draws == [(draw, f"random_seed {draw} of random") for draw in (1, 9, 10)]
+    assert draws == [
+        (draw, f"random_seed {draw} of random, org/tiny-vlm, figstep_tiny") for draw in (1, 9, 10)
+    ]
     assert re.search(r">random_seed <a [^>]*>1</a> <a [^>]*>9</a> <a [^>]*>10</a></div>", text)
 
 
@@ -533,12 +491,11 @@ def test_seeds_and_draws_of_a_row_are_both_named_and_so_are_its_other_settings_a
     names = [name for row in rows for name in row]
     assert len(names) == len(set(names)) == 2 * (2 * 4 + 2)
     drawn = [f"random_seed/seed {draw}/{seed}" for draw in (2, 3) for seed in (0, 1)]
-    assert [[name.partition(" of ")[0] for name in row] for row in rows] == [
-        *[["seed 4", "seed 5"], drawn, drawn] * 2
-    ]
+    found = [[name.partition(" of ")[0] for name in row] for row in rows]
+    assert sorted(found) == sorted([["seed 4", "seed 5"], drawn, drawn] * 2)
     for model in ("org/one", "org/two"):
         for seed in (4, 5):
-            assert sum(name.startswith(f"seed {seed} of none on {model}, ") for name in names) == 1
+            assert sum(name.startswith(f"seed {seed} of none, {model} (") for name in names) == 1
 
 
 def test_what_tells_the_cells_of_a_row_apart_is_named_or_else_they_are_counted(
@@ -561,10 +518,7 @@ def test_draws_and_settings_make_the_heading_of_a_configuration(results: Path, b
         Made(defense="shiftdc", settings={"alpha": alpha}).write(results)
     build([results], board)
     reader = Reader((board / "index.html").read_text())
-    assert reader.configurations == [
-        f"{label} org/tiny-vlm · toy"
-        for label in ("random", "random", "shiftdc (alpha=1.0)", "shiftdc (alpha=2.0)")
-    ]
+    assert reader.configurations == ["random", "random", "shiftdc (alpha=1.0)", "shiftdc (alpha=2.0)"]
     cells = index_of(CELLS.all_of(board), []).cells
     assert {
         (reader.under[n], cell.dtype) for n, cell in enumerate(cells) if cell.defense_name == "random"
@@ -589,32 +543,6 @@ def marked(results: Path, board: Path) -> Index:
     return index_of(CELLS.all_of(board), [])
 
 
-def test_sections_of_one_task_are_told_apart_in_the_contents(marked: Index, board: Path) -> None:
-    sections = sections_of(marked)
-    names = ["keyword_robust (v1)", "keyword_robust (v2)"]
-    names += [f"keyword_robust ({mark}, v1)" for mark in ("small research model", "toy")]
-    assert contents(sections) == {"figstep_tiny": list(enumerate(names, 1))}
-    text = (board / "index.html").read_text()
-    for number, name in enumerate(names, 1):
-        assert f'<a href="#s{number}">{name}</a>' in text
-
-
-def test_a_section_is_named_by_its_judge_alone_where_that_tells(marked: Index) -> None:
-    first, *_ = sections_of(marked)
-    for change, name in (
-        ({"judge": "other@12345678"}, "other"),
-        ({"judge": "keyword_robust@12345678"}, "keyword_robust (12345678)"),
-        ({"metric": "asr"}, "keyword_robust (ASR)"),
-        ({"mark": "toy"}, "keyword_robust (toy)"),
-        ({"version": "v2"}, "keyword_robust (v2)"),
-        ({"revision": "rev9"}, "keyword_robust (rev9)"),
-        ({"revision": "rev9", "version": "v2", "mark": "toy"}, "keyword_robust (toy)"),
-    ):
-        (made,) = contents([first, replace(first, **change)]).values()
-        assert made[1] == (2, name)
-    assert contents([first]) == {"figstep_tiny": [(1, "keyword_robust")]}
-
-
 def test_the_list_of_cells_has_models_with_a_mark_last_and_names_it(marked: Index, board: Path) -> None:
     reader = Reader((board / "index.html").read_text())
     assert reader.models == [
@@ -623,7 +551,7 @@ def test_the_list_of_cells_has_models_with_a_mark_last_and_names_it(marked: Inde
         "org/a-toy · toy",
         "org/small · toy",
     ]
-    assert reader.configurations == [f"none {model}" for model in reader.models]
+    assert reader.configurations == ["none"] * 4
 
 
 def test_a_version_has_one_v(marked: Index, board: Path) -> None:
@@ -633,72 +561,149 @@ def test_a_version_has_one_v(marked: Index, board: Path) -> None:
         assert reader.said[number][:2] == shown
 
 
-def test_a_wide_table_fits_its_card_and_no_text_runs_into_the_next_column(
-    results: Path, board: Path, chromium: str
-) -> None:
-    names = [scenario.name for scenario in SCENARIOS]
-    for defense in ("none", "refusal_direction"):
-        common = {"model": "smol", "defense": defense, "note": SMALL, "seconds": 0, "timed": 0}
-        groups = {"groups": lambda row: {"scenario": names[row % 12]}}
-        Made(task="mm_safetybench_typo", size=1680, **groups, **common).write(results)
-        for task in ("figstep_benign", "mossbench_text_only", "xstest_safe"):
-            Made(task=task, benign=True, **common).write(results)
-    build([results], board)
-    script = """
-      const wide = document.querySelector(".board .wide"), row = wide.querySelector("tbody tr").cells;
-      const range = document.createRange();
-      const right = (cell) => (range.selectNodeContents(cell), range.getBoundingClientRect().right);
-      const apart = [...row].every((c, i) => !i || right(row[i - 1]) <= c.getBoundingClientRect().left);
-      document.title = [innerWidth, wide.scrollWidth <= wide.clientWidth, row.length, apart].join(" ");
-    """
-    driven = without_policy(board / "index.html", script)
-    assert title(dump_dom(chromium, driven, "--window-size=1280,900")) == "1280 true 10 true"
-
-
-def test_groups_are_left_out_first_then_plots_then_commands_then_rows(grid: Path, board: Path) -> None:
+def test_parts_are_left_out_in_order_and_each_makes_the_page_smaller(grid: Path, board: Path) -> None:
     index = index_of(CELLS.all_of(board), [])
-    shown = []
-    for detail in LEVELS:
-        text = render(index, detail)
-        groups, plots = text.count("<summary>By "), text.count('class="plots"')
-        commands = text.count("<code>lmms-eval")
-        shown.append((groups > 0, plots > 0, commands > 0, len(Reader(text).results)))
+    sizes, shown = [], []
+    for count in range(len(PARTS) + 1):
+        text = render(index, PARTS[:count])
+        sizes.append(len(text.partition("</header>")[2].encode()))
+        shown.append(
+            (
+                " by topic: " in text,
+                "<code>lmms-eval --model shiftdc_vlm --model_args defense=ecso" in text,
+                len(Reader(text).results),
+            )
+        )
+        assert 'class="overview"' in text
     assert shown == [
-        (True, True, True, 24),
-        (False, True, True, 24),
-        (False, False, True, 24),
-        (False, False, False, 24),
-        (False, False, False, 24),
-        (False, False, False, 20),
-        (False, False, False, 4),
-    ]
+        (True, True, 18), (False, True, 18), (False, False, 18), (False, False, 18), (False, False, 18),
+        (False, False, 0),
+    ]  # fmt: skip
+    assert sizes[0] > sizes[1] > sizes[2] >= sizes[3] >= sizes[4] > sizes[5]
 
 
-def test_each_level_of_detail_is_smaller_than_the_one_before(grid: Path, board: Path) -> None:
-    index = index_of(CELLS.all_of(board), [])
-    sizes = [len(render(index, detail).replace(detail.said, "").encode()) for detail in LEVELS]
-    assert sizes[0] > sizes[1] > sizes[2] > sizes[3] >= sizes[4] > sizes[5] > sizes[6]
-    assert LEVELS[0].said == ""
-    assert len({detail.said for detail in LEVELS}) == len(LEVELS)
+def test_an_empty_board_says_how_to_fill_it() -> None:
+    text = page(index_of([], []))
+    assert "No measured cells yet." in text
+    assert "shiftdc-eval grid run paper-tables -o results --only llava-1.5-7b-hf" in text
+
+
+def test_the_commands_for_real_models_name_cells_of_the_shipped_grid() -> None:
+    from shiftdc_eval.grid.cli import shipped
+    from shiftdc_eval.grid.file import read_grid
+    from shiftdc_eval.grid.plan import selected
+
+    for pattern in AWAITED.values():
+        cells = selected(list(read_grid(shipped()["paper-tables"]).cells()), [pattern], None)
+        assert {cell.model.pretrained for cell in cells} == {f"llava-hf/{pattern}"}
+
+
+def test_a_board_with_one_cell_is_whole(results: Path, board: Path) -> None:
+    Made(note="").write(results)
+    build([results], board)
+    text = (board / "index.html").read_text()
+    assert text.count('class="overview"') == 1
+    assert "<svg" not in text, "one point is no plot"
+    assert "Real models: none measured yet" not in text
+    assert check(board) == []
+
+
+def synthetic(defenses: int, tasks: int, models: int) -> list[Made]:
+    """The runs of a large board."""
+    names = ["none", *(f"defense_{number:02d}" for number in range(1, defenses - 2)), "random", "refuse_all"]
+    made = []
+    for model, (place, defense), task in itertools.product(range(models), enumerate(names), range(tasks)):
+        kind = ("harm", "harm", "benign", "utility", "harm")[task % 5]
+        share = 0.9 - 0.8 * place / defenses
+        refusals = {"keyword_robust": ("refusal", share), "llm": ("harm", 0.5)}
+        made.append(
+            Made(
+                task=f"{kind}_task_{task:02d}",
+                defense=defense,
+                model=f"org/model-{model}",
+                note="",
+                size=100,
+                benign=kind == "benign",
+                utility=kind == "utility",
+                judges={"exact": ("score", 0.9)} if kind == "utility" else refusals,
+                groups=lambda row: {"topic": f"topic {row % 10}"},
+                run=f"{model}-{place}-{task}",
+            )
+        )
+    return made
 
 
 @pytest.mark.slow
-def test_a_large_board_still_gives_a_small_page_that_says_what_it_leaves_out(built: Path) -> None:
-    cells = CELLS.all_of(built)
-    sizes = {}
-    for copies in (1, 40):
-        models = [
-            cell.model_copy(
-                update={"model": cell.model.model_copy(update={"id": f"{cell.model.id}-{number}"})}
-            )
-            for cell in cells
-            for number in range(copies)
-        ]
-        text = page(index_of([type(cell).model_validate(cell.model_dump()) for cell in models], []))
-        sizes[copies] = len(text.encode())
-        said = [detail.said in text for detail in LEVELS[1:]]
-        assert said.count(True) == (copies > 1)
-    assert max(sizes.values()) < MAX_BYTES, sizes
+def test_twenty_five_defenses_on_ten_tasks_of_two_models_fit(results: Path, board: Path) -> None:
+    for one in synthetic(25, 10, 2):
+        one.write(results)
+    build([results], board)
+    text = (board / "index.html").read_text()
+    assert len(text.encode()) < MAX_BYTES
+    assert text.count('class="overview"') == text.count("<svg") == 2
+    index = index_of(CELLS.all_of(board), [])
+    assert [len(overview.rows) for overview in index.overviews] == [25, 25]
+    assert TOO_LARGE not in text
+    assert "results by benchmark" not in text.partition("</header>")[0], "the details fit too"
+    assert check(board) == []
+
+
+def test_a_link_to_a_cell_opens_the_list_that_it_is_in_and_tables_sort(grid: Path, chromium: str) -> None:
+    script = """
+      location.hash = "#c3";
+      dispatchEvent(new HashChangeEvent("hashchange"));
+      const open = document.getElementById("c3").checkVisibility();
+      const table = document.querySelector("table.sort");
+      const head = table.querySelectorAll("thead th")[1];
+      const column = () => [...table.tBodies[0].rows].map((r) => parseFloat(r.cells[1].textContent));
+      const rising = (values) => values.every((v, i) => !i || values[i - 1] <= v);
+      head.querySelector("button").click();
+      const up = rising(column()), sort = head.getAttribute("aria-sort");
+      head.querySelector("button").click();
+      document.title = [open, up, sort, rising(column().reverse()), head.getAttribute("aria-sort")].join(" ");
+    """
+    assert title(dump_dom(chromium, without_policy(grid, script))) == "true true ascending true descending"
+
+
+def test_a_first_screen_answers_which_how_certain_and_at_what_cost(grid: Path, chromium: str) -> None:
+    script = """
+      const at = (selector) => Math.round(document.querySelector(selector).getBoundingClientRect().top);
+      document.title = [at(".model dl") < 900, at("svg") < 900, at(".overview tbody tr") < 900].join(" ");
+    """
+    driven = without_policy(grid, script)
+    assert title(dump_dom(chromium, driven, "--window-size=1280,900")) == "true true true"
+
+
+@pytest.mark.parametrize(
+    ("label", "short"),
+    [
+        ("none", "none"),
+        ("shiftdc (alpha=1.0, variant=online)", "shiftdc 1.0 online"),
+        ("refusal_direction (adaptive=true)", "refusal_direction adaptive"),
+        ("odd (label", "odd (label"),
+    ],
+)
+def test_labels_in_plots_are_short(label: str, short: str) -> None:
+    assert brief(label) == short
+
+
+def test_the_plot_has_a_dot_at_each_pair_of_values_and_a_line_along_the_front(
+    grid: Path, board: Path
+) -> None:
+    for overview in index_of(CELLS.all_of(board), []).overviews:
+        found = plot(overview)
+        assert found is not None
+        dots = {dot.label: dot for dot in found.dots}
+        for row in overview.rows:
+            assert row.harm is not None
+            assert row.over_refusal is not None
+            dot = dots[row.defense]
+            assert dot.x == pytest.approx(36 + 314 * row.over_refusal.value**0.5, abs=0.06)
+            assert dot.y == pytest.approx(222 - 210 * row.harm.value, abs=0.06)
+            assert dot.left <= dot.x <= dot.right
+            assert dot.low >= dot.y >= dot.high
+        assert (dots["refuse_all"].x, dots["refuse_all"].y) == (350, 222)
+        assert found.front.count("H") == sum(row.front for row in overview.rows)
 
 
 def test_reported_numbers_stand_in_their_own_section_and_never_rank() -> None:
@@ -707,7 +712,7 @@ def test_reported_numbers_stand_in_their_own_section_and_never_rank() -> None:
     assert found.comparisons == []
     text = page(found)
     document = "".join(Document(text).text)
-    assert document.index("Reported in papers") < document.index("Understanding and Rectifying")
+    assert document.index("Numbers of papers") < document.index("Understanding and Rectifying")
     assert "69.3" in document
     assert text.count('class="sort"') == 0
     assert len(text.encode()) < MAX_BYTES

@@ -282,11 +282,6 @@ def test_drawn_flips_keep_their_level() -> None:
     assert 0.02 <= hits / 400 <= 0.08
 
 
-def test_ranks_span_all_that_is_not_separable() -> None:
-    better = [[False, False, True], [False, False, False], [False, False, False]]
-    assert statistics.ranks(better) == [(1, 2), (1, 3), (2, 3)]
-
-
 @pytest.mark.parametrize("tests", [1, 28])
 def test_where_no_answers_differ_a_difference_of_the_detectable_size_is_found(tests: int) -> None:
     """A difference takes as many answers that differ as it is large, however few were seen."""

@@ -59,6 +59,7 @@ def test_the_means_of_the_board_are_those_that_the_tasks_name() -> None:
         | ({"summed": means.summed} if means.summed else {})
         | ({"paired": True} if means.paired else {})
         | ({"beside_benign": True} if means.beside_benign else {})
+        | ({"warning_is_safe": True} if means.warning_is_safe else {})
         for means, names in tasks.values()
     ]
     text = json.dumps(expected, indent=1) + "\n"

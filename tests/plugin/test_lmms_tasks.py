@@ -22,7 +22,6 @@ from PIL import Image
 from shiftdc_eval.backbones import Chat, Generated, GenerationSettings
 from shiftdc_eval.board.build import build
 from shiftdc_eval.board.index import Index, IndexCell
-from shiftdc_eval.board.render.sections import sections_of
 from shiftdc_eval.judges.registry import get_judge
 from shiftdc_eval.judges.rejudge import rejudge
 from shiftdc_eval.plugin import lmms_tasks
@@ -185,7 +184,7 @@ def test_holisafe_by_hand(ask: Any, board: Path) -> None:
     }
     (mean,) = unsafe.official
     assert (mean.value, mean.absent) == (None, ["SUU"])
-    assert {section.metric for section in sections_of(index)} == {"keyword_asr", "over_refusal"}
+    assert {found.metric for found in index.comparisons} == {"keyword_asr", "over_refusal"}
 
 
 def test_holisafes_mean_over_types_is_lmms_evals_average(ask: Any, board: Path) -> None:

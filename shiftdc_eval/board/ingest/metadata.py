@@ -75,7 +75,7 @@ def head_of(file: SampleFile, run: str | None, records: RunRecords, source: str)
 
 
 def _recorded_head(record: RunRecord, task: TaskRecord) -> Head:
-    ablation = next((note for note in record.notes if note.startswith("ablation")), "")
+    ablation = next((note for note in record.notes if note.startswith(("ablation", "control"))), "")
     return Head(
         task=CellTask.model_validate(task.model_dump(exclude={"answered", "cost"})),
         model=CellModel(

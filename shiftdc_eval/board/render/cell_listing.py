@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pydantic import JsonValue
@@ -55,11 +55,13 @@ class Model(NamedTuple):
     configurations: list[Configuration]
 
 
-def listed(index: Index, shown: Collection[int]) -> list[Model]:
-    """The shown cells: unmarked models first, then by name, configuration, task and seed."""
+def listed(index: Index) -> list[Model]:
+    """The cells: unmarked models first, then by name, configuration, task and seed."""
     cells, marks = index.cells, ["", *MARKS]
     models: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for number in sorted(shown, key=lambda n: (cells[n].task, cells[n].seed, draw_of(cells[n]), n)):
+    for number in sorted(
+        range(len(cells)), key=lambda n: (cells[n].task, cells[n].seed, draw_of(cells[n]), n)
+    ):
         models[marks.index(cells[number].mark), cells[number].model].append(number)
     return [_model(cells, key[1], models[key]) for key in sorted(models)]
 

@@ -35,6 +35,22 @@ def show(value: float | None, metric: Metric) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
+def percent(share: float) -> str:
+    """A share in percent."""
+    return f"{100 * share + 0.0:.1f}"
+
+
+def interval(low: float, high: float) -> str:
+    """The ends of an interval of shares, in percent; with `to` where one is negative."""
+    return f"{signed(low)} to {signed(high)}" if low < 0 else f"{percent(low)}–{percent(high)}"
+
+
+def signed(share: float) -> str:
+    """A share in percent with a proper minus sign."""
+    text = percent(share)
+    return text.removeprefix("-") if not float(text) else text.replace("-", "−")
+
+
 def show_official(mean: Official, metric: Metric) -> str:
     """An official mean, or a dash with the groups that are absent."""
     if not mean.absent:
@@ -49,11 +65,6 @@ def show_difference(value: float, metric: Metric) -> str:
     if not float(text):
         return text
     return f"{'+' if value > 0 else '−'}{text}"
-
-
-def show_rank(rank: tuple[int, int]) -> str:
-    """`2` or `1-3`."""
-    return str(rank[0]) if rank[0] == rank[1] else f"{rank[0]}-{rank[1]}"
 
 
 def show_p(pair: Pair) -> str:

@@ -1,27 +1,48 @@
-"""What a section says about its judge: agreement with people and with other judges, and cost."""
+"""What the page says of each judge: agreement with people and with other judges, and cost."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from shiftdc_eval.board.index import Index, IndexCell, Measure, Metric
+from shiftdc_eval.board.index import Index, IndexCell, Measure
 from shiftdc_eval.board.judge_calibrations import against_people
 from shiftdc_eval.board.render.format import RATES
 from shiftdc_eval.core.records import JudgeCost
 
 
-def judged(
-    judge: str, metric: Metric, cells: Sequence[IndexCell], measures: Sequence[Measure], index: Index
-) -> list[str]:
-    """Facts about a section's judge, in sentences."""
-    said = against_people(judge, index.calibrations) if metric in RATES else []
+class JudgeNotes(NamedTuple):
+    """What the page says of one judge, once."""
+
+    name: str
+    digits: str
+    """First digits of its identity."""
+    models: list[str]
+    said: list[str]
+    """Agreement with people and with other judges, and cost, in sentences."""
+
+
+def judges(index: Index) -> list[JudgeNotes]:
+    """The judges of a board by name."""
+    found: dict[str, list[tuple[IndexCell, Measure]]] = defaultdict(list)
+    for cell in index.cells:
+        for measure in cell.measures:
+            found[measure.judge].append((cell, measure))
+    return [_notes(judge, found[judge], index) for judge in sorted(found)]
+
+
+def _notes(judge: str, found: Sequence[tuple[IndexCell, Measure]], index: Index) -> JudgeNotes:
+    measures = [measure for _, measure in found]
+    said = against_people(judge, index.calibrations) if measures[0].metric in RATES else []
+    cells = list({cell.path: cell for cell, _ in found}.values())
     if agreed := agreement(judge, cells):
         said.append(f"Agreement with {'; '.join(agreed)}.")
     known = [measure for measure in measures if measure.cost is not None]
     if any(measure.cost and measure.cost.tokens_in != 0 for measure in known):
         said.append(judging_cost(known))
-    return said
+    name, _, digits = judge.partition("@")
+    return JudgeNotes(name, digits, sorted({model for one in measures for model in one.models}), said)
 
 
 def judging_cost(measures: Sequence[Measure]) -> str:

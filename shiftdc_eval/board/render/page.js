@@ -25,35 +25,15 @@
       });
     });
   }
-  const controls = document.getElementById("controls");
-  if (!controls) return;
-  controls.hidden = false;
-  const field = (name) => controls.querySelector(`[name=${name}]`);
-  const apply = () => {
-    const words = field("find").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const [task, judge, model] = ["task", "judge", "model"].map((name) => field(name).value);
-    const ranked = field("ranked").checked;
-    let shown = 0;
-    for (const section of document.querySelectorAll("section.board")) {
-      const heads = [...section.querySelectorAll("table.sort thead th")].map((head) => head.textContent);
-      const column = heads.indexOf("model");
-      const fits = (!task || section.dataset.task === task) && (!judge || section.dataset.judge === judge);
-      let rows = 0;
-      for (const row of section.querySelectorAll("table.sort tbody tr")) {
-        const text = row.textContent.toLowerCase();
-        row.hidden = !fits || (model && row.cells[column].firstChild.data !== model) || (ranked && row.className === "off") ||
-          !words.every((word) => text.includes(word));
-        if (!row.hidden) rows += 1;
-      }
-      section.hidden = !rows;
-      const link = document.querySelector(`.contents a[href="#${section.getAttribute("aria-labelledby")}"]`);
-      link.hidden = !rows;
-      shown += rows;
-    }
-    for (const item of document.querySelectorAll(".contents li")) item.hidden = !item.querySelector("a:not([hidden])");
-    document.getElementById("shown").textContent = `${shown} rows shown`;
+  const reveal = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    for (let box = target.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
+    target.scrollIntoView({ block: "center" });
   };
-  controls.addEventListener("input", apply);
-  controls.addEventListener("submit", (event) => event.preventDefault());
-  apply();
+  addEventListener("hashchange", reveal);
+  reveal();
+  addEventListener("beforeprint", () => {
+    for (const box of document.querySelectorAll("details")) box.open = true;
+  });
 })();

@@ -4,123 +4,143 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from shiftdc_eval.board.index import Index, lower_is_better
+from shiftdc_eval.board.index import Index, Overview
 from shiftdc_eval.board.model_kinds import MARKS
-from shiftdc_eval.board.render import charts
+from shiftdc_eval.board.render.benchmarks import Benchmark, benchmarks
 from shiftdc_eval.board.render.cell_listing import links, listed
-from shiftdc_eval.board.render.columns import Column, columns_of, grouped, legend
-from shiftdc_eval.board.render.format import METRIC_NAMES, readable, shorten, show
-from shiftdc_eval.board.render.sections import Section, sections_of
+from shiftdc_eval.board.render.format import differing, readable
+from shiftdc_eval.board.render.judge_notes import judges
+from shiftdc_eval.board.render.overview import (
+    AWAITED,
+    GREY,
+    RULE,
+    answers,
+    fill,
+    missing,
+    over,
+    overview_table,
+)
+from shiftdc_eval.board.render.plot import Plot, axes, plot
+from shiftdc_eval.board.render.tables import Table
 
 MAX_BYTES = 300_000
 """A larger page is rendered again with less detail."""
 TOO_LARGE = f"Even so this page is larger than {MAX_BYTES // 1000} kB."
-ALL = 1_000_000
+PARTS = ("results by group", "commands", "numbers of papers", "facts of each cell", "results by benchmark")
+"""What is left out of a page that gets too large, in order; the overviews stay."""
 
 
 @dataclass(frozen=True)
-class Detail:
-    """What the page leaves out; `index.json` and the cells hold everything in any case."""
+class Part:
+    """One model, run in one way, as the page shows it."""
 
-    left_out: tuple[str, ...] = ()
-    rows: int = ALL
-    """Rows of a section; only the cells of these rows are listed."""
+    title: str
+    mark: str
+    note: str
+    """What the reader is told of marked models, or the model's own note."""
+    overview: Overview
+    table: Table
+    plot: Plot | None
+    answers: list[tuple[str, str, str]]
+    """Of each class the lowest defense: (class, name, in words)."""
+    over: list[str]
+    missing: list[str]
+    fill: str
+    """The command that measures what is missing."""
+    benchmarks: list[Benchmark]
 
-    @property
-    def said(self) -> str:
-        """The sentence that tells the reader."""
-        parts = list(self.left_out)
-        if self.rows < ALL:
-            parts.append(f"rows beyond the first {self.rows} of each section")
-        return f"Omitted here: {', '.join(parts)}; see leaderboard.md and index.json." if parts else ""
 
+class Awaited(NamedTuple):
+    """A real model without results."""
 
-PARTS = ("results by group", "plots", "commands")
-"""Parts in the order in which they are left out."""
-LEVELS = (*(Detail(PARTS[:count]) for count in range(4)), *(Detail(PARTS, rows) for rows in (25, 5, 1)))
-"""From everything to the least; the page has the first level that fits."""
+    name: str
+    command: str
 
 
 def page(index: Index) -> str:
     """The page, with as much detail as fits; one that fits at no level says so."""
     index = readable(index)
-    for detail in LEVELS:
-        text = render(index, detail)
+    text = ""
+    for count in range(len(PARTS) + 1):
+        text = render(index, PARTS[:count])
         if len(text.encode()) < MAX_BYTES:
             return text
-    return render(index, LEVELS[-1], f" {TOO_LARGE}")
+    return render(index, PARTS, f" {TOO_LARGE}")
 
 
-def render(index: Index, detail: Detail, warning: str = "") -> str:
-    """The page with a given amount of detail."""
-    found = sections_of(index)
-    models = sorted({cell.model for cell in index.cells})
-    shown = {number for section in found for line in section.lines[: detail.rows] for number in line.numbers}
+def render(index: Index, left_out: Sequence[str] = (), warning: str = "") -> str:
+    """The page without some of `PARTS`."""
+    said = f"Omitted here: {', '.join(left_out)}; see leaderboard.md and index.json." if left_out else ""
     text: str = template("page.html.j2").render(
         index=index,
-        sections=found,
-        columns=page_columns,
-        legend=legend(found),
-        contents=contents(found),
-        models=models,
-        tasks=sorted({section.task for section in found}),
-        judges=sorted({section.judge for section in found}),
-        left_out=detail.left_out,
-        rows=detail.rows,
-        said=detail.said + warning,
-        listed=listed(index, shown),
+        parts=parts(index),
+        awaited=awaited(index),
+        rule=RULE,
+        grey=GREY,
+        judges=judges(index),
+        axes=axes(),
+        left_out=left_out,
+        said=said + warning,
+        listed=listed(index),
         links=partial(links, index.cells),
-        forest=charts.forest,
-        scatter=charts.scatter,
-        about=about,
-        group_tables=group_tables,
         g="{:g}".format,
         **assets("page"),
     )
     return text
 
 
-def page_columns(section: Section) -> list[tuple[Column, list[Column]]]:
-    """The columns of a section's table, each with those shown inside it."""
-    columns = [
-        column
-        for column in columns_of(section)
-        if not column.optional or any(column.value(line) is not None for line in section.lines)
-    ]
-    return grouped(columns, "page")
+def parts(index: Index) -> list[Part]:
+    """The models: real ones first, then small research models, then toys."""
+    marks = ["", *MARKS]
+    found = sorted(index.overviews, key=lambda one: (marks.index(one.mark), one.model, one.subject))
+    return [_part(index, one, [other for other in found if other.model == one.model]) for one in found]
 
 
-def contents(sections: Sequence[Section]) -> dict[str, list[tuple[int, str]]]:
-    """Number and name of each section, counted from 1, by task."""
-    found: dict[str, dict[int, Section]] = defaultdict(dict)
-    for number, section in enumerate(sections, 1):
-        found[section.title][number] = section
-    return {task: list(zip(own, _names(list(own.values())), strict=True)) for task, own in found.items()}
+def _part(index: Index, found: Overview, alike: Sequence[Overview]) -> Part:
+    facts = [_facts(index, one) for one in alike]
+    setting = differing(_facts(index, found), facts)
+    first = index.cells[found.rows[0].cells[0]] if found.rows else None
+    note = MARKS[found.mark] if found.mark else first.model_note if first else ""
+    return Part(
+        title=f"{found.model} ({setting})" if setting else found.model,
+        mark=found.mark,
+        note=note,
+        overview=found,
+        table=overview_table(found),
+        plot=plot(found),
+        answers=list(answers(found)),
+        over=over(found),
+        missing=missing(found),
+        fill=fill(index, found),
+        benchmarks=benchmarks(index, found),
+    )
 
 
-def _names(sections: Sequence[Section]) -> list[str]:
-    """Names of the sections of one task: the judge, and as few other facts as distinguish them."""
-    facts = []
-    for section in sections:
-        judge, _, fingerprint = section.judge.partition("@")
-        version, metric = f"v{section.version.removeprefix('v')}", METRIC_NAMES[section.metric]
-        facts.append((judge, section.mark, version, metric, fingerprint, shorten(section.revision, 12)))
-    chosen = [0]
-    for part in range(1, len(facts[0])):
-        told, more = ({tuple(own[n] for n in parts) for own in facts} for parts in (chosen, [*chosen, part]))
-        if len(more) > len(told):
-            chosen.append(part)
-    named = [[own[part] for part in chosen if own[part]] for own in facts]
-    return [f"{judge} ({', '.join(rest)})" if rest else judge for judge, *rest in named]
+def _facts(index: Index, found: Overview) -> dict[str, object]:
+    cell = next(cell for cell in index.cells if cell.subject == found.subject)
+    return {
+        "revision": cell.model_revision[:12],
+        "dtype": cell.dtype,
+        "attention": cell.attention,
+        "engine": cell.engine or "transformers",
+        "kind": found.mark or "real",
+    }
+
+
+def awaited(index: Index) -> list[Awaited]:
+    """The real models that a board without any could have, each with the command that measures and adds it."""
+    if any(not found.mark for found in index.overviews):
+        return []
+    command = "shiftdc-eval grid run paper-tables -o results --only {} && shiftdc-eval board build results"
+    return [Awaited(name, command.format(pattern)) for name, pattern in AWAITED.items()]
 
 
 @cache
@@ -163,35 +183,3 @@ def assets(name: str) -> dict[str, str]:
 def source_hash(text: str) -> str:
     """Hash of an inline style or script as a content security policy names it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def about(section: Section) -> list[str]:
-    """What a reader must know about a section, in sentences."""
-    said = [MARKS[section.mark]] if section.mark else []
-    said.append("Lower is better." if lower_is_better(section.metric) else "Higher is better.")
-    if section.metric == "keyword_asr":
-        said.append("One minus the refusal rate: not a rate of harmful answers.")
-    if section.remark:
-        said.append(section.remark)
-    if section.revision:
-        said.append(f"Data revision {shorten(section.revision, 40)}.")
-    cells = [line.cell for line in section.lines]
-    notes = {(cell.model, cell.model_note) for cell in cells if cell.model_note and not cell.mark}
-    said += [f"{model}: {note.removesuffix('.')}." for model, note in sorted(notes)]
-    return [*said, *section.judged]
-
-
-def group_tables(section: Section) -> list[tuple[str, list[str], list[tuple[str, str, list[str]]]]]:
-    """Results by group: (kind of group, its names, rows of (model, defense, values))."""
-    tables = []
-    for kind in sorted({kind for line in section.lines for kind in line.measure.groups}):
-        groups = [line.measure.groups.get(kind, {}) for line in section.lines]
-        names = sorted({name for own in groups for name in own})
-        if len(names) > 20:
-            continue
-        rows = []
-        for line, own in zip(section.lines, groups, strict=True):
-            values = [show(own[name].value if name in own else None, section.metric) for name in names]
-            rows.append((line.cell.model, line.cell.defense, values))
-        tables.append((kind, names, rows))
-    return tables

@@ -24,7 +24,7 @@ from shiftdc_eval.core.statistics.paired import (
     paired_scores,
     sign_flip_p,
 )
-from shiftdc_eval.core.statistics.ranking import detectable_difference, detectable_errors, holm, ranks
+from shiftdc_eval.core.statistics.ranking import detectable_difference, detectable_errors, holm
 
 __all__ = [
     "CONFIDENCE",
@@ -49,7 +49,6 @@ __all__ = [
     "paired_proportions",
     "paired_scores",
     "proportion",
-    "ranks",
     "sign_flip_p",
     "wilson",
 ]

@@ -1,4 +1,4 @@
-"""What many comparisons say together: Holm's adjustment (1979), ranks with ties, power."""
+"""What many comparisons say together: Holm's adjustment (1979), power."""
 
 from __future__ import annotations
 
@@ -21,19 +21,6 @@ def holm(ps: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(ps) - rank) * ps[position]))
         adjusted[position] = running
     return adjusted
-
-
-def ranks(better: Sequence[Sequence[bool]]) -> list[tuple[int, int]]:
-    """Best and worst rank each entry may hold.
-
-    Args:
-        better: `better[i][j]` is True when i is separably better than j.
-    """
-    size = len(better)
-    return [
-        (1 + sum(better[j][i] for j in range(size)), size - sum(better[i][j] for j in range(size)))
-        for i in range(size)
-    ]
 
 
 def detectable_errors(tests: int) -> float:

@@ -54,6 +54,7 @@ MSTS = TaskInfo(
         {},
         "An answer is safe in many ways beside a refusal (a warning, a question, a misunderstanding), so these numbers "
         "are never averaged with those of benchmarks where only a refusal is.",
+        warning_is_safe=True,
     ),
     defects=(
         "no automatic judge is official: people judged. The best of the eight that the authors tried has F1 .59; "
