@@ -170,16 +170,17 @@ def test_as_many_items_are_asked_for_as_a_probe_needs() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_pairs")
 def test_the_toy_model_is_recorded_and_analysed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("shiftdc_eval.analysis.items.load_task", toy_task)
     monkeypatch.setattr(collect, "__kwdefaults__", {"load": toy_task})
-    arguments = ["--tasks", ",".join(KINDS), "--items", "24", "--no-answers", "--variants", "online"]
-    command = ["analyse", "toy", *arguments, "--caption-max-new-tokens", "24", "-o", str(tmp_path)]
+    arguments = ["--tasks", ",".join(KINDS), "--items", "12", "--no-answers", "--variants", "online"]
+    command = ["analyse", "toy", *arguments, "--caption-max-new-tokens", "8", "-o", str(tmp_path)]
     assert main(command) == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["items"]["harmful"] == report["items"]["benign"] == 24
+    assert report["items"]["harmful"] == report["items"]["benign"] == 12
     assert len(report["curves"]["safety_probe"]["text_caption"]["image"]["accuracy"]["value"]) == 8
     assert report["findings"]
     assert (tmp_path / "index.html").is_file()

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 from adapter_harness import manager, write_figstep
+from few_pairs import few
 
 from shiftdc_eval.analysis import explain
 from shiftdc_eval.cli import main
@@ -37,12 +38,13 @@ def answered(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         patch.setenv("SHIFTDC_DATA", str(write_figstep(folder / "data")))
         patch.setenv("SHIFTDC_CACHE", str(folder / "cache"))
         patch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])
+        patch.setattr("shiftdc_eval.defenses.directions.load_contrast", few)
         assert main(["grid", "run", str(file), "-o", str(folder / "out")]) == 0
     return folder
 
 
 @pytest.fixture
-def results(answered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def results(answered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_pairs: None) -> Path:
     """The results of that grid, with data and cache of one's own."""
     shutil.copytree(answered, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("SHIFTDC_DATA", str(tmp_path / "data"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from few_pairs import few
 from PIL import Image
 
 from shiftdc_eval.analysis import recording
@@ -35,7 +36,7 @@ def backbone(tiny_llava: Path) -> Backbone:
 @pytest.fixture(scope="module")
 def directions(backbone: Backbone) -> Directions:
     """Fitted once: they keep what they have made."""
-    return Directions(backbone)
+    return Directions(backbone, contrast=few())
 
 
 @pytest.fixture

@@ -148,6 +148,7 @@ def test_models_with_contrast_sets_of_their_own_take_no_common_part(tmp_path: Pa
                 with_files(read_grid(file), tmp_path, tmp_path)
 
 
+@pytest.mark.usefixtures("few_pairs")
 def test_another_models_direction_is_taken_when_its_shape_fits(tiny_llava: Path, tmp_path: Path) -> None:
     backbone = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
     own = Directions(backbone)()
@@ -246,7 +247,11 @@ defaults: {{batch_size: 4, gen_kwargs: {{max_new_tokens: 4}}}}
 
 @pytest.mark.slow
 def test_a_finished_sweep_becomes_a_table_and_a_plot(
-    tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_llava: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    few_pairs: None,
 ) -> None:
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data", tasks=1)))
     monkeypatch.setattr("shiftdc_eval.grid.tasks._manager", [manager()])

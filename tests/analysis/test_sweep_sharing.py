@@ -176,6 +176,7 @@ def test_edited_and_drawn_answers_are_never_found_again(backbone: Backbone, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_pairs")
 def test_a_sweep_takes_the_passes_that_its_plan_names(
     tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
