@@ -250,6 +250,7 @@ def test_a_path_is_no_image_and_a_text_no_chat() -> None:
             model.answer(wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("few_pairs")
 def test_a_model_with_another_direction_keeps_its_contrast_set(tmp_path: Path) -> None:
     model = sd.load("toy")
     model.direction().save(str(tmp_path / "direction.safetensors"))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from shiftdc_eval.core.errors import ConfigError
 
 
-def installed(group: str) -> dict[str, list[EntryPoint]]:
+def installed(group: str) -> Mapping[str, list[EntryPoint]]:
     """Name -> the entry points of that name in a group; more than one is a clash."""
+    return _installed(group, tuple(sys.path))
+
+
+@cache
+def _installed(group: str, _path: tuple[str, ...]) -> Mapping[str, list[EntryPoint]]:
+    """Looked for once: it takes as long as reading every package's metadata."""
     found: dict[str, list[EntryPoint]] = {}
     for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
         found.setdefault(entry.name, []).append(entry)

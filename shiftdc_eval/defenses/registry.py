@@ -64,7 +64,7 @@ class Registry(MutableMapping[str, "type[Settings]"]):
         self._classes: dict[str, type[Settings]] = {}
 
     @cached_property
-    def _plugged(self) -> dict[str, list[EntryPoint]]:
+    def _plugged(self) -> Mapping[str, list[EntryPoint]]:
         return installed(GROUP)
 
     def refused(self, name: str) -> str:

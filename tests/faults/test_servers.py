@@ -116,7 +116,7 @@ def test_no_server_is_one_line(
         "no such host": "http://judge.invalid/v1",
     }[way]
     ask(tmp_path / "run", ["500"])
-    assert main(command(tmp_path / "run", url)) == 2
+    assert main(command(tmp_path / "run", url, timeout=1)) == 2
     [line] = [line for line in said(capsys, tmp_path).splitlines() if "shiftdc-eval judge: " in line]
     assert "no server answers" in line
 
