@@ -35,7 +35,10 @@ VARIETIES = {"pcm": "en", "wuu": "zh", "yue": "zh", "arz": "ar", "ary": "ar"}
 """Codes of the detector that the rules of another language are for."""
 
 _WORD = re.compile(r"[^\W\d_]+")
-_NOT_LANGUAGE = re.compile(r"https?://\S+|\S+@\S+|[\w./\\]*[/\\_=(){}\[\]<>]+[\w./\\]*|\d+")
+_NOT_LANGUAGE = re.compile(
+    r"https?://\S+|(?<!\S)\S+@\S+|(?:(?<![\w./\\])[\w./\\]+)?[/\\_=(){}\[\]<>]+[\w./\\]*|\d+"
+)
+"""Tried at the beginning of a word alone: a text without spaces is one long word."""
 _SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f\u061f\u0964])\s*|\n+")
 _SCRIPTS = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "KATAKANA-HIRAGANA": "CJK", "IDEOGRAPHIC": "CJK"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.judges import Item, Verdict, get_judge
 from shiftdc_eval.judges.keyword import load_list
-from shiftdc_eval.judges.language import expect, expected
+from shiftdc_eval.judges.language import _NOT_LANGUAGE, expect, expected, foreign
 from shiftdc_eval.judges.registry import in_languages
 from shiftdc_eval.judges.rules import Rules, languages, load_rules
 
@@ -240,6 +241,20 @@ def test_a_long_answer_takes_no_longer_than_its_length(text: str) -> None:
     begun = time.perf_counter()
     load_rules("en").find(text * 3000)
     assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.parametrize("text", ["\u4e2d\u6587\u5b57", "a.b"])
+def test_the_language_of_an_answer_without_spaces_takes_no_longer_than_its_length(text: str) -> None:
+    foreign("warm up", ["en"])
+    begun = time.perf_counter()
+    foreign(text * 10_000, ["en"])
+    assert time.perf_counter() - begun < 2
+
+
+@given(st.text(alphabet="ab1_/\\.(@ )=h:t\u4e2d\n-<"))
+def test_what_is_no_language_is_what_the_plain_expression_finds(text: str) -> None:
+    plain = r"https?://\S+|\S+@\S+|[\w./\\]*[/\\_=(){}\[\]<>]+[\w./\\]*|\d+"
+    assert _NOT_LANGUAGE.sub("#", text) == re.sub(plain, "#", text)
 
 
 @given(st.text())
