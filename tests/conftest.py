@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,8 +57,11 @@ _warm: list[Warm] = []
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Fork the process that forks for `warm` while no test has left anything behind in this one."""
-    if any("warm" in getattr(item, "fixturenames", ()) for item in session.items):
+    """Before the first test: lmms-eval asks git once and not six times a run, and the process for `warm` is forked."""
+    if hasattr(utils := sys.modules.get("lmms_eval.utils"), "_git_output"):
+        utils._git_output = cache(utils._git_output)  # type: ignore[union-attr]
+    wanted = any("warm" in getattr(item, "fixturenames", ()) for item in session.items)
+    if wanted and not session.config.option.collectonly:
         from warm import Warm
 
         _warm.append(Warm())

@@ -28,6 +28,12 @@ def figstep_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHIFTDC_DATA", str(write_figstep(tmp_path / "data")))
 
 
+@pytest.fixture(autouse=True)
+def no_other_tenants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of earlier tests are not asked for their room."""
+    monkeypatch.setattr("shiftdc_eval.core.model_memory._tenants", [])
+
+
 @pytest.fixture
 def local_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_classifier(tmp_path / "classifier")
