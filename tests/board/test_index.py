@@ -693,3 +693,25 @@ def test_no_share_is_rounded_twice(results: Path, board: Path) -> None:
     write_rows(samples, rows)
     (cell,) = index(results, board).cells
     assert cell.measures[0].value == pytest.approx(809 / 1680, abs=1e-6)
+
+
+def test_results_by_group_are_lower_better_as_well(results: Path, board: Path) -> None:
+    made = {
+        defense: Made(
+            task="mini_vqa", defense=defense, size=40, utility=True, judges={"exact": ("score", share)},
+            groups=lambda row: {"kind": "odd" if row % 2 else "even"},
+        )
+        for defense, share in (("none", 0.9), ("shiftdc", 0.4))
+    }  # fmt: skip
+    for one in made.values():
+        one.write(results)
+    (table,) = tasks(index(results, board))["mini_vqa"].more
+    scores = {
+        name: [float(str(sample.verdicts["exact"].value)) for sample in one.samples()]
+        for name, one in made.items()
+    }
+    for head, first in (("even", 0), ("odd", 1)):
+        lost = (sum(scores["none"][first::2]) - sum(scores["shiftdc"][first::2])) / 20
+        assert lost > 0
+        assert float(value(table, "shiftdc", head).text) == pytest.approx(lost, abs=6e-4)
+    assert "lost against none" in table.title

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from shiftdc_eval.board.defense_labels import is_drawn, settings_but_draw
 from shiftdc_eval.board.detection import TEMPLATE
@@ -13,12 +14,12 @@ from shiftdc_eval.board.index import (
     NO_BENIGN,
     Comparison,
     Entry,
+    Group,
     Index,
     IndexCell,
     Measure,
     Metric,
     Overview,
-    OverviewRow,
     Pair,
 )
 from shiftdc_eval.board.official_means import means_of
@@ -46,16 +47,16 @@ NAMES = METRIC_NAMES | {
 FLIPPED: tuple[Metric, ...] = ("refused",)
 """Shares that the index holds the other way round."""
 REFUSALS: tuple[Metric, ...] = ("keyword_asr", "refused", "over_refusal")
-BESIDE = {"over_refusal": "over-refusal %", "utility_lost": "utility lost"}
-"""Numbers of the overview that stand beside a task's own."""
 DETECTOR_HEADS = [
-    ("detected", "%"),
+    ("detected", "%, higher is better"),
     ("refused by detector / model", "%"),
     ("false alarms", "%"),
-    ("AUROC", ""),
-    ("AUPRC", ""),
+    ("AUROC", "1 is best"),
+    ("AUPRC", "1 is best"),
 ]
 MAX_GROUPS = 20
+Column = tuple[tuple[str, str], Callable[[str], Value]]
+"""Heading of a column, and its value by row."""
 
 
 @dataclass(frozen=True)
@@ -113,137 +114,127 @@ class _Task:
     def __init__(
         self, index: Index, overview: Overview, own: Sequence[Comparison], blank: Sequence[Comparison]
     ) -> None:
-        self._index, self._own, self._overview = index, own, overview
-        self._blank = [one for one in blank if (one.judge, one.metric) == (own[0].judge, own[0].metric)][:1]
+        self._index, self._overview, self._first = index, overview, own[0]
+        self._cell = _cell(index, own[0])
+        self._own = [(one, self._by_family(one)) for one in own]
+        alike = [one for one in blank if (one.judge, one.metric) == (own[0].judge, own[0].metric)]
+        self._blank = [(one, self._by_family(one)) for one in alike[:1]]
         self._summary = {family(index.cells[row.cells[0]]): row for row in overview.rows}
-        found: dict[str, list[Entry]] = defaultdict(list)
-        for entry in (entry for one in own for entry in one.entries if NO_BENIGN not in entry.not_ranked):
-            found[family(index.cells[entry.cell])].append(entry)
-        order = list(self._summary)
-        self.rows = sorted(
-            found, key=lambda key: (order.index(key) if key in order else len(order), self._label(found[key]))
+        self._entries: dict[str, list[Entry]] = defaultdict(list)
+        for _, found in self._own:
+            for key, entries in found.items():
+                self._entries[key] += entries
+        order = {key: place for place, key in enumerate(self._summary)}
+        self.rows = sorted(self._entries, key=lambda key: (order.get(key, len(order)), self._label(key)))
+        self._complete = all(
+            cell.answered == cell.items and not entry.also
+            for entries in self._entries.values()
+            for entry in entries
+            for cell in [index.cells[entry.cell]]
         )
-        self._entries = found
+
+    def _by_family(self, found: Comparison) -> dict[str, list[Entry]]:
+        families: dict[str, list[Entry]] = defaultdict(list)
+        for entry in found.entries:
+            if NO_BENIGN not in entry.not_ranked:
+                families[family(self._index.cells[entry.cell])].append(entry)
+        return families
 
     def benchmark(self, setting: str) -> Benchmark:
         """The task's tables and what a reader must know of it."""
-        first, cell = self._own[0], _cell(self._index, self._own[0])
-        version = cell.version.removeprefix("v")
-        title = (
-            cell.task_title + (f" v{version}" if version != "1" else "") + (f", {setting}" if setting else "")
-        )
-        about = (
-            [f"Control: the requests of {cell.twin_of} with a plain grey image each."] if cell.twin_of else []
-        )
-        about += [means_of(cell.task).remark] if means_of(cell.task).remark else []
-        about += [f"{NAMES[first.metric]}: {first.power}."] if first.power else []
-        items = f"{cell.items} items"
-        about += [f"{items}, all answered." if self._complete() else f"{items}."]
-        about += [f"Data revision {cell.revision[:40]}."] if cell.revision else []
-        more = [table for table in [self._detectors(title)] if table] + self._groups(title)
-        return Benchmark(title, about, self._table(title), more, not cell.twin_of)
+        cell, version = self._cell, self._cell.version.removeprefix("v")
+        title = cell.task_title + (f" v{version}" if version != "1" else "") + (setting and f", {setting}")
+        about = [
+            cell.twin_of and f"Control: the requests of {cell.twin_of} with a plain grey image each.",
+            means_of(cell.task).remark,
+            self._first.power and f"{NAMES[self._first.metric]}: {self._first.power}.",
+            f"{cell.items} items, all answered." if self._complete else f"{cell.items} items.",
+            cell.revision and f"Data revision {cell.revision[:40]}.",
+        ]
+        more = [*self._detectors(title), *self._groups(title)]
+        return Benchmark(title, [one for one in about if one], self._table(title), more, not cell.twin_of)
 
     def _table(self, title: str) -> Table:
-        cell = _cell(self._index, self._own[0])
-        names = [self._judge(one) for one in self._own]
-        columns = [(NAMES[one.metric], name) for one, name in zip(self._own, names, strict=True)]
-        heads = [
-            (f"{head} %" if head not in ("lost against none", "harm score") else head, by)
-            for head, by in columns
+        """A column a judge; of the others those that say something."""
+        judged: list[Column] = [
+            ((_head(one.metric), self._judge(one)), partial(self._value, one, of)) for one, of in self._own
         ]
-        heads += [(f"{NAMES[one.metric]} %", "blank images") for one in self._blank]
-        against = self._own[0].metric != "score"
-        heads += [("against none", "points")] if against else []
-        summary = list(self._summary.values())
-        known = {"over_refusal": not cell.benign, "utility_lost": cell.task not in self._overview.utility}
-        beside = [name for name in known if known[name] and any(getattr(row, name) for row in summary)]
-        heads += [(BESIDE[name], "together") for name in beside]
-        timed = any(entry_cell.relative is not None for entry_cell in self._cells())
-        heads += [(TIME, "")] if timed else []
-        unscored = any(one.unscored for found in self._entries.values() for one in map(self._measure, found))
-        heads += [("unscored", "")] if unscored else []
-        heads += [("items", "")] if not self._complete() else []
-        rows = []
-        for key in self.rows:
-            values = [self._value(one, key) for one in [*self._own, *self._blank]]
-            values += [self._against(key)] if against else []
-            values += [self._beside(key, name) for name in beside]
-            values += [self._time(key)] if timed else []
-            values += [self._unscored(key)] if unscored else []
-            values += [Value(self._items(key))] if not self._complete() else []
-            rows.append(self._row(key, values))
-        return Table(title, heads, [Part("", rows)])
-
-    def _cells(self) -> list[IndexCell]:
-        return [self._index.cells[entry.cell] for entries in self._entries.values() for entry in entries]
+        beside: list[Column] = [
+            *(
+                ((_head(one.metric), "blank images"), partial(self._value, one, of))
+                for one, of in self._blank
+            ),
+            (("against none", "points"), self._against),
+            (("over-refusal %", "together"), self._over_refusal),
+            (("utility lost", "together"), self._utility_lost),
+            ((TIME, ""), self._time),
+            (("unscored", ""), self._unscored),
+            (("items", ""), self._items),
+        ]
+        columns = [(head, [value(key) for key in self.rows]) for head, value in [*judged, *beside]]
+        columns = [
+            (head, values)
+            for place, (head, values) in enumerate(columns)
+            if place < len(judged) or any(one.text not in ("", "–", "0") for one in values)
+        ]
+        rows = [self._row(key, [values[at] for _, values in columns]) for at, key in enumerate(self.rows)]
+        return Table(title, [head for head, _ in columns], [Part("", rows)])
 
     def _judge(self, found: Comparison) -> str:
         models = sorted({model for entry in found.entries for model in self._measure(entry).models})
-        name = found.judge.partition("@")[0] + (f" ({', '.join(models)})" if models else "")
-        alike = [one for one in self._own if one.judge.partition("@")[0] == found.judge.partition("@")[0]]
-        return name if models or len({one.judge for one in alike}) == 1 else found.judge
+        name = found.judge.partition("@")[0]
+        if models:
+            return f"{name} ({', '.join(models)})"
+        alike = {one.judge for one, _ in self._own if one.judge.partition("@")[0] == name}
+        return name if len(alike) == 1 else found.judge
 
-    def _label(self, entries: Sequence[Entry]) -> str:
-        labels = {self._index.cells[entry.cell].defense for entry in entries}
-        return labels.pop() if len(labels) == 1 else self._index.cells[entries[0].cell].defense_name
+    def _label(self, key: str) -> str:
+        cells = [self._index.cells[entry.cell] for entry in self._entries[key]]
+        return cells[0].defense if len({cell.defense for cell in cells}) == 1 else cells[0].defense_name
 
     def _row(self, key: str, values: list[Value]) -> Row:
         entries = self._entries[key]
-        cells = list(dict.fromkeys(number for entry in entries for number in (entry.cell, *entry.also)))
-        drawn = len({self._index.cells[number].system for number in cells})
-        reasons = [
-            reason
-            for entry in entries
-            for reason in entry.not_ranked
-            if reason not in ("ablation", "control")
-        ]
-        why = [
-            self._index.cells[entry.cell].ablation.removeprefix("ablation: ").removeprefix("control: ")
-            for entry in entries
-        ]
-        notes = list(dict.fromkeys(filter(None, [*why, *reasons])))
-        if drawn > 1:
+        numbers = list(dict.fromkeys(number for entry in entries for number in (entry.cell, *entry.also)))
+        cells = [self._index.cells[number] for number in numbers]
+        notes = [cell.ablation.removeprefix("ablation: ").removeprefix("control: ") for cell in cells]
+        notes += [one for entry in entries for one in entry.not_ranked if one not in ("ablation", "control")]
+        if (drawn := len({cell.system for cell in cells})) > 1:
             notes.append(f"{drawn} random directions, lowest to highest")
-        if not all(self._index.cells[number].recorded for number in cells):
+        if not all(cell.recorded for cell in cells):
             notes.append("no run record")
-        return Row(self._label(entries), values, cells, notes, not any(entry.not_ranked for entry in entries))
-
-    def _of(self, found: Comparison, key: str) -> list[Entry]:
-        return [entry for entry in found.entries if family(self._index.cells[entry.cell]) == key]
+        notes = [note for note in dict.fromkeys(notes) if note]
+        return Row(self._label(key), values, numbers, notes, not any(one.not_ranked for one in entries))
 
     def _measure(self, entry: Entry) -> Measure:
         return entry.pooled or self._index.cells[entry.cell].measures[entry.measure]
 
-    def _value(self, found: Comparison, key: str) -> Value:
-        entries = self._of(found, key)
-        if not entries:
-            return Value()
-        measures = [self._measure(entry) for entry in entries]
-        metric = found.metric
-        if len(entries) > 1:
-            known = sorted(lower_better(one.value, metric) for one in measures if one.value is not None)
-            span = dict.fromkeys(show(one, metric) for one in known[:: max(1, len(known) - 1)])
-            return Value("–".join(span)) if known else Value()
-        measure, cell = measures[0], self._index.cells[entries[0].cell]
-        notes = [*self._by_seed(entries[0], measure), *_official(measure)]
+    def _value(self, found: Comparison, families: Mapping[str, Sequence[Entry]], key: str) -> Value:
+        entries, metric = families.get(key, []), found.metric
+        if len(entries) != 1:
+            values = [value for entry in entries if (value := self._measure(entry).value) is not None]
+            known = sorted(lower_better(value, metric) for value in values)
+            return Value(
+                "–".join(dict.fromkeys(show(one, metric) for one in [*known[:1], *known[-1:]])) or "–"
+            )
+        (entry,) = entries
+        measure, cell = self._measure(entry), self._index.cells[entry.cell]
+        notes = [*self._by_seed(entry, measure), *_official(measure)]
         if one := measure.contrast:
             ends = f"{show_difference(one.low, metric)} to {show_difference(one.high, metric)}"
             notes.append(
                 f"refused, unsafe − safe pictures: {show_difference(one.value, metric)} ({ends}), "
                 f"{p_text(one.p)} ({one.n} pairs)"
             )
-        printed = cell.reported.get(metric, [])
+        printed, ends = cell.reported.get(metric, []), _ends(measure)
         if metric != "score":
-            ends = _ends(measure)
             return Value(_shown(measure), ends, notes, printed)
-        pair = self._pair(found, entries[0])
-        lost = (
-            "0" if cell.defense_name == "none" else "–" if pair is None else show_difference(pair[0], metric)
-        )
-        small = f"score {show(measure.value, metric)}" + (
-            f" ({_ends(measure)})" if measure.low is not None else ""
-        )
-        return Value(lost, small, [*([show_p(pair[1])] if pair else []), *notes], printed)
+        small = f"score {show(measure.value, metric)}" + (ends and f" ({ends})")
+        if cell.defense_name == "none":
+            return Value("0", small, notes, printed)
+        pair = self._pair(found, entry)
+        if pair is None:
+            return Value("–", small, notes, printed)
+        return Value(show_difference(pair[0], metric), small, [show_p(pair[1]), *notes], printed)
 
     def _by_seed(self, entry: Entry, measure: Measure) -> list[str]:
         if entry.pooled is None:
@@ -262,94 +253,92 @@ class _Task:
         if self._index.cells[entry.cell].defense_name == "none":
             return None
         sign = -1 if found.metric in (*FLIPPED, "score") else 1
-        pairs = []
         for pair in found.pairs:
-            other = {pair.first, pair.second} - {entry.cell}
-            if len(other) == 1 and self._index.cells[other.pop()].defense_name == "none":
-                pairs.append((sign * (pair.value if pair.first == entry.cell else -pair.value), pair))
-        return pairs[-1] if pairs else None
+            own = 1 if pair.first == entry.cell else -1
+            other = pair.second if own == 1 else pair.first
+            if entry.cell in (pair.first, pair.second) and self._index.cells[other].defense_name == "none":
+                return sign * own * pair.value, pair
+        return None
 
     def _against(self, key: str) -> Value:
-        entries = self._of(self._own[0], key)
-        pair = self._pair(self._own[0], entries[0]) if len(entries) == 1 else None
-        return (
-            Value("")
-            if pair is None
-            else Value(show_difference(pair[0], self._own[0].metric), show_p(pair[1]))
-        )
+        entries, metric = self._own[0][1].get(key, []), self._first.metric
+        pair = self._pair(self._first, entries[0]) if len(entries) == 1 and metric != "score" else None
+        return Value(show_difference(pair[0], metric), show_p(pair[1])) if pair else Value("")
 
-    def _beside(self, key: str, name: str) -> Value:
-        row: OverviewRow | None = self._summary.get(key)
-        return Value(pooled(getattr(row, name), row.kind == "none").text) if row else Value()
+    def _over_refusal(self, key: str) -> Value:
+        row = None if self._cell.benign else self._summary.get(key)
+        return Value(pooled(row.over_refusal).text) if row else Value()
+
+    def _utility_lost(self, key: str) -> Value:
+        row = None if self._cell.task in self._overview.utility else self._summary.get(key)
+        return Value(pooled(row.utility_lost, row.kind == "none").text) if row else Value()
 
     def _time(self, key: str) -> Value:
-        known = [one.relative for one in self._cells() if family(one) == key and one.relative is not None]
+        cells = [self._index.cells[entry.cell] for entry in self._entries[key]]
+        known = [cell.relative for cell in cells if cell.relative is not None]
         return Value(f"{sum(known) / len(known):.2f}×") if known else Value()
 
     def _unscored(self, key: str) -> Value:
-        entries = self._of(self._own[0], key)
-        if len(entries) != 1:
-            return Value(str(sum(self._measure(entry).unscored for entry in entries)) if entries else "–")
-        measure = self._measure(entries[0])
-        if not measure.unscored or measure.bound_low is None or measure.bound_high is None:
-            return Value(str(measure.unscored))
-        ends = sorted(lower_better(one, measure.metric) for one in (measure.bound_low, measure.bound_high))
-        return Value(str(measure.unscored), f"bounds {percent(ends[0])}–{percent(ends[1])}")
-
-    def _complete(self) -> bool:
-        """Whether every row answered every item once: then the table needs no column on it."""
-        return all(
-            cell.answered == cell.items and not entry.also
-            for found in self._entries.values()
-            for entry in found
-            for cell in [self._index.cells[entry.cell]]
+        measures = [self._measure(entry) for entry in self._own[0][1].get(key, [])]
+        unscored = str(sum(one.unscored for one in measures)) if measures else "–"
+        if len(measures) != 1 or measures[0].bound_low is None or measures[0].bound_high is None:
+            return Value(unscored)
+        ends = sorted(
+            lower_better(one, self._first.metric) for one in (measures[0].bound_low, measures[0].bound_high)
         )
+        return Value(unscored, f"bounds {percent(ends[0])}–{percent(ends[1])}" if unscored != "0" else "")
 
-    def _items(self, key: str) -> str:
+    def _items(self, key: str) -> Value:
         entry = self._entries[key][0]
         cells = [self._index.cells[number] for number in (entry.cell, *entry.also)]
         times = f" × {len(cells)} seeds" if len(cells) > 1 else ""
-        return f"{min(cell.answered for cell in cells)}/{cells[0].items}{times}"
+        answered = f"{min(cell.answered for cell in cells)}/{cells[0].items}{times}"
+        return Value("" if self._complete else answered)
 
-    def _detectors(self, title: str) -> Table | None:
+    def _detectors(self, title: str) -> Iterator[Table]:
         """What the scores of detectors and gates say of the task."""
         rows = []
         for key in self.rows:
             entry = self._entries[key][0]
-            found = self._index.cells[entry.cell].detection
-            if found is None:
+            if (found := self._index.cells[entry.cell].detection) is None:
                 continue
-            against = f"{found.answers} answers against {found.benign} of {', '.join(found.against)}"
             values = [_rate(found.above, 100), Value(refused_by(self._measure(entry)))]
             values += [_rate(found.false_alarms, 100), _rate(found.auroc, 1), _rate(found.auprc, 1)]
-            rows.append(self._row(key, values))
-            rows[-1] = Row(rows[-1].name, values, rows[-1].cells, [against] if found.against else [])
-        return Table(f"{title}: detectors and gates", DETECTOR_HEADS, [Part("", rows)]) if rows else None
+            against = f"{found.answers} answers against {found.benign} of {', '.join(found.against)}"
+            rows.append(Row(self._label(key), values, [entry.cell], [against] if found.against else []))
+        if rows:
+            yield Table(f"{title}: detectors and gates", DETECTOR_HEADS, [Part("", rows)])
 
-    def _groups(self, title: str) -> list[Table]:
+    def _groups(self, title: str) -> Iterator[Table]:
         """Results of the first judge by each kind of group."""
-        found = {
-            key: self._measure(entries[0]) for key in self.rows if (entries := self._of(self._own[0], key))
-        }
-        tables = []
+        metric, families = self._first.metric, self._own[0][1]
+        found = {key: self._measure(families[key][0]) for key in self.rows if key in families}
+        none = next((one for key, one in found.items() if self._label(key) == "none"), None)
         for kind in sorted({kind for measure in found.values() for kind in measure.groups}):
             names = sorted({name for measure in found.values() for name in measure.groups.get(kind, {})})
-            if len(names) > MAX_GROUPS:
+            if not 1 < len(names) <= MAX_GROUPS:
                 continue
+            base = none.groups.get(kind, {}) if none else {}
             rows = []
             for key, measure in found.items():
                 own = measure.groups.get(kind, {})
-                shares = [
-                    lower_better(own[name].value, measure.metric) if name in own else None for name in names
-                ]
-                rows.append(
-                    Row(self._label(self._entries[key]), [Value(show(one, measure.metric)) for one in shares])
-                )
-            first = self._own[0]
-            unit = "score" if first.metric == "score" else f"{NAMES[first.metric]} %"
+                values = [_group(own.get(name), base.get(name), metric) for name in names]
+                rows.append(Row(self._label(key), values))
             heads = [(name, "") for name in names]
-            tables.append(Table(f"{title} by {kind.replace('_', ' ')}: {unit}", heads, [Part("", rows)]))
-        return tables
+            yield Table(f"{title} by {kind.replace('_', ' ')}: {_head(metric)}", heads, [Part("", rows)])
+
+
+def _group(own: Group | None, base: Group | None, metric: Metric) -> Value:
+    if own is None or (metric == "score" and base is None):
+        return Value()
+    if metric == "score" and base is not None:
+        return Value(show_difference(base.value - own.value, metric))
+    return Value(show(lower_better(own.value, metric), metric))
+
+
+def _head(metric: Metric) -> str:
+    """Title of a column."""
+    return NAMES[metric] if metric in ("score", "harm_score") else f"{NAMES[metric]} %"
 
 
 def lower_better(value: float, metric: Metric) -> float:
