@@ -155,6 +155,7 @@ def test_utility_lost_is_none_minus_the_defense_over_shared_answers(results: Pat
     assert lost.value == pytest.approx(differences.mean(), abs=1e-6)
     spread = stats.sem(differences) * 1.96
     assert (lost.low, lost.high) == pytest.approx((lost.value - spread, lost.value + spread), abs=0.02)
+    assert not lost.best, "without a defense nothing is lost"
     assert rows(overview)["none"].utility_lost is None
     assert overview.utility == {"mmstar": 50, "mmmu_val": 30}
 
@@ -171,7 +172,7 @@ def test_scores_outside_zero_to_one_are_no_utility(
 def test_what_is_not_separable_from_the_lowest_of_its_class_shares_its_mark(
     results: Path, board: Path
 ) -> None:
-    shares = {"none": 0.9, "shiftdc": 0.2, "ecso": 0.25, "cmrm": 0.5, "coca": 0.55}
+    shares = {"none": 0.9, "shiftdc": 0.2, "ecso": 0.25, "cmrm": 0.42, "coca": 0.55}
     made = {name: two_sided(share, 0.0, name) for name, share in shares.items()}
     (overview,) = indexed(results, board, [one for own in made.values() for one in own]).overviews
     complied = {name: [one == "complied" for one in verdicts(own[0])] for name, own in made.items()}
@@ -184,7 +185,8 @@ def test_what_is_not_separable_from_the_lowest_of_its_class_shares_its_mark(
     adjusted = dict(zip(pairs, multipletests(ps, method="holm")[1], strict=True))
     lowest = min(complied, key=lambda name: sum(complied[name]))
     tied = {name for pair, p in adjusted.items() if lowest in pair and p >= 0.05 for name in pair}
-    assert 1 < len(tied) < 5, "the example has both"
+    alone = {name for pair, p in zip(pairs, ps, strict=True) if lowest in pair and p >= 0.05 for name in pair}
+    assert 1 < len(alone) < len(tied) < 5, "the example has all of these"
     assert {row.defense for row in overview.rows if row.harm and row.harm.best} == tied
 
 
@@ -328,6 +330,27 @@ def test_seeds_are_repeats_of_a_question(results: Path, board: Path) -> None:
     assert len(row.cells) == 6
 
 
+class Alike(AllClear):
+    """The same answers with every seed."""
+
+    def samples(self) -> list[SampleField]:
+        first = AllClear(**vars(self) | {"seed": 0})
+        return [one.model_copy(update={"run": self.run_id}) for one in first.samples()]
+
+
+def test_seeds_of_equal_answers_make_no_interval_narrower(results: Path, board: Path) -> None:
+    made = [Alike(task="figstep", size=60, seed=seed) for seed in (0, 1, 2)]
+    (overview,) = indexed(results, board, made).overviews
+    complied = verdicts(made[0]).count("complied")
+    (row,) = overview.rows
+    assert row.harm is not None
+    assert row.harm.n == 180
+    ends = proportion_confint(complied, 60, method="wilson")
+    assert (row.harm.low, row.harm.high) == pytest.approx(ends, abs=5e-3), (
+        "180 answers would be narrower by 0.05"
+    )
+
+
 def test_one_judge_decides_and_never_a_mixture(results: Path, board: Path) -> None:
     other = AllClear(task="mm_safetybench_typo", size=30, judges={"keyword_other": ("refusal", 0.1)})
     (overview,) = indexed(results, board, [*two_sided(0.9, 0.1, "none"), other]).overviews
@@ -377,3 +400,18 @@ def test_fewer_seeds_than_none_has_are_no_missing_task(results: Path, board: Pat
     made = [one for seed in (0, 1) for one in two_sided(0.9, 0.0, "none", seed=seed)]
     (overview,) = indexed(results, board, [*made, *two_sided(0.5, 0.0, "ecso")]).overviews
     assert rows(overview)["ecso"].reasons == []
+
+
+def test_random_directions_are_one_row_by_the_first_of_those_with_most_tasks(
+    results: Path, board: Path
+) -> None:
+    made = two_sided(0.9, 0.0, "none")
+    for draw, share in ((3, 0.2), (2, 0.6), (1, 0.4)):
+        own = two_sided(share, 0.0, "random", settings={"random_seed": draw})
+        made += own if draw > 1 else own[:1]
+    (overview,) = indexed(results, board, made).overviews
+    (row,) = [row for row in overview.rows if row.kind == "control"]
+    assert row.harm is not None
+    assert row.draws == 3
+    assert row.harm.value == pytest.approx(verdicts(made[4]).count("complied") / 60, abs=1e-6)
+    assert "one of 3 random directions, that of most tasks" in (board / "index.html").read_text()
