@@ -155,7 +155,6 @@ def test_utility_lost_is_none_minus_the_defense_over_shared_answers(results: Pat
     assert lost.value == pytest.approx(differences.mean(), abs=1e-6)
     spread = stats.sem(differences) * 1.96
     assert (lost.low, lost.high) == pytest.approx((lost.value - spread, lost.value + spread), abs=0.02)
-    assert not lost.best, "without a defense nothing is lost"
     assert rows(overview)["none"].utility_lost is None
     assert overview.utility == {"mmstar": 50, "mmmu_val": 30}
 
@@ -415,3 +414,22 @@ def test_random_directions_are_one_row_by_the_first_of_those_with_most_tasks(
     assert row.draws == 3
     assert row.harm.value == pytest.approx(verdicts(made[4]).count("complied") / 60, abs=1e-6)
     assert "one of 3 random directions, that of most tasks" in (board / "index.html").read_text()
+
+
+def test_the_least_loss_of_utility_is_not_the_best_where_none_is_separable_from_it(
+    results: Path, board: Path
+) -> None:
+    made = []
+    for defense, share in (("none", 0.9), ("shiftdc", 0.4), ("ecso", 0.3)):
+        utility = {"task": "mmstar", "size": 50, "utility": True, "judges": {"exact": ("score", share)}}
+        made += [*two_sided(0.5, 0.0, defense), Made(defense=defense, **utility)]
+    (overview,) = indexed(results, board, made).overviews
+    scores = {
+        one.defense: [float(str(sample.verdicts["exact"].value)) for sample in one.samples()]
+        for one in made[2::3]
+    }
+    for defense in ("shiftdc", "ecso"):
+        assert 3 * stats.ttest_rel(scores["none"], scores[defense]).pvalue < 0.01
+        lost = rows(overview)[defense].utility_lost
+        assert lost is not None
+        assert not lost.best

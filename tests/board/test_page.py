@@ -641,11 +641,10 @@ def test_twenty_five_defenses_on_ten_tasks_of_two_models_fit(results: Path, boar
     text = (board / "index.html").read_text()
     assert len(text.encode()) < MAX_BYTES
     assert text.count('class="overview"') == text.count("<svg") == 2
-    index = index_of(CELLS.all_of(board), [])
+    index = Index.model_validate_json((board / "index.json").read_text())
     assert [len(overview.rows) for overview in index.overviews] == [25, 25]
     assert TOO_LARGE not in text
     assert "results by benchmark" not in text.partition("</header>")[0], "the details fit too"
-    assert check(board) == []
 
 
 def test_a_link_to_a_cell_opens_the_list_that_it_is_in_and_tables_sort(grid: Path, chromium: str) -> None:

@@ -45,7 +45,7 @@ def overview_table(found: Overview) -> Table:
     for row in found.rows:
         parts.setdefault(_part(row), []).append(
             Row(
-                row.defense.partition(" (")[0] if row.draws > 1 else row.defense,
+                short_name(row),
                 [
                     pooled(row.harm),
                     _over_refusal(row, len(found.benign)),
@@ -65,6 +65,11 @@ def overview_table(found: Overview) -> Table:
     heads += [("utility lost", "points")] if found.utility else []
     heads += [(TIME, "")] if timed(found) else []
     return Table("", [*heads, ("unscored", "answers")], [Part(title, rows) for title, rows in parts.items()])
+
+
+def short_name(row: OverviewRow) -> str:
+    """The defense's label; of a row of several random directions without the settings that draw them."""
+    return row.defense.partition(" (")[0] if row.draws > 1 else row.defense
 
 
 def timed(found: Overview) -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from shiftdc_eval.board.index import Overview, OverviewRow, Pooled
 from shiftdc_eval.board.render.format import interval, percent, shorten
+from shiftdc_eval.board.render.overview import short_name
 
 WIDTH, HEIGHT = 360, 262
 LEFT, RIGHT, TOP, BOTTOM = 36, 350, 12, 222
@@ -81,7 +82,7 @@ def plot(found: Overview) -> Plot | None:
         height = _free(x - 7, y - 6, -5.0 * len(name), taken)
         dots.append(Dot(x, y, x, x, y, y, "corner", f"{name}, by its definition", name, x - 7, height, "end"))
     for row in sorted(rows, key=lambda row: (not row.front, row.kind != "none", *_point(row))):
-        label = row.defense if row.front or row.kind == "none" or all_labels else ""
+        label = short_name(row) if row.front or row.kind == "none" or all_labels else ""
         if row.over_refusal and row.harm:
             dots.append(_dot(row, row.over_refusal, row.harm, brief(label), taken))
     front = sorted({_point(row) for row in rows if row.front})
