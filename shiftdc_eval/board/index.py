@@ -102,8 +102,6 @@ class Measure(Record):
     """The share with every unscored answer counted so that it raises the share."""
     groups: dict[str, dict[str, Group]] = Field(default_factory=dict)
     """Results by topic, scenario, ...; `flag` holds the answers that carry a flag."""
-    macro: dict[str, float] = Field(default_factory=dict)
-    """Unweighted mean over the groups of each kind."""
     official: list[Official] = Field(default_factory=list)
     """Means over groups, where a benchmark has any besides `value`."""
     contrast: Contrast | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -185,7 +185,6 @@ def measure(column: Column) -> Measure:
     unscored = int((~column.scored & column.chosen).sum())
     reasons = {reason: int(column.chosen[rows].sum()) for reason, rows in column.judge.reasons.items()}
     failures = float(np.nansum(column.values))
-    groups = group_results(column)
     return Measure(
         judge=column.judge.key,
         models=column.judge.models,
@@ -200,12 +199,7 @@ def measure(column: Column) -> Measure:
         reasons={reason: count for reason, count in reasons.items() if count},
         bound_low=rounded(failures / size) if column.is_rate else None,
         bound_high=rounded((failures + unscored) / size) if column.is_rate else None,
-        groups=groups,
-        macro={
-            name: round(sum(group.value for group in parts.values()) / len(parts), DIGITS)
-            for name, parts in groups.items()
-            if name != "flag" and len(parts) > 1
-        },
+        groups=group_results(column),
         contrast=contrast_of(column),
         official=[]
         if column.benign

@@ -307,7 +307,8 @@ def _pooled(value: float, low: float, high: float, n: int) -> Pooled:
 def _reasons(entries: Sequence[IndexCell], pool: Sequence[Pool], whole: Sequence[Pool]) -> list[str]:
     """Why a row is not compared."""
     found = [reason for entry in entries for reason in entry.not_ranked if reason in NOT_COMPARED]
-    for own, other in zip(pool[:2], whole[:2], strict=True):
+    for own, other, what in zip(pool[:2], whole[:2], ("harmful requests", "a benign set"), strict=True):
+        found += [] if other.keys else [f"without {what}"]
         if own.keys and np.isnan(own.values).mean() > MAX_UNSCORED:
             found.append(UNSCORED)
         missing = {task for task, _ in _items(other) - _items(own)}

@@ -344,7 +344,7 @@ def test_repeats_are_answers_of_one_item(results: Path, board: Path) -> None:
     assert (measure.n, measure.questions) == (30, 10)
 
 
-def test_groups_and_their_unweighted_mean(results: Path, board: Path) -> None:
+def test_groups(results: Path, board: Path) -> None:
     made = Made(size=30, groups=lambda row: {"scenario": "a" if row < 24 else "b"})
     made.write(results)
     _, measure, _ = only(index(results, board))
@@ -352,7 +352,6 @@ def test_groups_and_their_unweighted_mean(results: Path, board: Path) -> None:
     parts = measure.groups["scenario"]
     assert (parts["a"].n, parts["b"].n) == (24, 6)
     assert parts["b"].value == pytest.approx(sum(failed[24:]) / 6, abs=1e-4)
-    assert measure.macro["scenario"] == pytest.approx((parts["a"].value + parts["b"].value) / 2, abs=1e-4)
     assert measure.groups["flag"]["clear_harm"].n == 15
 
 

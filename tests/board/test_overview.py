@@ -309,6 +309,7 @@ def test_what_is_missing_is_said_with_the_one_command_that_fills_it(results: Pat
     index = indexed(results, board, made)
     (overview,) = index.overviews
     assert missing(overview) == ["over-refusal", "utility lost", "time over none"]
+    assert [row.reasons for row in overview.rows] == [["without a benign set"]]
     assert fill(index, overview) == (
         "lmms-eval --model shiftdc_vlm --model_args defense=none --tasks toy_benign,toy_mme"
     )

@@ -19,8 +19,6 @@ class Value:
     """Numbers that papers print, told apart by their form."""
     best: bool = False
     """Not separable from the lowest of its class."""
-    why: str = ""
-    """Why there is no value."""
 
 
 @dataclass(frozen=True)
