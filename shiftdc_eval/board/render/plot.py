@@ -21,7 +21,7 @@ ACROSS = (0, 1, 5, 10, 20, 40, 70, 100)
 DOWN = (0, 25, 50, 75, 100)
 """Ticks of harm not refused in percent."""
 MAX_LABELS = 14
-"""Dots of which all have a label; of more only the front and the corners."""
+"""Dots of which all have a label where there is room; of more only the front and the corners."""
 
 
 class Dot(NamedTuple):
@@ -79,7 +79,7 @@ def plot(found: Overview) -> Plot | None:
     dots = []
     if not any(row.defense.startswith("refuse_all") for row in rows):
         x, y, name = across(1), down(0), "refuse_all"
-        height = _free(x - 7, y - 6, -5.0 * len(name), taken)
+        height = _free(x - 7, y - 6, -5.0 * len(name), taken) or y - 6
         dots.append(Dot(x, y, x, x, y, y, "corner", f"{name}, by its definition", name, x - 7, height, "end"))
     for row in sorted(rows, key=lambda row: (not row.front, row.kind != "none", *_point(row))):
         label = short_name(row) if row.front or row.kind == "none" or all_labels else ""
@@ -117,21 +117,33 @@ def _dot(row: OverviewRow, x: Pooled, y: Pooled, label: str, taken: list[tuple[f
     at, height = across(x.value), down(y.value)
     side, anchor = (-1, "end") if at > WIDTH * 0.66 else (1, "start")
     label_x = at + 7 * side
-    label_y = _free(label_x, height + 3.5, 5.0 * len(label) * side, taken) if label else height
+    label_y = _free(label_x, height + 3.5, 5.0 * len(label) * side, taken) if label else None
     form = "corner" if row.kind == "none" else "front" if row.front else "plain" if row.compared else "grey"
     ends = across(x.low), across(x.high), down(y.low), down(y.high)
-    return Dot(at, height, *ends, form, _said(row), label, round(label_x, 1), label_y, anchor)
+    return Dot(
+        at,
+        height,
+        *ends,
+        form,
+        _said(row),
+        "" if label_y is None else label,
+        round(label_x, 1),
+        label_y or height,
+        anchor,
+    )
 
 
-def _free(x: float, y: float, width: float, taken: list[tuple[float, float, float]]) -> float:
-    """A height near y at which a label does not overlap another one; y itself where there is none."""
+def _free(x: float, y: float, width: float, taken: list[tuple[float, float, float]]) -> float | None:
+    """A height near y at which a label does not overlap another one or a dot; None where there is none."""
     left, right = min(x, x + width), max(x, x + width)
 
     def clear(at: float) -> bool:
         apart = all(abs(at - other) >= 9 or right < a or left > b for a, b, other in taken)
         return apart and 8 < at < BOTTOM
 
-    at = next(filter(clear, (y + step for step in (0, -9, 9, -18, 18, -27, 27, -36, 36))), y)
+    at = next(filter(clear, (y + step for step in (0, -9, 9, -18, 18))), None)
+    if at is None:
+        return None
     taken.append((left, right, at))
     return round(at, 1)
 
