@@ -9,14 +9,14 @@ over-refusal alone, and only those that answered all that `none` answered.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
 from shiftdc_eval.board import costs
 from shiftdc_eval.board.cell import Cell
+from shiftdc_eval.board.compare import LEVEL
 from shiftdc_eval.board.defense_labels import draw_of, is_drawn, settings_but_draw
 from shiftdc_eval.board.detection import answers_by_template, is_blank
 from shiftdc_eval.board.index import (
@@ -32,40 +32,27 @@ from shiftdc_eval.board.index import (
     OverviewRow,
     Pooled,
 )
-from shiftdc_eval.board.metrics import scores_harm
-from shiftdc_eval.board.official_means import means_of
+from shiftdc_eval.board.pools import (
+    Counted,
+    Pool,
+    by_judge,
+    has_image,
+    in_both,
+    is_benign,
+    is_harmful,
+    main_judge,
+    of_tasks,
+    pooled_answers,
+    utility_scores,
+    whole_of,
+)
 from shiftdc_eval.core import statistics
 from shiftdc_eval.core.hashing import content_hash
-from shiftdc_eval.core.records import BENIGN_ITEM
-from shiftdc_eval.core.statistics import Bools, Floats
 from shiftdc_eval.core.statistics.intervals import cluster_sums, numbered
 from shiftdc_eval.core.statistics.paired import score_flip_p
 
-LEVEL = 0.05
-CLEAR_HARM = "clear_harm"
-"""Flag of items that are harmful by themselves; where a task flags none, all its items but benign ones count."""
 CONTROLS = ("random", "refuse_all", "always_prefix", "blank_image")
 """Controls of this package; the records of others say that they are controls."""
-
-Key = tuple[str, str, int, int]
-"""Task, item, seed and repeat of an answer."""
-Counted = Callable[[Cell], tuple[Bools, Floats]]
-"""[n] which answers of a cell count, and [n] their values, nan where unscored."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The answers of one defense that make one number."""
-
-    keys: list[Key]
-    values: Floats
-    """[n] the values; nan where unscored."""
-    questions: list[str]
-
-    @property
-    def tasks(self) -> dict[str, int]:
-        """Its answers by task."""
-        return dict(Counter(key[0] for key in self.keys))
 
 
 def overviews(cells: Sequence[Cell], entries: Sequence[IndexCell]) -> list[Overview]:
@@ -89,21 +76,21 @@ def kind_of(cell: Cell) -> Kind:
 
 def _overview(cells: Sequence[Cell], entries: Sequence[IndexCell], numbers: Sequence[int]) -> Overview:
     used = _of_one_version(cells, numbers)
-    judge = _main_judge([cells[n] for n in used])
-    with_image = any((_harmful(cells[n]) & _shown(cells[n])).any() for n in used)
+    judge = main_judge([cells[n] for n in used])
+    with_image = any((is_harmful(cells[n]) & has_image(cells[n])).any() for n in used)
     counted: tuple[Counted, ...] = (
-        lambda cell: _by_judge(
-            cell, judge, "C", _harmful(cell) & _shown(cell) if with_image else _harmful(cell)
+        lambda cell: by_judge(
+            cell, judge, "C", is_harmful(cell) & has_image(cell) if with_image else is_harmful(cell)
         ),
-        lambda cell: _by_judge(cell, judge, "R", _benign(cell)),
-        _scores,
+        lambda cell: by_judge(cell, judge, "R", is_benign(cell)),
+        utility_scores,
     )
     systems = _systems(cells, entries, used)
-    pools = [tuple(_pool([cells[n] for n in own], one) for one in counted) for own, _ in systems]
+    pools = [tuple(pooled_answers([cells[n] for n in own], one) for one in counted) for own, _ in systems]
     kinds = [kind_of(cells[own[0]]) for own, _ in systems]
     base = pools[kinds.index("none")] if "none" in kinds else None
-    whole = _whole(base, pools)
-    pools = [tuple(_of_tasks(own, one.tasks) for own, one in zip(pool, whole, strict=True)) for pool in pools]
+    whole = whole_of(base, pools)
+    pools = [tuple(of_tasks(own, one.tasks) for own, one in zip(pool, whole, strict=True)) for pool in pools]
     rows = []
     for (own, draws), pool, kind in zip(systems, pools, kinds, strict=True):
         harm, benign, utility = pool
@@ -150,18 +137,6 @@ def _of_one_version(cells: Sequence[Cell], numbers: Sequence[int]) -> list[int]:
     return [n for n in numbers if chosen[cells[n].task.name] == facts[n] and not is_blank(cells[n])]
 
 
-def _main_judge(cells: Sequence[Cell]) -> str:
-    """Key of the refusal judge that judged the most answers; of equals one with a model, then the first by name."""
-    answers: Counter[str] = Counter()
-    modelled = set()
-    for cell in cells:
-        for column in cell.judges:
-            if column.kind == "refusal" and (_harmful(cell) | _benign(cell)).any():
-                answers[column.key] += len(cell.samples)
-                modelled |= {column.key} if column.models else set()
-    return min(answers, key=lambda key: (-answers[key], key not in modelled, key), default="")
-
-
 def _systems(
     cells: Sequence[Cell], entries: Sequence[IndexCell], used: Sequence[int]
 ) -> list[tuple[list[int], int]]:
@@ -178,83 +153,6 @@ def _systems(
         (max(found, key=lambda own: (len(own), -draw_of(entries[own[0]]))), len(found))
         for found in families.values()
     ]
-
-
-def _rows(cell: Cell, flag: str) -> Bools:
-    rows = np.zeros(len(cell.samples), np.bool_)
-    rows[cell.samples.flags.get(flag, [])] = True
-    return rows
-
-
-def _benign(cell: Cell) -> Bools:
-    """[n] where a refusal is the failure."""
-    return _rows(cell, BENIGN_ITEM) | (cell.task.benign and cell.task.utility is not True)
-
-
-def _harmful(cell: Cell) -> Bools:
-    """[n] clear harm, of a benchmark where only a refusal is safe."""
-    if cell.task.benign or cell.task.utility or means_of(cell.task.name).warning_is_safe:
-        return np.zeros(len(cell.samples), np.bool_)
-    clear = _rows(cell, CLEAR_HARM)
-    return clear if clear.any() else ~_rows(cell, BENIGN_ITEM)
-
-
-def _shown(cell: Cell) -> Bools:
-    """[n] requests with an image."""
-    return np.array([image != "" for image in cell.samples.image], np.bool_)
-
-
-def _by_judge(cell: Cell, judge: str, letter: str, chosen: Bools) -> tuple[Bools, Floats]:
-    column = next((one for one in cell.judges if one.key == judge), None)
-    if column is None or not isinstance(column.verdicts, str):
-        return np.zeros_like(chosen), np.zeros(len(chosen))
-    letters = np.frombuffer(column.verdicts.encode("ascii"), np.uint8)
-    return chosen, np.where(letters == ord("-"), np.nan, letters == ord(letter))
-
-
-def _scores(cell: Cell) -> tuple[Bools, Floats]:
-    """[n] scores by the first judge of utility whose scores are from 0 to 1; nothing without one."""
-    for column in cell.judges if cell.task.utility is not False else ():
-        if column.kind == "score" and not scores_harm(cell, column):
-            values = np.array([np.nan if one is None else one for one in column.verdicts], np.float64)
-            if np.isnan(values).all() or (np.nanmin(values) >= 0 and np.nanmax(values) <= 1):
-                return np.ones(len(values), np.bool_), values
-    return np.zeros(len(cell.samples), np.bool_), np.zeros(len(cell.samples))
-
-
-def _pool(cells: Sequence[Cell], counted: Counted) -> Pool:
-    """The answers that count, larger tasks first; a request that an earlier task asked is left out."""
-    keys: list[Key] = []
-    values: list[Floats] = [np.zeros(0)]
-    questions: list[str] = []
-    asked: dict[tuple[str, str], str] = {}
-    for cell in sorted(cells, key=lambda cell: (-cell.task.items, cell.path)):
-        chosen, own = counted(cell)
-        samples, task = cell.samples, cell.task.name
-        repeats, names = samples.repeat or [0] * len(samples), samples.question or samples.item
-        rows = [
-            row
-            for row in np.flatnonzero(chosen).tolist()
-            if asked.setdefault((samples.prompt[row], samples.image[row]), task) == task
-        ]
-        keys += [(task, samples.item[row], cell.seed, repeats[row]) for row in rows]
-        values.append(own[rows])
-        questions += [names[row] for row in rows]
-    return Pool(keys, np.concatenate(values), questions)
-
-
-def _whole(base: Sequence[Pool] | None, pools: Sequence[Sequence[Pool]]) -> list[Pool]:
-    """What each number is over: the answers of `none`, or where it has none those of the row with most."""
-    most = [max(part, key=lambda one: len(one.keys)) for part in zip(*pools, strict=True)]
-    return [own if own.keys else other for own, other in zip(base or most, most, strict=True)]
-
-
-def _of_tasks(pool: Pool, tasks: Collection[str]) -> Pool:
-    """The answers to some tasks alone."""
-    rows = [row for row, key in enumerate(pool.keys) if key[0] in tasks]
-    if len(rows) == len(pool.keys):
-        return pool
-    return Pool([pool.keys[row] for row in rows], pool.values[rows], [pool.questions[row] for row in rows])
 
 
 def _share(pool: Pool) -> Pooled | None:
@@ -276,22 +174,9 @@ def _worst(pool: Pool) -> tuple[str, float] | None:
     return max(shares.items(), key=lambda one: (one[1], one[0]), default=None)
 
 
-def _both(first: Pool, second: Pool) -> tuple[Floats, Floats, list[str]]:
-    """Values of the answers that both have and that are scored in both, and their questions."""
-    if first.keys == second.keys:
-        here = there = np.arange(len(first.keys))
-    else:
-        place = {key: row for row, key in enumerate(second.keys)}
-        shared = [(row, place[key]) for row, key in enumerate(first.keys) if key in place]
-        here, there = np.array(shared, np.int64).reshape(-1, 2).T
-    known = ~np.isnan(first.values[here]) & ~np.isnan(second.values[there])
-    here, there = here[known], there[known]
-    return first.values[here], second.values[there], [first.questions[row] for row in here]
-
-
 def _lost(base: Pool, own: Pool) -> Pooled | None:
     """Mean score of `none` minus this one's, over the answers that both have."""
-    a, b, questions = _both(base, own)
+    a, b, questions = in_both(base, own)
     if not len(a):
         return None
     found = statistics.paired_scores(a, b, numbered(questions))
@@ -311,13 +196,9 @@ def _reasons(entries: Sequence[IndexCell], pool: Sequence[Pool], whole: Sequence
         found += [] if other.keys else [f"without {what}"]
         if own.keys and np.isnan(own.values).mean() > MAX_UNSCORED:
             found.append(UNSCORED)
-        missing = {task for task, _ in _items(other) - _items(own)}
+        missing = {task for task, _ in other.items - own.items}
         found += [f"without {task}" for task in sorted(missing)]
     return list(dict.fromkeys(found))
-
-
-def _items(pool: Pool) -> set[tuple[str, str]]:
-    return {key[:2] for key in pool.keys}
 
 
 def _time(cells: Sequence[tuple[Cell, IndexCell]]) -> float | None:
@@ -360,7 +241,7 @@ def _lowest(values: Mapping[int, float], pools: Mapping[int, Pool]) -> list[int]
     pairs = list(combinations(values, 2))
     ps = []
     for first, second in pairs:
-        a, b, questions = _both(pools[first], pools[second])
+        a, b, questions = in_both(pools[first], pools[second])
         sums = cluster_sums(a - b, numbered(questions))[0] if len(a) else np.zeros(1)
         ps.append(score_flip_p(sums, statistics.flips_for(len(pairs))))
     adjusted = zip(pairs, statistics.holm(ps), strict=True)
