@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from shiftdc_eval.board.defense_labels import is_drawn, settings_but_draw
-from shiftdc_eval.board.detection import TEMPLATE
 from shiftdc_eval.board.index import (
     NO_BENIGN,
     Comparison,
     Entry,
-    Group,
     Index,
     IndexCell,
     Measure,
-    Metric,
     Overview,
     Pair,
 )
@@ -30,23 +27,23 @@ from shiftdc_eval.board.render.format import (
     percent,
     show,
     show_difference,
-    show_official,
     show_p,
+)
+from shiftdc_eval.board.render.measures import (
+    FLIPPED,
+    NAMES,
+    group_value,
+    heading,
+    interval_of,
+    lower_better,
+    official,
+    rate_value,
+    refused_by,
+    value_of,
 )
 from shiftdc_eval.board.render.overview import TIME, pooled
 from shiftdc_eval.board.render.tables import Part, Row, Table, Value
-from shiftdc_eval.core.records import Rate
 
-NAMES = METRIC_NAMES | {
-    "keyword_asr": "not refused",
-    "refused": "not refused",
-    "unsafe_rate": "unsafe",
-    "score": "lost against none",
-}
-"""Titles of columns in which lower is better."""
-FLIPPED: tuple[Metric, ...] = ("refused",)
-"""Shares that the index holds the other way round."""
-REFUSALS: tuple[Metric, ...] = ("keyword_asr", "refused", "over_refusal")
 DETECTOR_HEADS = [
     ("detected", "%, higher is better"),
     ("refused by detector / model", "%"),
@@ -157,11 +154,11 @@ class _Task:
     def _table(self, title: str) -> Table:
         """A column a judge; of the others those that say something."""
         judged: list[Column] = [
-            ((_head(one.metric), self._judge(one)), partial(self._value, one, of)) for one, of in self._own
+            ((heading(one.metric), self._judge(one)), partial(self._value, one, of)) for one, of in self._own
         ]
         beside: list[Column] = [
             *(
-                ((_head(one.metric), "blank images"), partial(self._value, one, of))
+                ((heading(one.metric), "blank images"), partial(self._value, one, of))
                 for one, of in self._blank
             ),
             (("against none", "points"), self._against),
@@ -218,16 +215,16 @@ class _Task:
             )
         (entry,) = entries
         measure, cell = self._measure(entry), self._index.cells[entry.cell]
-        notes = [*self._by_seed(entry, measure), *_official(measure)]
+        notes = [*self._by_seed(entry, measure), *official(measure)]
         if one := measure.contrast:
             ends = f"{show_difference(one.low, metric)} to {show_difference(one.high, metric)}"
             notes.append(
                 f"refused, unsafe − safe pictures: {show_difference(one.value, metric)} ({ends}), "
                 f"{p_text(one.p)} ({one.n} pairs)"
             )
-        printed, ends = cell.reported.get(metric, []), _ends(measure)
+        printed, ends = cell.reported.get(metric, []), interval_of(measure)
         if metric != "score":
-            return Value(_shown(measure), ends, notes, printed)
+            return Value(value_of(measure), ends, notes, printed)
         small = f"score {show(measure.value, metric)}" + (ends and f" ({ends})")
         if cell.defense_name == "none":
             return Value("0", small, notes, printed)
@@ -241,7 +238,7 @@ class _Task:
             return []
         cells = [self._index.cells[number] for number in (entry.cell, *entry.also)]
         own = [
-            _shown(one)
+            value_of(one)
             for cell in cells
             for one in cell.measures
             if (one.judge, one.metric) == (measure.judge, measure.metric)
@@ -302,8 +299,12 @@ class _Task:
             entry = self._entries[key][0]
             if (found := self._index.cells[entry.cell].detection) is None:
                 continue
-            values = [_rate(found.above, 100), Value(refused_by(self._measure(entry)))]
-            values += [_rate(found.false_alarms, 100), _rate(found.auroc, 1), _rate(found.auprc, 1)]
+            values = [rate_value(found.above, 100), Value(refused_by(self._measure(entry)))]
+            values += [
+                rate_value(found.false_alarms, 100),
+                rate_value(found.auroc, 1),
+                rate_value(found.auprc, 1),
+            ]
             against = f"{found.answers} answers against {found.benign} of {', '.join(found.against)}"
             rows.append(Row(self._label(key), values, [entry.cell], [against] if found.against else []))
         if rows:
@@ -322,66 +323,7 @@ class _Task:
             rows = []
             for key, measure in found.items():
                 own = measure.groups.get(kind, {})
-                values = [_group(own.get(name), base.get(name), metric) for name in names]
+                values = [group_value(own.get(name), base.get(name), metric) for name in names]
                 rows.append(Row(self._label(key), values))
             heads = [(name, "") for name in names]
-            yield Table(f"{title} by {kind.replace('_', ' ')}: {_head(metric)}", heads, [Part("", rows)])
-
-
-def _group(own: Group | None, base: Group | None, metric: Metric) -> Value:
-    if own is None or (metric == "score" and base is None):
-        return Value()
-    if metric == "score" and base is not None:
-        return Value(show_difference(base.value - own.value, metric))
-    return Value(show(lower_better(own.value, metric), metric))
-
-
-def _head(metric: Metric) -> str:
-    """Title of a column."""
-    return NAMES[metric] if metric in ("score", "harm_score") else f"{NAMES[metric]} %"
-
-
-def lower_better(value: float, metric: Metric) -> float:
-    """A share in the direction of the page."""
-    return 1 - value if metric in FLIPPED else value
-
-
-def refused_by(measure: Measure) -> str:
-    """Shares refused by a detector's fixed text and by the model; a dash without a refusal judge."""
-    if measure.metric not in REFUSALS or measure.value is None:
-        return "–"
-    template = measure.groups.get("flag", {}).get(TEMPLATE)
-    refused, part = measure.value, 0.0 if template is None else template.value
-    if measure.metric == "keyword_asr":
-        refused, part = 1 - refused, 1 - part
-    by_detector = part * template.n / measure.n if template else 0.0
-    return f"{percent(by_detector)} / {percent(refused - by_detector)}"
-
-
-def _shown(measure: Measure) -> str:
-    return show(
-        None if measure.value is None else lower_better(measure.value, measure.metric), measure.metric
-    )
-
-
-def _official(measure: Measure) -> list[str]:
-    said = []
-    for mean in measure.official:
-        value = None if mean.value is None else lower_better(mean.value, measure.metric)
-        said.append(f"{mean.name} {show_official(mean.model_copy(update={'value': value}), measure.metric)}")
-    return said
-
-
-def _ends(measure: Measure) -> str:
-    if measure.low is None or measure.high is None:
-        return ""
-    ends = sorted(lower_better(end, measure.metric) for end in (measure.low, measure.high))
-    return "–".join(show(end, measure.metric) for end in ends)
-
-
-def _rate(found: Rate | None, factor: int) -> Value:
-    if found is None or found.value is None:
-        return Value()
-    text = "{:.1f}" if factor == 100 else "{:.3f}"
-    ends = [text.format(factor * end) for end in (found.low, found.high) if end is not None]
-    return Value(text.format(factor * found.value), "–".join(ends))
+            yield Table(f"{title} by {kind.replace('_', ' ')}: {heading(metric)}", heads, [Part("", rows)])
