@@ -10,11 +10,14 @@ import pytest
 from scipy.stats import norm
 from synthetic import Planted, save_direction, write
 
-from shiftdc_eval.analysis.measures import VisualProbe
-from shiftdc_eval.analysis.report import analyse
+from shiftdc_eval.analysis.measures import VisualProbe, coordinates
+from shiftdc_eval.analysis.recording_file import Recording
+from shiftdc_eval.analysis.report import analyse, labels_of
 from shiftdc_eval.core.errors import ConfigError, DataError, DirectionError
 from shiftdc_eval.core.statistics import Estimate
+from shiftdc_eval.core.statistics.intervals import numbered
 from shiftdc_eval.core.statistics.weighted import Bootstrap
+from shiftdc_eval.steering import SafetyDirection
 
 
 def report_of(folder: Path, **planted: Any) -> dict[str, Any]:
@@ -60,11 +63,17 @@ def test_the_mean_coordinates_are_the_planted_ones(plain: dict[str, Any]) -> Non
 
 
 def test_the_detector_has_the_area_that_two_normal_distributions_have(tmp_path: Path) -> None:
-    report = report_of(tmp_path, length=1.5, questions=150, layers=20)
-    found = report["curves"]["coordinate"]["text"]["detects_harm"]
+    manifest = write(tmp_path, Planted(length=1.5, questions=150, layers=20))
+    recording, labels = Recording(tmp_path), labels_of(manifest)
+    planted = SafetyDirection.load(tmp_path / "direction.safetensors").vectors.numpy()
+    bootstrap = Bootstrap(numbered(labels.questions))
+    found = [
+        coordinates(recording.layer(layer), planted[layer], labels, bootstrap)["text"]["detects_harm"]
+        for layer in range(20)
+    ]
     truth = float(norm.cdf(1.5 / 2**0.5))
-    assert sum(inside(found, truth, layer) for layer in range(20)) >= 17
-    assert sum(found["value"]) / 20 == pytest.approx(truth, abs=0.01)
+    assert sum(inside_one(one, truth) for one in found) >= 17
+    assert sum(one.value for one in found) / 20 == pytest.approx(truth, abs=0.01)
 
 
 def test_the_probe_sees_the_distortion_and_its_repair(plain: dict[str, Any]) -> None:
