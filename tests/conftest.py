@@ -29,6 +29,35 @@ settings.load_profile("project")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+FIRST = (
+    "test_families",
+    "test_against_plain",
+    "test_writes",
+    "test_checked_families",
+    "test_cli",
+    "test_plugins",
+    "test_demo",
+    "test_adapter",
+    "test_manifests",
+    "test_unanswered",
+    "test_known_answers",
+    "test_merge",
+    "test_grid",
+)
+"""Files of ten CPU seconds and more, the dearest first: begun last, one would keep one of the workers waiting."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist hand the files out in their order here, and not by the number of their tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Dear files first."""
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(FIRST)))
+
+
 def pytest_collection_finish() -> None:
     """Hide what the imports made from the garbage collector, which would walk it in every full collection."""
     gc.freeze()
