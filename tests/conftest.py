@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from warm import Warm
+
+    from shiftdc_eval.backbones import Backbone
 
 gc.disable()  # while modules are imported
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -110,6 +112,21 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_models import save_tiny_llava
 
     return save_tiny_llava(tmp_path_factory.mktemp("models") / "tiny-llava")
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Backbone]:
+    """Name of a family -> its random model, made once; no test may change it."""
+    from tiny_families import save_family
+
+    from shiftdc_eval.backbones import ModelSpec, load_backbone
+
+    @cache
+    def made(name: str) -> Backbone:
+        folder = save_family(name, tmp_path_factory.mktemp("families") / name)
+        return load_backbone(ModelSpec(str(folder), device="cpu"))
+
+    return made
 
 
 @pytest.fixture(scope="session")

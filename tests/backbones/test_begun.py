@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,16 +36,13 @@ def family(name: str) -> Family:
 
 
 @pytest.fixture(scope="module")
-def backbone(name: str, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return load_backbone(
-        ModelSpec(str(save_family(name, tmp_path_factory.mktemp(name) / name)), device="cpu")
-    )
+def backbone(name: str, tiny_backbone: Callable[[str], Backbone]) -> Backbone:
+    return tiny_backbone(name)
 
 
 @pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    folder = save_family("llava", tmp_path_factory.mktemp("begun") / "llava")
-    return load_backbone(ModelSpec(str(folder), device="cpu"))
+def llava(tiny_backbone: Callable[[str], Backbone]) -> Backbone:
+    return tiny_backbone("llava")
 
 
 def shown(text: str = "hello", width: int = 40) -> Chat:

@@ -8,9 +8,9 @@ import torch
 from alone import ALONE
 from fixed_directions import FixedDirections
 from PIL import Image
-from tiny_families import FAMILIES, HIDDEN, LAYERS, Family, save_family
+from tiny_families import FAMILIES, HIDDEN, LAYERS, Family
 
-from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings, ModelSpec, load_backbone
+from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
 from shiftdc_eval.backbones.families import image_placeholders
 from shiftdc_eval.core.errors import DirectionError, ModelError
 from shiftdc_eval.defenses import DEFENSES, Request, Tools
@@ -47,10 +47,20 @@ def family(name: str) -> Family:
 
 
 @pytest.fixture(scope="module")
-def backbone(name: str, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return load_backbone(
-        ModelSpec(str(save_family(name, tmp_path_factory.mktemp(name) / name)), device="cpu")
-    )
+def backbone(name: str, tiny_backbone: Callable[[str], Backbone]) -> Backbone:
+    return tiny_backbone(name)
+
+
+@pytest.fixture(scope="module")
+def shown_alone(backbone: Backbone) -> list[Generated]:
+    """Answers to `image_chats`, each asked alone."""
+    return alone(backbone, image_chats())
+
+
+@pytest.fixture(scope="module")
+def mixed_alone(backbone: Backbone) -> list[Generated]:
+    """Answers to `mixed_chats`, each asked alone."""
+    return alone(backbone, mixed_chats())
 
 
 def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:
@@ -272,8 +282,9 @@ def test_an_edit_of_image_tokens_changes_them_and_nothing_beside(backbone: Backb
     ids = backbone.encode(chats).inputs["input_ids"]
     mask = ids == backbone.tokenizer.convert_tokens_to_ids(family.image_token)
     assert mask.any(-1).all()
-    plain = below_layer_1(backbone, lambda: backbone.generate(chats, GREEDY))
-    found = below_layer_1(backbone, lambda: edited(chats))
+    one_token = GenerationSettings(max_new_tokens=1)
+    plain = below_layer_1(backbone, lambda: backbone.generate(chats, one_token))
+    found = below_layer_1(backbone, lambda: edited(chats, one_token))
     assert torch.equal((found != plain).any(-1), mask), "padding and text are untouched"
     torch.testing.assert_close(found[mask], plain[mask] + 3)
     measured = below_layer_1(
@@ -333,8 +344,8 @@ def test_online_calibration_meets_the_text_only_coordinate_exactly(backbone: Bac
         )
 
 
-def test_answers_are_those_of_generate(backbone: Backbone) -> None:
-    for chat, answer in zip(mixed_chats(), alone(backbone, mixed_chats()), strict=True):
+def test_answers_are_those_of_generate(backbone: Backbone, mixed_alone: list[Generated]) -> None:
+    for chat, answer in zip(mixed_chats(), mixed_alone, strict=True):
         encoded = backbone.encode([chat])
         with torch.no_grad():
             whole = backbone.model.generate(
@@ -350,20 +361,24 @@ def test_answers_are_those_of_generate(backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [4, 8])
-def test_answers_do_not_depend_on_the_batch(backbone: Backbone, batch_size: int) -> None:
+def test_answers_do_not_depend_on_the_batch(
+    backbone: Backbone, shown_alone: list[Generated], batch_size: int
+) -> None:
     chats = image_chats()
     answers: list[Generated] = []
     for start in range(0, len(chats), batch_size):
         batch = chats[start : start + batch_size]
         assert len(set(backbone.encode(batch).lengths)) > 1, "no padding: the test would show nothing"
         answers += backbone.generate(batch, GREEDY)
-    assert_same_answers(backbone, chats, alone(backbone, chats), answers)
+    assert_same_answers(backbone, chats, shown_alone, answers)
 
 
-def test_answers_of_a_mixed_batch_are_the_same_with_and_without_a_cache(backbone: Backbone) -> None:
+def test_answers_of_a_mixed_batch_are_the_same_with_and_without_a_cache(
+    backbone: Backbone, mixed_alone: list[Generated]
+) -> None:
     chats = mixed_chats()
     cached = backbone.generate(chats, GREEDY)
-    assert_same_answers(backbone, chats, alone(backbone, chats), cached)
+    assert_same_answers(backbone, chats, mixed_alone, cached)
     uncached = backbone.generate(chats, GenerationSettings(max_new_tokens=STEPS, use_cache=False))
     assert_same_answers(backbone, chats, cached, uncached)
 
@@ -399,7 +414,7 @@ def contrast() -> ContrastSet:
 
 
 def test_a_direction_is_fitted_saved_loaded_and_refused_for_another_model(
-    backbone: Backbone, name: str, tmp_path: Path
+    backbone: Backbone, name: str, tiny_backbone: Callable[[str], Backbone], tmp_path: Path
 ) -> None:
     direction = fit(backbone, contrast())
     assert direction.vectors.shape == (LAYERS, HIDDEN)
@@ -407,14 +422,36 @@ def test_a_direction_is_fitted_saved_loaded_and_refused_for_another_model(
     direction.save(tmp_path / "direction.safetensors")
     loaded = SafetyDirection.load(tmp_path / "direction.safetensors")
     assert torch.equal(check(loaded, backbone, "a file").vectors, direction.vectors)
-    another = "llava" if name != "llava" else "qwen2_vl"
-    other = load_backbone(ModelSpec(str(save_family(another, tmp_path / another)), device="cpu"))
+    other = tiny_backbone("llava" if name != "llava" else "qwen2_vl")
     with pytest.raises(DirectionError, match="was made for"):
         check(loaded, other, "a file")
 
 
-@pytest.mark.parametrize("defense", ALONE)
-def test_every_defense_answers(backbone: Backbone, defense: str) -> None:
+CLASSES = ("edit_image", "edit_decode", "logits", "edit_prefill", "begin", "generate")
+"""What defenses ask of a backbone, the rarest first; the first that a defense needs is its class."""
+
+
+def of_class(kind: str) -> list[str]:
+    """Names of the defenses of a class."""
+    return [
+        name
+        for name in ALONE
+        if next((one for one in CLASSES if one in DEFENSES[name].needs), CLASSES[-1]) == kind
+    ]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_defense_answers(backbone: Backbone, name: str, kind: str) -> None:
+    """Every defense on LLaVA and on Mllama, the one family without image tokens in the text; on each other family one
+    defense of every class, in turn, as those of a class ask the same of the family's layers and processor."""
+    chosen = of_class(kind)
+    if name not in ("llava", "mllama"):
+        chosen = [chosen[list(FAMILIES).index(name) % len(chosen)]]
+    for defense in chosen:
+        answers_with(backbone, defense)
+
+
+def answers_with(backbone: Backbone, defense: str) -> None:
     torch.manual_seed(5)
     direction = SafetyDirection(torch.randn(LAYERS, HIDDEN), "tiny", "r", "t", "c", 1, 1)
     tools = Tools(backbone, CaptionStore(None), FixedDirections(direction))
