@@ -32,9 +32,9 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 FIRST = (
+    "test_writes",
     "test_families",
     "test_against_plain",
-    "test_writes",
     "test_checked_families",
     "test_cli",
     "test_plugins",
@@ -46,7 +46,8 @@ FIRST = (
     "test_merge",
     "test_grid",
 )
-"""Files of ten CPU seconds and more, the dearest first: begun last, one would keep one of the workers waiting."""
+"""Files of ten CPU seconds and more: begun last, one would keep one of the workers waiting. `test_writes` goes before
+all, while the process that it forks hundreds of times is small."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

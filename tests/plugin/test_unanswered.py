@@ -147,9 +147,10 @@ def test_logits_that_are_not_finite_are_no_answer_under_any_defense(
 ) -> None:
     backbone = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
     model = DefendedModel(backbone, batch_size=4)
+    few = {"scored": 2} if "scored" in DEFENSES[defense].model_fields else {}
     if defense not in ("ecso_caption",):
         fitting = [Chat.ask("fits what is fitted"), Chat.ask("and", [Image.new("RGB", (30, 30), "white")])]
-        model.answer(fitting, defense=defense, max_new_tokens=1)
+        model.answer(fitting, defense=defense, max_new_tokens=1, **few)
     chats = [
         Chat.ask("What is shown?", [Image.new("RGB", (30, 30), shade)]) for shade in ("white", "black", "red")
     ]
@@ -159,7 +160,7 @@ def test_logits_that_are_not_finite_are_no_answer_under_any_defense(
         if name in DEFENSES[defense].model_fields
     }
     with overflowing(backbone):
-        answers = model.answer(chats, defense=defense, max_new_tokens=2, **short)
+        answers = model.answer(chats, defense=defense, max_new_tokens=2, **short, **few)
     assert [bool(answer.unanswered) for answer in answers] == [False, True, False]
     assert "no number: the logits of" in answers[1].unanswered
     assert "are not finite in float32" in answers[1].unanswered
