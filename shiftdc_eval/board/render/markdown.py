@@ -28,8 +28,8 @@ def markdown(index: Index) -> str:
     """The board as Markdown."""
     index = readable(index)
     text = [INTRODUCTION, "## Measured\n"]
-    for model in awaited(index):
-        text.append(f"{model.name}: not measured yet. `{model.command}`\n")
+    for name, command in awaited(index).items():
+        text.append(f"{name}: not measured yet. `{command}`\n")
     found = parts(index)
     text += [_part(index, part) for part in found] or ["No measured cells yet.\n"]
     text.append("## Judges\n")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
@@ -56,13 +56,6 @@ class Part:
     fill: str
     """The command that measures what is missing."""
     benchmarks: list[Benchmark]
-
-
-class Awaited(NamedTuple):
-    """A real model without results."""
-
-    name: str
-    command: str
 
 
 def page(index: Index) -> str:
@@ -135,12 +128,12 @@ def _facts(index: Index, found: Overview) -> dict[str, object]:
     }
 
 
-def awaited(index: Index) -> list[Awaited]:
-    """The real models that a board without any could have, each with the command that measures and adds it."""
+def awaited(index: Index) -> dict[str, str]:
+    """The real models that a board without any could have -> the command that measures and adds each."""
     if any(not found.mark for found in index.overviews):
-        return []
+        return {}
     command = "shiftdc-eval grid run paper-tables -o results --only {} && shiftdc-eval board build results"
-    return [Awaited(name, command.format(pattern)) for name, pattern in AWAITED.items()]
+    return {name: command.format(pattern) for name, pattern in AWAITED.items()}
 
 
 @cache
