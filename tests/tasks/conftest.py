@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,20 +91,29 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def mini_benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mini versions of all benchmarks, to copy from."""
+    from mini_benchmarks import write_all
+
+    folder = tmp_path_factory.mktemp("mini")
+    write_all(folder)
+    return folder
+
+
 @pytest.fixture
-def mini_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def mini_data(
+    mini_benchmarks: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Mini versions of all benchmarks, as `SHIFTDC_DATA`; each test has its own copy to break.
 
     They count as the whole benchmark here: what an incomplete one gives is in test_incomplete.py.
     """
-    from mini_benchmarks import write_all
-
     from shiftdc_eval.tasks.base import BenchmarkTask
 
     monkeypatch.setattr(BenchmarkTask, "missing", lambda task, parts=None: 0)
 
-    folder = tmp_path_factory.mktemp("data")
-    write_all(folder)
+    folder = shutil.copytree(mini_benchmarks, tmp_path_factory.mktemp("data"), dirs_exist_ok=True)
     monkeypatch.setenv("SHIFTDC_DATA", str(folder))
     return folder
 
