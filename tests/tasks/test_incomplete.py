@@ -19,9 +19,9 @@ from .conftest import FakeJudge, any_font
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(mini_benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The mini benchmarks, as what they are: a small part of each."""
-    mini.write_all(tmp_path)
+    shutil.copytree(mini_benchmarks, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("SHIFTDC_DATA", str(tmp_path))
     monkeypatch.setenv("SHIFTDC_FONT", str(any_font()))
     return tmp_path
