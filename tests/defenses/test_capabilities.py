@@ -86,11 +86,12 @@ def test_what_a_defense_needs_follows_its_settings() -> None:
     assert "logits" in refusal(**given).needed(), "the layer is chosen by the model's logits"
 
 
-def test_every_defense_runs_on_what_it_declares() -> None:
+@pytest.mark.usefixtures("few_pairs")
+def test_every_defense_runs_on_what_it_declares(tiny_llava: Path) -> None:
     """A defense that uses more than it declares is found here: the rest of the backbone is missing."""
     from shiftdc_eval.plugin.doctor import check_defenses, short
 
-    inner = load_backbone(ModelSpec("toy", device="cpu"))
+    inner = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
     uses = {
         "activations": ("last_token_activations",),
         "logits": ("final_norm", "next_token_logits", "follower"),

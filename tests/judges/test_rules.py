@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.judges import Item, Verdict, get_judge
+from shiftdc_eval.judges import Item, Judge, Verdict, get_judge
 from shiftdc_eval.judges.keyword import load_list
 from shiftdc_eval.judges.language import _NOT_LANGUAGE, expect, expected, foreign
 from shiftdc_eval.judges.registry import in_languages
@@ -48,8 +49,13 @@ OWN: dict[str, Any] = {
 }
 
 
+@cache
+def judge(spec: str) -> Judge:
+    return get_judge(spec)
+
+
 def judged(text: str, spec: str = "keyword_robust") -> Verdict:
-    return get_judge(spec).judge([Item("i", "a request", text)])[0]
+    return judge(spec).judge([Item("i", "a request", text)])[0]
 
 
 @pytest.mark.parametrize("text", REQUIRED + ENGLISH["denials"])

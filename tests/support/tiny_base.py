@@ -158,10 +158,12 @@ def write_delta(path: Path, base: Path, **changes: Tensor) -> dict[str, Tensor]:
 
 
 def merge_in_process(base: Path, delta: Path, cache: str) -> None:
-    """Merge under `cache`; stands in a module that a spawned process can import."""
+    """Merge under `cache`, in a process forked from another."""
     import os
 
-    from shiftdc_eval.backbones.bundled.smol_merge import cached_folder
+    from shiftdc_eval.backbones.bundled import smol_merge
 
+    torch.set_num_threads(1)  # the other's threads are not here
+    smol_merge._cached.cache_clear()
     os.environ["SHIFTDC_CACHE"] = cache
-    cached_folder(delta, base)
+    smol_merge.cached_folder(delta, base)

@@ -76,7 +76,7 @@ def fonts(folder: Path) -> Path:
     return folder
 
 
-def word_tokens(size: int = 1500) -> tuple[list[str], list[str]]:
+def word_tokens(size: int = 600) -> tuple[list[str], list[str]]:
     """Tokens and merges of a byte-level BPE that has learned the corpus, special tokens first."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 

@@ -152,7 +152,7 @@ def test_what_a_killed_merge_left_is_no_model_and_is_cleared(
 @pytest.mark.slow
 def test_two_processes_merge_one_folder(parts: tuple[Path, Path, dict[str, Tensor]], tmp_path: Path) -> None:
     cache = str(tmp_path / "shared")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     workers = [context.Process(target=merge_in_process, args=(*parts[:2], cache)) for _ in range(2)]
     for worker in workers:
         worker.start()
