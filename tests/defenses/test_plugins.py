@@ -215,6 +215,13 @@ items = [Item("1", "frage", "Tut mir leid, das geht nicht."), Item("2", "frage",
 for spec in ("words:limit=4", "keyword:list=" + sys.argv[1]):
     print([verdict.value for verdict in get_judge(spec).judge(items)])
 """
+BETWEEN = "- - -"
+LISTED = f"""
+from shiftdc_eval.cli import main
+assert main(["defenses"]) == 0
+print("{BETWEEN}")
+assert main(["defenses", "polite"]) == 0
+"""
 
 
 @pytest.mark.slow
@@ -228,16 +235,15 @@ def test_the_example_package_works_once_it_is_installed(tmp_path: Path) -> None:
     assert (target / "shiftdc_polite" / "german.yaml").is_file()
     environment = {**os.environ, "PYTHONPATH": str(target), "COLUMNS": "160"}
 
-    def said(*arguments: str) -> str:
-        found = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment
-        )
-        assert found.returncode == 0, found.stderr[-2000:]
-        return found.stdout
-
-    assert said("-c", USED) == "shiftdc-eval-polite 0.1.0\n"
-    verdicts = "[4.0, 1.0, None]\n['refused', 'complied', None]\n"
-    assert said("-c", JUDGED, str(target / "shiftdc_polite" / "german.yaml")) == verdicts
-    table = said("-m", "shiftdc_eval.cli", "defenses")
+    german = str(target / "shiftdc_polite" / "german.yaml")
+    code = "\n".join([USED, JUDGED, LISTED])
+    found = subprocess.run(
+        [sys.executable, "-c", code, german], capture_output=True, text=True, check=False, env=environment
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    used, *verdicts = found.stdout.splitlines()[:3]
+    assert used == "shiftdc-eval-polite 0.1.0"
+    assert verdicts == ["[4.0, 1.0, None]", "['refused', 'complied', None]"]
+    table, one = "\n".join(found.stdout.splitlines()[3:]).split(BETWEEN)
     assert {"polite", "shiftdc-eval-polite"} <= set(table.split())
-    assert {"prefix", "Please"} <= set(said("-m", "shiftdc_eval.cli", "defenses", "polite").split())
+    assert {"prefix", "Please"} <= set(one.split())
