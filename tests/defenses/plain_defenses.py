@@ -658,6 +658,13 @@ class Astra:
         return best
 
 
+@cache
+def coloured_pass(model: PlainModel, text: str, number: int) -> Pass:
+    """A text with one of eight plain colours as its image."""
+    colour = tuple(192 if number >> bit & 1 else 64 for bit in range(3))
+    return model.run(model.chat(Prompt(text, (Image.new("RGB", (224, 224), colour),))))
+
+
 @dataclass(frozen=True)
 class Recentred:
     """MARS as DEFENSES.md reconstructs it, at one layer, last prompt token, in prefill."""
@@ -685,9 +692,7 @@ class Recentred:
                 continue
             alone = text_pass(model, text, False).outputs[at].double()
             for number in range(8):
-                colour = tuple(192 if number >> bit & 1 else 64 for bit in range(3))
-                shown = Prompt(text, (Image.new("RGB", (224, 224), colour),))
-                shifts.append(model.run(model.chat(shown)).outputs[at].double() - alone)
+                shifts.append(coloured_pass(model, text, number).outputs[at].double() - alone)
         shift = torch.stack(shifts).mean(0)
         return means[0].float(), means[1].float(), shift.float()
 
