@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,20 @@ class Journals:
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        below = [folder if folder.is_dir() else folder.absolute().parent.parent for folder in folders]
-        self._places = {
+        self._folders = folders
+        self._run = ""
+        self._lines: dict[tuple[object, ...], Line] = {}
+        """Of one run at a time: a journal holds every answer."""
+
+    @cached_property
+    def _places(self) -> dict[str, Path]:
+        """Name of a run record -> its folder; looked for when an answer is told of, which may take a while."""
+        below = [folder if folder.is_dir() else folder.absolute().parent.parent for folder in self._folders]
+        return {
             path.name: path.parent
             for folder in [journal_dir(), *reversed(below)]
             for path in sorted(folder.rglob("run-*.json"))
         }
-        self._run = ""
-        self._lines: dict[tuple[object, ...], Line] = {}
-        """Of one run at a time: a journal holds every answer."""
 
     def of(
         self, record: RunRecord, task: str, document: object, repeat: int, response: str | None
