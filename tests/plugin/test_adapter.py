@@ -140,22 +140,21 @@ def test_a_second_run_reuses_every_answer_and_makes_no_forward_pass(backbone: Ba
     ] == [9, 0]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_a_changed_configuration_reuses_nothing(backbone: Backbone) -> None:
+    evaluate(model(backbone, defense="shiftdc"), TASK, gen_kwargs=GEN)
+    changes: list[dict[str, Any]] = [
         {"defense": "none"},
         {"alpha": 0.5},
         {"layers": "3"},
         {"random_seed": 1},
         {"seed": 1},
         {"system_prompt": "be safe"},
-    ],
-)
-def test_a_changed_configuration_reuses_nothing(backbone: Backbone, change: dict[str, Any]) -> None:
-    evaluate(model(backbone, defense="shiftdc"), TASK, gen_kwargs=GEN)
-    passes = backbone.forward_passes
-    evaluate(model(backbone, **{"defense": "shiftdc", **change}), TASK, gen_kwargs=GEN)
-    assert backbone.forward_passes > passes
+    ]
+    for change in changes:
+        passes = backbone.forward_passes
+        evaluate(model(backbone, **{"defense": "shiftdc", **change}), TASK, gen_kwargs=GEN)
+        assert backbone.forward_passes > passes, change
+    assert [record.cost.reused for record in run_records()] == [0] * 7
 
 
 def test_other_generation_settings_reuse_nothing_and_a_larger_limit_reuses_the_rest(
