@@ -104,6 +104,7 @@ def test_a_direction_of_another_model_ends_in_one_line(
     assert "Traceback" not in said
 
 
+@pytest.mark.usefixtures("few_pairs")
 def test_a_refusal_layer_is_chosen_once_for_all_cells_of_a_grid(tiny_llava: Path) -> None:
     backbone = load_backbone(ModelSpec(str(tiny_llava), device="cpu"))
     first = Directions(backbone).refusal_layer()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,13 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
-@pytest.fixture(scope="session")
+@cache
+def _once(platform: Any) -> Any:
+    """Registers vLLM's kernels for CPUs at the first call."""
+    return cache(platform.register_triton_kernel_overrides)
+
+
+@pytest.fixture(scope="module")
 def vllm() -> Iterator[str]:
     """The installed vLLM for CPUs."""
     found = installed()
@@ -24,6 +32,7 @@ def vllm() -> Iterator[str]:
     if not found.startswith("vllm-cpu"):
         pytest.skip(f"these tests run on a CPU, and the installed {found} does not")
     from vllm import LLM  # noqa: F401
+    from vllm.platforms.cpu import CpuPlatform
 
     gc.collect()
     gc.freeze()
@@ -31,4 +40,7 @@ def vllm() -> Iterator[str]:
         # vLLM collects garbage nine times an engine, and would walk all that was imported
         patch.setattr(gc, "freeze", lambda: None)
         patch.setattr(gc, "unfreeze", lambda: None)
+        patch.setattr(gc, "collect", lambda *_: 0)
+        # every engine of a process would wrap the same kernels once more, a second each
+        patch.setattr(CpuPlatform, "register_triton_kernel_overrides", staticmethod(_once(CpuPlatform)))
         yield found

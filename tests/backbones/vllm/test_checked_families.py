@@ -41,7 +41,9 @@ def test_a_family_inside_vllm_is_the_family_in_transformers(name: str, vllm: str
         Chat.ask("what is shown " * (1 + at % 3), [picture(at, 40 + 17 * at, 90 - 9 * at)]) for at in range(4)
     ]
     chats += [Chat.ask("hello there"), Chat.ask("so", [picture(9, 50, 40)], system="be kind")]
-    backbone = start(parts, spec, max_num_seqs=8, max_num_batched_tokens=256, block_size=32)
+    backbone = start(
+        parts, spec, max_num_seqs=8, max_num_batched_tokens=256, block_size=32, num_gpu_blocks_override=96
+    )
     try:
         ours, theirs = (
             torch.as_tensor(backbone.last_token_activations(chats).float()),

@@ -24,7 +24,7 @@ from shiftdc_eval.defenses import DEFENSES, Request, Tools
 from shiftdc_eval.defenses.caption_store import CaptionStore, engine_key
 from shiftdc_eval.steering import SafetyDirection
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_pairs")]
 HIDDEN = 128
 SHORT: dict[str, Any] = {"caption_max_new_tokens": 6}
 WAYS: list[tuple[str, dict[str, Any]]] = [
