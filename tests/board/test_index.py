@@ -714,3 +714,40 @@ def test_results_by_group_are_lower_better_as_well(results: Path, board: Path) -
         assert lost > 0
         assert float(value(table, "shiftdc", head).text) == pytest.approx(lost, abs=6e-4)
     assert "lost against none" in table.title
+
+
+@pytest.mark.parametrize(
+    ("column", "change"),
+    [
+        ("against none", {"note": "toy"}),
+        ("against none", {"note": "small research model: made for tests"}),
+        ("lost against none", {"task": "mini_vqa", "utility": True, "judges": {"exact": ("score", 0.0)}}),
+    ],
+)
+def test_a_difference_to_none_is_positive_where_a_defense_is_worse(
+    results: Path, board: Path, column: str, change: dict[str, Any]
+) -> None:
+    means = {}
+    for defense, share in (("none", 0.2), ("shiftdc", 0.9)):
+        judges = {name: (kind, share) for name, (kind, _) in Made(**change).judges.items()}
+        made = Made(**{"defense": defense, "size": 60, **change, "judges": judges})
+        made.write(results)
+        verdicts = [next(iter(sample.verdicts.values())).value for sample in made.samples()]
+        scores = [float(one == "complied") if isinstance(one, str) else -float(one or 0) for one in verdicts]
+        means[defense] = sum(scores) / 60
+    (task,) = tasks(index(results, board)).values()
+    factor = 1 if "lost" in column else 100
+    found = value(task.table, "shiftdc", column).text.replace("\u2212", "-")
+    assert float(found) == pytest.approx(factor * (means["shiftdc"] - means["none"]), abs=0.06 * factor / 100)
+    assert abs(means["shiftdc"] - means["none"]) > 0.1
+
+
+def test_unscored_answers_have_bounds_beside_them(results: Path, board: Path) -> None:
+    made = Made(size=60, unscored={"keyword_robust": [1]})
+    made.write(results)
+    (task,) = tasks(index(results, board)).values()
+    complied = sum(one.verdicts["keyword_robust"].value == "complied" for one in made.samples())
+    shown = value(task.table, "none", "unscored")
+    assert (shown.text, shown.small) == (
+        "1", f"bounds {100 * complied / 60:.1f}–{100 * (complied + 1) / 60:.1f}",
+    )  # fmt: skip

@@ -19,6 +19,7 @@ from shiftdc_eval.board.build import build, index_of
 from shiftdc_eval.board.cell_files import CELLS
 from shiftdc_eval.board.index import CLASSES, Index, Overview, OverviewRow
 from shiftdc_eval.board.render.overview import answers, fill, missing, over, overview_table
+from shiftdc_eval.board.render.plot import plot
 from shiftdc_eval.core.records import SampleField
 
 JUDGE = "keyword_robust"
@@ -434,3 +435,43 @@ def test_the_least_loss_of_utility_is_not_the_best_where_none_is_separable_from_
         lost = rows(overview)[defense].utility_lost
         assert lost is not None
         assert not lost.best
+
+
+def test_the_answer_names_the_lowest_and_what_it_costs(results: Path, board: Path) -> None:
+    made = []
+    for defense, harm, score in (("none", 0.9, 0.9), ("shiftdc", 0.2, 0.3), ("ecso", 0.6, 0.9)):
+        utility = {"task": "mmstar", "size": 50, "utility": True, "judges": {"exact": ("score", score)}}
+        made += [*two_sided(harm, 0.0, defense), Made(defense=defense, **utility)]
+    (overview,) = indexed(results, board, made).overviews
+    ((_, name, said),) = answers(overview)
+    means = [
+        np.mean([float(str(one.verdicts["exact"].value)) for one in each.samples()]) for each in made[2:6:3]
+    ]
+    assert name == "shiftdc"
+    complied = verdicts(made[3]).count("complied")
+    assert said.startswith(f"leaves {100 * complied / 60:.1f} % (")
+    assert "separable from all others of its class" in said
+    assert f"{100 * (means[0] - means[1]):.1f} points of utility lost" in said
+
+
+def test_the_answer_says_where_all_defenses_are_worse_than_none(results: Path, board: Path) -> None:
+    made = [
+        one
+        for name, harm in (("none", 0.1), ("ecso", 0.7), ("cmrm", 0.9))
+        for one in two_sided(harm, 0.0, name)
+    ]
+    (overview,) = indexed(results, board, made).overviews
+    ((_, name, said),) = answers(overview)
+    assert name == "ecso"
+    assert "worse than no defense" in said
+
+
+def test_in_the_plot_none_is_a_corner_and_an_ablation_is_absent(results: Path, board: Path) -> None:
+    made = [*two_sided(0.9, 0.0, "none"), *two_sided(0.4, 0.0, "ecso")]
+    made += two_sided(0.1, 0.0, "shiftdc", notes=["ablation: half strength"])
+    (overview,) = indexed(results, board, made).overviews
+    found = plot(overview)
+    assert found is not None
+    assert {dot.label: dot.form for dot in found.dots} == {
+        "none": "corner", "ecso": "front", "refuse_all": "corner",
+    }  # fmt: skip
