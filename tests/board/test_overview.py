@@ -451,7 +451,7 @@ def test_the_answer_names_the_lowest_and_what_it_costs(results: Path, board: Pat
     complied = verdicts(made[3]).count("complied")
     assert said.startswith(f"leaves {100 * complied / 60:.1f} % (")
     assert "separable from all others of its class" in said
-    assert f"{100 * (means[0] - means[1]):.1f} points of utility lost" in said
+    assert f"; {100 * (means[0] - means[1]):.1f} points of utility lost" in said
 
 
 def test_the_answer_says_where_all_defenses_are_worse_than_none(results: Path, board: Path) -> None:
