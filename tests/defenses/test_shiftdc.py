@@ -14,7 +14,7 @@ from shiftdc_eval.defenses.none import NoDefense
 from shiftdc_eval.defenses.shiftdc import ShiftDC, _warn_once, counterpart
 from shiftdc_eval.steering import SafetyDirection, edit_last_token, record_last_token, safety_coordinate
 
-STEPS = 10
+STEPS = 6
 SETTINGS = GenerationSettings(max_new_tokens=STEPS)
 QUERIES = ["hello", "describe the image in detail please", "list " * 12, "what is shown here", "one more"]
 COLOURS = ["red", "blue", "green", "white", "black"]
