@@ -51,6 +51,7 @@ def test_no_heading_of_ours_is_figsteps(shared_data: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_pairs")
 def test_the_demo_leaves_table_plot_and_pages(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

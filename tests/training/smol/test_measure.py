@@ -51,6 +51,7 @@ def _run(data: Path, *more: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_pairs")
 def test_conditions_are_measured_once_and_texts_stay_out(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
