@@ -48,6 +48,14 @@ class Steps:
             if self._computed[name] >= self._prompt[name] and "key" in self._roles[name]:
                 self.restored.add(self._roles[name]["key"])
 
+    def planned(self) -> bool:
+        """Whether a last prompt token of a request with a plan is in this step."""
+        return any(self._holds_last(name) and self._roles[name].get("plan") for name in self._scheduled)
+
+    def _holds_last(self, name: str) -> bool:
+        done = self._computed[name]
+        return done < self._prompt[name] <= done + self._scheduled[name]
+
     def last_tokens(self, order: Sequence[str]) -> list[tuple[int, Mapping[str, Any]]]:
         """Row of each last prompt token in this step, with the request's role; requests without one are left out.
 
@@ -56,8 +64,7 @@ class Steps:
         """
         found, start = [], 0
         for name in order:
-            count, done, prompt = self._scheduled[name], self._computed[name], self._prompt[name]
-            if self._roles[name].get("plan") and done < prompt <= done + count:
-                found.append((start + prompt - 1 - done, self._roles[name]))
-            start += count
+            if self._holds_last(name) and self._roles[name].get("plan"):
+                found.append((start + self._prompt[name] - 1 - self._computed[name], self._roles[name]))
+            start += self._scheduled[name]
         return found

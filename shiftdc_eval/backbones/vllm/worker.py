@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -81,7 +82,8 @@ class Steering:
             self.steps.begin(scheduled)
             self._groups, self._running = None, True
             try:
-                return execute(scheduled, *args, **kwargs)
+                with _no_graphs(self.runner) if self.steps.planned() else nullcontext():
+                    return execute(scheduled, *args, **kwargs)
             finally:
                 self._keep()
                 self._running = False
@@ -157,6 +159,26 @@ class Steering:
             for at, role in enumerate(group.roles):
                 if role.get("read") and group.seen:
                     self.kept[str(role["key"])] = {layer: seen[at] for layer, seen in group.seen.items()}
+
+
+@contextmanager
+def _no_graphs(runner: Any) -> Iterator[None]:
+    """Run a step in Python.
+
+    A prompt of which one token is left to compute (the rest is stored, or was in an earlier chunk) looks like
+    decoding to vLLM, whose captured graph would run no hook. These are the switches that its own runners leave off
+    until their graphs are captured, of the first generation and the second.
+    """
+    switches = (("cudagraph_dispatcher", "keys_initialized"), ("cudagraph_manager", "_graphs_captured"))
+    found = [(holder, name) for at, name in switches if (holder := getattr(runner, at, None)) is not None]
+    before = [getattr(holder, name) for holder, name in found]
+    for holder, name in found:
+        setattr(holder, name, False)
+    try:
+        yield
+    finally:
+        for (holder, name), value in zip(found, before, strict=True):
+            setattr(holder, name, value)
 
 
 def _stream(hidden: Tensor, residual: Tensor | None, rows: Tensor) -> Tensor:
