@@ -22,7 +22,7 @@ class AdapterArguments(ModelArguments):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     """Requests answered together; auto: found from a GPU's free memory, else 32; halved when memory runs out."""
     max_batch_size: int | None = Field(default=None, ge=1)
-    """Upper bound of batch_size=auto (default 256 on a GPU, else 32)."""
+    """Upper bound of batch_size=auto (default 288 on a GPU, else 32)."""
     defense: str
     """Name of the defense."""
     direction: Path | None = None

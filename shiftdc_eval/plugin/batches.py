@@ -21,9 +21,9 @@ from shiftdc_eval.plugin.requests import Sample
 
 AUTO_BATCH_SIZE = 32
 """Batch size of `auto` if free memory is not measured (CPU)."""
-MOST_AUTO = 256
+MOST_AUTO = 288
 """Upper bound of the measured batch size: larger ones are hardly faster."""
-LANES = 8
+LANES = 9
 """Parts in which a batch runs side by side on an engine that refills rows: one part's prompts are read and preprocessed
 while the others' answers are decoded."""
 logger = logging.getLogger(__name__)
@@ -109,7 +109,8 @@ class Batches:
         are under way are finished.
         """
         width = max(1, self.size // LANES)
-        lanes = LANES - 1 if defense.shares_prefixes else 2 * LANES
+        fitting = max(1, self.size // width)
+        lanes = max(1, fitting - 1) if defense.shares_prefixes else 2 * fitting
         parts = (list(samples[start : start + width]) for start in range(0, len(samples), width))
 
         def run(part: list[Sample]) -> tuple[list[Sample], list[Answer]]:

@@ -78,13 +78,13 @@ def tools(tmp_path: Path) -> Tools:
     return Tools(cast(Backbone, backbone), CaptionStore(None), cast(Any, None))
 
 
-@pytest.mark.parametrize(("defense", "most"), [(SharesPrefixes(), 14), (Watched(), 32)])
+@pytest.mark.parametrize(("defense", "most"), [(SharesPrefixes(), 16), (Watched(), 36)])
 def test_every_request_is_answered_once_and_no_more_than_fits_is_under_way(
     tools: Tools, defense: Settings, most: int
 ) -> None:
     found = [
         record
-        for _, records in Batches(16, None).answered([sample(at) for at in range(51)], defense, tools)
+        for _, records in Batches(18, None).answered([sample(at) for at in range(51)], defense, tools)
         for record in records
     ]
     assert sorted(record["text"] for record in found) == sorted(f"request {at}" for at in range(51))
@@ -96,7 +96,7 @@ def test_every_request_is_answered_once_and_no_more_than_fits_is_under_way(
 
 def test_what_was_under_way_when_a_request_failed_is_kept(tools: Tools) -> None:
     kept: list[int] = []
-    parts = Batches(16, None).answered(
+    parts = Batches(18, None).answered(
         [sample(at) for at in range(40)], SharesPrefixes(broken="request 38"), tools
     )
     with pytest.raises(ModelError, match="breaks the engine"):
@@ -110,7 +110,7 @@ def test_the_seconds_of_parts_that_overlap_add_up_to_the_time_that_passed(tools:
     begun = time.perf_counter()
     found = [
         record["seconds"]
-        for _, records in Batches(16, None).answered(
+        for _, records in Batches(18, None).answered(
             [sample(at) for at in range(32)], SharesPrefixes(seconds=0.05), tools
         )
         for record in records

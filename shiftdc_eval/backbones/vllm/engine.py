@@ -159,4 +159,8 @@ def _line(error: BaseException) -> str:
     """What an error says, in one line: pydantic's tell their reason in the second."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = lines[1] if len(lines) > 1 and "validation error" in lines[0] else next(iter(lines), "")
+    if "root cause above" in told:  # vLLM's own words; a run's log holds the other lines
+        told = (
+            "its engine process failed; its own lines (EngineCore, Worker), printed before this one, say why"
+        )
     return f"{type(error).__name__}: {told[:400]}".removesuffix(": ")
