@@ -1,7 +1,8 @@
 """What libraries print goes to a log file, secrets hidden.
 
-A process of its own writes the file (`python -m shiftdc_eval.core.terminal_log FILE`): a thread could not empty the
-pipe while compiled code that prints holds the interpreter.
+A process of its own writes the file (`python -m shiftdc_eval.core.terminal_log`): a thread could not empty the pipe
+while compiled code that prints holds the interpreter. Where the file takes no more, the rest is dropped: no run ends for
+its log.
 """
 
 from __future__ import annotations
@@ -25,15 +26,20 @@ PATIENCE = 5
 
 @contextmanager
 def output_to(log: Path) -> Iterator[IO[str]]:
-    """Send what this process and its children write to stdout and stderr to a file; yields what stderr was."""
+    """Send what this process and its children write to stdout and stderr to a file; yields what stderr was.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    with log.open("ab") as file:
+        writer = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is not for it
+        )
     shown = _duplicate(sys.stderr)
-    writer = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(log)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is not for it
-    )
     assert writer.stdin is not None
     _flush()
     kept = {number: _kept(number) for number in (1, 2)}
@@ -98,9 +104,13 @@ def _flush() -> None:
 
 
 def main() -> None:
-    """Copy stdin to the file."""
-    with open(sys.argv[1], "a", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        pass_on(sys.stdin.buffer, file)
+    """Copy stdin to stdout, the file."""
+    try:
+        with open(1, "w", encoding="utf-8", errors="backslashreplace", newline="", closefd=False) as file:
+            pass_on(open(os.dup(0), "rb"), file)
+    except OSError:
+        while os.read(0, 1 << 16):
+            pass
 
 
 if __name__ == "__main__":

@@ -99,3 +99,17 @@ class Gone(io.StringIO):
 def test_a_reader_that_is_gone_ends_nothing() -> None:
     with Line(Gone(), lambda: "cells 1", every=0.0) as line:
         line.say("loaded 7 of 500")
+
+
+def test_a_full_disk_takes_the_log_and_ends_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.symlink_to("/dev/full")
+    with terminal_line.shown(log):
+        for _ in range(300):
+            os.write(1, b"many words " * 1000 + b"\n")  # far more than a pipe holds
+        subprocess.run(["true"], check=True)
+
+
+def test_a_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="is a directory|Is a directory"), terminal_line.shown(tmp_path):
+        pass
