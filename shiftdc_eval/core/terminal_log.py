@@ -1,8 +1,8 @@
 """What libraries print goes to a log file, secrets hidden.
 
 A process of its own writes the file (`python -m shiftdc_eval.core.terminal_log`): a thread could not empty the pipe
-while compiled code that prints holds the interpreter. Where the file takes no more, the rest is dropped: no run ends for
-its log.
+while compiled code that prints holds the interpreter. Where the file takes no more, the rest is dropped: no run ends
+for its log.
 """
 
 from __future__ import annotations
@@ -106,8 +106,11 @@ def _flush() -> None:
 def main() -> None:
     """Copy stdin to stdout, the file."""
     try:
-        with open(1, "w", encoding="utf-8", errors="backslashreplace", newline="", closefd=False) as file:
-            pass_on(open(os.dup(0), "rb"), file)
+        with (
+            open(os.dup(0), "rb") as output,
+            open(1, "w", encoding="utf-8", errors="backslashreplace", newline="", closefd=False) as file,
+        ):
+            pass_on(output, file)
     except OSError:
         while os.read(0, 1 << 16):
             pass

@@ -58,7 +58,7 @@ sys.exit(found < n and f"CUDA devices needed: {n}, found: {found}")' ${#seeds[@]
 fi
 
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 SHIFTDC_FONT=$fonts
-cores=$(($(nproc) / ${#seeds[@]}))
+cores=$(($(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) / ${#seeds[@]}))  # nproc tells OMP_NUM_THREADS instead
 workers=$((cores > 16 ? 15 : cores > 1 ? cores - 1 : 1))
 # what is wanted of a recipe first, the random directions last
 sets=figstep_text,mm_typo,figstep,xstest_safe,twins,self_check,shielded,figstep_captions,yes_no,reading,figstep_tiny

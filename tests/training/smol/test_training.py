@@ -103,6 +103,7 @@ def test_every_stage_leaves_a_file_and_is_not_done_again(
     log = json.loads((out / "joint.json").read_text(encoding="utf-8"))
     assert [(name, made["steps"]) for name, made in log["stages"].items()] == [(stage, 2) for stage in STAGES]
     assert {"characters", "tokens", "caption exact", "text exact"} <= log["stages"]["joint"]["score"].keys()
+    assert log["stages"]["tower"]["rows"]["caption"] > 0
 
     first = load_delta(out / "delta.safetensors")
     merge(tmp_path / "base.gguf", first, tmp_path / "merged")

@@ -25,16 +25,15 @@ def given(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
-def _run(given: dict[str, Path], *options: str) -> subprocess.CompletedProcess[str]:
+def _run(given: dict[str, Path], *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("the script needs bash, which is not on this machine")
     paths = [str(given[name]) for name in ("fonts", "base.gguf", "data", "out")]
     command = [bash, str(SCRIPT), "--words", str(given["words"]), *options, *paths]
     # `false` in the place of Python: what comes after the checks fails at once
-    return subprocess.run(
-        command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "PYTHON": "false"}
-    )
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": "false"} | environment
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +60,21 @@ def test_an_option_that_cannot_be_used_shows_the_usage(
     assert "training/smol/two_seeds.sh [options] FONTS BASE DATA OUT" in done.stderr
     assert "after its last condition." in done.stderr
     assert "pipefail" not in done.stderr
+
+
+@pytest.mark.parametrize(("seed", "workers"), [((), "7"), (("--seed", "1"), "15")])
+def test_threads_of_torch_do_not_decide_how_many_processes_draw(
+    given: dict[str, Path], seed: tuple[str, ...], workers: str
+) -> None:
+    tools = given["out"].with_name("bin")
+    tools.mkdir()
+    for name, script in {
+        "nproc": "echo ${OMP_NUM_THREADS:-16}",  # as coreutils' does, on 16 cores
+        "python": f'echo "$@" >> {tools}/asked; [ "$1" = -c ]',
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    _run(given, *seed, "--device", "cpu", PATH=f"{tools}:/usr/bin:/bin", PYTHON="python", OMP_NUM_THREADS="1")
+    trained = [line.split() for line in (tools / "asked").read_text().splitlines() if "smol.train" in line]
+    assert len(trained) == 2 - bool(seed)
+    assert {words[words.index("--workers") + 1] for words in trained} == {workers}

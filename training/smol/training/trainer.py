@@ -29,6 +29,9 @@ from training.smol.training.recipe import STAGES, Recipe, fitting, schedule
 from training.smol.training.row_buffer import Shelf
 
 logger = logging.getLogger(__name__)
+OFTEN = 15
+"""A stage that saw its rows more often than this in the mean is warned of: one tower for which a single process drew
+saw 40,000 captions 42 times, and read 91 % of the held-out characters instead of 99 %."""
 FIRST_TIMED, TIMED = 10, 50
 """A step's time is measured from this step on, and again over so many."""
 
@@ -149,9 +152,16 @@ class Trainer:
                 logger.info("%s: step %d of %d, loss %.4f, %.1f s", stage, i, steps, losses[-1][1], spent)
         run.end()
         found = score(self.net, self.shelf.kept)
-        logger.info("%s: %s, rows %s", stage, found, self.shelf.filled)
+        rows = dict(self.shelf.filled)
+        logger.info("%s: %s, rows %s", stage, found, rows)
+        for kind, count in counts.items():
+            if (often := steps * count / max(1, rows[kind])) > OFTEN:
+                logger.warning(
+                    "%s: each %s row was seen %.0f times; more --workers draw more", stage, kind, often
+                )
         seconds = round(time.monotonic() - started, 1)
-        self.log["stages"][stage] = {"steps": steps, "seconds": seconds, "loss": losses, "score": found}
+        told = {"steps": steps, "seconds": seconds, "loss": losses, "score": found, "rows": rows}
+        self.log["stages"][stage] = told
 
     def _fitted(self, stage: str, done: int, each: float, spent: float) -> int:
         """So many steps that the stage ends in time; the first time says when it ends."""
