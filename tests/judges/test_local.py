@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ def items(answers: list[str] = ANSWERS) -> list[Item]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from judge_models import CHAT, save_classifier, save_judge
 
+    gc.collect()
+    gc.freeze()  # each judge collects when it ends, and would walk all that was imported
     folder = tmp_path_factory.mktemp("judges")
     return {
         "yes_no": save_judge(folder / "yes_no", "yes", "no"),

