@@ -131,7 +131,8 @@ def _shown(value: Pooled | None) -> str:
 def _cost(row: OverviewRow, base: OverviewRow | None) -> str:
     known = base.over_refusal if base else None
     parts = [
-        f"over-refusal {_shown(row.over_refusal)}" + (f", none {percent(known.value)} %" if known else "")
+        f"over-refusal {_shown(row.over_refusal)}"
+        + (f", undefended {percent(known.value)} %" if known else "")
     ]
     lost = row.utility_lost
     parts.append(f"{signed(lost.value)} points of utility lost" if lost else "utility not measured")
