@@ -14,11 +14,11 @@ from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability, EditBuilder
-from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.directions import meaningless
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
-from shiftdc_eval.defenses.none import undefended
+from shiftdc_eval.defenses.none import images_only
 from shiftdc_eval.defenses.passes import STEERS, TEXT_ALONE, Pass
 from shiftdc_eval.steering import SafetyDirection, Shift
 
@@ -64,11 +64,7 @@ class Cmrm(Settings):
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Answers with the shift subtracted; requests without an image are answered undefended."""
-        return split_by_image(
-            requests,
-            with_image=lambda shown: self._calibrated(tools, shown, settings),
-            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-        )
+        return images_only(tools, requests, settings, self._calibrated)
 
     def extra_passes(self) -> list[Pass]:
         """`sample`: the meaningless image and the text alone; `dataset`: none."""

@@ -8,13 +8,14 @@ self-check, every image replaced by its caption.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from pydantic import Field
 
 from shiftdc_eval.backbones import Chat, GenerationSettings
-from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
-from shiftdc_eval.defenses.none import first_answers, undefended
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.none import first_answers, images_only
 from shiftdc_eval.defenses.passes import UNDEFENDED, Pass
 from shiftdc_eval.defenses.prompts import prompt
 
@@ -41,11 +42,7 @@ class Ecso(Settings):
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """First answers where the self-check passes, answers from a caption where it does not."""
-        return split_by_image(
-            requests,
-            with_image=lambda shown: self._checked(tools, shown, settings),
-            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-        )
+        return images_only(tools, requests, settings, self._checked)
 
     def extra_passes(self) -> list[Pass]:
         """First answer and self-check; the caption at most: an answer that passes the check needs none."""
@@ -88,11 +85,8 @@ class EcsoCaption(Settings):
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Answers from captions."""
-        return split_by_image(
-            requests,
-            with_image=lambda shown: from_captions(tools, shown, settings, self.caption_max_new_tokens),
-            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-        )
+        captioned = partial(from_captions, caption_max_new_tokens=self.caption_max_new_tokens)
+        return images_only(tools, requests, settings, captioned)
 
 
 def says_yes(reply: str) -> bool:

@@ -7,6 +7,7 @@ again, with the answer begun by a prefix. The reward model is not shown the requ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,8 +16,8 @@ from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.defenses.always_prefix import prefixed
-from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
-from shiftdc_eval.defenses.none import first_answers, undefended
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.none import first_answers, images_only
 from shiftdc_eval.defenses.passes import UNDEFENDED, Pass
 from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.defenses.scorers import ImageText, Reward
@@ -110,11 +111,7 @@ class EtaPrefix(Settings):
             return self.aligned(tools, requests, settings)
         if self.when == "judge":
             return self._again(tools, requests, settings, self._judged)
-        return split_by_image(
-            requests,
-            with_image=lambda shown: self._again(tools, shown, settings, self._scored),
-            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-        )
+        return images_only(tools, requests, settings, partial(self._again, evaluate=self._scored))
 
     def aligned(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings

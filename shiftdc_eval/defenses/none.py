@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from shiftdc_eval.backbones import GenerationSettings
-from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
 from shiftdc_eval.defenses.caption_store import clock
 
 
@@ -17,6 +17,20 @@ def undefended(
     chats = [request.chat for request in requests]
     generated = tools.backbone.generate(chats, settings, seeds=[request.seed for request in requests])
     return [Answer.of(answer, *notes) for answer in generated]
+
+
+def images_only(
+    tools: Tools,
+    requests: Sequence[Request],
+    settings: GenerationSettings,
+    answer: Callable[[Tools, list[Request], GenerationSettings], list[Answer]],
+) -> list[Answer]:
+    """Answers of a defense against images; requests without one are answered undefended and marked."""
+    return split_by_image(
+        requests,
+        with_image=lambda shown: answer(tools, shown, settings),
+        without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
+    )
 
 
 def first_answers(tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability
-from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
-from shiftdc_eval.defenses.none import undefended
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.none import images_only
 from shiftdc_eval.steering import PrototypePush, Scope
 
 LAYER = 0
@@ -67,11 +67,7 @@ class Rai(Settings):
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Answers with risk words injected into the image tokens."""
-        return split_by_image(
-            requests,
-            with_image=lambda shown: self._injected(tools, shown, settings),
-            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-        )
+        return images_only(tools, requests, settings, self._injected)
 
     def _injected(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings

@@ -23,10 +23,10 @@ from torch import Tensor
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.directions import ANCHOR_SIZE, activations, fit_midpoint
-from shiftdc_eval.defenses.none import undefended
+from shiftdc_eval.defenses.none import images_only
 from shiftdc_eval.defenses.passes import STEERS
 from shiftdc_eval.steering import SafetyDirection, TrustRegionShift, safety_coordinate
 
@@ -100,11 +100,7 @@ class RecentredRefusal(Settings):
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Steered answers; requests without an image are answered undefended."""
-        return split_by_image(
-            requests,
-            with_image=lambda shown: self._steered(tools, shown, settings),
-            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-        )
+        return images_only(tools, requests, settings, self._steered)
 
     def _steered(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings

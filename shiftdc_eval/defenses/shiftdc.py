@@ -26,18 +26,10 @@ from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability, EditBuilder
-from shiftdc_eval.defenses.base import (
-    NOT_APPLICABLE,
-    Answer,
-    Request,
-    Settings,
-    Status,
-    Tools,
-    split_by_image,
-)
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Status, Tools
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
-from shiftdc_eval.defenses.none import undefended
+from shiftdc_eval.defenses.none import images_only
 from shiftdc_eval.defenses.passes import STEERS, Pass
 from shiftdc_eval.defenses.prompts import prompt
 from shiftdc_eval.defenses.shiftdc_auto import Calibration, choose
@@ -229,11 +221,7 @@ class ShiftDC(Settings):
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Calibrated answers; requests without an image are answered undefended and marked."""
         calibrating = self._with_preset()._chosen(tools)
-        return split_by_image(
-            requests,
-            with_image=lambda shown: calibrating._calibrated(tools, shown, settings),
-            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-        )
+        return images_only(tools, requests, settings, calibrating._calibrated)
 
     def extra_passes(self) -> list[Pass]:
         """Caption and text-only counterpart; unless `online` one more over the image."""

@@ -19,11 +19,11 @@ from torch import Tensor
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability, EditBuilder
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.defenses.base import NOT_APPLICABLE, Answer, Request, Settings, Tools, split_by_image
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.directions import activations
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
-from shiftdc_eval.defenses.none import undefended
+from shiftdc_eval.defenses.none import images_only
 from shiftdc_eval.defenses.passes import STEERS, TEXT_ALONE, Pass
 from shiftdc_eval.defenses.shiftdc import ShiftDC, counterpart
 from shiftdc_eval.steering import SafetyDirection, Shift, SubspaceReplacement
@@ -94,11 +94,7 @@ class Subspace(Settings):
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
         """Answers with edited activations; requests without an image are answered undefended."""
-        return split_by_image(
-            requests,
-            with_image=lambda shown: self._edited(tools, shown, settings),
-            without=lambda plain: undefended(tools, plain, settings, NOT_APPLICABLE),
-        )
+        return images_only(tools, requests, settings, self._edited)
 
     def _edited(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
