@@ -22,7 +22,7 @@ from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.core.errors import ConfigError
 from shiftdc_eval.core.hashing import file_sha256
 from shiftdc_eval.defenses.astra_files import mean_activation, published
-from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools, steered
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.directions import fit_midpoint
 from shiftdc_eval.defenses.passes import STEERS
@@ -136,14 +136,8 @@ class Astra(Settings):
         """Steered answers, with and without images alike."""
         alpha = self._strength(tools).alpha if self.alpha is None else self.alpha
         edits = {self._layer(tools.backbone): CosineGated(*self._vectors(tools), alpha)}
-        generated = tools.backbone.generate(
-            [request.chat for request in requests],
-            settings,
-            seeds=[request.seed for request in requests],
-            edit=lambda _rows: edits,
-            scope=Scope(passes=self.passes),
-        )
-        return [Answer.of(answer) for answer in generated]
+        scope = Scope(passes=self.passes)
+        return steered(tools, requests, settings, edit=lambda _rows: edits, scope=scope)
 
     def _vectors(self, tools: Tools) -> tuple[Tensor, Tensor]:
         """`v` and `c`, `[hidden]` each."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from shiftdc_eval.backbones import Backbone, Chat, Generated, GenerationSettings
-from shiftdc_eval.backbones.interface import Capability
+from shiftdc_eval.backbones.interface import Capability, EditBuilder
 from shiftdc_eval.core.errors import Blame
 from shiftdc_eval.core.records import ANSWER_VERSION
 from shiftdc_eval.defenses.caption_store import CaptionStore
 from shiftdc_eval.defenses.passes import Pass
-from shiftdc_eval.steering import SafetyDirection
+from shiftdc_eval.steering import PREFILL, SafetyDirection, Scope
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -209,6 +209,25 @@ class Settings(BaseModel):
 
 Defense = Settings
 """The interface of a defense."""
+
+
+def steered(
+    tools: Tools,
+    requests: Sequence[Request],
+    settings: GenerationSettings,
+    *notes: str,
+    edit: EditBuilder,
+    scope: Scope = PREFILL,
+) -> list[Answer]:
+    """The backbone's answers with edited activations; see `Backbone.generate`."""
+    generated = tools.backbone.generate(
+        [request.chat for request in requests],
+        settings,
+        seeds=[request.seed for request in requests],
+        edit=edit,
+        scope=scope,
+    )
+    return [Answer.of(answer, *notes) for answer in generated]
 
 
 def split_by_image(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability, EditBuilder
-from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools, steered
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.directions import meaningless
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
@@ -73,12 +73,7 @@ class Cmrm(Settings):
     def _calibrated(
         self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings
     ) -> list[Answer]:
-        chats = [request.chat for request in requests]
-        seeds = [request.seed for request in requests]
-        edit = self._edits(tools, requests)
-        return [
-            Answer.of(answer) for answer in tools.backbone.generate(chats, settings, seeds=seeds, edit=edit)
-        ]
+        return steered(tools, requests, settings, edit=self._edits(tools, requests))
 
     def _edits(self, tools: Tools, requests: Sequence[Request]) -> EditBuilder:
         layers = self._layers(tools.backbone)

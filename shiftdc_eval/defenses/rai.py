@@ -21,7 +21,7 @@ from torch import Tensor
 
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability
-from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools, steered
 from shiftdc_eval.defenses.none import images_only
 from shiftdc_eval.steering import PrototypePush, Scope
 
@@ -80,16 +80,11 @@ class Rai(Settings):
             made.append(_size(push, activation, edited))
             return edited
 
-        generated = tools.backbone.generate(
-            [request.chat for request in requests],
-            settings,
-            seeds=[request.seed for request in requests],
-            edit=lambda _rows: {LAYER: measured},
-            scope=Scope(positions="image"),
-        )
+        scope = Scope(positions="image")
+        answers = steered(tools, requests, settings, edit=lambda _rows: {LAYER: measured}, scope=scope)
         rows = made[: len(requests)]  # of the first pass; without a KV cache every pass repeats the edit
         self._tell(rows)
-        return [Answer.of(answer, _note(row), **row) for answer, row in zip(generated, rows, strict=True)]
+        return [answer.with_extra(_note(row), **row) for answer, row in zip(answers, rows, strict=True)]
 
     def _tell(self, rows: Sequence[dict[str, Any]]) -> None:
         if self in _TOLD:

@@ -23,7 +23,7 @@ from torch import Tensor
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools, steered
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.directions import ANCHOR_SIZE, activations, fit_midpoint
 from shiftdc_eval.defenses.none import images_only
@@ -107,13 +107,7 @@ class RecentredRefusal(Settings):
     ) -> list[Answer]:
         layer = self._choice(tools).layer if self.layer is None else self.layer
         edits = {layer: self.edit(tools, layer)}
-        generated = tools.backbone.generate(
-            [request.chat for request in requests],
-            settings,
-            seeds=[request.seed for request in requests],
-            edit=lambda _rows: edits,
-        )
-        return [Answer.of(answer) for answer in generated]
+        return steered(tools, requests, settings, edit=lambda _rows: edits)
 
     def edit(self, tools: Tools, layer: int) -> TrustRegionShift:
         """The edit at a layer."""

@@ -16,7 +16,7 @@ from pydantic import Field
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools, steered
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
 from shiftdc_eval.defenses.passes import CHOOSES, STEERS
@@ -103,14 +103,7 @@ class RefusalDirection(Settings):
             layers = [choice.layer if self.site == "input" else choice.layer - 1]
             notes = (choice.note,)
         edits = self._edits(tools, layers)
-        generated = tools.backbone.generate(
-            [request.chat for request in requests],
-            settings,
-            seeds=[request.seed for request in requests],
-            edit=lambda _rows: edits,
-            scope=self._scope,
-        )
-        return [Answer.of(answer, *notes) for answer in generated]
+        return steered(tools, requests, settings, *notes, edit=lambda _rows: edits, scope=self._scope)
 
     def _edits(self, tools: Tools, layers: Sequence[int]) -> dict[int, Edit]:
         vectors = self.direction_of(tools).vectors

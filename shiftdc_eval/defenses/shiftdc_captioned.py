@@ -14,7 +14,7 @@ from pydantic import model_validator
 
 from shiftdc_eval.backbones import Chat, GenerationSettings
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.defenses.base import Answer, Request, Tools
+from shiftdc_eval.defenses.base import Answer, Request, Tools, steered
 from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.defenses.shiftdc import ShiftDC, counterpart
 
@@ -51,14 +51,9 @@ class ShiftDCCaptioned(ShiftDC):
     ) -> list[Answer]:
         chats = [request.chat for request in requests]
         counterparts = [self.text_only(request) for request in requests]
-        generated = tools.backbone.generate(
-            chats,
-            settings,
-            seeds=[request.seed for request in requests],
-            edit=self._edits(tools, chats, counterparts),
-        )
+        answers = steered(tools, requests, settings, edit=self._edits(tools, chats, counterparts))
         captions = [request.image_text if self.caption == "reference" else None for request in requests]
-        return [Answer.of(answer, caption=text) for answer, text in zip(generated, captions, strict=True)]
+        return [answer.with_extra(caption=text) for answer, text in zip(answers, captions, strict=True)]
 
     def text_only(self, request: Request) -> Chat:
         """The text-only counterpart of a request.

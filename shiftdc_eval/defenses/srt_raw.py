@@ -16,7 +16,7 @@ from torch import Tensor
 from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.core.hashing import file_sha256
-from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools, steered
 from shiftdc_eval.defenses.contrast import ContrastSet
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
 from shiftdc_eval.defenses.passes import CHOOSES
@@ -91,11 +91,6 @@ class SrtRaw(Settings):
         """Steered answers."""
         direction = self.direction_of(tools)
         edits = {layer: Shift(self.alpha * row) for layer, row in enumerate(direction.vectors) if row.any()}
-        generated = tools.backbone.generate(
-            [request.chat for request in requests],
-            settings,
-            seeds=[request.seed for request in requests],
-            edit=lambda _rows: edits,
-            scope=Scope(positions="all", passes="every" if self.decode else "prefill"),
-        )
-        return [Answer.of(answer, direction.created_by) for answer in generated]
+        scope = Scope(positions="all", passes="every" if self.decode else "prefill")
+        note = direction.created_by
+        return steered(tools, requests, settings, note, edit=lambda _rows: edits, scope=scope)

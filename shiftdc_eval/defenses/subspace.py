@@ -19,7 +19,7 @@ from torch import Tensor
 from shiftdc_eval.backbones import Backbone, Chat, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability, EditBuilder
 from shiftdc_eval.core.errors import ConfigError
-from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools
+from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools, steered
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
 from shiftdc_eval.defenses.directions import activations
 from shiftdc_eval.defenses.layer_range import LayerRange, layer_range
@@ -107,13 +107,8 @@ class Subspace(Settings):
             captions = shiftdc.captions(tools, chats, settings)
             extra = [{"caption": caption} for caption in captions]
             texts = [counterpart(chat, caption) for chat, caption in zip(chats, captions, strict=True)]
-        generated = tools.backbone.generate(
-            chats,
-            settings,
-            seeds=[request.seed for request in requests],
-            edit=self._edits(tools, texts),
-        )
-        return [Answer.of(answer, **more) for answer, more in zip(generated, extra, strict=True)]
+        answers = steered(tools, requests, settings, edit=self._edits(tools, texts))
+        return [answer.with_extra(**more) for answer, more in zip(answers, extra, strict=True)]
 
     def _edits(self, tools: Tools, texts: Sequence[Chat]) -> EditBuilder:
         layers = self._layers(tools.backbone)
