@@ -6,24 +6,19 @@ A file holds `{sample: {key: [vector, ...]}}`: integers, and float16 vectors of 
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from shiftdc_eval.core.errors import ConfigError
+from shiftdc_eval.defenses.prompts import table
 
 
-@cache
 def published() -> list[dict[str, Any]]:
     """The authors' runs: `model`, `key`, `setup`, `alpha`."""
-    text = (files("shiftdc_eval.defenses") / "astra.yaml").read_text(encoding="utf-8")
-    found: list[dict[str, Any]] = yaml.safe_load(text)["published"]
-    return found
+    return list(table("astra.yaml")["published"])
 
 
 def mean_activation(path: Path, layer: int, hidden: int, name: str) -> Tensor:

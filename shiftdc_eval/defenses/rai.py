@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any, ClassVar
 
-import yaml
 from pydantic import Field
 from torch import Tensor
 
@@ -23,19 +20,14 @@ from shiftdc_eval.backbones import Backbone, GenerationSettings
 from shiftdc_eval.backbones.interface import Capability
 from shiftdc_eval.defenses.base import Answer, Request, Settings, Tools, steered
 from shiftdc_eval.defenses.none import images_only
+from shiftdc_eval.defenses.prompts import table
 from shiftdc_eval.steering import PrototypePush, Scope
 
 LAYER = 0
+WORDS = "rai_words.yaml"
 SIZES = (0.001, 0.01, 0.1, 1.0)
 """Limits of what a note says about the length of an edit, relative to the activation."""
 logger = logging.getLogger(__name__)
-
-
-@cache
-def _table() -> dict[str, Any]:
-    text = (files("shiftdc_eval.defenses") / "rai_words.yaml").read_text(encoding="utf-8")
-    table: dict[str, Any] = yaml.safe_load(text)
-    return table
 
 
 class Rai(Settings):
@@ -57,12 +49,12 @@ class Rai(Settings):
     @property
     def words(self) -> list[str]:
         """The prototypes."""
-        return list(_table()["words"])[: self.k]
+        return list(table(WORDS)["words"])[: self.k]
 
     def resolved(self, backbone: Backbone) -> dict[str, Any]:
         """All settings, and the words with the version of their list."""
-        table = _table()
-        words = f"{table['source']}, version {table['version']}: {', '.join(self.words)}"
+        facts = table(WORDS)
+        words = f"{facts['source']}, version {facts['version']}: {', '.join(self.words)}"
         return {**super().resolved(backbone), "words": words}
 
     def answer(self, tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:

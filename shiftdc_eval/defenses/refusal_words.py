@@ -10,12 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,13 +21,12 @@ from shiftdc_eval.backbones.generation import not_finite
 from shiftdc_eval.core.hashing import digest
 from shiftdc_eval.defenses.base import Tools
 from shiftdc_eval.defenses.contrast import SIDES, ContrastSet
+from shiftdc_eval.defenses.prompts import table
 
 
-@cache
 def refusal_words() -> tuple[str, ...]:
     """The authors' words."""
-    text = (files("shiftdc_eval.defenses") / "refusal_words.yaml").read_text(encoding="utf-8")
-    return tuple(yaml.safe_load(text)["words"])
+    return tuple(table("refusal_words.yaml")["words"])
 
 
 def word_ids(tokenizer: Any) -> list[int]:
