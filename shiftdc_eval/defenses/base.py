@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,12 +17,9 @@ from shiftdc_eval.defenses.passes import Pass
 from shiftdc_eval.steering import PREFILL, SafetyDirection, Scope
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from shiftdc_eval.defenses.contrast import ContrastSet
-    from shiftdc_eval.defenses.refusal_layer import LayerChoice
+    from shiftdc_eval.defenses.directions import Directions
 
-Choice = TypeVar("Choice")
 Status = Literal["", "code", "text", "reconstruction", "ours", "control"]
 NOT_APPLICABLE = "not_applicable"
 """Note on an answer that was left undefended because the request has no image."""
@@ -79,36 +76,6 @@ class Answer:
         return replace(self, notes=(*self.notes, *notes), extra={**self.extra, **extra})
 
 
-class DirectionSource(Protocol):
-    """Directions and layers fitted on the backbone's contrast set, on first use."""
-
-    def __call__(self, *, post_norm_last: bool = False, bare: bool = False) -> SafetyDirection:
-        """The safety direction.
-
-        Args:
-            post_norm_last: take the last layer's activations after the final norm.
-            bare: fit on the texts alone, without the chat template.
-        """
-
-    def image_shift(self, against: Literal["blank", "noise"]) -> SafetyDirection:
-        """The mean shift that a meaningless image causes (CMRM, data-set level)."""
-
-    def refusal_layer(self) -> LayerChoice:
-        """The layer at whose input a refusal direction is added, chosen on the held-out pairs."""
-
-    def fitted(
-        self,
-        kind: str,
-        vectors: Callable[[ContrastSet, int], Tensor | tuple[Tensor, str]],
-        *,
-        held_out: bool = False,
-    ) -> SafetyDirection:
-        """Other vectors of the contrast set, fitted once and cached under `kind`; see `Directions.fitted`."""
-
-    def chosen(self, kind: str, choose: Callable[[ContrastSet, ContrastSet, int], Choice]) -> Choice:
-        """What is chosen on the contrast set, once in a process; see `Directions.chosen`."""
-
-
 @dataclass(frozen=True)
 class Tools:
     """What a defense works with."""
@@ -117,8 +84,8 @@ class Tools:
     """The model."""
     captions: CaptionStore
     """Captions shared by all defenses and runs."""
-    direction: DirectionSource
-    """Gives the safety direction."""
+    direction: Directions
+    """Directions and layers fitted on the backbone's contrast set, on first use."""
 
 
 class Settings(BaseModel):
@@ -209,6 +176,8 @@ class Settings(BaseModel):
 
 Defense = Settings
 """The interface of a defense."""
+DirectionSource: TypeAlias = "Directions"
+"""Older name of the type of `Tools.direction`."""
 
 
 def steered(
