@@ -32,10 +32,8 @@ class AlwaysPrefix(Settings):
         return prefixed(tools, requests, settings)
 
 
-def prefixed(
-    tools: Tools, requests: Sequence[Request], settings: GenerationSettings, *notes: str
-) -> list[Answer]:
+def prefixed(tools: Tools, requests: Sequence[Request], settings: GenerationSettings) -> list[Answer]:
     """Answers that begin with ETA's prefix, which their text holds; `tokens_out` leaves it out."""
     words = prompt("eta_prefix")
     begun = [replace(request, chat=request.chat.with_answer_begun(words)) for request in requests]
-    return [answer.with_extra(**{BEGUN: words}) for answer in undefended(tools, begun, settings, *notes)]
+    return [answer.with_extra(**{BEGUN: words}) for answer in undefended(tools, begun, settings)]

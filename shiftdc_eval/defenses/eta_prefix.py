@@ -127,10 +127,7 @@ class EtaPrefix(Settings):
         rows = [row for row, flagged in enumerate(unsafe) if flagged]
         again = self.aligned(tools, [requests[row] for row in rows], settings) if rows else []
         for row, answer in zip(rows, again, strict=True):
-            noted = Answer(
-                answer.text, answer.tokens_in, answer.tokens_out, (*answer.notes, ALIGNED), answer.extra
-            )
-            found[row] = noted.with_extra(**found[row].extra, first_answer=found[row].text)
+            found[row] = answer.with_extra(ALIGNED, **found[row].extra, first_answer=found[row].text)
         return found
 
     def _scored(
