@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from shiftdc_eval.backbones.convert.llama import add_token
 from shiftdc_eval.core.errors import ModelError
@@ -36,7 +36,7 @@ def qwen_tokenizer(path: Path) -> Any:
         ModelError: the file is missing or not a tiktoken file.
     """
     ranks = read_ranks(path)
-    written = byte_alphabet()
+    written = bytes_to_unicode()
     names = {token: "".join(written[byte] for byte in token) for token in ranks}
     vocabulary = {names[token]: rank for token, rank in ranks.items()}
     merges = []
@@ -66,7 +66,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
     try:
         lines = path.read_bytes().splitlines()
         return {base64.b64decode(token, validate=True): int(rank) for token, rank in map(bytes.split, lines)}
-    except (OSError, ValueError, binascii.Error) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path} as a tiktoken file: {error}") from error
 
 
@@ -84,10 +84,3 @@ def parts(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
             raise ModelError(f"the token {token!r} cannot be joined from tokens of lower rank")
         pieces[best : best + 2] = [joined]
     return pieces[0], pieces[1]
-
-
-def byte_alphabet() -> dict[int, str]:
-    """Byte -> the printable character that byte-level tokenizers write for it (GPT-2's table)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + at) for at, byte in enumerate(others)}
