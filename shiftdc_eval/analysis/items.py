@@ -13,7 +13,7 @@ from shiftdc_eval.analysis.recording_file import ItemRecord
 from shiftdc_eval.core.errors import ConfigError, DataError
 from shiftdc_eval.core.hashing import text_sha256
 from shiftdc_eval.core.validation import nearest
-from shiftdc_eval.defenses.contrast import ContrastSet
+from shiftdc_eval.defenses.contrast import ContrastSet, plain
 from shiftdc_eval.tasks.catalogue import TASKS
 from shiftdc_eval.tasks.example import CLEAR_HARM, Example
 
@@ -79,7 +79,7 @@ def collect(
     harmful_tasks = [name for name in tasks if name not in TASKS or not TASKS[name].benign]
     benign_tasks = [*benign, *(name for name in tasks if name not in harmful_tasks)] or twins(harmful_tasks)
     notes: list[str] = []
-    used = {_plain(text) for side in ("safe", "unsafe") for text in _requests(contrast, side)}
+    used = {plain(text) for pair in contrast.pairs for text in (pair.safe, pair.unsafe)}
 
     def read(names: Sequence[str], role: str) -> list[list[Item]]:
         return [_items(name, role, load(name), used, notes) for name in names]
@@ -118,7 +118,7 @@ def _items(name: str, role: str, task: Any, used: set[str], notes: list[str]) ->
         if len(clear) < len(examples):
             notes.append(f"{name}: {len(examples) - len(clear)} items on topics without clear harm left out")
         examples = clear
-    fresh = [one for one in examples if _plain(one.request) not in used]
+    fresh = [one for one in examples if plain(one.request) not in used]
     if len(fresh) < len(examples):
         notes.append(
             f"{name}: {len(examples) - len(fresh)} calibration items left out (the contrast set holds them)"
@@ -136,7 +136,7 @@ def _item(task: str, role: str, example: Example) -> Item:
         task=task,
         role=role,
         # the same request under two image types is one question, whatever the tasks call it
-        question=example.question if role == "visual" else text_sha256(_plain(example.request))[:16],
+        question=example.question if role == "visual" else text_sha256(plain(example.request))[:16],
         scenario=example.scenario,
         reference=(example.reference or "") if role == "visual" else "",
         flags=list(example.flags),
@@ -161,14 +161,6 @@ def _same_scenarios(benign: list[Item], harmful: list[Item], notes: list[str]) -
     if len(kept) < len(benign):
         notes.append(f"{len(benign) - len(kept)} benign items of other scenarios left out")
     return kept
-
-
-def _requests(contrast: ContrastSet, side: str) -> list[str]:
-    return [getattr(pair, side) for pair in contrast.pairs]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def neutral(image: Image.Image, kind: str, seed: int = 0) -> Image.Image:

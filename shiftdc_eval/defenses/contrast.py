@@ -208,8 +208,8 @@ def _refuse_duplicates(found: list[tuple[str, ContrastPair]]) -> None:
     sides: dict[str, tuple[Side, str]] = {}
     for where, pair in found:
         requests: tuple[tuple[Side, str], ...] = (
-            ("unsafe", _plain(pair.unsafe)),
-            ("safe", _plain(pair.safe)),
+            ("unsafe", plain(pair.unsafe)),
+            ("safe", plain(pair.safe)),
         )
         for side, request in requests:
             other, earlier = sides.setdefault(request, (side, where))
@@ -220,7 +220,7 @@ def _refuse_duplicates(found: list[tuple[str, ContrastPair]]) -> None:
         captions = (pair.unsafe_caption, pair.safe_caption)
         content = (
             *(request for _, request in requests),
-            *(caption and _plain(caption) for caption in captions),
+            *(caption and plain(caption) for caption in captions),
         )
         if content in contents:
             raise DataError(f"{where}, fields 'unsafe' and 'safe' repeat {contents[content]}; remove one")
@@ -229,5 +229,6 @@ def _refuse_duplicates(found: list[tuple[str, ContrastPair]]) -> None:
         contents[content] = ids[pair.id] = where
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A text as it is compared with others: without case and white space of its own."""
     return " ".join(text.casefold().split())

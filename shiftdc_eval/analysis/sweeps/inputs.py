@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from shiftdc_eval.core.errors import ConfigError, DirectionError
 from shiftdc_eval.core.files import atomic_write
-from shiftdc_eval.defenses.contrast import BUILT_IN, ContrastPair, load_contrast
+from shiftdc_eval.defenses.contrast import BUILT_IN, ContrastPair, load_contrast, plain
 from shiftdc_eval.grid.file import DefenseEntry, Grid
 from shiftdc_eval.steering import SafetyDirection
 
@@ -164,7 +164,7 @@ def _shuffled(pairs: Sequence[ContrastPair]) -> list[dict[str, str]]:
     for at, pair in enumerate(pairs):
         for swap in (at % 2 == 0, at % 2 == 1):
             row = _row(pair, swap=swap)
-            wanted = {" ".join(row[side].casefold().split()): side for side in ("unsafe", "safe")}
+            wanted = {plain(row[side]): side for side in ("unsafe", "safe")}
             if all(sides.get(request, side) == side for request, side in wanted.items()):
                 sides |= wanted
                 rows.append(row)
