@@ -217,27 +217,15 @@ class VllmBackbone(LoadedModel):
         raise ModelError(f"{self.architecture} shows no final norm inside vLLM; use engine=transformers")
 
     def next_token_logits(self, activations: Tensor) -> Tensor:
-        """Not offered.
-
-        Raises:
-            ModelError: always.
-        """
+        """Not offered: raises `ModelError`."""
         raise ModelError("engine=vllm does not show the language-model head; use engine=transformers")
 
     def word_embeddings(self, words: Sequence[str]) -> Tensor:
-        """Not offered.
-
-        Raises:
-            ModelError: always.
-        """
+        """Not offered: raises `ModelError`."""
         raise ModelError("engine=vllm does not show the embedding matrix; use engine=transformers")
 
     def follower(self, chats: Sequence[Chat]) -> NextLogits:
-        """Not offered.
-
-        Raises:
-            ModelError: always.
-        """
+        """Not offered: raises `ModelError`."""
         raise ModelError("engine=vllm runs no answer after another prompt; use engine=transformers")
 
     def fitting_rows(self, chat: Chat, new_tokens: int) -> int | None:

@@ -46,23 +46,19 @@ class Plan:
     def edit(self, at: int, stored: Tensor | None) -> Edit:
         """The edit at the layer `layers[at]` of rows whose own vectors are `stored`, `[rows, hidden]`."""
         vectors = None if self.vectors is None else self.vectors[at]
-        if self.kind == "online":
-            assert stored is not None
-            assert vectors is not None
-            return OnlineCalibration(stored, vectors, self.alpha, self.one_sided, self.keep_norm)
-        if self.kind == "subspace":
-            assert stored is not None
-            assert vectors is not None
-            return SubspaceReplacement(stored, vectors, self.alpha, self.one_sided)
+        if self.kind == "shift":
+            shift = stored if vectors is None else vectors
+            assert shift is not None
+            return Shift(shift)
+        assert vectors is not None
         if self.kind == "adaptive":
-            assert vectors is not None
             return AdaptiveShift(vectors, self.targets[at], self.alpha)
         if self.kind == "trust_region":
-            assert vectors is not None
             return TrustRegionShift(vectors[0], vectors[1], self.alpha, self.one_sided)
-        shift = stored if vectors is None else vectors
-        assert shift is not None
-        return Shift(shift)
+        assert stored is not None
+        if self.kind == "subspace":
+            return SubspaceReplacement(stored, vectors, self.alpha, self.one_sided)
+        return OnlineCalibration(stored, vectors, self.alpha, self.one_sided, self.keep_norm)
 
     def to(self, device: torch.device) -> Plan:
         """The same plan with its vectors on a device."""
