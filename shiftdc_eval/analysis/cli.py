@@ -153,9 +153,8 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
         yield f"--direction {args.direction}: there is no such file"
     yield from preflight.output_problems(args.out, "--out")
     yield from preflight.cache_problems()
-    if (
-        args.layers is not None
-    ):  # the model's layers are counted in its configuration, which takes the import of torch
+    # the model's layers are counted in its configuration, which takes the import of torch
+    if args.layers is not None:
         from shiftdc_eval.defenses.preflight import problems
 
         spec = model_options.spec_of(args.model, args)

@@ -113,13 +113,8 @@ class LoadedModel:
         probe = [{"role": "user", "content": [{"type": "text", "text": "probe"}]}]
         try:
             rendered = self.processor.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-        ):  # families whose prompts are not a template's
-            rendered = ""
+        except (ValueError, TypeError, KeyError, AttributeError):
+            rendered = ""  # of families whose prompts are not a template's
         return hashlib.sha256(json.dumps([template, str(rendered)], sort_keys=True).encode()).hexdigest()
 
     @property

@@ -19,15 +19,13 @@ from shiftdc_eval.core.files import replaced
 FORMAT = "shiftdc-direction"
 VERSION = 1
 FIELDS = (
-    *(
-        "model",
-        "revision",
-        "template_sha256",
-        "contrast_sha256",
-        "samples_safe",
-        "samples_unsafe",
-        "created_by",
-    ),
+    "model",
+    "revision",
+    "template_sha256",
+    "contrast_sha256",
+    "samples_safe",
+    "samples_unsafe",
+    "created_by",
     "sha256",
 )
 """What the metadata of a file hold besides the format."""

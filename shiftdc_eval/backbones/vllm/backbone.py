@@ -345,9 +345,8 @@ class VllmBackbone(LoadedModel):
         if len(self._unused) > UNUSED:
             self.release()
         found = self._ask(asked, salts)
-        with (
-            self._counting
-        ):  # blocks that others made behind an edited prompt can be found after a preemption
+        # blocks that others made behind an edited prompt can be found after a preemption
+        with self._counting:
             doubtful = [each for each in asked if each.ids in self._edited]
         restored = self._check(doubtful, edited) if doubtful else set()
         again = [at for at, each in enumerate(asked) if each.role["key"] in restored]
