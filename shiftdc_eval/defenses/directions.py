@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -95,16 +95,18 @@ def fit(
     for side in SIDES:
         texts = fitted.fit_prompts(side, bare=how.bare)
         sides[side] = activations(backbone, texts, batch_size=batch_size, label=f"direction: {side}", how=how)
-    return SafetyDirection(
-        vectors=fit_direction(sides["safe"], sides["unsafe"]),
-        model=backbone.name,
-        revision=backbone.revision,
-        template_sha256=NO_TEMPLATE if how.bare else backbone.template_sha256,
-        contrast_sha256=contrast.sha256,
-        samples_safe=len(sides["safe"]),
-        samples_unsafe=len(sides["unsafe"]),
-        created_by=str(how),
-    )
+    safe, unsafe = sides["safe"], sides["unsafe"]
+    samples = (len(safe), len(unsafe))
+    found = _direction(backbone, fit_direction(safe, unsafe), contrast.sha256, samples, str(how))
+    return replace(found, template_sha256=NO_TEMPLATE) if how.bare else found
+
+
+def _direction(
+    backbone: Backbone, vectors: Tensor, contrast_sha256: str, samples: tuple[int, int], created_by: str
+) -> SafetyDirection:
+    """Vectors of this backbone; `samples` are the numbers of safe and of unsafe texts."""
+    model = (backbone.name, backbone.revision, backbone.template_sha256)
+    return SafetyDirection(vectors, *model, contrast_sha256, *samples, created_by)
 
 
 def fit_image_shift(
@@ -130,16 +132,9 @@ def fit_image_shift(
         for batch in _passes(backbone, chats, batch_size=batch_size, label=f"image shift: {kind}"):
             total += batch.double().sum(0)
     half = len(texts) // 2
-    return SafetyDirection(
-        vectors=((shown - alone) / len(texts)).float(),
-        model=backbone.name,
-        revision=backbone.revision,
-        template_sha256=backbone.template_sha256,
-        contrast_sha256=f"{kind}-{contrast.sha256}",
-        samples_safe=half,
-        samples_unsafe=len(texts) - half,
-        created_by=kind,
-    )
+    samples = (half, len(texts) - half)
+    vectors = ((shown - alone) / len(texts)).float()
+    return _direction(backbone, vectors, f"{kind}-{contrast.sha256}", samples, kind)
 
 
 def fit_midpoint(backbone: Backbone, pairs: ContrastSet, *, batch_size: int = 8) -> Tensor:
@@ -368,16 +363,8 @@ class Directions:
             pairs = self._contrast.split(HELD_OUT)[held_out]
             made = vectors(pairs, self._batch_size)
             rows, note = made if isinstance(made, tuple) else (made, kind)
-            return SafetyDirection(
-                rows,
-                self._backbone.name,
-                self._backbone.revision,
-                self._backbone.template_sha256,
-                f"{kind}-{self._contrast.sha256}",
-                len(pairs.prompts("safe")),
-                len(pairs.prompts("unsafe")),
-                note,
-            )
+            samples = (len(pairs.prompts("safe")), len(pairs.prompts("unsafe")))
+            return _direction(self._backbone, rows, f"{kind}-{self._contrast.sha256}", samples, note)
 
         name = f"{kind} (held out)" if held_out else kind
         if name not in self._made:
