@@ -115,22 +115,7 @@ def record_last_token(
 def edit_last_token(
     layers: Sequence[nn.Module], edits: Mapping[int, Edit], position: int, *, every_pass: bool = False
 ) -> Iterator[dict[int, int]]:
-    """Edit the activation of the token at `position` after each named decoder layer.
-
-    Args:
-        layers: decoder layers, in order.
-        edits: layer index -> edit; layers not named are untouched.
-        position: index of the last prompt token in the (padded) sequence.
-        every_pass: False edits the first forward pass only (prefill with a KV cache; decode steps are not
-            touched); True edits the same position in every pass, which is what decoding without a KV
-            cache needs, since each step then runs the whole prompt again.
-
-    Yields:
-        Layer index -> number of edits made, so that a caller can check that each layer was edited.
-
-    Raises:
-        ModelError: a named layer does not exist.
-    """
+    """Edit the token at `position`, the last one of the (padded) prompt, after each named layer; see `edit_tokens`."""
     with edit_tokens(layers, edits, position, every_pass=every_pass) as made:
         yield made
 
@@ -149,13 +134,16 @@ def edit_tokens(
     Args:
         layers: decoder layers, in order.
         edits: layer index -> edit of `[batch, hidden]`, or of `[batch, tokens, hidden]` where `where` is a slice, or,
-            where it is a mask, of `[tokens, hidden]`: the masked tokens of one row, row by row.
+            where it is a mask, of `[tokens, hidden]`: the masked tokens of one row, row by row. Layers not named are
+            untouched.
         where: index of the token in the (padded) sequence, a slice of tokens, or a mask `[batch, prompt tokens]`.
-        every_pass: as in `edit_last_token`.
+        every_pass: False edits the first forward pass only (prefill with a KV cache; decode steps are not
+            touched); True edits the same position in every pass, which is what decoding without a KV
+            cache needs, since each step then runs the whole prompt again.
         site: the layer's `output`, or its `input`: the residual stream that it reads and adds to.
 
     Yields:
-        Layer index -> number of edits made.
+        Layer index -> number of edits made, so that a caller can check that each layer was edited.
 
     Raises:
         ModelError: a named layer does not exist.

@@ -46,9 +46,7 @@ _LAYER = re.compile(r"\.encoder\.layers\.(\d+)\.")
 def cached_folder(delta_file: Path = DELTA, base: Path | None = None) -> Path:
     """The merged model in the user's cache; merged now when it is not there or not what it was.
 
-    Args:
-        delta_file: the delta; the packaged one by default.
-        base: the base's GGUF file; the installed package's by default.
+    The base is the GGUF file of the installed package by default.
 
     Raises:
         ModelError: base or delta is missing, damaged, or they do not belong together.
@@ -78,12 +76,7 @@ def _cached(cache: Path, delta_file: Path, _: int, base: Path | None) -> Path:
 
 
 def merge(base: Path, delta: Delta, out: Path) -> None:
-    """Write the merged model to a new folder, whole or not at all.
-
-    Args:
-        base: the base's GGUF file.
-        delta: the difference.
-        out: the folder; must not exist.
+    """Write the model of a base (its GGUF file) and a delta to a new folder, whole or not at all.
 
     Raises:
         ModelError: the folder exists, or base and delta do not belong together.
