@@ -54,14 +54,6 @@ class _Renamed(Loader):
         sys.modules[module.__name__] = importlib.import_module(self._target)
 
 
-class _Empty(Loader):
-    def create_module(self, spec: ModuleSpec) -> None:
-        """The usual kind of module."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__path__ = []
-
-
 class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -77,9 +69,8 @@ class _Finder(MetaPathFinder):
             DeprecationWarning,
             stacklevel=2,
         )
-        if name in GONE:
-            return ModuleSpec(fullname, _Empty(), is_package=True)
-        return ModuleSpec(fullname, _Renamed(new))
+        # without a loader it is an empty namespace package
+        return ModuleSpec(fullname, None if name in GONE else _Renamed(new), is_package=name in GONE)
 
 
 def install() -> None:
