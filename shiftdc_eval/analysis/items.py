@@ -163,11 +163,11 @@ def _same_scenarios(benign: list[Item], harmful: list[Item], notes: list[str]) -
     return kept
 
 
-def neutral(image: Image.Image, kind: str, seed: int = 0) -> Image.Image:
+def neutral(image: Image.Image, kind: str) -> Image.Image:
     """A control image of the same size: white (`blank`) or uniform noise (`noise`)."""
     if kind == "blank":
         return Image.new("RGB", image.size, "white")
-    generator = random.Random(f"{seed}/{image.width}x{image.height}")
+    generator = random.Random(f"0/{image.width}x{image.height}")
     return Image.frombytes("RGB", image.size, generator.randbytes(3 * image.width * image.height))
 
 

@@ -246,7 +246,7 @@ def cosines(vectors: Mapping[str, Floats]) -> Floats:
     return np.asarray(cosine_similarity(np.stack(list(vectors.values())).astype(np.float64)))
 
 
-def split_half(activations: Floats, labels: Labels, splits: int = SPLITS) -> Estimate:
+def split_half(activations: Floats, labels: Labels) -> Estimate:
     """Cosine between the directions of two random halves of the questions: how well defined one is.
 
     The interval is the central 95 % of the splits.
@@ -255,7 +255,7 @@ def split_half(activations: Floats, labels: Labels, splits: int = SPLITS) -> Est
     generator = np.random.default_rng(SEED)
     sides = [np.flatnonzero(side) for side in (labels.benign, labels.harmful)]
     weights = []
-    for _ in range(splits):
+    for _ in range(SPLITS):
         half = generator.permutation(int(cluster.max()) + 1)[cluster] % 2
         for part in (0, 1):
             row = np.zeros(len(half), dtype=np.float32)

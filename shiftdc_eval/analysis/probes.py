@@ -21,7 +21,7 @@ MINIMUM = 10
 """Questions of each class that a probe needs: two a fold."""
 
 
-def folds(questions: Sequence[str], classes: Sequence[str], what: str, count: int = FOLDS) -> Ints:
+def folds(questions: Sequence[str], classes: Sequence[str], what: str) -> Ints:
     """Fold of each item; items of one question share it, and every class is spread over all folds.
 
     Args:
@@ -46,7 +46,7 @@ def folds(questions: Sequence[str], classes: Sequence[str], what: str, count: in
     fold: dict[str, int] = {}
     for members in by_class.values():
         fresh = sorted(members - fold.keys(), key=lambda question: hashlib.sha256(question.encode()).digest())
-        fold |= {question: (len(fold) + rank) % count for rank, question in enumerate(fresh)}
+        fold |= {question: (len(fold) + rank) % FOLDS for rank, question in enumerate(fresh)}
     return np.array([fold[question] for question in questions])
 
 

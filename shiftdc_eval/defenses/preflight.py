@@ -31,7 +31,6 @@ def problems(
     direction: Path | None = None,
     contrast: Path | None = None,
     use_cache: bool = True,
-    what: str = "model argument",
 ) -> Iterator[str]:
     """Everything that is wrong with a defense, a line each.
 
@@ -42,13 +41,12 @@ def problems(
         direction: file of a safety direction.
         contrast: file of a contrast set; None: the one in the model's folder, where there is one.
         use_cache: whether answers are decoded with a KV cache.
-        what: what a setting is called.
     """
     defense, given = None, None
     try:
         defense = class_of(name, settings)(**settings)
     except ValidationError as error:
-        yield from explained(error, what)
+        yield from explained(error, "model argument")
     except ShiftDCError as error:
         yield str(error)
     own = Path(model.pretrained) / "contrast.jsonl" if model and model.engine != "server" else None

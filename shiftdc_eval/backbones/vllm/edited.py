@@ -19,9 +19,6 @@ class EditedPrompts:
     def __init__(self) -> None:
         self._found: dict[int, set[bytes]] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._found)
-
     def __contains__(self, ids: Sequence[int]) -> bool:
         return hashlib.blake2b(_bytes(ids), digest_size=16).digest() in self._found.get(len(ids), ())
 
