@@ -24,14 +24,14 @@ def set_aside(model: torch.nn.Module) -> Iterator[None]:
     try:
         for tensor, _ in places:
             tensor.data = tensor.data.to("cpu")
-        _give_back()
+        free_unused()
         yield
     finally:
         for tensor, device in places:
             tensor.data = tensor.data.to(device)
 
 
-def _give_back() -> None:
+def free_unused() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -6,7 +6,6 @@ that its existence means the cell is complete. A cell that fails is reported and
 
 from __future__ import annotations
 
-import gc
 import json
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,10 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from shiftdc_eval.backbones import load_backbone
 from shiftdc_eval.backbones.interface import EVERYTHING, Capability
+from shiftdc_eval.backbones.offload import free_unused
 from shiftdc_eval.core.errors import ShiftDCError, WriteError
 from shiftdc_eval.core.files import atomic_write, remove, writing
 from shiftdc_eval.core.provenance import redact, redacted
@@ -84,9 +82,7 @@ def run_cells(
                 said = f"failed: {type(error).__name__}"
             report(cell, said, samples)
         del backbone
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_unused()
     return failures
 
 
