@@ -32,6 +32,7 @@ def set_aside(model: torch.nn.Module) -> Iterator[None]:
 
 
 def free_unused() -> None:
+    """Give back accelerator memory that no tensor uses any more."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
