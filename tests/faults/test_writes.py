@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -273,7 +272,7 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Progra
     known = manager()
     monkeypatch.setattr(grid_run, "task_manager", lambda include: known)
     monkeypatch.setattr(grid_run, "load_backbone", lambda *_, **__: EchoBackbone(asked))
-    monkeypatch.setattr(grid_run, "gc", SimpleNamespace(collect=lambda: None))
+    monkeypatch.setattr(grid_run, "free_unused", lambda: None)
     file = tmp_path / "grid.yaml"
     file.write_text(
         "models: [{pretrained: org/echo, device: cpu}]\ndefenses: [none]\ntasks: [figstep]\n"
